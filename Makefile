@@ -1,0 +1,50 @@
+# Windsock: every command a developer or CI uses. `make` alone lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down status test test-fast lint format bench lock clean
+
+BIN := .venv/bin
+# Heavy libraries must not spin while they wait for a core that somebody else uses.
+export OMP_WAIT_POLICY ?= passive
+unexport PYTHONDONTWRITEBYTECODE
+
+help: ## List the commands
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Make .venv from the lock (the other commands do it themselves)
+	@scripts/setup.sh
+
+demo: setup ## Run the whole loop on simulated payments: data to model to drift to new model
+	@$(BIN)/windsock demo $(ARGS)
+
+up: setup ## Start Airflow, MLflow and PostgreSQL here; Ctrl-C stops them
+	@$(BIN)/windsock up $(ARGS)
+
+down: setup ## Stop what `make up` or `make demo` started
+	@$(BIN)/windsock down $(ARGS)
+
+status: setup ## Show each part of the running stack
+	@$(BIN)/windsock status $(ARGS)
+
+test: setup ## Run every test (those that need what is not here say so and skip)
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-fast: setup ## Run the tests that need no running stack
+	@$(BIN)/python -m pytest tests/unit tests/dags $(ARGS)
+
+lint: setup ## Check style, types and every model spec
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/windsock lint
+
+format: setup ## Put the code into the house format
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+bench: setup ## Measure, as JSON lines with the physical limit beside each figure
+	@$(BIN)/python -m bench $(ARGS)
+
+lock: ## Compile requirements.in into requirements.txt
+	@scripts/lock.sh
+
+clean: ## Stop the stack and remove what is made here, .venv aside
+	@[ ! -x $(BIN)/windsock ] || $(BIN)/windsock down || true
+	@rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis include/*.egg-info
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,44 @@
+"""Which days are still missing: complete or not at all.
+
+A day counts as settled once its ledger has a record: published, empty or rejected. Days
+before the model's first day need no record.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from windsock.days import day_range, spans
+from windsock.errors import NotReady
+from windsock.ledger import DayRecord, Ledger
+from windsock.settings import Settings
+from windsock.spec import ModelSpec
+
+
+def settled_days(settings: Settings, spec: ModelSpec, stage: str, first: date, last: date) -> dict[date, DayRecord]:
+    """Return the records of a stage from ``first`` to ``last``, once every one of those days is settled.
+
+    Args:
+        settings: This installation.
+        spec: The model.
+        stage: Ledger to look at, for instance ``ingest``.
+        first: First day needed; days before ``spec.first_day`` are left out.
+        last: Last day needed.
+
+    Raises:
+        NotReady: Some of the days have no record yet; the message lists them.
+    """
+    needed = day_range(max(first, spec.first_day), last)
+    records = Ledger.of(settings, spec.name, stage).between(max(first, spec.first_day), last)
+    missing = [day for day in needed if day not in records]
+    if missing:
+        raise NotReady(
+            f"{spec.name}: {stage} of {len(missing)} of {len(needed)} needed days is still missing: {spans(missing)}. "
+            f"This waits until they are settled; if nobody runs them, backfill {spec.name}_ingest over these days."
+        )
+    return records
+
+
+def lookback(day: date, days: int) -> tuple[date, date]:
+    """Return first and last day that features of ``day`` may read."""
+    return day - timedelta(days=days), day

@@ -1,0 +1,84 @@
+"""A day is the unit: parsing partition keys and walking over days, all in UTC.
+
+A day of events is named ``YYYY-MM-DD`` everywhere: in partition keys, in table
+partitions (``ds``) and in messages. Nothing here reads the clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, date, datetime, timedelta
+
+from windsock.errors import SpecError
+
+_KEY = re.compile(r"\d{4}-\d{2}-\d{2}")
+ONE_DAY = timedelta(days=1)
+
+
+def parse_day(key: str | date | None, *, what: str = "partition key") -> date:
+    """Turn a partition key into the day it names.
+
+    Args:
+        key: ``YYYY-MM-DD``; a ``date`` passes through.
+        what: What the key is called in the error message.
+
+    Raises:
+        SpecError: The key is missing, has another form or names no calendar day.
+    """
+    if isinstance(key, date) and not isinstance(key, datetime):
+        return key
+    if key is None or key == "":
+        raise SpecError(
+            f"The {what} is missing: this run does not say which day of events it is for. "
+            "Give one of the form YYYY-MM-DD (in the trigger form: 'Partition Key'), for example 2026-03-01."
+        )
+    if isinstance(key, str) and _KEY.fullmatch(key):
+        try:
+            return date.fromisoformat(key)
+        except ValueError:
+            pass
+    raise SpecError(f"The {what} {key!r} is not a day. Give one of the form YYYY-MM-DD, for example 2026-03-01.")
+
+
+def day_range(first: date, last: date) -> list[date]:
+    """List the days from ``first`` to ``last``, both included; empty if reversed."""
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def start_of(day: date) -> datetime:
+    """Return the first instant of a day, without a zone (UTC is understood)."""
+    return datetime(day.year, day.month, day.day)
+
+
+def end_of(day: date) -> datetime:
+    """Return the first instant after a day, without a zone (UTC is understood)."""
+    return start_of(day + ONE_DAY)
+
+
+def last_instant(day: date) -> datetime:
+    """Return the end of a day, to the microsecond: what is known by then counts as known on that day."""
+    return end_of(day) - timedelta(microseconds=1)
+
+
+def utc_now() -> datetime:
+    """Return the clock, for records of when something ran; never for choosing data."""
+    return datetime.now(UTC)
+
+
+def spans(days: Iterable[date]) -> str:
+    """Write days compactly for a message: ``2026-03-01..2026-03-04, 2026-03-07``."""
+    return ", ".join(f"{a}..{b}" if a != b else f"{a}" for a, b in _runs(sorted(set(days))))
+
+
+def _runs(days: list[date]) -> Iterator[tuple[date, date]]:
+    start = previous = None
+    for day in days:
+        if start is None:
+            start = day
+        elif previous is not None and day - previous > ONE_DAY:
+            yield start, previous
+            start = day
+        previous = day
+    if start is not None and previous is not None:
+        yield start, previous

@@ -1,0 +1,76 @@
+"""Every error Windsock raises on purpose, with the exit code a step reports.
+
+WindsockError               exit 1   unclassified: a retry may help
+├── SpecError               exit 64  what was asked for is wrong: fix it, never retry
+├── DataContractError       exit 65  the data is wrong: never retry
+│   ├── DayRejected                  a whole delivery was refused and recorded as such
+│   └── ParityError                  online and offline features disagree
+├── GateFailed              exit 65  a candidate did not pass: never retry
+└── UpstreamUnavailable     exit 75  a service or a store is away: retry
+    ├── NotReady                     days are still missing: wait and ask again
+    └── ChampionChanged              somebody else promoted meanwhile: judge again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import ClassVar, Self
+
+
+class WindsockError(Exception):
+    """Base of every deliberate failure; its text is one a person can act on."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class SpecError(WindsockError):
+    """A spec or a request names something that does not exist or does not fit."""
+
+    exit_code: ClassVar[int] = 64
+
+    @classmethod
+    def unknown(cls, kind: str, name: str, known: Iterable[str]) -> Self:
+        """Name what was asked for, the nearest match and everything on offer."""
+        names = sorted(known)
+        return cls(f"No {kind} named {name!r}.{did_you_mean(name, names)} Known: {', '.join(names) or 'none'}.")
+
+
+class DataContractError(WindsockError):
+    """The data breaks its contract, and trying again would not mend it."""
+
+    exit_code: ClassVar[int] = 65
+
+
+class DayRejected(DataContractError):
+    """A day's delivery was refused whole; the refusal itself has been recorded."""
+
+
+class ParityError(DataContractError):
+    """The online store serves something else than the offline tables hold."""
+
+
+class GateFailed(WindsockError):
+    """A candidate was judged and did not pass."""
+
+    exit_code: ClassVar[int] = 65
+
+
+class UpstreamUnavailable(WindsockError):
+    """A service or a store could not be reached, or gave way to another writer."""
+
+    exit_code: ClassVar[int] = 75
+
+
+class NotReady(UpstreamUnavailable):
+    """Something this step needs does not exist yet; ask again later."""
+
+
+class ChampionChanged(UpstreamUnavailable):
+    """The champion is no longer the one this candidate was compared with."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the nearest known name, or nothing."""
+    near = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

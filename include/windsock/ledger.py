@@ -1,0 +1,177 @@
+"""The ledger: which days are done, from what, and where their rows lie.
+
+Every stage writes its rows to Delta tables first and then one small record per day.
+The record is the commit: readers find rows only through records, so a step that writes
+three tables becomes visible in one atomic replacement, and a kill before it leaves the
+old state. Records are also kept by content hash, so a training run pins exact days:
+``pins`` in, the same rows out, years later.
+
+Records hold nothing of the clock in what is hashed: equal content, equal hash, equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
+from typing import Any, Literal, Self
+
+from windsock.days import day_range, utc_now
+from windsock.errors import SpecError
+from windsock.settings import Settings
+from windsock.store import Store, to_json
+
+Status = Literal["published", "empty", "rejected", "no_champion"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One table's rows of one day."""
+
+    rows: int
+    hash: str
+    """SHA-256 of the rows, order and types included."""
+    files: tuple[str, ...]
+    """Parquet files, relative to the store's root."""
+    version: int
+    """Delta version of the table that this day's commit made."""
+
+
+@dataclass(frozen=True)
+class DayRecord:
+    """What one stage did for one day of one model."""
+
+    ds: str
+    status: Status
+    outputs: Mapping[str, Output] = field(default_factory=dict)
+    """Table name to its rows."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """What it was made from: name to content hash (for instance ``ingest/2026-03-01``)."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """Counts, warnings, reasons: plain JSON, nothing of the clock."""
+    recorded_at: str = ""
+    """Run time, for people; never used to choose data and not part of the hash."""
+    origin: str = ""
+    """The run that wrote it; not part of the hash."""
+
+    @property
+    def day(self) -> date:
+        """The day as a date."""
+        return date.fromisoformat(self.ds)
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over what the rows are and say, not over where or when they were written."""
+        content = {
+            "ds": self.ds,
+            "status": self.status,
+            "outputs": {name: [o.rows, o.hash] for name, o in self.outputs.items()},
+            "detail": dict(self.detail),
+        }
+        return hashlib.sha256(to_json(content)).hexdigest()
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 over the rows alone: what later days depend on; warnings and counts leave it as it is."""
+        content = {"status": self.status, "outputs": {n: o.hash for n, o in self.outputs.items() if n != "quarantine"}}
+        return hashlib.sha256(to_json(content)).hexdigest()
+
+    def rows(self, table: str) -> int:
+        """Return how many rows a table got, 0 if none."""
+        return self.outputs[table].rows if table in self.outputs else 0
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Self:
+        """Rebuild a record from its JSON form."""
+        outputs = {k: Output(**{**v, "files": tuple(v["files"])}) for k, v in raw.pop("outputs").items()}
+        raw.pop("content_hash", None)
+        return cls(outputs=outputs, **raw)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types, with the hash written beside."""
+        return {**asdict(self), "content_hash": self.content_hash}
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The day records of one stage (``ingest``, ``labels``, ``features``, ``score``, ``monitor``) of one model."""
+
+    store: Store
+    model: str
+    stage: str
+
+    @classmethod
+    def of(cls, settings: Settings, model: str, stage: str) -> Ledger:
+        """Return a stage's ledger in the settings' store."""
+        return cls(Store.of(settings), model, stage)
+
+    def _parts(self, *parts: str) -> tuple[str, ...]:
+        return (self.model, "ledger", self.stage, *parts)
+
+    def get(self, day: date) -> DayRecord | None:
+        """Return the current record of a day, or None."""
+        try:
+            return DayRecord.from_json(self.store.read_json(*self._parts(f"{day}.json")))
+        except FileNotFoundError:
+            return None
+
+    def between(self, first: date, last: date) -> dict[date, DayRecord]:
+        """Return the current records from ``first`` to ``last``, both included, in order of days."""
+        found = ((day, self.get(day)) for day in day_range(first, last))
+        return {day: record for day, record in found if record is not None}
+
+    def days(self) -> list[date]:
+        """List the days that have a record, in order."""
+        folder = self.store.path(*self._parts())
+        if not self.store.fs.exists(folder):
+            return []
+        self.store.fs.invalidate_cache(folder)
+        names = (str(p).rsplit("/", 1)[-1] for p in self.store.fs.ls(folder, detail=False))
+        return sorted(date.fromisoformat(n[:10]) for n in names if n.endswith(".json") and not n.startswith("."))
+
+    def all(self) -> dict[date, DayRecord]:
+        """Return every current record, in order of days."""
+        return {day: record for day in self.days() if (record := self.get(day)) is not None}
+
+    def publish(self, record: DayRecord, *, origin: str = "") -> DayRecord:
+        """Make a day visible in one step; publishing equal content and inputs again changes nothing.
+
+        Returns:
+            The record now in force: the old one if nothing changed.
+        """
+        current = self.get(record.day)
+        if (
+            current is not None
+            and current.content_hash == record.content_hash
+            and dict(current.inputs) == dict(record.inputs)
+        ):
+            return current
+        stamped = replace(record, recorded_at=utc_now().isoformat(timespec="seconds"), origin=origin)
+        content = stamped.to_json()
+        # History first: a kill in between leaves an unreferenced copy, never a pin without its record.
+        self.store.write_json(content, *self._parts("history", record.ds, f"{record.content_hash}.json"))
+        self.store.write_json(content, *self._parts(f"{record.ds}.json"))
+        return stamped
+
+    def pins(self, days: Iterable[date]) -> dict[str, str]:
+        """Return day to content hash, for the days that have a record: the data version of a training run."""
+        return {r.ds: r.content_hash for d in days if (r := self.get(d)) is not None}
+
+    def pinned(self, pins: Mapping[str, str]) -> dict[date, DayRecord]:
+        """Return exactly the records that were pinned, also if their days have changed since.
+
+        Raises:
+            SpecError: A pinned record is gone from the store.
+        """
+        records = {}
+        for ds, content_hash in sorted(pins.items()):
+            try:
+                raw = self.store.read_json(*self._parts("history", ds, f"{content_hash}.json"))
+            except FileNotFoundError as err:
+                raise SpecError(
+                    f"{self.model}: {self.stage} of {ds} with content {content_hash[:12]} is gone from the store: "
+                    "it cannot be rebuilt. Check that maintenance keeps pinned versions."
+                ) from err
+            records[date.fromisoformat(ds)] = DayRecord.from_json(raw)
+        return records

@@ -1,0 +1,64 @@
+"""Where this installation keeps and finds things; read from the environment once.
+
+A laptop needs no setting at all. In production each part is replaced by its real
+service through one variable; ``docs/settings.md`` lists them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REPO_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one installation; make one with :meth:`from_env`."""
+
+    home: Path
+    """State of the embedded stack: database, logs, secrets (``WINDSOCK_HOME``)."""
+    store: str
+    """URL or path of the Delta tables and run folders (``WINDSOCK_STORE``)."""
+    models: tuple[Path, ...]
+    """Folders that hold one folder per model (``WINDSOCK_MODELS``, ``:`` between)."""
+    mlflow_uri: str
+    """MLflow tracking server (``MLFLOW_TRACKING_URI``)."""
+    ui_url: str
+    """Address of the Airflow UI, for links in messages (``WINDSOCK_UI_URL``)."""
+    compute: str
+    """Where heavy steps run: ``local`` or ``kubernetes`` (``WINDSOCK_COMPUTE``)."""
+    feature_repo: Path
+    """Folder of ``feature_store.yaml`` (``WINDSOCK_FEATURE_REPO``)."""
+    gx_root: Path
+    """Great Expectations file context (``WINDSOCK_GX_ROOT``)."""
+    slack_channel: str = ""
+    """Default Slack channel (``WINDSOCK_SLACK_CHANNEL``)."""
+    slack_api_url: str = "https://slack.com/api/"
+    """Slack's API (``WINDSOCK_SLACK_API_URL``)."""
+    slack_token: str = field(default="", repr=False)
+    """Slack bot token (``WINDSOCK_SLACK_TOKEN``, or the file ``WINDSOCK_SLACK_TOKEN_FILE``)."""
+
+    @classmethod
+    def from_env(cls, env: dict[str, str] | None = None) -> Settings:
+        """Read the settings from the environment (or from ``env``, for tests)."""
+        e = dict(os.environ) if env is None else env
+        home = Path(e.get("WINDSOCK_HOME") or REPO_ROOT / "var").expanduser().absolute()
+        models = e.get("WINDSOCK_MODELS") or str(REPO_ROOT / "include" / "models")
+        token = e.get("WINDSOCK_SLACK_TOKEN", "")
+        if not token and (token_file := e.get("WINDSOCK_SLACK_TOKEN_FILE")):
+            token = Path(token_file).read_text(encoding="utf-8").strip()
+        return cls(
+            home=home,
+            store=e.get("WINDSOCK_STORE") or str(home / "store"),
+            models=tuple(Path(p).expanduser().absolute() for p in models.split(os.pathsep) if p),
+            mlflow_uri=e.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow.db",
+            ui_url=(e.get("WINDSOCK_UI_URL") or "http://127.0.0.1:8080").rstrip("/"),
+            compute=e.get("WINDSOCK_COMPUTE") or "local",
+            feature_repo=Path(e.get("WINDSOCK_FEATURE_REPO") or REPO_ROOT / "feature_repo"),
+            gx_root=Path(e.get("WINDSOCK_GX_ROOT") or REPO_ROOT / "great_expectations"),
+            slack_channel=e.get("WINDSOCK_SLACK_CHANNEL", ""),
+            slack_api_url=e.get("WINDSOCK_SLACK_API_URL") or "https://slack.com/api/",
+            slack_token=token,
+        )

@@ -1,0 +1,133 @@
+"""The data half of a spec: where days come from, what they hold, what is valid."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from windsock.spec.base import Column, Part
+
+ColumnType = Literal["int64", "double", "string", "bool", "timestamp", "date"]
+
+
+class FilesSource(Part):
+    """Files at a URL: one a day by pattern, or one big file that is cut by event time."""
+
+    kind: Literal["files"]
+    url: str = Field(description="Any fsspec URL or path; {ds} stands for the day. Without {ds}: one big file.")
+    format: Literal["parquet", "csv"] | None = Field(None, description="Default: by the file's ending.")
+
+
+class SqlSource(Part):
+    """A query against a database, run once a day."""
+
+    kind: Literal["sql"]
+    url_env: str = Field(description="Environment variable that holds the SQLAlchemy URL (it may carry a password).")
+    query: str = Field(description="SQL with :start and :end, the day's first instant and the next day's.")
+
+    @model_validator(mode="after")
+    def _asks_for_one_day(self) -> Self:
+        missing = [name for name in (":start", ":end") if name not in self.query]
+        if missing:
+            raise ValueError(f"the query does not use {' and '.join(missing)}: every run would read all days")
+        return self
+
+
+class Drift(Part):
+    """A change that the simulator makes from a given day on."""
+
+    kind: Literal["amounts", "fraud_pattern", "terminal_mix"]
+    from_day: date
+    size: float = Field(2.0, gt=0, description="Strength: a factor on amounts, on the pattern's rate or on the mix.")
+
+
+class Dirt(Part):
+    """One day that the simulator delivers broken, to show what validation catches."""
+
+    day: date
+    kind: Literal[
+        "missing_column",
+        "amount_as_text",
+        "null_keys",
+        "duplicate_rows",
+        "outside_day",
+        "negative_amounts",
+        "half_day",
+        "amount_in_cents",
+        "zero_rows",
+        "extra_columns",
+    ]
+
+
+class SimulatorSource(Part):
+    """Card transactions of the fraud handbook's process; any day directly from seed and day."""
+
+    kind: Literal["simulator"]
+    seed: int = 0
+    customers: PositiveInt = 5000
+    terminals: PositiveInt = 10000
+    drift: tuple[Drift, ...] = ()
+    dirt: tuple[Dirt, ...] = ()
+
+
+Source = Annotated[FilesSource | SqlSource | SimulatorSource, Field(discriminator="kind")]
+
+
+class EventsSpec(Part):
+    """What one event is."""
+
+    time: Column = Field(description="Event time; a time without zone is read as UTC.")
+    key: Column = Field(description="Unique within all days.")
+    columns: dict[Column, ColumnType] = Field(min_length=2, description="Every column that is kept, with its type.")
+    ignore: tuple[Column, ...] = Field((), description="Columns that are expected and dropped without a word.")
+    delivered_at: Column | None = Field(None, description="When the event became known; default: the end of its day.")
+
+    @model_validator(mode="after")
+    def _refers_to_its_columns(self) -> Self:
+        for field in ("time", "key", "delivered_at"):
+            name = getattr(self, field)
+            if name is not None and name not in self.columns:
+                raise ValueError(f"{field} names {name!r}, which is not among events.columns")
+        for field in ("time", "delivered_at"):
+            name = getattr(self, field)
+            if name is not None and self.columns[name] != "timestamp":
+                raise ValueError(f"{field} names {name!r}, which is of type {self.columns[name]}, not timestamp")
+        both = sorted(set(self.columns) & set(self.ignore))
+        if both:
+            raise ValueError(f"{', '.join(both)} stand both in events.columns and in events.ignore")
+        return self
+
+
+class LabelFiles(Part):
+    """Labels delivered as files of their own, one a day by day of delivery."""
+
+    url: str = Field(pattern=r"\{ds\}", description="fsspec URL with {ds}, the day of delivery.")
+    format: Literal["parquet", "csv"] | None = None
+    key: Column
+    time: Column | None = Field(None, description="When each label became known; default: the end of the day.")
+
+
+class LabelSpec(Part):
+    """The answer that the model learns, and when it becomes known."""
+
+    column: Column
+    task: Literal["binary", "regression"]
+    delay_days: int = Field(ge=0, le=365, description="Days from the event until its label is known.")
+    files: LabelFiles | None = Field(None, description="Absent: the label is a column of the events.")
+
+
+class ValidationSpec(Part):
+    """How much dirt a day may carry before it is refused whole."""
+
+    suite: str | None = Field(None, description="GX suite file in the model's folder; default expectations.json.")
+    quarantine_budget: float = Field(0.05, ge=0, le=1, description="Largest share of rows set aside; above: reject.")
+    empty_day: Literal["accept", "reject"] = Field("accept", description="What a day without rows means.")
+    volume_tolerance: float = Field(
+        0.4, gt=0, description="Warn when rows differ from the recent median by more than this share."
+    )
+    distribution_tolerance: float = Field(
+        0.5, gt=0, description="Warn when a numeric column's mean leaves the recent mean by more than this share."
+    )
+    history_days: PositiveInt = Field(14, description="Recent days that volume and distribution are compared with.")

@@ -1,0 +1,153 @@
+"""Reading specs from ``model.yaml``: one broken spec never hides the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from windsock.errors import SpecError, did_you_mean
+from windsock.settings import Settings
+from windsock.spec.model import ModelSpec
+
+SPEC_FILE = "model.yaml"
+
+
+@dataclass(frozen=True)
+class BrokenSpec:
+    """A model folder whose spec cannot be used, and why."""
+
+    name: str
+    path: Path
+    error: SpecError
+
+
+def find_specs(folders: Iterable[Path]) -> dict[str, Path]:
+    """Return model name to spec file, for every folder that holds one.
+
+    Raises:
+        SpecError: Two folders claim the same model name.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted(folder.glob(f"*/{SPEC_FILE}")):
+            name = path.parent.name
+            if name in found:
+                raise SpecError(f"Model {name!r} stands twice: {found[name]} and {path}. Rename one of the folders.")
+            found[name] = path
+    return found
+
+
+def load_spec(path: Path) -> ModelSpec:
+    """Read and check one ``model.yaml``.
+
+    Raises:
+        SpecError: It cannot be read or breaks a rule; every fault is named at once.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = yaml.safe_load(text)
+    except OSError as err:
+        raise SpecError(f"{path}: cannot be read: {err.strerror}.") from err
+    except yaml.YAMLError as err:
+        raise SpecError(f"{path}: is not valid YAML: {' '.join(str(err).split())}") from err
+    if not isinstance(raw, dict):
+        raise SpecError(f"{path}: is empty or no mapping. Start it with 'name: {path.parent.name}'.")
+    try:
+        spec = ModelSpec.model_validate(raw)
+    except ValidationError as err:
+        lines = [f"  - {_fault(fault, raw)}" for fault in err.errors()]
+        raise SpecError(f"{path}: {len(lines)} fault{'s' if len(lines) > 1 else ''}:\n" + "\n".join(lines)) from err
+    if spec.name != path.parent.name:
+        raise SpecError(f"{path}: name is {spec.name!r}, but its folder is {path.parent.name!r}. Make them equal.")
+    object.__setattr__(spec, "_folder", path.parent)
+    _files_exist(spec, path)
+    return spec
+
+
+def load_specs(settings: Settings) -> tuple[dict[str, ModelSpec], list[BrokenSpec]]:
+    """Read every model's spec.
+
+    Returns:
+        The usable specs by name, and the broken ones with their errors.
+    """
+    specs: dict[str, ModelSpec] = {}
+    broken: list[BrokenSpec] = []
+    for name, path in find_specs(settings.models).items():
+        try:
+            specs[name] = load_spec(path)
+        except SpecError as err:
+            broken.append(BrokenSpec(name, path, err))
+    return specs, broken
+
+
+def get_spec(settings: Settings, model: str) -> ModelSpec:
+    """Return the spec of one model by name.
+
+    Raises:
+        SpecError: There is no such model, or its spec is broken.
+    """
+    paths = find_specs(settings.models)
+    if model not in paths:
+        raise SpecError.unknown("model", model, paths)
+    return load_spec(paths[model])
+
+
+def _files_exist(spec: ModelSpec, path: Path) -> None:
+    named = {f"features.views: {v.name!r}": v.sql for v in spec.features.views}
+    if spec.validation.suite is not None:
+        named["validation.suite"] = spec.validation.suite
+    missing = []
+    for field, file in named.items():
+        if not (spec.folder / file).is_file():
+            near = did_you_mean(file, [p.name for p in spec.folder.iterdir() if p.is_file()])
+            missing.append(f"  - {field} names the file {file!r}, which is not in {spec.folder}.{near}")
+    if missing:
+        raise SpecError(f"{path}: {len(missing)} missing file{'s' if len(missing) > 1 else ''}:\n" + "\n".join(missing))
+
+
+def _fault(fault: Any, raw: dict[str, Any]) -> str:
+    """Write one pydantic fault as a sentence with the field and the nearest valid name."""
+    place = ".".join(str(p) for p in fault["loc"]) or "the spec"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        near = did_you_mean(str(fault["loc"][-1]), _fields_at(fault["loc"][:-1]))
+        return f"{place}: there is no such field.{near}"
+    if fault["type"] == "missing":
+        return f"{place}: is missing."
+    given = fault.get("input")
+    shown = "" if isinstance(given, dict | list | BaseModel) else f" (given: {given!r})"
+    return f"{place}: {message}{shown}"
+
+
+def _fields_at(loc: tuple[Any, ...]) -> list[str]:
+    """List the valid field names at a place in the spec, as far as types can be followed."""
+    model: Any = ModelSpec
+    for step in loc:
+        if isinstance(step, int):
+            continue
+        options = [m for m in _models_in(model) if step in m.model_fields]
+        tagged = [m for m in _models_in(model) if _tag_of(m) == step]
+        if tagged:
+            model = tagged[0]
+        elif options:
+            model = options[0].model_fields[step].annotation
+        else:
+            return []
+    return sorted({name for m in _models_in(model) for name in m.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for arg in getattr(annotation, "__args__", ()) for m in _models_in(arg)]
+
+
+def _tag_of(model: type[BaseModel]) -> str | None:
+    kind = model.model_fields.get("kind")
+    args = getattr(kind.annotation, "__args__", ()) if kind is not None else ()
+    return str(args[0]) if args else None

@@ -1,0 +1,133 @@
+"""A model's whole spec: one YAML file, checked before anything runs.
+
+Cross-checks between the parts stand here; each part checks itself in ``data``,
+``modelling`` and ``operations``. ``load`` reads the file.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from windsock.errors import did_you_mean
+from windsock.spec.base import Column, Name, Part
+from windsock.spec.data import EventsSpec, LabelSpec, Source, ValidationSpec
+from windsock.spec.modelling import FeaturesSpec, FeatureView, GateSpec, TrainingSpec
+from windsock.spec.operations import AlertsSpec, MonitoringSpec, RetrainingSpec, ScheduleSpec, ServingSpec
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class ModelSpec(Part):
+    """Everything Windsock needs to know about one model."""
+
+    name: Name
+    owner: str = Field(min_length=1)
+    description: str = Field(min_length=1)
+    first_day: date = Field(description="The first day there is data for.")
+    last_day: date | None = Field(None, description="The last day; absent: data goes on.")
+    source: Source
+    events: EventsSpec
+    entities: dict[Name, Column] = Field(default_factory=dict)
+    label: LabelSpec
+    schedule: ScheduleSpec = ScheduleSpec()
+    validation: ValidationSpec = ValidationSpec()
+    features: FeaturesSpec
+    training: TrainingSpec
+    gate: GateSpec
+    monitoring: MonitoringSpec = MonitoringSpec()
+    retraining: RetrainingSpec = RetrainingSpec()
+    alerts: AlertsSpec = AlertsSpec()
+    serving: ServingSpec = ServingSpec()
+
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """Folder that holds this model's files."""
+        return self._folder
+
+    @property
+    def first_warm_day(self) -> date:
+        """First day whose whole lookback lies within the data."""
+        return self.first_day + timedelta(days=self.features.lookback_days)
+
+    @property
+    def gap_days(self) -> int:
+        """Days between training window and holdout."""
+        return self.label.delay_days if self.training.gap_days is None else self.training.gap_days
+
+    def view(self, name: str) -> FeatureView:
+        """Return one feature view by name."""
+        return next(v for v in self.features.views if v.name == name)
+
+    def sql_of(self, view: FeatureView) -> str:
+        """Return the text of a view's SQL file."""
+        return (self.folder / view.sql).read_text(encoding="utf-8")
+
+    @model_validator(mode="after")
+    def _days_are_in_order(self) -> Self:
+        if self.last_day is not None and self.last_day < self.first_day:
+            raise ValueError(f"last_day {self.last_day} lies before first_day {self.first_day}")
+        return self
+
+    @model_validator(mode="after")
+    def _entities_are_columns(self) -> Self:
+        columns = self.events.columns
+        for entity, column in self.entities.items():
+            if column not in columns:
+                raise ValueError(
+                    f"entities.{entity} names {column!r}, which is not among events.columns."
+                    + did_you_mean(column, columns)
+                )
+        for view in self.features.views:
+            if view.entity is not None and view.entity not in self.entities:
+                raise ValueError(
+                    f"features.views: {view.name!r} is of entity {view.entity!r}, which is not among entities."
+                    + did_you_mean(view.entity, self.entities)
+                )
+        evaluation = self.training.evaluation
+        for field in ("exclude_known_positives", "alert_entity"):
+            column_name = getattr(evaluation, field)
+            if column_name is not None and column_name not in columns:
+                raise ValueError(
+                    f"training.evaluation.{field} names {column_name!r}, which is not among events.columns."
+                    + did_you_mean(column_name, columns)
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _label_is_not_a_feature(self) -> Self:
+        label = self.label.column
+        if self.label.files is None and label in self.events.ignore:
+            raise ValueError(f"label.column {label!r} stands in events.ignore, so it would never arrive")
+        if label in self.events.columns:
+            raise ValueError(
+                f"label.column {label!r} also stands in events.columns: that leaks the answer. Remove it there; "
+                "a label that comes as a column is taken from the delivery and hidden until its delay has passed"
+            )
+        known = set(self.events.columns)
+        for name, expression in self.features.row.items():
+            used = set(_IDENTIFIER.findall(expression)) | {name}
+            if label in used:
+                raise ValueError(f"features.row.{name} uses the label {label!r}: that leaks the answer")
+            dropped = sorted(used & set(self.events.ignore))
+            if dropped:
+                raise ValueError(
+                    f"features.row.{name} uses {', '.join(dropped)}, which events.ignore drops; known: "
+                    + ", ".join(sorted(known))
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_fit_the_task(self) -> Self:
+        regression = {"mean_absolute_error", "root_mean_squared_error", "r2"}
+        used = {self.training.metric, *self.gate.floors, *self.gate.suspicious}
+        wrong = used - regression if self.label.task == "regression" else used & regression
+        if wrong:
+            raise ValueError(f"{', '.join(sorted(wrong))} cannot judge a {self.label.task} model")
+        return self

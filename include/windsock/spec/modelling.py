@@ -1,0 +1,138 @@
+"""The modelling half of a spec: features, training, compute, gate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from windsock.spec.base import Column, Name, Part
+
+Metric = Literal[
+    "average_precision", "roc_auc", "log_loss", "precision_at_k", "mean_absolute_error", "root_mean_squared_error", "r2"
+]
+
+LOWER_IS_BETTER: frozenset[str] = frozenset({"log_loss", "mean_absolute_error", "root_mean_squared_error"})
+
+
+class FeatureView(Part):
+    """A table of features, computed by one SQL file for one entity (or for none)."""
+
+    name: Name
+    sql: str = Field(description="File in the model's folder.")
+    entity: Name | None = Field(None, description="One of the spec's entities; absent: one series for all rows.")
+    lookback_days: NonNegativeInt = Field(description="How far back the SQL reads, before the day itself.")
+    ttl_days: PositiveInt | None = Field(None, description="Values older than this are not served; absent: never.")
+
+
+class FeaturesSpec(Part):
+    """What the model sees."""
+
+    row: dict[Column, str] = Field(default_factory=dict, description="Features of the event alone: name to SQL.")
+    views: tuple[FeatureView, ...] = ()
+
+    @property
+    def lookback_days(self) -> int:
+        """Days before D that features of D may read."""
+        return max((v.lookback_days for v in self.views), default=0)
+
+    @model_validator(mode="after")
+    def _has_features_with_distinct_names(self) -> Self:
+        if not self.row and not self.views:
+            raise ValueError("there are no features: give row expressions, views or both")
+        names = [v.name for v in self.views]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"two views are named {', '.join(twice)}")
+        return self
+
+
+class IntRange(Part):
+    """Whole numbers from ``low`` to ``high``."""
+
+    kind: Literal["int"]
+    low: int
+    high: int
+    log: bool = False
+
+
+class FloatRange(Part):
+    """Numbers from ``low`` to ``high``."""
+
+    kind: Literal["float"]
+    low: float
+    high: float
+    log: bool = False
+
+
+class Choice(Part):
+    """One of a few values."""
+
+    kind: Literal["choice"]
+    values: tuple[int | float | str | bool, ...] = Field(min_length=1)
+
+
+SearchRange = Annotated[IntRange | FloatRange | Choice, Field(discriminator="kind")]
+
+
+class ComputeSpec(Part):
+    """What a heavy step needs when it runs in a pod."""
+
+    cpu: float = Field(1, gt=0, description="Cores.")
+    memory: str = Field("2Gi", pattern=r"^\d+(\.\d+)?(Mi|Gi|Ti)$")
+    gpu: NonNegativeInt = 0
+    image: str | None = None
+
+
+class EstimatorSpec(Part):
+    """One kind of model, with fixed parameters and a search space."""
+
+    kind: Literal["lightgbm"] = "lightgbm"
+    params: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    search: dict[str, SearchRange] = Field(default_factory=dict)
+    trials: PositiveInt = Field(8, description="Parameter sets tried, the spec's own first.")
+    rounds: PositiveInt = Field(200, description="Boosting rounds at most.")
+    compute: ComputeSpec = ComputeSpec()
+
+
+class EvaluationSpec(Part):
+    """How predictions are judged, beyond the metric itself."""
+
+    exclude_known_positives: Column | None = Field(
+        None, description="Entity column: leave out entities already known to be positive (blocked cards)."
+    )
+    alerts_per_day: PositiveInt = Field(100, description="k of precision_at_k: what can be looked at in a day.")
+    alert_entity: Column | None = Field(None, description="Entity column that alerts are counted by; absent: rows.")
+
+
+class TrainingSpec(Part):
+    """How a model is trained as of a day T."""
+
+    window_days: PositiveInt = Field(description="Days trained on.")
+    holdout_days: PositiveInt = Field(7, description="Most recent matured days, held out for the gate.")
+    gap_days: NonNegativeInt | None = Field(None, description="Days between window and holdout; default: label delay.")
+    folds: PositiveInt = Field(2, description="Time-ordered folds inside the window, with the same gap where it fits.")
+    metric: Metric
+    categorical: tuple[Column, ...] = ()
+    seed: int = 7
+    include_warm_up: bool = Field(False, description="Also train on days whose lookback reaches before the first day.")
+    estimator: EstimatorSpec = EstimatorSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+
+class GateSpec(Part):
+    """What a candidate must show before it may become champion."""
+
+    floors: dict[Metric, float] = Field(min_length=1, description="Worst acceptable value per metric.")
+    margin: float = Field(0.0, ge=0, description="How much worse than the champion is still acceptable.")
+    confidence: float = Field(0.9, gt=0.5, lt=1, description="Of the paired bootstrap's one-sided bound.")
+    resamples: PositiveInt = 400
+    suspicious: dict[Metric, float] = Field(
+        default_factory=dict, description="A value better than this is taken for a leak and refused."
+    )
+    approval: bool = Field(False, description="Ask a person in the Airflow UI before promotion.")
+
+
+def jsonable(part: Part) -> dict[str, Any]:
+    """Return a spec part as plain JSON types, for request files and lineage."""
+    return part.model_dump(mode="json")

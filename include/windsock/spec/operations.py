@@ -1,0 +1,61 @@
+"""The operating half of a spec: schedules, monitoring, retraining, alerts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from windsock.spec.base import Part
+
+
+class ScheduleSpec(Part):
+    """When the clock starts something (cron, UTC); None: only by hand or by data."""
+
+    ingest: str = "30 0 * * *"
+    monitor: str = "0 3 * * *"
+    train: str | None = "0 5 * * 1"
+    maintenance: str | None = "0 6 * * 0"
+
+
+class MonitoringSpec(Part):
+    """What the nightly report compares, and when a difference counts."""
+
+    window_days: PositiveInt = Field(7, description="Recent days compared with the champion's reference; whole weeks.")
+    max_rows: PositiveInt = Field(5000, description="Rows sampled on each side.")
+    numeric_method: Literal["wasserstein", "jensenshannon", "psi"] = "wasserstein"
+    numeric_threshold: float = Field(0.1, gt=0)
+    categorical_method: Literal["jensenshannon", "psi"] = "jensenshannon"
+    categorical_threshold: float = Field(0.1, gt=0)
+    drifted_share: float = Field(0.3, gt=0, le=1, description="Share of features that must drift to call it drift.")
+    performance_days: PositiveInt = Field(7, description="Matured days whose predictions are judged.")
+    max_performance_drop: float = Field(
+        0.25, gt=0, description="Relative loss against the champion's holdout that counts as degraded."
+    )
+
+
+class RetrainingSpec(Part):
+    """When the governor lets a signal start a retraining."""
+
+    enabled: bool = True
+    needed: PositiveInt = Field(2, description="Days with a signal, out of the last `out_of`, the latest included.")
+    out_of: PositiveInt = 3
+    cool_down_days: NonNegativeInt = Field(14, description="Days after a request in which no other is made.")
+    budget: PositiveInt = Field(4, description="Requests at most within `budget_days`.")
+    budget_days: PositiveInt = 90
+    fresh_days: NonNegativeInt = Field(
+        3, description="Days of the new regime that a training window must hold before retraining pays."
+    )
+
+
+class AlertsSpec(Part):
+    """Who hears about failures."""
+
+    slack_channel: str | None = Field(None, description="Default: the installation's channel.")
+    on_replay: bool = Field(False, description="Also report failures of backfills.")
+
+
+class ServingSpec(Part):
+    """How a score becomes a decision."""
+
+    threshold: float | None = None

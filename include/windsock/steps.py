@@ -1,0 +1,110 @@
+"""A step: the one way to start ML work, in a task, in a pod or by hand.
+
+``windsock step <name> --model M --key K`` and Airflow's tasks both end in
+:func:`run_step`. A step reads and writes tables and a run folder, returns a small JSON
+result and reports trouble by exception (see ``errors`` for the exit codes).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from types import MappingProxyType
+from typing import Any
+
+from windsock.days import parse_day
+from windsock.errors import SpecError
+from windsock.settings import Settings
+from windsock.spec import ModelSpec, get_spec
+from windsock.store import Store
+
+log = logging.getLogger(__name__)
+
+STEPS: Mapping[str, str] = MappingProxyType(
+    {
+        "ingest": "windsock.ingest.step",
+        "labels": "windsock.ingest.labels_step",
+        "features": "windsock.features.step",
+        "materialize": "windsock.featurestore.step",
+        "score": "windsock.scoring.step",
+        "monitor": "windsock.monitoring.step",
+        "govern": "windsock.governor.step",
+        "assemble": "windsock.training.assemble_step",
+        "fit": "windsock.training.fit_step",
+        "register": "windsock.registry.step",
+        "gate": "windsock.gate.step",
+        "promote": "windsock.promotion.step",
+        "rollback": "windsock.promotion.rollback_step",
+        "maintain": "windsock.maintenance",
+    }
+)
+"""Step name to the module whose ``run`` does it; imported only when it is needed."""
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a step is told about its run."""
+
+    settings: Settings
+    spec: ModelSpec
+    key: str | None = None
+    """The partition key as given; steps for a day call :attr:`day`."""
+    live: bool = True
+    """False for backfills and what they cause: these never retrain, promote or alert."""
+    origin: str = "manual"
+    """Airflow run id (or another name of the run) for records."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further values from the run's form or from earlier steps."""
+
+    @property
+    def day(self) -> date:
+        """The day this run is for.
+
+        Raises:
+            SpecError: The key is missing, malformed or outside the model's days.
+        """
+        day = parse_day(self.key)
+        if day < self.spec.first_day or (self.spec.last_day is not None and day > self.spec.last_day):
+            raise SpecError(
+                f"{day} lies outside the days of model {self.spec.name!r} "
+                f"({self.spec.first_day} to {self.spec.last_day or 'now'}). "
+                "Choose another partition key, or change first_day or last_day in its model.yaml."
+            )
+        return day
+
+    @property
+    def store(self) -> Store:
+        """Tables, ledgers and run folders."""
+        return Store.of(self.settings)
+
+
+def run_step(
+    name: str,
+    *,
+    model: str,
+    key: str | None = None,
+    live: bool = True,
+    origin: str = "manual",
+    options: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
+) -> dict[str, Any]:
+    """Run one step and return its result (plain JSON types, small).
+
+    Raises:
+        SpecError: No such step or model.
+        WindsockError: What the step itself reports.
+    """
+    if name not in STEPS:
+        raise SpecError.unknown("step", name, STEPS)
+    settings = settings or Settings.from_env()
+    context = StepContext(settings, get_spec(settings, model), key, live, origin, dict(options or {}))
+    module = importlib.import_module(STEPS[name])
+    started = time.monotonic()
+    log.info("%s %s %s: started (%s)", model, name, key or "", "live" if live else "replayed")
+    result: dict[str, Any] = module.run(context)
+    log.info("%s %s %s: done in %.1f s", model, name, key or "", time.monotonic() - started)
+    return {**result, "seconds": round(time.monotonic() - started, 3)}

@@ -1,0 +1,93 @@
+"""The store: one folder or bucket that holds tables, ledgers and run folders.
+
+Everything goes through fsspec, so that a folder on a laptop and an S3 bucket in
+production are the same to the code. Single objects are replaced atomically: a reader
+sees the old bytes or the new ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from windsock.settings import Settings
+
+
+@dataclass(frozen=True)
+class Store:
+    """Paths and atomic objects under one root URL."""
+
+    root: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Store:
+        """Return the store that the settings name."""
+        return cls(settings.store.rstrip("/"))
+
+    @cached_property
+    def fs(self) -> Any:
+        """The fsspec file system of the root."""
+        import fsspec
+
+        return fsspec.core.url_to_fs(self.root)[0]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a folder of this machine."""
+        return "://" not in self.root or self.root.startswith("file://")
+
+    def url(self, *parts: str) -> str:
+        """Return the full path or URL of something below the root."""
+        return "/".join((self.root.removeprefix("file://"), *parts))
+
+    def path(self, *parts: str) -> str:
+        """Return the path that ``fs`` understands."""
+        return str(self.fs._strip_protocol(self.url(*parts)))
+
+    def exists(self, *parts: str) -> bool:
+        """Say whether an object or folder exists."""
+        return bool(self.fs.exists(self.path(*parts)))
+
+    def read_bytes(self, *parts: str) -> bytes:
+        """Return an object's bytes.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+        """
+        return bytes(self.fs.cat_file(self.path(*parts)))
+
+    def write_bytes(self, data: bytes, *parts: str) -> None:
+        """Put an object in place in one step; a kill leaves the old one or the new one."""
+        target = self.path(*parts)
+        if not self.is_local:
+            self.fs.pipe_file(target, data)  # an object store's PUT is atomic
+            return
+        folder = Path(target).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = folder / f".{Path(target).name}.{uuid.uuid4().hex}.tmp"
+        try:
+            with open(aside, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def read_json(self, *parts: str) -> Any:
+        """Return an object's content, parsed."""
+        return json.loads(self.read_bytes(*parts))
+
+    def write_json(self, value: Any, *parts: str) -> None:
+        """Write a value as JSON in one step, with sorted keys, so that equal values give equal bytes."""
+        self.write_bytes(to_json(value), *parts)
+
+
+def to_json(value: Any) -> bytes:
+    """Return the canonical JSON bytes of a value."""
+    return (json.dumps(value, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()

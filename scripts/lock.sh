@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Compiles requirements.in into requirements.txt: one lock for everything, exact pins.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+links=()
+for folder in ${PIP_FIND_LINKS:-}; do links+=(--find-links "$folder"); done
+uv pip compile requirements.in --python-version 3.11 "${links[@]}" --no-header --quiet --output-file requirements.txt
+# Plain torch, no CUDA package: pip and uv then take the CPU wheel where one is offered.
+sed -i -E 's/^(torch==[0-9.]+)\+cpu$/\1/' requirements.txt
+if grep -nE '^(nvidia|triton|cuda)' requirements.txt; then
+    echo "lock: the lines above are CUDA packages; compile it where a CPU wheel of torch is offered (PIP_FIND_LINKS)" >&2
+    exit 1
+fi

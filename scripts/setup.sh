@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Makes .venv from the lock, once: does nothing if it already fits requirements.txt and pyproject.toml.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+want=$(cat requirements.txt pyproject.toml | sha256sum | cut -d' ' -f1)
+if [ -x .venv/bin/windsock ] && [ "$(cat .venv/.windsock-lock 2>/dev/null)" = "$want" ]; then
+    exit 0
+fi
+
+# uv installs ten times faster than pip and can bring Python 3.11 itself where a machine lacks it.
+if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then
+    uv=uv
+else
+    if [ ! -x .uv/bin/uv ]; then
+        echo "setup: uv is not here; installing it into .uv/ with pip"
+        python3 -m venv .uv
+        .uv/bin/python -m pip install --quiet uv
+    fi
+    uv=.uv/bin/uv
+fi
+
+# uv does not read pip's configuration: pass on the folders of wheels that pip was told about.
+links=()
+for folder in ${PIP_FIND_LINKS:-$(python3 -m pip config get global.find-links 2>/dev/null || true)}; do
+    links+=(--find-links "$folder")
+done
+
+[ -x .venv/bin/python ] || "$uv" venv --quiet --python 3.11 .venv
+echo "setup: installing the locked packages into .venv (once; 1 to 3 minutes)"
+export UV_COMPILE_BYTECODE=1 # or the first imports are two to three times slower
+# What the lock does not name (the CUDA libraries of a GPU build of torch) comes with torch itself.
+"$uv" pip install --quiet --python .venv/bin/python "${links[@]}" -r requirements.txt
+"$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
+echo "$want" > .venv/.windsock-lock
+echo "setup: done"

@@ -1,0 +1,28 @@
+"""The fraud model in small, for tests that need days of data within seconds."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from windsock.settings import REPO_ROOT, Settings
+from windsock.spec import ModelSpec, get_spec
+
+
+def small_fraud(folder: Path, **overrides: Any) -> tuple[Settings, ModelSpec]:
+    """Write a copy of the fraud model with a small simulator below ``folder`` and load it.
+
+    Args:
+        folder: Becomes ``WINDSOCK_HOME``; the model lies in ``<folder>/models/fraud``.
+        overrides: Top-level spec fields that replace the model's own.
+    """
+    target = folder / "models" / "fraud"
+    shutil.copytree(REPO_ROOT / "include" / "models" / "fraud", target, dirs_exist_ok=True)
+    raw = yaml.safe_load((target / "model.yaml").read_text(encoding="utf-8"))
+    raw["first_day"] = "2026-03-01"
+    raw["source"] = {"kind": "simulator", "seed": 0, "customers": 300, "terminals": 600}
+    raw.update(overrides)
+    (target / "model.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    settings = Settings.from_env({"WINDSOCK_HOME": str(folder), "WINDSOCK_MODELS": str(folder / "models")})
+    return settings, get_spec(settings, "fraud")

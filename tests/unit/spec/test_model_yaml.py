@@ -1,0 +1,116 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from windsock.errors import SpecError
+from windsock.settings import REPO_ROOT, Settings
+from windsock.spec import get_spec, load_spec, load_specs
+
+FRAUD = REPO_ROOT / "include" / "models" / "fraud"
+
+
+def write_model(folder: Path, name: str = "fraud", **changes: Any) -> Path:
+    """Copy the fraud model with some fields changed (``a.b`` reaches into a mapping; None removes)."""
+    raw = yaml.safe_load((FRAUD / "model.yaml").read_text(encoding="utf-8"))
+    raw["name"] = name
+    for place, value in changes.items():
+        *path, last = place.split("__")
+        part = raw
+        for step in path:
+            part = part[step]
+        if value is None:
+            part.pop(last)
+        else:
+            part[last] = value
+    target = folder / name
+    target.mkdir(parents=True)
+    for sql in FRAUD.glob("*.sql"):
+        (target / sql.name).write_text(sql.read_text(encoding="utf-8"), encoding="utf-8")
+    path = target / "model.yaml"
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    return path
+
+
+def test_the_reference_model_loads_and_fits_on_a_page():
+    spec = load_spec(FRAUD / "model.yaml")
+    assert spec.gap_days == 7
+    assert (spec.first_warm_day - spec.first_day).days == 37
+    assert len((FRAUD / "model.yaml").read_text(encoding="utf-8").splitlines()) < 60
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        pytest.param({"trainning": {}}, r"trainning: there is no such field\. Did you mean 'training'\?", id="top"),
+        pytest.param(
+            {"training__windows_days": 7}, r"training\.windows_days: .*Did you mean 'window_days'\?", id="nested"
+        ),
+        pytest.param({"source__sed": 1}, r"sed: there is no such field\. Did you mean 'seed'\?", id="in-a-choice"),
+        pytest.param({"owner": None}, r"owner: is missing", id="missing"),
+        pytest.param({"training__holdout_days": 0}, r"training\.holdout_days: .*greater than 0.*given: 0", id="range"),
+        pytest.param({"label__delay_days": -1}, r"label\.delay_days.*given: -1", id="negative-delay"),
+        pytest.param({"features__row": {"F": "TX_FRAUD * 1"}}, r"features\.row\.F uses the label .*leaks", id="label"),
+        pytest.param(
+            {"features__row": {"S": "TX_FRAUD_SCENARIO"}}, r"TX_FRAUD_SCENARIO, which events\.ignore drops", id="ignored"
+        ),
+        pytest.param({"entities__customer": "CUSTOMER"}, r"entities\.customer names 'CUSTOMER'.*CUSTOMER_ID", id="entity"),
+        pytest.param({"events__time": "TX_TIME"}, r"time names 'TX_TIME', which is not among events\.columns", id="time"),
+        pytest.param({"events__time": "TX_AMOUNT"}, r"of type double, not timestamp", id="time-type"),
+        pytest.param({"last_day": "2020-01-01"}, r"last_day 2020-01-01 lies before first_day", id="days"),
+        pytest.param({"training__metric": "r2"}, r"r2 cannot judge a binary model", id="metric"),
+        pytest.param({"gate__floors": {"precision": 1}}, r"gate\.floors.precision.*average_precision", id="metric-name"),
+        pytest.param({"source": {"kind": "sql", "url_env": "X", "query": "select 1"}}, r":start and :end", id="sql"),
+    ],
+)
+def test_a_faulty_spec_names_the_field_and_the_file(tmp_path: Path, changes: dict[str, Any], says: str):
+    path = write_model(tmp_path, **changes)
+    with pytest.raises(SpecError, match=rf"(?s)fraud/model\.yaml.*{says}"):
+        load_spec(path)
+
+
+def test_a_missing_sql_file_is_named_with_the_nearest_one(tmp_path: Path):
+    path = write_model(tmp_path)
+    (path.parent / "terminal_risk.sql").rename(path.parent / "terminal_risks.sql")
+    with pytest.raises(SpecError, match=r"'terminal_risk\.sql', which is not in .*Did you mean 'terminal_risks\.sql'"):
+        load_spec(path)
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path):
+    path = write_model(tmp_path, owner=None, description=None, training__holdout_days=0)
+    with pytest.raises(SpecError, match=r"3 faults") as caught:
+        load_spec(path)
+    assert all(field in str(caught.value) for field in ("owner", "description", "holdout_days"))
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [unclosed"])
+def test_a_file_that_is_no_spec_says_so(tmp_path: Path, text: str):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError, match=r"m/model\.yaml: is"):
+        load_spec(tmp_path / "m" / "model.yaml")
+
+
+def test_the_name_must_be_the_folders(tmp_path: Path):
+    path = write_model(tmp_path)
+    path.parent.rename(tmp_path / "other")
+    with pytest.raises(SpecError, match=r"name is 'fraud', but its folder is 'other'"):
+        load_spec(tmp_path / "other" / "model.yaml")
+
+
+def test_one_broken_spec_hides_no_other(tmp_path: Path):
+    write_model(tmp_path, "good")
+    write_model(tmp_path, "bad", owner=None)
+    specs, broken = load_specs(Settings.from_env({"WINDSOCK_MODELS": str(tmp_path)}))
+    assert set(specs) == {"good"}
+    assert [b.name for b in broken] == ["bad"]
+
+
+def test_two_folders_of_models_are_read_as_one(tmp_path: Path):
+    write_model(tmp_path / "a", "one")
+    write_model(tmp_path / "b", "two")
+    settings = Settings.from_env({"WINDSOCK_MODELS": f"{tmp_path / 'a'}:{tmp_path / 'b'}"})
+    assert set(load_specs(settings)[0]) == {"one", "two"}
+    with pytest.raises(SpecError, match=r"No model named 'tow'\. Did you mean 'two'\?"):
+        get_spec(settings, "tow")
