@@ -1,0 +1,177 @@
+"""From a file's bytes to rows, or to a sentence that says why not.
+
+Parquet keeps its own types. CSV is read as text throughout, empty fields as null: whether
+``12,50`` is a number is for the next stage to judge, with a count and an example.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal
+
+from windsock.errors import SpecError
+from windsock.ingest.sources.base import is_transport, shorten
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Format = Literal["parquet", "csv"]
+
+_ENDINGS: dict[str, Format] = {"parquet": "parquet", "pq": "parquet", "csv": "csv", "tsv": "csv", "txt": "csv"}
+_COMPRESSIONS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
+_MAGIC = b"PAR1"
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_BLOCK_BYTES = 4 << 20
+_HEADER_BYTES = 1 << 20
+
+
+class Unreadable(Exception):
+    """A delivery that cannot be read; its text goes into ``Delivery.problem``."""
+
+
+def format_of(url: str, given: Format | None) -> tuple[Format, str | None]:
+    """Return a file's format and compression, from the spec or else from the name's ending.
+
+    Raises:
+        SpecError: The ending says nothing and the spec gives no format.
+    """
+    endings = url.split("?", 1)[0].rsplit("/", 1)[-1].lower().split(".")[1:]
+    compression = _COMPRESSIONS.get(endings[-1]) if endings else None
+    ending = endings[-2] if compression and len(endings) > 1 else endings[-1] if endings else ""
+    found = given or _ENDINGS.get(ending)
+    if found is None:
+        raise SpecError(
+            f"source.url {shorten(url)!r}: its ending does not tell the format. Add 'format: parquet' or 'format: csv'."
+        )
+    return found, compression if found == "csv" else None
+
+
+def parse(raw: bytes, kind: Format, compression: str | None) -> pa.Table:
+    """Read all rows of a file.
+
+    Raises:
+        Unreadable: With a sentence fit for a person.
+    """
+    import pyarrow as pa
+
+    if not raw:
+        raise Unreadable("the file is empty (0 bytes). Deliver it again.")
+    if kind == "parquet":
+        return _parse_parquet(raw)
+    if raw.startswith(_MAGIC):
+        raise Unreadable("the file is Parquet, but is declared or named as CSV. Set source.format: parquet.")
+    batches = list(csv_batches(lambda: pa.BufferReader(raw), compression))
+    return pa.Table.from_batches(batches[1:], schema=batches[0].schema)
+
+
+def _parse_parquet(raw: bytes) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_parquet_ends(raw[:4], raw[-4:], len(raw))
+    try:
+        return pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError, ValueError) as err:
+        raise Unreadable(f"the Parquet file is damaged ({shorten(err)}). Deliver it again.") from err
+
+
+def check_parquet_ends(head: bytes, tail: bytes, size: int) -> None:
+    """Tell an empty, foreign, encrypted or truncated file from Parquet by its first and last bytes.
+
+    Raises:
+        Unreadable: It is not a whole Parquet file.
+    """
+    if size == 0:
+        raise Unreadable("the file is empty (0 bytes). Deliver it again.")
+    if head == b"PARE" and tail == b"PARE":
+        raise Unreadable("the Parquet file is encrypted. Deliver it without encryption.")
+    if head != _MAGIC:
+        raise Unreadable(
+            f"the file is not Parquet: it starts with {head!r}, not {_MAGIC!r} ({size} bytes). "
+            "Deliver Parquet, or set source.format if it is CSV."
+        )
+    if tail != _MAGIC or size < 12:
+        raise Unreadable(
+            f"the Parquet file is truncated: its footer is missing after {size} bytes. Deliver it again, whole."
+        )
+
+
+def check_names(names: list[str]) -> None:
+    """Refuse columns that stand twice: which of the two is meant cannot be told.
+
+    Raises:
+        Unreadable: Names the columns.
+    """
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
+    if twice:
+        raise Unreadable(f"the columns {', '.join(map(repr, twice))} stand more than once. Deliver each column once.")
+
+
+def csv_batches(opener: Any, compression: str | None) -> Any:
+    """Read a CSV file in blocks, every column as text.
+
+    Args:
+        opener: Returns a new binary stream over the whole file; called twice.
+        compression: ``gzip``, ``bz2``, ``zstd`` or None.
+
+    Yields:
+        Record batches; the first is empty and carries the schema.
+
+    Raises:
+        Unreadable: The file is empty, not UTF-8, or has ragged lines.
+    """
+    import pyarrow as pa
+    import pyarrow.csv as pc
+
+    def stream() -> Any:
+        source = opener()
+        return pa.CompressedInputStream(source, compression) if compression else source
+
+    try:
+        with stream() as source:
+            head = source.read(_HEADER_BYTES)
+        names, delimiter = _header(head)
+        schema = pa.schema([(name, pa.string()) for name in names])
+        yield pa.RecordBatch.from_arrays([pa.array([], pa.string())] * len(names), schema=schema)
+        if not _LINE_END.search(head):  # a header alone, without a line end, is no row but no fault either
+            return
+        with stream() as source:
+            reader = pc.open_csv(
+                source,
+                # Single-threaded, because only then does an error name its line.
+                read_options=pc.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+                parse_options=pc.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                convert_options=pc.ConvertOptions(
+                    column_types=schema, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=True
+                ),
+            )
+            yield from reader
+    except UnicodeDecodeError as err:
+        raise Unreadable(_not_utf8(err)) from err
+    except (pa.ArrowException, OSError, EOFError, ValueError) as err:
+        if is_transport(err):
+            raise
+        text = shorten(err)
+        if "UTF8" in text or "utf-8" in text:
+            raise Unreadable(f"the CSV file is not UTF-8 text ({text}). Deliver it encoded as UTF-8.") from err
+        raise Unreadable(f"the CSV file cannot be read ({text}). Deliver it again, whole and well-formed.") from err
+
+
+def _header(head: bytes) -> tuple[list[str], str]:
+    """Return column names and delimiter from the start of a CSV file."""
+    line = _LINE_END.split(head, maxsplit=1)[0].decode("utf-8-sig")
+    if not line.strip():
+        raise Unreadable("the CSV file has no header line. Deliver it with the column names in its first line.")
+    if "\x00" in line:
+        raise Unreadable("the CSV file is not text: its first line holds zero bytes. Deliver it encoded as UTF-8.")
+    delimiter = max(",;\t|", key=line.count)
+    return next(csv.reader([line], delimiter=delimiter)), delimiter
+
+
+def _not_utf8(err: UnicodeDecodeError) -> str:
+    return (
+        f"the CSV file is not UTF-8 text: byte 0x{err.object[err.start]:02x} at position {err.start}. "
+        "Deliver it encoded as UTF-8."
+    )

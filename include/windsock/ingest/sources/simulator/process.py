@@ -1,0 +1,258 @@
+"""The published process: customers pay at terminals near them, some payments are frauds.
+
+It follows the simulator of the *Reproducible Machine Learning for Credit Card Fraud
+Detection* handbook. Where that one draws everything in one long sequence, this one draws
+each day from (seed, purpose, day), so that a day needs no other day. One thing differs by
+this: a card compromised for 14 days has each of its payments faked with probability one
+third, where the handbook picks exactly a third of all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from enum import IntEnum
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from windsock.days import start_of
+from windsock.ingest.sources.simulator import drift
+from windsock.spec.data import SimulatorSource
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+GRID = 100.0
+"""Side of the square that customers and terminals lie in."""
+RADIUS = 5.0
+"""A customer uses terminals nearer than this."""
+DAY_SECONDS = 86_400
+TIME_STD_SECONDS = 20_000
+LARGE_AMOUNT = 220.0
+"""Scenario 1: a payment over this amount is a fraud."""
+TERMINALS_A_DAY, TERMINAL_DAYS = 2, 28
+"""Scenario 2: terminals compromised each day, and for how long."""
+CUSTOMERS_A_DAY, CUSTOMER_DAYS = 3, 14
+"""Scenario 3: cards compromised each day, and for how long."""
+FAKED_SHARE, FAKED_FACTOR = 1 / 3, 5.0
+IDS_A_DAY = 1_000_000
+
+
+class Purpose(IntEnum):
+    """What random numbers are drawn for: each purpose and day has a stream of its own."""
+
+    PROFILES = 0
+    PAYMENTS = 1
+    TERMINALS = 2
+    CUSTOMERS = 3
+    FAKES = 4
+    PATTERN_CUSTOMERS = 5
+    PATTERN_PAYMENTS = 6
+    POPULARITY = 7
+    DIRT = 8
+
+
+def generator(seed: int, purpose: Purpose, day: date | None = None) -> np.random.Generator:
+    """Return the random stream of one purpose on one day."""
+    return np.random.default_rng([seed % 2**64, purpose, 0 if day is None else day.toordinal()])
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Who pays how, and where: fixed by seed and sizes.
+
+    ``nearby[starts[c]:starts[c + 1]]`` are the terminals within reach of customer ``c``.
+    """
+
+    mean_amount: NDArray[np.float64]
+    payments_a_day: NDArray[np.float64]
+    nearby: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+
+@dataclass
+class Payments:
+    """A day's payments in the making; arrays of shape ``(payments,)``."""
+
+    second: NDArray[np.int64]
+    customer: NDArray[np.int64]
+    terminal: NDArray[np.int64]
+    amount: NDArray[np.float64]
+    scenario: NDArray[np.int64]
+
+
+def transactions(source: SimulatorSource, first_day: date, day: date) -> pa.Table:
+    """Simulate one clean day.
+
+    Args:
+        source: Seed, sizes and drift.
+        first_day: Day 0 of ``TX_TIME_DAYS``; from here on terminals and cards get compromised.
+        day: The day to simulate.
+
+    Returns:
+        The handbook's nine columns, sorted by time; amounts rounded to cents.
+    """
+    profiles = make_profiles(source.seed, source.customers, source.terminals)
+    now = drift.effect_on(source.drift, day)
+    payments = _pay(source, profiles, now, day)
+    payments.scenario[payments.amount > LARGE_AMOUNT * now.amounts] = 1
+    _use_compromised_terminals(payments, source, first_day, day)
+    _use_compromised_cards(payments, source, first_day, day)
+    if now.pattern is not None:
+        _add_pattern(payments, source, now.pattern, first_day, day)
+    return _to_table(payments, source, first_day, day)
+
+
+@lru_cache(maxsize=8)
+def make_profiles(seed: int, customers: int, terminals: int) -> Profiles:
+    """Draw customers and terminals, and find each customer's terminals."""
+    rng = generator(seed, Purpose.PROFILES)
+    at_customer = rng.uniform(0, GRID, (customers, 2))
+    mean_amount = rng.uniform(5, 100, customers)
+    payments_a_day = rng.uniform(0, 4, customers)
+    at_terminal = rng.uniform(0, GRID, (terminals, 2))
+    customer, terminal = _within_reach(at_customer, at_terminal)
+    starts = np.searchsorted(customer, np.arange(customers + 1))
+    return Profiles(mean_amount, payments_a_day, terminal, starts)
+
+
+def _within_reach(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return all pairs of indices of points nearer than the radius, sorted.
+
+    The square is cut into cells as wide as the radius, so that a point's neighbours lie
+    in the nine cells around it.
+    """
+    cells = int(GRID / RADIUS)
+    cell_a, cell_b = (np.minimum((points / RADIUS).astype(np.int64), cells - 1) for points in (a, b))
+    order_b = np.lexsort((cell_b[:, 1], cell_b[:, 0]))
+    found_a, found_b = [], []
+    order_a = np.lexsort((cell_a[:, 1], cell_a[:, 0]))
+    flat_a, flat_b = (c[o] @ np.array([cells, 1]) for c, o in ((cell_a, order_a), (cell_b, order_b)))
+    bounds_a, bounds_b = (np.searchsorted(flat, np.arange(cells * cells + 1)) for flat in (flat_a, flat_b))
+    for x in range(cells):
+        for y in range(cells):
+            here = order_a[bounds_a[x * cells + y] : bounds_a[x * cells + y + 1]]
+            if not len(here):
+                continue
+            low, high = max(y - 1, 0), min(y + 1, cells - 1)
+            around = np.concatenate(
+                [
+                    order_b[bounds_b[row * cells + low] : bounds_b[row * cells + high + 1]]
+                    for row in range(max(x - 1, 0), min(x + 1, cells - 1) + 1)
+                ]
+            )
+            square = ((a[here, None, :] - b[None, around, :]) ** 2).sum(axis=2)
+            i, j = np.nonzero(square < RADIUS**2)
+            found_a.append(here[i])
+            found_b.append(around[j])
+    first, second = np.concatenate(found_a), np.concatenate(found_b)
+    order = np.lexsort((second, first))
+    return first[order], second[order]
+
+
+def _pay(source: SimulatorSource, profiles: Profiles, now: drift.Effect, day: date) -> Payments:
+    rng = generator(source.seed, Purpose.PAYMENTS, day)
+    customer = np.repeat(np.arange(source.customers), rng.poisson(profiles.payments_a_day))
+    second = rng.normal(DAY_SECONDS / 2, TIME_STD_SECONDS, len(customer)).astype(np.int64)
+    mean = profiles.mean_amount[customer]
+    amount = rng.normal(mean, mean / 2)
+    redrawn = rng.uniform(0, 2 * mean)
+    choice = rng.random(len(customer))
+    # All payments draw all their numbers, used or not: dropping one must not shift the others.
+    amount = np.where(amount < 0, redrawn, amount)
+    starts = profiles.starts
+    inside = (second > 0) & (second < DAY_SECONDS) & (starts[customer + 1] > starts[customer])
+    customer, second, choice = customer[inside], second[inside], choice[inside]
+    if now.mix == 1.0:
+        width = starts[customer + 1] - starts[customer]
+        terminal = profiles.nearby[starts[customer] + (choice * width).astype(np.int64)]
+    else:
+        weight = _popularity(source.seed, source.customers, source.terminals, now.mix)
+        total = np.concatenate([[0.0], np.cumsum(weight)])
+        low, high = total[starts[customer]], total[starts[customer + 1]]
+        place = np.searchsorted(total, low + choice * (high - low), side="right") - 1
+        terminal = profiles.nearby[np.clip(place, starts[customer], starts[customer + 1] - 1)]
+    amount = np.round(np.round(amount[inside], 2) * now.amounts, 2)
+    return Payments(second, customer, terminal, amount, np.zeros(len(customer), np.int64))
+
+
+@lru_cache(maxsize=8)
+def _popularity(seed: int, customers: int, terminals: int, mix: float) -> NDArray[np.float64]:
+    """Return the weight of each entry of ``Profiles.nearby`` when a tenth of the terminals is favoured."""
+    favoured = generator(seed, Purpose.POPULARITY).random(terminals) < drift.FAVOURED_SHARE
+    weight: NDArray[np.float64] = np.where(favoured, mix, 1.0)[make_profiles(seed, customers, terminals).nearby]
+    return weight
+
+
+def _use_compromised_terminals(payments: Payments, source: SimulatorSource, first_day: date, day: date) -> None:
+    for since in _recent(first_day, day, TERMINAL_DAYS):
+        hit = _drawn(source.seed, Purpose.TERMINALS, since, source.terminals, TERMINALS_A_DAY)
+        payments.scenario[np.isin(payments.terminal, hit)] = 2
+
+
+def _use_compromised_cards(payments: Payments, source: SimulatorSource, first_day: date, day: date) -> None:
+    rng = generator(source.seed, Purpose.FAKES, day)
+    for since in _recent(first_day, day, CUSTOMER_DAYS):
+        hit = _drawn(source.seed, Purpose.CUSTOMERS, since, source.customers, CUSTOMERS_A_DAY)
+        faked = np.isin(payments.customer, hit) & (rng.random(len(payments.customer)) < FAKED_SHARE)
+        payments.amount[faked] = np.round(payments.amount[faked] * FAKED_FACTOR, 2)
+        payments.scenario[faked] = 3
+
+
+def _add_pattern(
+    payments: Payments, source: SimulatorSource, pattern: drift.Pattern, first_day: date, day: date
+) -> None:
+    """Add the new fraud: bursts of tiny payments at night, at any terminal, with stolen card numbers."""
+    cards = [
+        _drawn(source.seed, Purpose.PATTERN_CUSTOMERS, since, source.customers, pattern.cards_a_day)
+        for since in _recent(max(first_day, pattern.from_day), day, drift.PATTERN_DAYS)
+    ]
+    rng = generator(source.seed, Purpose.PATTERN_PAYMENTS, day)
+    stolen = np.unique(np.concatenate(cards)) if cards else np.zeros(0, np.int64)
+    customer = np.repeat(stolen, rng.poisson(drift.PATTERN_PAYMENTS, len(stolen)))
+    n = len(customer)
+    payments.second = np.concatenate([payments.second, rng.integers(1, drift.PATTERN_UNTIL_SECOND, n)])
+    payments.customer = np.concatenate([payments.customer, customer])
+    payments.terminal = np.concatenate([payments.terminal, rng.integers(0, source.terminals, n)])
+    payments.amount = np.concatenate([payments.amount, np.round(rng.uniform(*drift.PATTERN_AMOUNT, n), 2)])
+    payments.scenario = np.concatenate([payments.scenario, np.full(n, drift.PATTERN_SCENARIO)])
+
+
+def _recent(first_day: date, day: date, days: int) -> list[date]:
+    """List the days whose compromises are still in force."""
+    return [day - timedelta(days=n) for n in reversed(range(days)) if day - timedelta(days=n) >= first_day]
+
+
+@lru_cache(maxsize=4096)
+def _drawn(seed: int, purpose: Purpose, day: date, among: int, n: int) -> NDArray[np.int64]:
+    """Return which terminals or customers get compromised on one day."""
+    chosen: NDArray[np.int64] = generator(seed, purpose, day).choice(among, min(n, among), replace=False)
+    return chosen
+
+
+def _to_table(payments: Payments, source: SimulatorSource, first_day: date, day: date) -> pa.Table:
+    import pyarrow as pa
+
+    order = np.argsort(payments.second, kind="stable")
+    second, scenario = payments.second[order], payments.scenario[order]
+    index = (day - first_day).days
+    ids_a_day = IDS_A_DAY
+    while ids_a_day < 10 * source.customers:  # the mean day has two payments a customer
+        ids_a_day *= 10
+    times = np.datetime64(start_of(day), "us") + second.astype("timedelta64[s]")
+    return pa.table(
+        {
+            "TRANSACTION_ID": index * ids_a_day + np.arange(len(order)),
+            "TX_DATETIME": pa.array(times, pa.timestamp("us")),
+            "CUSTOMER_ID": payments.customer[order],
+            "TERMINAL_ID": payments.terminal[order],
+            "TX_AMOUNT": payments.amount[order],
+            "TX_TIME_SECONDS": index * DAY_SECONDS + second,
+            "TX_TIME_DAYS": np.full(len(order), index),
+            "TX_FRAUD": (scenario > 0).astype(np.int64),
+            "TX_FRAUD_SCENARIO": scenario,
+        }
+    )

@@ -1,0 +1,46 @@
+from datetime import datetime
+
+import pyarrow as pa
+import pytest
+
+from windsock.ingest.sources.times import utc_times
+
+MOMENT = datetime(2018, 6, 15, 0, 2, 14)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2018-06-15 00:02:14", MOMENT),
+        ("2018-06-15T00:02:14Z", MOMENT),
+        ("2018-06-15T02:02:14+02:00", MOMENT),
+        ("2018-06-15", datetime(2018, 6, 15)),
+        (" 2018-06-15 00:02:14.1234567 ", MOMENT.replace(microsecond=123456)),
+        ("15/06/2018", None),
+        ("1529020934", None),
+        ("20180615", None),
+        ("2018-02-30", None),
+        ("infinity", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_text_time_is_read_as_utc_or_not_at_all(text: str | None, expected: datetime | None) -> None:
+    # A second value that is fine, and one that is not, must not change how the first is read.
+    for others in ([], ["2018-06-15 00:02:14"], ["soon"]):
+        times = utc_times(pa.array([text, *others], pa.string()))
+        assert times is not None
+        assert times[0].as_py() == expected
+
+
+def test_typed_times_keep_their_instant() -> None:
+    zoned = pa.array([MOMENT], pa.timestamp("ms", "UTC")).cast(pa.timestamp("ns", "Asia/Tokyo"))
+    for column in (zoned, pa.array([MOMENT]), pa.array(["2018-06-15 00:02:14"]).dictionary_encode()):
+        times = utc_times(column)
+        assert times is not None
+        assert times.to_pylist() == [MOMENT]
+        assert times.type == pa.timestamp("us")
+
+
+def test_a_number_is_no_time() -> None:
+    assert utc_times(pa.array([1_529_020_934])) is None
