@@ -1,0 +1,144 @@
+"""Materializing into an online store that only Feast knows (Redis, PostgreSQL, DynamoDB, ...).
+
+Feast's stores overwrite with whatever comes last, or refuse what is not newer (Redis, and
+then also a recomputed day of the same time). So rows are compared with what is stored
+before they are written. Between reading and writing another writer may come: the embedded
+store excludes that, most others do not; ``feature_store.yaml`` says so where they are chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from feast.errors import FeatureViewNotFoundException
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
+from feast.protos.feast.types.Value_pb2 import Value as ValueProto
+
+from windsock.errors import SpecError, UpstreamUnavailable
+from windsock.featurestore.cells import NO_ENTITY_COLUMN
+from windsock.featurestore.definitions import apply
+from windsock.featurestore.online import _to_cell, _to_proto
+from windsock.featurestore.online_db import OnlineRow
+from windsock.featurestore.repo import feature_store
+from windsock.featurestore.sinks import Entity, Observed, OnlineRows
+from windsock.featurestore.tables import FeatureTable
+from windsock.settings import Settings
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class FeastSink:
+    """Any online store, through Feast's provider."""
+
+    resolution_us = 1_000_000
+    """Feast's stores keep whole seconds, most of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        apply(settings, remove_gone=False)
+        self._store = feature_store(settings)
+        self._config = self._store.config
+        self._online = self._store._get_provider()
+
+    @contextmanager
+    def day(self) -> Iterator[None]:
+        """Do without a transaction; translate what the store's client raises."""
+        try:
+            yield
+        except (OSError, ConnectionError) as err:
+            raise UpstreamUnavailable(f"The online store cannot be reached: {err}. Run the step again.") from err
+
+    def _view(self, table: FeatureTable) -> Any:
+        try:
+            return self._store.get_feature_view(table.feast_name)
+        except FeatureViewNotFoundException as err:
+            raise SpecError(f"The feature store does not know {table.feast_name!r}. Run 'windsock apply'.") from err
+
+    def write(self, table: FeatureTable, rows: OnlineRows, *, regardless_of_time: bool) -> int:
+        """Read, compare, write what differs and is not older."""
+        stored = self.read(table, rows.entities)
+        newer, overwritten = [], []
+        for place, entity in enumerate(rows.entities):
+            old, time = stored.get(entity), self._whole(rows.micros[place])
+            if old is None or time > self._whole(old.micros):
+                newer.append(place)
+            elif time == self._whole(old.micros):
+                if old.values != rows.values[place]:
+                    overwritten.append(place)
+            elif regardless_of_time:
+                overwritten.append(place)
+        view = self._view(table)
+        for places, force in ((newer, False), (overwritten, True)):
+            if places:
+                config = self._forced() if force else self._config
+                self._online.online_write_batch(config, view, self._protos(view, table, rows.at(places)), None)
+        return len(newer) + len(overwritten)
+
+    def _whole(self, micros: int) -> int:
+        return micros // self.resolution_us
+
+    def _forced(self) -> Any:
+        """Return a configuration that lets Redis overwrite what is not older than the new row."""
+        online = self._config.online_store
+        if not hasattr(online, "skip_dedup"):
+            return self._config
+        config = self._config.model_copy()
+        config._online_store = online.model_copy(update={"skip_dedup": True})
+        return config
+
+    def delete(self, table: FeatureTable, entities: Sequence[Entity]) -> int:
+        """Serve NULLs for entities that have no row: Feast's stores have no way to remove one."""
+        if not entities:
+            return 0
+        nothing = tuple(None for _ in table.features)
+        rows = OnlineRows(list(entities), [0] * len(entities), [nothing] * len(entities))
+        view = self._view(table)
+        self._online.online_write_batch(self._forced(), view, self._protos(view, table, rows), None)
+        return len(entities)
+
+    def read(self, table: FeatureTable, entities: Sequence[Entity]) -> dict[Entity, OnlineRow]:
+        """Return what is served for these entities."""
+        if not entities:
+            return {}
+        keys = [_key(table, entity) for entity in entities]
+        answers = self._online.online_read(self._config, self._view(table), keys, list(table.features))
+        found: dict[Entity, OnlineRow] = {}
+        for entity, (time, values) in zip(entities, answers, strict=True):
+            if time is not None and values is not None:
+                known = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+                cells = tuple(_to_cell(values.get(f)) for f in table.features)
+                found[entity] = OnlineRow((known - _EPOCH) // _MICROSECOND, cells)
+        return found
+
+    def entities_between(self, table: FeatureTable, first_us: int, stop_us: int) -> list[Entity]:
+        """Return none: Feast's stores cannot be searched by time."""
+        return []
+
+    def note_day(self, table: FeatureTable, day: date, content_hash: str) -> None:
+        """Note nothing: Feast's stores have no place for it."""
+
+    def observe(self, table: FeatureTable, entities: Sequence[Entity]) -> Observed:
+        """Return what is served for these entities; from which versions is not known."""
+        return Observed(self.read(table, entities), None)
+
+    def _protos(self, view: Any, table: FeatureTable, rows: OnlineRows) -> list[Any]:
+        types = {f.name: f.dtype for f in view.features}
+        return [
+            (
+                _key(table, entity),
+                {f: _to_proto(v, types[f]) for f, v in zip(table.features, values, strict=True)},
+                _EPOCH + timedelta(microseconds=micros),
+                None,
+            )
+            for entity, micros, values in zip(rows.entities, rows.micros, rows.values, strict=True)
+        ]
+
+
+def _key(table: FeatureTable, entity: Entity) -> EntityKeyProto:
+    if table.entity is None:
+        return EntityKeyProto(join_keys=[NO_ENTITY_COLUMN], entity_values=[ValueProto(string_val="")])
+    value = ValueProto(string_val=entity) if isinstance(entity, str) else ValueProto(int64_val=int(entity or 0))
+    return EntityKeyProto(join_keys=[table.entity], entity_values=[value])

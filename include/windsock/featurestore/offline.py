@@ -1,0 +1,200 @@
+"""Windsock's offline store behind Feast's API (``offline_store`` in ``feature_store.yaml``).
+
+Feast's embedded offline stores join every earlier row and then sort out duplicates, which
+takes minutes and loses rows. This one does a real point-in-time join (see ``asof``): every
+row kept, in order, ttl honoured, NULL where nothing was known.
+
+Inside ``with pinned(...)`` it reads exact versions of days, else those in force now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+from feast import FeatureView, OnDemandFeatureView, RepoConfig
+from feast.data_source import DataSource
+from feast.feature_logging import LoggingConfig, LoggingSource
+from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
+from feast.infra.registry.base_registry import BaseRegistry
+from feast.repo_config import FeastConfigBaseModel
+
+from windsock.errors import SpecError
+from windsock.featurestore.asof import History, join_point_in_time, time_range, utc_micros
+from windsock.featurestore.cells import NO_ENTITY_COLUMN
+from windsock.featurestore.entity_rows import entity_rows, entity_rows_between, time_column
+from windsock.featurestore.jobs import WindsockRetrievalJob
+from windsock.featurestore.reading import open_source, pull, source_schema
+
+
+class WindsockOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
+    """Settings of Windsock's offline store."""
+
+    type: Literal["windsock.featurestore.offline.WindsockOfflineStore"] = (
+        "windsock.featurestore.offline.WindsockOfflineStore"
+    )
+    store: str = ""
+    """URL or folder of the tables; default ``WINDSOCK_STORE``."""
+
+
+class WindsockOfflineStore(OfflineStore):  # type: ignore[misc]
+    """Point-in-time retrieval over Windsock's tables (and over Feast's ``FileSource``)."""
+
+    @staticmethod
+    def get_historical_features(
+        config: RepoConfig,
+        feature_views: list[FeatureView],
+        feature_refs: list[str],
+        entity_df: pd.DataFrame | pa.Table | str | None,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,
+        **window: datetime | None,
+    ) -> RetrievalJob:
+        """Join features to entity rows, as they were known at each row's time.
+
+        Args:
+            config: Feast's configuration.
+            feature_views: Views that are referred to.
+            feature_refs: Features wanted, ``view:feature``.
+            entity_df: Entity rows as pandas or Arrow; or SQL over a model's ``events`` and ``labels``;
+                or None for all entity rows of a time range.
+            registry: Feast's registry.
+            project: Feast's project.
+            full_feature_names: Whether features are named ``view__feature``.
+            window: ``start_date`` and ``end_date`` of the range without entity rows.
+        """
+        if entity_df is None:
+            frame = entity_rows_between(config, feature_views, window.get("start_date"), window.get("end_date"))
+        else:
+            frame = entity_rows(config, feature_views, entity_df)
+        timestamp = time_column(frame)
+        times = utc_micros(frame[timestamp])
+        span = time_range(times)
+
+        def run() -> pa.Table:
+            histories = [_history(config, v, feature_refs, full_feature_names, span) for v in feature_views]
+            return join_point_in_time(frame, times, [h for h in histories if h.features])
+
+        return WindsockRetrievalJob(
+            _with_pins_of_now(run),
+            full_feature_names=full_feature_names,
+            on_demand=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
+            metadata=RetrievalMetadata(
+                features=feature_refs,
+                keys=[c for c in frame.column_names if c != timestamp],
+                min_event_timestamp=span[0] if span else None,
+                max_event_timestamp=span[1] if span else None,
+            ),
+        )
+
+    @staticmethod
+    def pull_latest_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None,
+        start_date: datetime,
+        end_date: datetime,
+    ) -> RetrievalJob:
+        """Return each entity's latest row in ``[start_date, end_date]``."""
+        columns = [*join_key_columns, *feature_name_columns]
+
+        def run() -> pa.Table:
+            return pull(config, data_source, columns, timestamp_field, start_date, end_date, join_key_columns)
+
+        return WindsockRetrievalJob(_with_pins_of_now(run))
+
+    @staticmethod
+    def pull_all_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None = None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        """Return every row in ``[start_date, end_date]``, in order of time."""
+        columns = [*join_key_columns, *feature_name_columns]
+
+        def run() -> pa.Table:
+            return pull(config, data_source, columns, timestamp_field, start_date, end_date)
+
+        return WindsockRetrievalJob(_with_pins_of_now(run))
+
+    @staticmethod
+    def offline_write_batch(
+        config: RepoConfig,
+        feature_view: FeatureView,
+        table: pa.Table,
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Refuse: feature tables are made by the ``features`` step alone.
+
+        Raises:
+            SpecError: Always.
+        """
+        raise SpecError(
+            f"{feature_view.name}: Windsock's feature tables are computed from the events by the model's SQL and "
+            "cannot be written by hand. Ingest the events, or push to the online store only (PushMode.ONLINE)."
+        )
+
+    @staticmethod
+    def write_logged_features(
+        config: RepoConfig,
+        data: pa.Table | Path,
+        source: LoggingSource,
+        logging_config: LoggingConfig,
+        registry: BaseRegistry,
+    ) -> None:
+        """Refuse: served features are kept with the predictions.
+
+        Raises:
+            SpecError: Always.
+        """
+        raise SpecError(
+            "Windsock's offline store keeps no log of served features: they follow from the model version and the "
+            "feature tables' pins that every prediction names. Remove logging_config from the feature service."
+        )
+
+
+def _with_pins_of_now(run: Callable[[], pa.Table]) -> Callable[[], pa.Table]:
+    """Keep the pins of the moment of asking: a job may run after the ``with`` block has ended."""
+    from contextvars import copy_context
+
+    context = copy_context()
+    return lambda: context.copy().run(run)
+
+
+def _history(
+    config: RepoConfig,
+    view: FeatureView,
+    references: list[str],
+    full_feature_names: bool,
+    span: tuple[datetime, datetime] | None,
+) -> History:
+    source = view.batch_source
+    if source is None:
+        raise SpecError(f"Feature view {view.name!r} has no batch source, so there is no history to read.")
+    called = view.projection.name_to_use()
+    wanted = dict.fromkeys(ref.split(":", 1)[1] for ref in references if ref.split(":", 1)[0] == called)
+    prefix = view.projection.name_alias or view.name
+    back = {new: old for old, new in source.field_mapping.items()}
+    names = {back.get(f, f): f"{prefix}__{f}" if full_feature_names else f for f in wanted}
+    renamed = view.projection.join_key_map or {}
+    keys = {back.get(c.name, c.name): renamed.get(c.name, c.name) for c in view.entity_columns}
+    keys.pop(NO_ENTITY_COLUMN, None)
+    ttl = view.ttl if view.ttl and view.ttl > timedelta(0) else None
+    rows = None
+    if span is not None:
+        rows = open_source(config, source, span[0] - ttl if ttl is not None else None, span[1])
+    schema = rows.schema if rows is not None else source_schema(config, source)
+    return History(called, rows, source.timestamp_field, keys, names, schema, ttl)

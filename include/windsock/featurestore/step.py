@@ -1,0 +1,134 @@
+"""The ``materialize`` step: a day's latest features into the online store, then proof that it took.
+
+The store never goes backwards: a backfilled day leaves newer rows alone. With
+``correct=True`` the day's entities are set to what the tables hold now, even if that is
+older or nothing; that is for repairs and never happens by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from windsock.errors import NotReady, UpstreamUnavailable
+from windsock.featurestore.definitions import apply
+from windsock.featurestore.parity import Parity, check_view
+from windsock.featurestore.sinks import Entity, OnlineRows, Sink, day_micros, open_sink
+from windsock.featurestore.tables import (
+    STAGE,
+    TIMESTAMP,
+    FeatureTable,
+    arrow_schema,
+    feature_tables,
+    latest_rows,
+    open_days,
+)
+from windsock.ledger import DayRecord, Ledger
+from windsock.steps import StepContext
+from windsock.store import Store
+
+log = logging.getLogger(__name__)
+
+_ROUNDS = 5
+
+
+def run(ctx: StepContext) -> dict[str, Any]:
+    """Materialize the features of ``ctx.day``; option ``correct`` (default False) repairs its entities.
+
+    Returns:
+        ``views``: per view rows ``written`` and ``skipped`` (older than or equal to what was stored), and
+        ``removed`` when correcting; ``parity``: entities ``checked`` and ``mismatches``.
+
+    Raises:
+        NotReady: The day has no features yet.
+        ParityError: Online and offline disagree.
+    """
+    day, correct = ctx.day, str(ctx.options.get("correct", False)).lower() in ("true", "1", "yes")
+    tables = feature_tables(ctx.spec)
+    if not tables:
+        return {"views": {}, "parity": {"checked": 0, "mismatches": 0}}
+    # Feast's own API reads what is written here only once the views are registered.
+    apply(ctx.settings, remove_gone=False)
+    sink = open_sink(ctx.settings, tables)
+    ledger = Ledger.of(ctx.settings, ctx.spec.name, STAGE)
+    views: dict[str, dict[str, int]] = {}
+    for _ in range(_ROUNDS):
+        record = _record(ledger, day)
+        latest = {table.view: _latest(ctx.store, table, record) for table in tables}
+        with sink.day():
+            # Whoever published a new version of the day meanwhile waits for this lock or has written already.
+            if _record(ledger, day).content_hash != record.content_hash:
+                continue
+            for table in tables:
+                rows = latest[table.view]
+                views[table.view] = (
+                    _correct(ctx.store, ledger, sink, table, day, rows) if correct else _write(sink, table, rows)
+                )
+                sink.note_day(table, day, record.content_hash)
+        break
+    else:
+        raise UpstreamUnavailable(
+            f"{ctx.spec.name}: the features of {day} were replaced {_ROUNDS} times while they were materialized. "
+            "Run the step again when recomputation is quiet."
+        )
+    parity = Parity()
+    for table in tables:
+        check_view(ctx.store, sink, table, record, latest[table.view], parity)
+    if _record(ledger, day).content_hash == record.content_hash:
+        # Else a newer version is on its way, and the run that brings it checks it.
+        parity.require(ctx.spec.name, day)
+    for view, counts in views.items():
+        log.info("%s %s: %s online: %s", ctx.spec.name, day, view, counts)
+    return {"views": views, "parity": {"checked": parity.checked, "mismatches": len(parity.mismatches)}}
+
+
+def _record(ledger: Ledger, day: date) -> DayRecord:
+    record = ledger.get(day)
+    if record is None:
+        raise NotReady(f"{ledger.model}: the features of {day} are not there yet. Run step 'features' for {day} first.")
+    return record
+
+
+def _latest(store: Store, table: FeatureTable, record: DayRecord) -> OnlineRows:
+    """Read the day's latest row of each entity."""
+    schema = arrow_schema(table.columns)
+    dataset = open_days(store, [record], table.name, schema)
+    rows = dataset.to_table() if dataset is not None else schema.empty_table()
+    keys = [table.entity] if table.entity is not None else []
+    return OnlineRows.of(table, latest_rows(rows.sort_by(TIMESTAMP), keys))
+
+
+def _write(sink: Sink, table: FeatureTable, rows: OnlineRows) -> dict[str, int]:
+    written = sink.write(table, rows, regardless_of_time=False)
+    return {"written": written, "skipped": len(rows.entities) - written}
+
+
+def _correct(
+    store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, day: date, rows: OnlineRows
+) -> dict[str, int]:
+    """Set the day's entities, and those that are served a row of this day, to what the tables hold now."""
+    entities = list(dict.fromkeys([*rows.entities, *sink.entities_between(table, *day_micros(day))]))
+    truth = _latest_of(store, ledger, table, entities)
+    written = sink.write(table, truth, regardless_of_time=True)
+    known = set(truth.entities)
+    removed = sink.delete(table, [e for e in entities if e not in known])
+    return {"written": written, "skipped": len(truth.entities) - written, "removed": removed}
+
+
+def _latest_of(store: Store, ledger: Ledger, table: FeatureTable, entities: Sequence[Entity]) -> OnlineRows:
+    """Read the latest row of these entities over all days."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    schema = arrow_schema(table.columns)
+    dataset = open_days(store, ledger.all().values(), table.name, schema)
+    rows = schema.empty_table()
+    if dataset is not None and entities:
+        chosen = None
+        if table.entity is not None:
+            chosen = ds.field(table.entity).isin(pa.array(entities, schema.field(table.entity).type))
+        rows = dataset.to_table(filter=chosen)
+    keys = [table.entity] if table.entity is not None else []
+    return OnlineRows.of(table, latest_rows(rows.sort_by(TIMESTAMP), keys))

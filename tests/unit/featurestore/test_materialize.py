@@ -1,0 +1,276 @@
+"""The online store never goes backwards, equals the tables, and survives kills."""
+
+import math
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from feature_tables import at, publish, table_of, two_views
+from windsock.errors import NotReady, ParityError, SpecError
+from windsock.featurestore.cells import micros_of
+from windsock.featurestore.online_db import OnlineRow
+from windsock.featurestore.repo import FeastPaths
+from windsock.featurestore.sinks import open_sink
+from windsock.settings import Settings
+from windsock.steps import run_step
+
+DAYS = {
+    2: [(1, at(2, 9), 1, 1.0), (1, at(2, 20), 2, 1.5), (2, at(2, 10), 1, 2.0)],
+    3: [(2, at(3, 10), 2, 3.0), (3, at(3, 11), None, math.nan)],
+    4: [(1, at(4, 8), 3, 4.0)],
+    5: [(3, at(5, 8), 2, 5.0), (4, at(5, 9), 1, 6.0)],
+}
+
+
+def fill(settings, spec) -> None:
+    for day, rows in DAYS.items():
+        everything = [(t, n, n is not None, f"day {day}", t) for _, t, n, _ in rows]
+        publish(settings, spec, date(2026, 3, day), {"spending": rows, "everything": everything})
+
+
+def materialize(settings: Settings, day: int, **options) -> dict:
+    return run_step("materialize", model="fraud", key=f"2026-03-{day:02}", settings=settings, options=options)
+
+
+def online(settings, spec, view: str = "spending", entities=(1, 2, 3, 4, 5)) -> dict:
+    table = table_of(spec, view)
+    return open_sink(settings, [table]).read(table, list(entities) if table.entity else [None])
+
+
+def latest(days) -> dict:
+    rows = sorted((r for d in days for r in DAYS[d]), key=lambda r: r[1])
+    return {r[0]: OnlineRow(micros_of(r[1]), (r[2], b"nan" if math.isnan(r[3]) else r[3])) for r in rows}
+
+
+def test_the_latest_row_of_each_entity_is_served_with_every_type(tmp_path: Path):
+    settings, spec = two_views(tmp_path)
+    fill(settings, spec)
+
+    first = materialize(settings, 2)
+    materialize(settings, 3)
+
+    assert first["views"] == {"spending": {"written": 2, "skipped": 0}, "everything": {"written": 1, "skipped": 0}}
+    assert first["parity"] == {"checked": 3, "mismatches": 0}
+    assert online(settings, spec) == latest([2, 3])
+    seen = micros_of(at(3, 11))
+    row = OnlineRow(seen, (None, 0, "day 3", seen // 1_000_000))
+    assert online(settings, spec, "everything") == {None: row}
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    settings, spec = two_views(tmp_path_factory.mktemp("filled"))
+    fill(settings, spec)
+    materialize(settings, 2)
+    return settings, spec
+
+
+def forget(settings: Settings) -> None:
+    """Empty the online store, as it is before the first day."""
+    for table in ("windsock_fraud__spending", "windsock_fraud__everything", "windsock_days"):
+        with sqlite3.connect(FeastPaths.of(settings).online) as connection:
+            connection.execute(f"delete from {table}")
+        connection.close()
+
+
+@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(order=st.lists(st.sampled_from(sorted(DAYS)), min_size=1, max_size=9))
+def test_any_order_and_any_repetition_serve_the_latest_of_what_was_materialized(filled, order):
+    settings, spec = filled
+    forget(settings)
+    before: dict = {}
+    for day in order:
+        materialize(settings, day)
+        now = online(settings, spec)
+        assert all(now[e].micros >= row.micros for e, row in before.items()), "an entity went backwards"
+        before = now
+    assert before == latest(set(order))
+
+
+def test_running_a_day_again_changes_nothing(tmp_path: Path):
+    settings, spec = two_views(tmp_path)
+    fill(settings, spec)
+    for day in DAYS:
+        materialize(settings, day)
+    before = online(settings, spec)
+    for day in DAYS:
+        counts = materialize(settings, day)["views"]
+        assert all(c["written"] == 0 for c in counts.values())
+    assert online(settings, spec) == before == latest(DAYS)
+
+
+def test_backfilling_an_old_day_leaves_every_newer_value_as_it_was(tmp_path: Path):
+    settings, spec = two_views(tmp_path)
+    fill(settings, spec)
+    materialize(settings, 5)
+    before = online(settings, spec)
+    materialize(settings, 2)
+    after = online(settings, spec)
+    assert {e: after[e] for e in before} == before
+    assert after.keys() - before.keys() == {1, 2}
+
+
+def _materialize_some(settings: Settings, days: list[int]) -> int:
+    for day in days:
+        materialize(settings, day)
+    return len(days)
+
+
+def test_parallel_writers_end_where_one_writer_ends(filled):
+    settings, spec = filled
+    forget(settings)
+    draw = random.Random(1)
+    orders = [[day for _ in range(5) for day in draw.sample(sorted(DAYS), len(DAYS))] for _ in range(3)]
+    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
+        assert list(pool.map(_materialize_some, [settings] * 3, orders)) == [20] * 3
+    assert online(settings, spec) == latest(DAYS)
+
+
+def test_a_recomputed_day_overwrites_rows_of_the_same_time(tmp_path: Path):
+    settings, spec = two_views(tmp_path)
+    fill(settings, spec)
+    for day in DAYS:
+        materialize(settings, day)
+    publish(settings, spec, date(2026, 3, 4), {"spending": [(1, at(4, 8), 33, 44.0)], "everything": []})
+
+    # A newer day is checked against the version that was materialized, not the one that still waits for it.
+    materialize(settings, 2)
+    assert materialize(settings, 4)["views"]["spending"] == {"written": 1, "skipped": 0}
+
+    assert online(settings, spec)[1] == OnlineRow(micros_of(at(4, 8)), (33, 44.0))
+
+
+def test_a_row_that_vanished_stops_the_chain_until_it_is_corrected(tmp_path: Path):
+    settings, spec = two_views(tmp_path)
+    fill(settings, spec)
+    for day in DAYS:
+        materialize(settings, day)
+    day5 = [(4, at(5, 7), 1, 6.5)]  # entity 3 has no row on that day any more, entity 4 an earlier one
+    publish(settings, spec, date(2026, 3, 5), {"spending": day5, "everything": []})
+
+    with pytest.raises(ParityError, match=r"'spending', entity 4: the tables have no such row.*--correct"):
+        materialize(settings, 5)
+    result = materialize(settings, 5, correct=True)
+
+    assert result["views"]["spending"] == {"written": 2, "skipped": 0, "removed": 0}
+    truth = {**latest([2, 3, 4]), 4: OnlineRow(micros_of(at(5, 7)), (1, 6.5))}
+    assert online(settings, spec) == truth
+    assert materialize(settings, 5)["parity"]["mismatches"] == 0
+
+
+def test_correcting_removes_entities_that_the_tables_do_not_know(tmp_path: Path):
+    settings, spec = two_views(tmp_path)
+    fill(settings, spec)
+    materialize(settings, 5)
+    publish(settings, spec, date(2026, 3, 5), {}, status="rejected")
+
+    result = materialize(settings, 5, correct="true")
+
+    assert result["views"]["spending"]["removed"] == 1  # entity 3 goes back to its row of day 3
+    assert online(settings, spec) == {3: latest([3])[3]}
+
+
+def test_a_tampered_value_is_found_named_and_mended(tmp_path: Path):
+    settings, spec = two_views(tmp_path)
+    fill(settings, spec)
+    for day in DAYS:
+        materialize(settings, day)
+    _tamper(settings, "update windsock_fraud__spending set f_LAST_AMOUNT = 666 where event_us = ?", micros_of(at(4, 8)))
+
+    with pytest.raises(ParityError) as caught:
+        materialize(settings, 2)
+
+    message = str(caught.value)
+    for part in ("view 'spending'", "entity 1", "LAST_AMOUNT=666", "LAST_AMOUNT=4.0", "materialize fraud 2026-03-02"):
+        assert part in message
+    assert materialize(settings, 2, correct=True)["views"]["spending"]["written"] == 1
+    assert online(settings, spec) == latest(DAYS)
+
+
+def _tamper(settings: Settings, sql: str, *values) -> None:
+    with sqlite3.connect(FeastPaths.of(settings).online) as connection:
+        assert connection.execute(sql, values).rowcount > 0
+    connection.close()
+
+
+def test_a_day_without_features_is_waited_for_and_an_empty_one_is_fine(tmp_path: Path):
+    settings, spec = two_views(tmp_path)
+    with pytest.raises(NotReady, match="features of 2026-03-06 are not there yet"):
+        materialize(settings, 6)
+    publish(settings, spec, date(2026, 3, 6), {}, status="empty")
+    assert materialize(settings, 6)["views"]["spending"] == {"written": 0, "skipped": 0}
+
+
+def test_the_step_runs_without_importing_feast_once_the_views_are_registered(tmp_path: Path):
+    settings, spec = two_views(tmp_path)
+    fill(settings, spec)
+    materialize(settings, 2)
+    code = (
+        "import sys; from windsock.steps import run_step; run_step('materialize', model='fraud', key='2026-03-03');"
+        "print(sorted({'feast', 'torch', 'mlflow'} & set(sys.modules)))"
+    )
+    env = {**os.environ, "WINDSOCK_HOME": str(settings.home), "WINDSOCK_MODELS": str(settings.models[0])}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_new_feature_is_null_online_until_its_day_is_computed_again(tmp_path: Path):
+    settings, spec = two_views(tmp_path)
+    fill(settings, spec)
+    materialize(settings, 2)
+    sql = spec.folder / "spending.sql"
+    sql.write_text(sql.read_text().replace("TX_AMOUNT as LAST", "TX_AMOUNT * 2 as TWICE, TX_AMOUNT as LAST"))
+    assert online(settings, spec, entities=[1]) == {1: OnlineRow(micros_of(at(2, 20)), (2, None, 1.5))}
+
+    publish(settings, spec, date(2026, 3, 2), {"spending": [(1, at(2, 20), 2, 3.0, 1.5)], "everything": []})
+    materialize(settings, 2)
+    assert online(settings, spec, entities=[1]) == {1: OnlineRow(micros_of(at(2, 20)), (2, 3.0, 1.5))}
+
+
+@pytest.mark.kill
+def test_a_kill_leaves_a_day_whole_or_absent_and_a_rerun_completes_it(tmp_path: Path):
+    settings, spec = two_views(tmp_path)
+    many = [(n, at(2, 8), n, n / 2) for n in range(20_000)]
+    publish(settings, spec, date(2026, 3, 2), {"spending": many, "everything": [(at(2, 8), 1, True, "w", at(2, 8))]})
+    publish(settings, spec, date(2026, 3, 1), {})
+    materialize(settings, 1)
+    code = (
+        "import windsock.featurestore.step, duckdb, pyarrow.dataset; print('go', flush=True);"
+        "from windsock.steps import run_step; run_step('materialize', model='fraud', key='2026-03-02'); print('done')"
+    )
+    env = {**os.environ, "WINDSOCK_HOME": str(settings.home), "WINDSOCK_MODELS": str(settings.models[0])}
+    draw, states = random.Random(7), set()
+    for _ in range(6):
+        child = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True)
+        child.stdout.readline()
+        time.sleep(draw.uniform(0.02, 0.5))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        served = len(online(settings, spec, entities=range(20_000)))
+        assert served in (0, 20_000)
+        assert len(online(settings, spec, "everything")) == (1 if served else 0)
+        states.add(served)
+    materialize(settings, 2)
+    assert len(online(settings, spec, entities=range(20_000))) == 20_000
+    assert materialize(settings, 2)["views"]["spending"]["written"] == 0
+
+
+def test_an_entity_column_that_cannot_be_a_key_is_refused(tmp_path: Path):
+    settings, spec = two_views(tmp_path, entities={"customer": "TX_AMOUNT"})
+    with pytest.raises(SpecError, match=r"'TX_AMOUNT', which is of type double.*int64 or string"):
+        table_of(spec, "spending")
+    assert settings.home == tmp_path
