@@ -1,0 +1,196 @@
+"""When a signal starts a retraining: pure rules, no I/O.
+
+A signal is a day on which the inputs drifted or the champion's performance fell. It takes
+several of them to believe it (hysteresis), time until a training window holds enough of
+the new regime for retraining to pay, and restraint: one request per drift, a cool-down
+and a budget.
+
+Limits look at requests on other days *on both sides*, so that they hold whatever order
+days are processed in, and so that deciding a day a second time gives the same answer: its
+own earlier request is ignored, and every other one has already made room for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Literal
+
+from windsock.spec import ModelSpec
+from windsock.spec.operations import RetrainingSpec
+
+Action = Literal["none", "wait", "suppress", "retrain"]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What the monitor found for one day."""
+
+    day: date
+    champion: str | None
+    """Model version that was judged; None: there was no champion."""
+    drifted: bool = False
+    degraded: bool = False
+    judged: bool = True
+    """False if there was too little data to find anything; such a day neither starts nor ends an episode."""
+    why: str = ""
+    """The finding in a few words, for reasons."""
+
+    @property
+    def on(self) -> bool:
+        """Whether the day speaks for retraining."""
+        return self.drifted or self.degraded
+
+
+@dataclass(frozen=True)
+class Request:
+    """A retraining that was asked for on a day."""
+
+    day: date
+    dedupe_key: str
+
+
+@dataclass(frozen=True)
+class Lead:
+    """How long it takes until new data can be learnt from, in days (see ``training.windows``)."""
+
+    delay_days: int
+    """From an event until its label is known."""
+    gap_days: int
+    """Between training window and holdout."""
+    holdout_days: int
+    """Held out, the most recent matured ones."""
+    window_days: int
+    """Learnt from."""
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Lead:
+        """Return a model's lead times."""
+        training = spec.training
+        return cls(spec.label.delay_days, spec.gap_days, training.holdout_days, training.window_days)
+
+    def first_useful(self, regime_from: date, fresh_days: int) -> date:
+        """Return the first day T whose training window holds ``fresh_days`` days of a regime.
+
+        Training as of T holds out the days up to the last matured one, ``T - delay``, leaves the
+        gap before them, and learns from days up to ``T - delay - holdout - gap``. The regime's
+        ``fresh_days``-th day is ``regime_from + fresh_days - 1``.
+        """
+        if fresh_days == 0:
+            return regime_from
+        wanted = min(fresh_days, self.window_days)
+        return regime_from + timedelta(days=self.delay_days + self.holdout_days + self.gap_days + wanted - 1)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do about one day, and why."""
+
+    action: Action
+    signal: bool
+    reasons: tuple[str, ...]
+    onset: date | None = None
+    """First day of the episode that the day belongs to."""
+    useful_from: date | None = None
+    """First day on which retraining pays."""
+    dedupe_key: str | None = None
+    """Names the drift: champion and onset."""
+
+
+def decide(
+    policy: RetrainingSpec,
+    today: Signal,
+    history: Iterable[Signal],
+    requests: Iterable[Request],
+    *,
+    lead: Lead,
+    live: bool = True,
+) -> Decision:
+    """Decide about one day.
+
+    Args:
+        policy: The model's retraining policy.
+        today: The day's signal.
+        history: Signals of other days, any order; later ones and other champions' are ignored.
+        requests: Retrainings asked for so far, any order; one on the day itself is ignored.
+        lead: The model's lead times.
+        live: False for a replay: it never asks for a retraining.
+    """
+    if today.champion is None:
+        return Decision("none", False, ("there is no champion to judge, so there is nothing to retrain",))
+    if not today.on:
+        return Decision("none", False, (today.why or "neither drift nor a loss of performance",))
+    earlier = sorted((s for s in history if s.day < today.day and s.champion == today.champion), key=lambda s: s.day)
+    first = _onset(earlier, today, policy.out_of)
+    fresh_days = min(policy.fresh_days, lead.window_days)
+    regime_from = first.day if first.drifted else first.day - timedelta(days=lead.delay_days)
+    useful_from = max(first.day, lead.first_useful(regime_from, fresh_days))
+    key = f"{today.champion}@{first.day}"
+
+    def verdict(action: Action, *reasons: str) -> Decision:
+        return Decision(action, True, tuple(r for r in (*reasons, today.why) if r), first.day, useful_from, key)
+
+    recent = [s.day for s in (*earlier, today) if s.on and s.day > today.day - timedelta(days=policy.out_of)]
+    if len(recent) < policy.needed:
+        return verdict(
+            "wait",
+            f"a signal on {len(recent)} of the last {policy.out_of} days; {policy.needed} are needed to believe it",
+        )
+    if not policy.enabled:
+        return verdict("suppress", "retraining is switched off (retraining.enabled in model.yaml)")
+    if not live:
+        return verdict("suppress", "replayed: backfills and what they cause never retrain")
+    if today.day < useful_from:
+        return verdict(
+            "wait",
+            f"drift since {regime_from}, but only from {useful_from} on does a training window hold "
+            f"{_days(fresh_days)} of it (labels arrive after {_days(lead.delay_days)}, {_days(lead.holdout_days)} "
+            f"are held out, the gap is {_days(lead.gap_days)}); retraining before would learn the old regime again",
+        )
+    others = [r for r in requests if r.day != today.day]
+    # Earlier requests first: they alone decide if days come in order, and so give the reason.
+    for known in ([r for r in others if r.day < today.day], others):
+        if (restraint := _restraint(policy, today.day, key, known)) is not None:
+            return verdict("suppress", restraint)
+    return verdict(
+        "retrain",
+        f"a signal on {len(recent)} of the last {policy.out_of} days, drift since {regime_from}, and the training "
+        f"window now holds at least {_days(fresh_days)} of it",
+    )
+
+
+def _restraint(policy: RetrainingSpec, day: date, key: str, others: Sequence[Request]) -> str | None:
+    """Return why requests on other days rule out one on this day, or None."""
+    same = next((r for r in others if r.dedupe_key == key), None)
+    if same is not None:
+        return f"this drift was already answered by the retraining asked for on {same.day}: one drift, one retraining"
+    near = next((r for r in others if abs((r.day - day).days) <= policy.cool_down_days), None)
+    if near is not None:
+        free = near.day + timedelta(days=policy.cool_down_days + 1)
+        return f"cooling down until {free}: a retraining was asked for on {near.day}"
+    if _fullest_window([r.day for r in others], day, policy.budget_days) >= policy.budget:
+        return f"the budget of {policy.budget} retrainings in {_days(policy.budget_days)} is spent"
+    return None
+
+
+def _onset(earlier: Sequence[Signal], today: Signal, out_of: int) -> Signal:
+    """Return the first signal of today's episode; ``out_of`` judged quiet days in a row end an episode."""
+    first, quiet = today, 0
+    for signal in reversed(earlier):
+        if signal.on:
+            first, quiet = signal, 0
+        elif signal.judged:
+            quiet += 1
+            if quiet >= out_of:
+                break
+    return first
+
+
+def _fullest_window(days: Sequence[date], day: date, length: int) -> int:
+    """Return the most requests that any ``length`` consecutive days with ``day`` among them hold."""
+    return max(sum(0 <= (d - day).days + back < length for d in days) for back in range(length))
+
+
+def _days(n: int) -> str:
+    return f"{n} day{'' if n == 1 else 's'}"

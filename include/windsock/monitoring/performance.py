@@ -1,0 +1,220 @@
+"""Is the champion still right? Its predictions against the labels that have arrived since.
+
+Only what was known by the end of the day counts, so a replay a year later finds the same.
+The newest days that can be judged lie ``label.delay_days`` back. The protocol is the one
+of training (``training.metrics``): known positives are left out, rows without a label too.
+
+One week's value moves by itself, so a loss counts only if it is larger than the spec
+allows, rests on enough rows, and is still a loss at the hopeful end of a bootstrap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from windsock import tables
+from windsock.days import day_range, last_instant
+from windsock.ledger import DayRecord, Ledger
+from windsock.promotion.log import Promotion
+from windsock.settings import Settings
+from windsock.spec import ModelSpec
+from windsock.spec.modelling import LOWER_IS_BETTER
+from windsock.store import Store
+from windsock.training import metrics
+from windsock.training.exclusion import known_positive
+from windsock.training.labels import attach_labels
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MIN_POSITIVES = 20
+MIN_ROWS = 100
+
+_RESAMPLES = 100
+_QUANTILE = 0.05
+_DIGITS = 6
+
+
+def judge_performance(
+    settings: Settings, spec: ModelSpec, day: date, champion: Promotion, rng: np.random.Generator
+) -> tuple[dict[str, Any] | None, str | None]:
+    """Judge the champion's predictions of the last matured days.
+
+    Args:
+        settings: This installation.
+        spec: The model.
+        day: Labels known by the end of this day are used.
+        champion: Whose predictions.
+        rng: Seeded, for the bootstrap.
+
+    Returns:
+        The finding (metric, value, the holdout's value, relative loss, ``degraded``, rows, positives, days,
+        bootstrap interval if one was needed) and a reason; one of the two may be None.
+    """
+    matured = day - timedelta(days=spec.label.delay_days)
+    days = day_range(matured - timedelta(days=spec.monitoring.performance_days - 1), matured)
+    frame = scored_and_labelled(settings, spec, days, day, champion.version)
+    if frame is None:
+        return None, f"no matured predictions of version {champion.version} yet (labels are in up to {matured})"
+    result = metrics.evaluate(spec, frame)
+    metric = spec.training.metric
+    value, expected = result["metrics"][metric], _holdout_value(Store.of(settings), spec, champion)
+    finding = {
+        "metric": metric,
+        "value": _rounded(value),
+        "holdout": _rounded(expected),
+        "loss": None,
+        "degraded": False,
+        "interval": None,
+        "rows": result["rows"],
+        "positives": result["positives"],
+        "days": [row["ds"] for row in result["per_day"]],
+    }
+    reason = _not_enough(spec, result)
+    if reason is None and expected is None:
+        reason = f"the run of version {champion.version} holds no {metric} of its holdout to compare with"
+    if reason is None and value is None:
+        reason = f"{metric} cannot be computed on these rows"
+    if reason is not None or value is None or expected is None:
+        return finding, reason
+    loss = relative_loss(metric, value, expected)
+    finding["loss"] = _rounded(loss)
+    if loss <= spec.monitoring.max_performance_drop:
+        return finding, None
+    low, high = _interval(spec, frame, rng)
+    finding["interval"] = [_rounded(low), _rounded(high)]
+    hopeful = low if metric in LOWER_IS_BETTER else high
+    finding["degraded"] = relative_loss(metric, hopeful, expected) > 0
+    change = f"{metric} fell from {expected:.3g} to {value:.3g}"
+    if metric in LOWER_IS_BETTER:
+        change = f"{metric} rose from {expected:.3g} to {value:.3g}"
+    doubt = "" if finding["degraded"] else f", but that may be chance (90 % interval {low:.3g} to {high:.3g})"
+    return finding, change + doubt
+
+
+def scored_and_labelled(
+    settings: Settings, spec: ModelSpec, days: Iterable[date], known_on: date, version: str
+) -> pa.Table | None:
+    """Join a version's predictions of some days with the labels known by the end of a day.
+
+    Returns:
+        Columns ``event_timestamp``, ``score``, the label, the alert entity and ``known_positive`` if the
+        spec uses them; only rows whose label is known. None if that version scored none of the days.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    store, wanted = Store.of(settings), sorted(days)
+    evaluation = spec.training.evaluation
+    # As far back before the rows as the training window lies before the holdout that this is compared with.
+    since = max(wanted[0] - timedelta(days=spec.training.window_days + spec.gap_days), spec.first_day)
+    ingest = Ledger.of(settings, spec.name, "ingest").between(since, wanted[-1])
+    score = Ledger.of(settings, spec.name, "score").between(wanted[0], wanted[-1])
+    key, time, label = spec.events.key, spec.events.time, spec.label.column
+    predictions = tables.read(store, score.values(), "predictions", [key, metrics.SCORE, "model_version"])
+    extra = [c for c in (evaluation.alert_entity, evaluation.exclude_known_positives) if c]
+    events = tables.read(store, ingest.values(), "events", list(dict.fromkeys([key, time, *extra])))
+    if predictions is None or events is None:
+        return None
+    predictions = predictions.filter(pc.equal(predictions["model_version"].cast(pa.string()), version))
+    place = pc.index_in(events[key], value_set=predictions[key].combine_chunks())
+    scored = place.is_valid()
+    events = events.append_column(metrics.TIME, events[time])
+    frame = events.filter(scored)
+    if frame.num_rows == 0:
+        return None
+    frame = frame.append_column(metrics.SCORE, predictions[metrics.SCORE].take(place.filter(scored)))
+    labels, known_by = _labels(settings, spec, ingest, since, known_on), last_instant(known_on)
+    rows = attach_labels(spec, frame, labels, known_by).rows
+    if evaluation.exclude_known_positives is None or spec.label.task != "binary":
+        return rows
+    marked = known_positive(
+        rows,
+        attach_labels(spec, events, labels, known_by).rows,
+        entity=evaluation.exclude_known_positives,
+        label=label,
+        since=since,
+        delay_days=spec.label.delay_days,
+    )
+    return rows.append_column(metrics.KNOWN_POSITIVE, [marked])
+
+
+def relative_loss(metric: str, value: float, expected: float) -> float:
+    """Return how much worse a value is than expected, as a share of the expected one; negative if better."""
+    worse = value - expected if metric in LOWER_IS_BETTER else expected - value
+    return worse / max(abs(expected), 1e-9)
+
+
+def _labels(
+    settings: Settings, spec: ModelSpec, ingest: Mapping[date, DayRecord], since: date, known_on: date
+) -> pa.Table | None:
+    records: Iterable[DayRecord] = ingest.values()
+    if spec.label.files is not None:  # stored by day of delivery
+        records = Ledger.of(settings, spec.name, "labels").between(since, known_on).values()
+    columns = [spec.events.key, spec.label.column, "event_time", "known_at"]
+    return tables.read(Store.of(settings), records, "labels", columns)
+
+
+def _holdout_value(store: Store, spec: ModelSpec, champion: Promotion) -> float | None:
+    """Return the champion's own value on its holdout, from its run folder."""
+    try:
+        holdout = store.read_json("runs", spec.name, champion.run, "metrics.json")["holdout"]
+    except (FileNotFoundError, KeyError):
+        return None
+    value = holdout.get(spec.training.metric)
+    return None if value is None else float(value)
+
+
+def _not_enough(spec: ModelSpec, result: Mapping[str, Any]) -> str | None:
+    needed_days = -(-spec.monitoring.performance_days // 2)
+    if len(result["per_day"]) < needed_days:
+        return f"{len(result['per_day'])} matured days are too few to judge; {needed_days} are needed"
+    if result["rows"] < MIN_ROWS:
+        return f"{result['rows']} labelled rows are too few to judge; {MIN_ROWS} are needed"
+    if result["positives"] is not None and result["positives"] < MIN_POSITIVES:
+        return f"{result['positives']} positives are too few to judge; {MIN_POSITIVES} are needed"
+    return None
+
+
+def _interval(spec: ModelSpec, frame: pa.Table, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the 5 % and 95 % quantiles of the metric over resampled rows."""
+    kept = frame.filter(metrics.counted_rows(spec, frame))
+    labels = kept.column(spec.label.column).to_numpy().astype(np.float64)
+    scores = kept.column(metrics.SCORE).to_numpy().astype(np.float64)
+    measure = _measure(spec, kept)
+    values = []
+    for _ in range(_RESAMPLES):
+        rows = rng.integers(0, len(labels), len(labels))
+        value = measure(labels[rows], scores[rows], rows)
+        if value is not None:
+            values.append(value)
+    if not values:
+        return float("-inf"), float("inf")
+    low, high = np.quantile(values, [_QUANTILE, 1 - _QUANTILE])
+    return float(low), float(high)
+
+
+Measure = Callable[[metrics.Floats, metrics.Floats, npt.NDArray[np.int64]], float | None]
+
+
+def _measure(spec: ModelSpec, kept: pa.Table) -> Measure:
+    """Return the spec's metric as a function of labels, scores and the rows they come from."""
+    metric = spec.training.metric
+    if metric != "precision_at_k":
+        plain = getattr(metrics, metric)
+        return lambda labels, scores, _rows: plain(labels, scores)
+    times = kept.column(metrics.TIME).to_numpy().astype("datetime64[D]")
+    entity = spec.training.evaluation.alert_entity
+    codes = kept.column(entity).combine_chunks().dictionary_encode().indices.to_numpy() if entity else None
+    at_k = partial(metrics.precision_at_k, k=spec.training.evaluation.alerts_per_day)
+    return lambda labels, scores, rows: at_k(labels, scores, times[rows], None if codes is None else codes[rows])
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(float(value), _DIGITS)

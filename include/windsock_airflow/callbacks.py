@@ -1,0 +1,159 @@
+"""The failure callback of every task: one message when a task has failed for good.
+
+Runs in the task's own process, or in the DAG processor when that process was lost; there
+the context holds no exception. It never raises and never holds a task up for more than
+about five seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from windsock.alerts import Alert, failure, send
+from windsock.alerts.message import as_line
+from windsock.errors import WindsockError
+from windsock.settings import Settings
+from windsock.spec import ModelSpec, find_specs, load_spec
+
+log = logging.getLogger("windsock.alerts")
+
+BACKFILL = "backfill__"
+
+_MAX_LINES = 12
+
+
+def on_task_failure(context: Mapping[str, Any]) -> None:
+    """Report a task that failed for good, unless it will be tried again.
+
+    Failures of replays (backfills and what they caused) go to the log only, unless the model's
+    ``alerts.on_replay`` says otherwise.
+
+    Args:
+        context: Airflow's callback context, of a task or of a DAG.
+    """
+    try:
+        if _state(context) == "up_for_retry":
+            return
+        settings = Settings.from_env()
+        alert, spec = _alert(settings, context)
+        if is_replay(context) and not (spec is not None and spec.alerts.on_replay):
+            log.error("%s", as_line(alert, [settings.slack_token]))
+            return
+        send(settings, alert, spec)
+    except Exception as err:
+        log.error("The failure could not be reported: %s", type(err).__name__)
+
+
+def is_replay(context: Mapping[str, Any]) -> bool:
+    """Say whether a run is a backfill, or was caused by one."""
+    run = context.get("dag_run")
+    run_type = getattr(run, "run_type", "")
+    if str(getattr(run_type, "value", run_type)) == "backfill" or _run_id(context).startswith(BACKFILL):
+        return True
+    conf = getattr(run, "conf", None)
+    if isinstance(conf, Mapping) and conf.get("live") is False:
+        return True
+    return any(
+        str(getattr(event, "source_run_id", None) or "").startswith(BACKFILL)
+        or (getattr(event, "extra", None) or {}).get("live") is False
+        for event in getattr(run, "consumed_asset_events", None) or ()
+    )
+
+
+def run_url(settings: Settings, dag_id: str, run_id: str, task_id: str | None = None, map_index: int = -1) -> str:
+    """Return the address of a run, or of a task in it, in the Airflow UI."""
+    url = f"{settings.ui_url}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
+    if task_id is None:
+        return url
+    url += f"/tasks/{quote(task_id, safe='')}"
+    return url if map_index < 0 else f"{url}/mapped/{map_index}"
+
+
+def why(context: Mapping[str, Any]) -> str:
+    """Return the sentence that says why a task failed."""
+    error = context.get("exception")
+    if isinstance(error, BaseException):
+        return _sentence(error)
+    if error:
+        return str(error)
+    reason = context.get("reason")
+    if reason:
+        return f"Airflow says: {reason}"
+    return (
+        "The task's process ended without an error of its own: it was killed, ran out of memory or lost its "
+        "worker. Look at the end of its log, then clear the task to run it again."
+    )
+
+
+def _sentence(error: BaseException) -> str:
+    """Prefer our own error anywhere in the chain: it was written to be read."""
+    own = next((e for e in _causes(error) if isinstance(e, WindsockError)), None)
+    if own is not None:
+        return str(own)
+    text = "\n".join(str(error).strip().splitlines()[:_MAX_LINES])
+    if text and type(error).__module__.startswith("airflow."):
+        return text  # raised on purpose, to be read
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__
+
+
+def _alert(settings: Settings, context: Mapping[str, Any]) -> tuple[Alert, ModelSpec | None]:
+    ti = context.get("task_instance") or context.get("ti")
+    dag_id = str(getattr(ti, "dag_id", None) or getattr(context.get("dag"), "dag_id", None) or "unknown")
+    task_id = getattr(ti, "task_id", None)
+    run_id = _run_id(context)
+    spec = _spec(settings, dag_id)
+    index = getattr(ti, "map_index", -1)
+    alert = failure(
+        dag_id,
+        why(context),
+        task_id=task_id,
+        run_id=run_id or None,
+        model=spec.name if spec is not None else None,
+        day=_day(context),
+        url=run_url(settings, dag_id, run_id, task_id, index if isinstance(index, int) else -1) if run_id else None,
+    )
+    return alert, spec
+
+
+def _spec(settings: Settings, dag_id: str) -> ModelSpec | None:
+    """Return the spec of the model that a DAG is of; None if it cannot be read, which must not hide the failure."""
+    try:
+        paths = find_specs(settings.models)
+        # The longest name that fits: of models `fraud` and `fraud_eu`, `fraud_eu_ingest` is the second's.
+        names = sorted((n for n in paths if dag_id.startswith(f"{n}_")), key=len)
+        return load_spec(paths[names[-1]]) if names else None
+    except Exception as err:
+        log.warning("The model of DAG %s could not be read: %s", dag_id, type(err).__name__)
+        return None
+
+
+def _run_id(context: Mapping[str, Any]) -> str:
+    ti = context.get("task_instance") or context.get("ti")
+    run = context.get("dag_run")
+    return str(getattr(ti, "run_id", None) or getattr(run, "run_id", None) or context.get("run_id") or "")
+
+
+def _day(context: Mapping[str, Any]) -> str | None:
+    run = context.get("dag_run")
+    conf = getattr(run, "conf", None) or {}
+    key = context.get("partition_key") or getattr(run, "partition_key", None)
+    if not key and isinstance(conf, Mapping):
+        key = conf.get("partition_key") or conf.get("as_of")
+    return str(key) if key else None
+
+
+def _state(context: Mapping[str, Any]) -> str:
+    ti = context.get("task_instance") or context.get("ti")
+    state = getattr(ti, "state", None)
+    return str(getattr(state, "value", state) or "")

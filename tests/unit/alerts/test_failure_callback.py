@@ -1,0 +1,175 @@
+"""The failure callback, on contexts as Airflow makes them in a task and in the DAG processor."""
+
+import logging
+import time
+from enum import Enum
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fake_slack import FakeSlack
+from small_model import small_fraud
+from windsock.errors import DataContractError
+from windsock_airflow.callbacks import is_replay, on_task_failure, run_url
+
+
+class State(Enum):
+    FAILED = "failed"
+    UP_FOR_RETRY = "up_for_retry"
+
+
+class AirflowFailException(Exception):
+    """Stands for Airflow's own, which carries a step's sentence."""
+
+
+AirflowFailException.__module__ = "airflow.sdk.exceptions"
+
+
+def context(exception: BaseException | None = None, **run: Any) -> dict[str, Any]:
+    run_id = run.get("run_id", "manual__2026-03-06T01:00:00+00:00")
+    dag_run = SimpleNamespace(
+        run_id=run_id, run_type=run.get("run_type", "manual"), conf={}, consumed_asset_events=run.get("events", [])
+    )
+    ti = SimpleNamespace(
+        dag_id=run.get("dag_id", "fraud_ingest"),
+        task_id="ingest",
+        run_id=run_id,
+        map_index=-1,
+        state=run.get("state", State.FAILED),
+    )
+    found = {"ti": ti, "task_instance": ti, "dag_run": dag_run, "partition_key": "2026-03-05", "run_id": run_id}
+    return found | ({"exception": exception} if exception else {}) | run.get("extra", {})
+
+
+@pytest.fixture
+def slack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    small_fraud(tmp_path)
+    with FakeSlack() as server:
+        use(server, tmp_path, monkeypatch)
+        yield server
+
+
+def use(server: FakeSlack, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = {"WINDSOCK_HOME": str(home), "WINDSOCK_MODELS": str(home / "models"), "WINDSOCK_UI_URL": "http://ui:1"}
+    for name, value in {**env, **server.env}.items():
+        monkeypatch.setenv(name, value)
+
+
+def raised(wrapper: type[Exception] | None, error: Exception) -> BaseException:
+    try:
+        if wrapper is None:
+            raise error
+        try:
+            raise error
+        except Exception as cause:
+            raise wrapper(f"{type(cause).__name__}: {cause}") from cause
+    except Exception as err:
+        return err
+
+
+@pytest.mark.parametrize("wrapper", [None, AirflowFailException])
+def test_our_own_error_is_reported_by_its_sentence(wrapper: type[Exception] | None, slack: FakeSlack) -> None:
+    on_task_failure(context(raised(wrapper, DataContractError("Column TX_AMOUNT is missing."))))
+
+    (message,) = slack.messages
+    lines = message["text"].splitlines()
+    assert lines[0] == "*Task failed*: DAG fraud_ingest, task ingest, day 2026-03-05"
+    assert lines[1] == "Column TX_AMOUNT is missing."
+    assert lines[2].startswith(
+        "<http://ui:1/dags/fraud_ingest/runs/manual__2026-03-06T01%3A00%3A00%2B00%3A00/tasks/ingest|"
+    )
+
+
+def test_a_foreign_error_is_reported_by_type_and_text(slack: FakeSlack) -> None:
+    on_task_failure(context(ZeroDivisionError("division by zero")))
+
+    assert "ZeroDivisionError: division by zero" in slack.messages[0]["text"]
+
+
+def test_an_error_that_merely_came_up_while_handling_ours_is_told_as_itself(slack: FakeSlack) -> None:
+    try:
+        try:
+            raise DataContractError("handled")
+        except DataContractError:
+            raise OSError("disk full")  # noqa: B904
+    except OSError as err:
+        on_task_failure(context(err))
+
+    assert "OSError: disk full" in slack.messages[0]["text"]
+
+
+def test_a_task_that_will_be_tried_again_is_not_reported(slack: FakeSlack) -> None:
+    on_task_failure(context(ValueError("x"), state=State.UP_FOR_RETRY))
+
+    assert slack.requests == 0
+
+
+def test_the_dag_processor_reports_a_lost_task_without_an_exception(slack: FakeSlack) -> None:
+    on_task_failure(context())
+    on_task_failure({"run_id": "manual__1", "reason": "task_failure", "dag": SimpleNamespace(dag_id="fraud_train")})
+
+    assert "was killed, ran out of memory or lost its worker" in slack.messages[0]["text"]
+    assert "DAG fraud_train" in slack.messages[1]["text"]
+    assert "Airflow says: task_failure" in slack.messages[1]["text"]
+
+
+REPLAYS = [
+    {"run_type": "backfill"},
+    {"run_id": "backfill__2026-03-05"},
+    {"events": [SimpleNamespace(source_run_id="backfill__2026-03-05", extra={})]},
+    {"events": [SimpleNamespace(source_run_id="asset_triggered__1", extra={"live": False})]},
+]
+
+
+@pytest.mark.parametrize("run", REPLAYS)
+def test_a_replay_is_only_logged(run: dict[str, Any], slack: FakeSlack, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        on_task_failure(context(ValueError("x"), **run))
+
+    assert slack.requests == 0
+    assert "ValueError: x" in caplog.text
+
+
+def test_a_replay_is_reported_where_the_model_asks_for_it(slack: FakeSlack, tmp_path: Path) -> None:
+    small_fraud(tmp_path, alerts={"on_replay": True})
+
+    on_task_failure(context(ValueError("x"), run_type="backfill"))
+
+    assert len(slack.messages) == 1
+
+
+def test_a_broken_spec_does_not_hide_the_failure(slack: FakeSlack, tmp_path: Path) -> None:
+    (tmp_path / "models" / "fraud" / "model.yaml").write_text("name: [", encoding="utf-8")
+
+    on_task_failure(context(ValueError("x")))
+
+    assert "DAG fraud_ingest" in slack.messages[0]["text"]
+
+
+@pytest.mark.parametrize("nonsense", [{}, {"ti": object(), "exception": "text"}, {"dag_run": 7, "ti": None}])
+def test_any_context_is_survived(nonsense: dict[str, Any], slack: FakeSlack) -> None:
+    on_task_failure(nonsense)
+
+
+def test_a_server_that_hangs_holds_a_task_up_for_five_seconds_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_fraud(tmp_path)
+    with FakeSlack("hang") as server:
+        use(server, tmp_path, monkeypatch)
+        started = time.monotonic()
+        on_task_failure(context(ValueError("x")))
+
+    assert time.monotonic() - started < 5.5
+
+
+def test_live_runs_are_live() -> None:
+    assert not is_replay(context(events=[SimpleNamespace(source_run_id="scheduled__1", extra={"live": True})]))
+
+
+def test_links_lead_to_mapped_tasks_too(tmp_path: Path) -> None:
+    settings, _ = small_fraud(tmp_path)
+
+    assert run_url(settings, "d", "r/1", "t", 3).endswith("/dags/d/runs/r%2F1/tasks/t/mapped/3")

@@ -1,0 +1,247 @@
+"""The rules of retraining: exact dates by example, limits as properties."""
+
+import random
+from datetime import date, timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from windsock.governor import Decision, Lead, Request, Signal, decide
+from windsock.spec.operations import RetrainingSpec
+
+D0 = date(2026, 3, 1)
+FRAUD = Lead(delay_days=7, gap_days=7, holdout_days=7, window_days=7)
+AT_ONCE = Lead(delay_days=0, gap_days=0, holdout_days=1, window_days=7)
+
+
+def on(n: int, champion: str | None = "1", **kind: bool) -> Signal:
+    return Signal(D0 + timedelta(days=n), champion, **(kind or {"drifted": True}))
+
+
+def quiet(n: int, champion: str = "1", *, judged: bool = True) -> Signal:
+    return Signal(D0 + timedelta(days=n), champion, judged=judged)
+
+
+def eager(**changes: object) -> RetrainingSpec:
+    base = {"needed": 1, "out_of": 1, "cool_down_days": 0, "budget": 99, "budget_days": 90, "fresh_days": 0}
+    return RetrainingSpec.model_validate(base | changes)
+
+
+def run_days(
+    policy: RetrainingSpec, signals: list[Signal], order: list[int], lead: Lead = AT_ONCE
+) -> dict[int, Decision]:
+    """Decide the days in some order, as the step does: requests are remembered, each day may come again."""
+    requests: dict[date, Request] = {}
+    decisions = {}
+    for n in order:
+        today = signals[n]
+        decision = decide(policy, today, signals, requests.values(), lead=lead)
+        decisions[n] = decision
+        if decision.action == "retrain":
+            assert decision.dedupe_key is not None
+            requests[today.day] = Request(today.day, decision.dedupe_key)
+    return decisions
+
+
+def test_no_champion_and_no_signal_mean_nothing_to_do() -> None:
+    assert decide(eager(), on(0, champion=None), [], [], lead=FRAUD).action == "none"
+    assert decide(eager(), quiet(0), [on(-1)], [], lead=FRAUD).action == "none"
+
+
+def test_one_day_is_not_believed_and_two_of_three_are() -> None:
+    policy = eager(needed=2, out_of=3)
+
+    assert decide(policy, on(0), [], [], lead=FRAUD).action == "wait"
+    assert decide(policy, on(2), [on(0), quiet(1)], [], lead=FRAUD).action == "retrain"
+    assert decide(policy, on(3), [on(0), quiet(1), quiet(2)], [], lead=FRAUD).action == "wait"
+
+
+def test_signals_about_another_champion_do_not_count() -> None:
+    assert decide(eager(needed=2, out_of=3), on(1, "2"), [on(0, "1")], [], lead=FRAUD).action == "wait"
+
+
+def test_retraining_waits_until_the_window_holds_fresh_days_and_names_the_date() -> None:
+    policy = eager(fresh_days=3)
+    # Training as of T learns up to T - 7 (delay) - 7 (holdout) - 7 (gap); the third fresh day is day 2.
+    pays = D0 + timedelta(days=2 + 21)
+    signals = [on(n) for n in range(40)]
+
+    waiting = decide(policy, on(22), signals, [], lead=FRAUD)
+
+    assert waiting.action == "wait"
+    assert waiting.useful_from == pays
+    assert f"only from {pays} on" in waiting.reasons[0]
+    assert decide(policy, on(23), signals, [], lead=FRAUD).action == "retrain"
+
+
+def test_the_date_agrees_with_the_windows_of_training(tmp_path) -> None:
+    from small_model import small_fraud
+    from windsock.training.windows import windows_of
+
+    _, spec = small_fraud(tmp_path)
+    onset = spec.first_warm_day + timedelta(days=30)
+    pays = Lead.of(spec).first_useful(onset, 3)
+
+    def fresh(as_of: date) -> int:
+        return sum(day >= onset for day in windows_of(spec, as_of).train)
+
+    assert (fresh(pays - timedelta(days=1)), fresh(pays)) == (2, 3)
+
+
+def test_a_loss_of_performance_dates_the_regime_back_by_the_label_delay() -> None:
+    decision = decide(eager(fresh_days=3), on(20, degraded=True), [], [], lead=FRAUD)
+
+    assert decision.onset == D0 + timedelta(days=20)
+    assert decision.useful_from == D0 + timedelta(days=20 - 7 + 23)
+
+
+def test_more_fresh_days_than_the_window_holds_do_not_wait_for_ever() -> None:
+    assert Lead(0, 0, 1, window_days=5).first_useful(D0, 30) == Lead(0, 0, 1, window_days=5).first_useful(D0, 5)
+
+
+def test_quiet_days_end_an_episode_and_unjudged_days_do_not() -> None:
+    policy = eager(out_of=3)
+    quiet_between = [on(0), quiet(1), quiet(2), quiet(3)]
+    unjudged_between = [on(0), quiet(1, judged=False), quiet(2, judged=False), quiet(3, judged=False)]
+
+    assert decide(policy, on(4), quiet_between, [], lead=AT_ONCE).onset == D0 + timedelta(days=4)
+    assert decide(policy, on(4), unjudged_between, [], lead=AT_ONCE).onset == D0
+    assert decide(policy, on(4), [on(0)], [], lead=AT_ONCE).onset == D0
+
+
+def test_one_drift_is_answered_once_however_long_it_lasts() -> None:
+    decisions = run_days(eager(), [on(n) for n in range(60)], list(range(60)))
+
+    assert [n for n, d in decisions.items() if d.action == "retrain"] == [0]
+    assert "already answered by the retraining asked for on 2026-03-01" in decisions[59].reasons[0]
+
+
+def test_switched_off_and_replayed_are_suppressed_with_their_reason() -> None:
+    off = decide(eager(enabled=False), on(0), [], [], lead=AT_ONCE)
+    replayed = decide(eager(), on(0), [], [], lead=AT_ONCE, live=False)
+
+    assert (off.action, replayed.action) == ("suppress", "suppress")
+    assert "switched off" in off.reasons[0]
+    assert replayed.reasons[0].startswith("replayed")
+
+
+def test_cool_down_names_the_day_it_ends() -> None:
+    asked = [Request(D0, "0@x")]
+    policy = eager(cool_down_days=14)
+
+    cooling = decide(policy, on(14), [], asked, lead=AT_ONCE)
+
+    assert cooling.action == "suppress"
+    assert "cooling down until 2026-03-16" in cooling.reasons[0]
+    assert decide(policy, on(15), [], asked, lead=AT_ONCE).action == "retrain"
+
+
+def test_the_budget_counts_days_of_data() -> None:
+    policy = eager(budget=2, budget_days=30)
+    asked = [Request(D0, "a"), Request(D0 + timedelta(days=10), "b")]
+
+    assert decide(policy, on(29), [], asked, lead=AT_ONCE).action == "suppress"
+    assert decide(policy, on(30), [], asked, lead=AT_ONCE).action == "retrain"
+
+
+def test_the_monitors_finding_is_among_the_reasons() -> None:
+    found = Signal(D0, "1", drifted=True, why="3 of 15 features drifted")
+
+    assert "3 of 15 features drifted" in decide(eager(), found, [], [], lead=AT_ONCE).reasons
+
+
+histories = st.lists(
+    st.tuples(st.sampled_from(["on", "off", "degraded", "unjudged"]), st.booleans()), min_size=1, max_size=45
+)
+policies = st.builds(
+    lambda needed, extra, cool, budget, days, fresh: RetrainingSpec(
+        needed=needed, out_of=needed + extra, cool_down_days=cool, budget=budget, budget_days=days, fresh_days=fresh
+    ),
+    st.integers(1, 3),
+    st.integers(0, 3),
+    st.integers(0, 10),
+    st.integers(1, 3),
+    st.integers(1, 25),
+    st.integers(0, 3),
+)
+leads = st.builds(Lead, st.integers(0, 4), st.integers(0, 4), st.integers(1, 4), st.integers(1, 7))
+
+
+def signals_of(history: list[tuple[str, bool]]) -> list[Signal]:
+    """Make signals; the champion's version rises where the flag says so."""
+    made, version = [], 1
+    for n, (kind, promoted) in enumerate(history):
+        version += promoted and n % 7 == 0
+        made.append(
+            Signal(
+                D0 + timedelta(days=n),
+                str(version),
+                drifted=kind == "on",
+                degraded=kind == "degraded",
+                judged=kind != "unjudged",
+            )
+        )
+    return made
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories, policies, leads, st.randoms(use_true_random=False))
+def test_limits_hold_in_any_order_and_days_can_be_decided_again(
+    history: list[tuple[str, bool]], policy: RetrainingSpec, lead: Lead, chance: random.Random
+) -> None:
+    signals = signals_of(history)
+    order = list(range(len(signals)))
+    chance.shuffle(order)
+    again = list(order)
+    chance.shuffle(again)
+
+    first = run_days(policy, signals, order, lead)
+    both = run_days(policy, signals, order + again, lead)
+    in_order = run_days(policy, signals, sorted(order), lead)
+
+    asked = sorted((signals[n].day, d) for n, d in both.items() if d.action == "retrain")
+    days = [day for day, _ in asked]
+    keys = [d.dedupe_key for _, d in asked]
+    assert all((b - a).days > policy.cool_down_days for a, b in pairwise(days))
+    assert all(sum(0 <= (b - a).days < policy.budget_days for b in days) <= policy.budget for a in days)
+    assert len(set(keys)) == len(keys)
+    assert {n: d.action for n, d in first.items()} == {n: d.action for n, d in both.items()}
+    assert run_days(policy, signals, sorted(order) + again, lead) == in_order, "a second time, the very same reasons"
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories, policies, leads)
+def test_no_request_without_hysteresis_or_before_it_pays(
+    history: list[tuple[str, bool]], policy: RetrainingSpec, lead: Lead
+) -> None:
+    signals = signals_of(history)
+
+    for n, decision in run_days(policy, signals, list(range(len(signals))), lead).items():
+        if decision.action != "retrain":
+            continue
+        recent = signals[max(0, n - policy.out_of + 1) : n + 1]
+        assert signals[n].on
+        assert sum(s.on and s.champion == signals[n].champion for s in recent) >= policy.needed
+        assert decision.useful_from is not None
+        assert signals[n].day >= decision.useful_from
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories, policies, leads, st.integers(0, 44))
+def test_later_days_change_no_decision(
+    history: list[tuple[str, bool]], policy: RetrainingSpec, lead: Lead, cut: int
+) -> None:
+    signals = signals_of(history)
+    n = cut % len(signals)
+
+    assert decide(policy, signals[n], signals[: n + 1], [], lead=lead) == decide(
+        policy, signals[n], signals, [], lead=lead
+    )
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_every_decision_gives_a_reason(live: bool) -> None:
+    for today in (on(5), quiet(5), on(5, champion=None)):
+        assert decide(RetrainingSpec(), today, [on(4)], [], lead=FRAUD, live=live).reasons
