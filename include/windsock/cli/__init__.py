@@ -1,0 +1,89 @@
+"""The command line: ``windsock``, with each command's code loaded only when it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from pathlib import Path
+
+import click
+
+from windsock import __version__
+from windsock.errors import SpecError, WindsockError
+
+TERMINATION_LOG = Path("/dev/termination-log")
+_MOST_TERMINATION_BYTES = 4000
+
+COMMANDS = {
+    "up": ("windsock.cli.stack:up", "Start PostgreSQL, MLflow and Airflow on this machine."),
+    "down": ("windsock.cli.stack:down", "Stop them; --wipe also removes their state."),
+    "status": ("windsock.cli.stack:status", "Show what runs, where, and whether it is well."),
+    "doctor": ("windsock.cli.stack:doctor", "Check this machine and say what to mend."),
+    "demo": ("windsock.cli.demo:demo", "Run the whole loop, from data to a retrained model."),
+    "lint": ("windsock.cli.models:lint", "Check every model spec."),
+    "models": ("windsock.cli.models:models", "List the models and their versions."),
+    "step": ("windsock.cli.step:step", "Run one pipeline step by itself."),
+    "apply": ("windsock.cli.features:apply", "Register the specs' features with Feast."),
+    "materialize": ("windsock.cli.features:materialize", "Load features into the online store."),
+    "reproduce": ("windsock.cli.training:reproduce", "Train a registered version again and compare."),
+    "backfill": ("windsock.cli.runs:backfill", "Run a range of days through Airflow."),
+    "trigger": ("windsock.cli.runs:trigger", "Start a run of a DAG."),
+}
+"""Command name to where its click command lives, and its line in the help."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when that command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of a newcomer's day."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command.
+
+        Raises:
+            click.UsageError: There is no such command; names the nearest.
+        """
+        if cmd_name not in COMMANDS:
+            raise click.UsageError(str(SpecError.unknown("command", cmd_name, COMMANDS)), ctx=ctx)
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}:{name} is no click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="windsock")
+def cli() -> None:
+    """Windsock: data to promoted model to drift to retrained model, on Airflow."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; our own errors become one message and their exit code."""
+    try:
+        result = cli.main(args=argv, prog_name="windsock", standalone_mode=False)
+    except WindsockError as err:
+        return _fail(f"{type(err).__name__}: {err}", err.exit_code)
+    except click.ClickException as err:
+        err.show()
+        return err.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, exit_code: int) -> int:
+    click.secho(message, fg="red", err=True, color=None if sys.stderr.isatty() else False)
+    if TERMINATION_LOG.exists():  # in a pod: the message shows up in its status
+        with contextlib.suppress(OSError):
+            TERMINATION_LOG.write_bytes(message.encode()[:_MOST_TERMINATION_BYTES])
+    return exit_code

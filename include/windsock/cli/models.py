@@ -1,0 +1,87 @@
+"""``windsock lint`` and ``windsock models``: what is declared, and what has become of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from windsock.settings import Settings
+
+
+@click.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.option("--model", "-m", "model", help="Check this model only.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def lint(path: Path | None, model: str | None, as_json: bool) -> None:
+    """Check model specs: fields, files, SQL, features, parameters.
+
+    PATH is a model.yaml, a model's folder or a folder of models; without it, every model of
+    this installation is checked. Every fault is listed. Exit code 64 if there is one.
+    """
+    from windsock.lint import lint_models, specs_below
+
+    settings = Settings.from_env()
+    findings = lint_models(specs_below(settings, path, model))
+    if as_json:
+        click.echo(json.dumps([f.to_json() for f in findings], indent=1))
+    else:
+        _show_findings(findings)
+    if any(f.faults for f in findings):
+        raise click.exceptions.Exit(64)
+
+
+@click.command()
+@click.option("--model", "-m", "model", help="Show this model only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def models(model: str | None, as_json: bool) -> None:
+    """Show every model: champion, challenger, last days."""
+    from windsock.registry.overview import broken_models, overview
+
+    settings = Settings.from_env()
+    rows = overview(settings, model)
+    broken = broken_models(settings)
+    if as_json:
+        click.echo(json.dumps({"models": rows, "broken": broken}, indent=1))
+        return
+    _show_models(rows)
+    console = Console(stderr=True)
+    for name, why in broken.items():
+        console.print(f"[red]{escape(name)}[/] has a broken spec: {escape(why.splitlines()[0])} Run 'windsock lint'.")
+
+
+def _show_findings(findings: list[Any]) -> None:
+    console = Console(soft_wrap=True)
+    for finding in findings:
+        count = len(finding.faults)
+        mark = "[green]ok[/]" if not count else f"[red]{count} fault{'s' if count > 1 else ''}[/]"
+        console.print(f"{escape(finding.model)}: {mark}  [dim]{escape(str(finding.path))}[/]")
+        for fault in finding.faults:
+            console.print(f"  [red]✗[/] {escape(fault)}")
+        if not count:
+            console.print(f"  [dim]{escape(finding.note)}[/]")
+
+
+def _show_models(rows: list[dict[str, Any]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("model", "owner", "champion", "in force from", "challenger", "ingested", "scored", "versions"):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        champion = row["champion"] or {}
+        cells = (
+            row["model"],
+            row["owner"],
+            champion.get("version"),
+            champion.get("in_force_from"),
+            row["challenger"],
+            row["last_days"].get("ingest"),
+            row["last_days"].get("score"),
+            str(row["versions"]),
+        )
+        table.add_row(*(escape(str(c)) if c is not None else "–" for c in cells))
+    Console().print(table)

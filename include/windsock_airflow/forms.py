@@ -1,0 +1,54 @@
+"""Trigger forms, derived from the spec so that form and check agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param
+from pydantic import BaseModel
+
+from windsock.spec import ModelSpec
+
+OVERRIDES = ("window_days", "holdout_days", "trials")
+"""Training values a person may change for one run."""
+
+
+def train_form(spec: ModelSpec) -> dict[str, Param]:
+    """Return the fields of the ``train`` form; the spec's own values stand in it."""
+    training = spec.training
+    return {
+        "as_of": optional_day("Train as of", "Use only what was known by the end of this day; empty: the latest."),
+        "window_days": _number(training, "window_days"),
+        "holdout_days": _number(training, "holdout_days"),
+        "trials": _number(training.estimator, "trials"),
+        "reason": reason("Why this training is run."),
+    }
+
+
+def optional_day(title: str, description: str) -> Param:
+    """Return a field for a day that may stay empty."""
+    return Param(None, type=["null", "string"], format="date", title=title, description=description)
+
+
+def version(description: str) -> Param:
+    """Return a field for a model version that may stay empty."""
+    return Param(None, type=["null", "string"], pattern=r"^\d+$", title="Model version", description=description)
+
+
+def flag(title: str, description: str) -> Param:
+    """Return a switch that is off."""
+    return Param(False, type="boolean", title=title, description=description)
+
+
+def reason(description: str, *, required: bool = False) -> Param:
+    """Return a text field that ends up in the records."""
+    if required:
+        return Param("", type="string", minLength=1, maxLength=500, title="Reason", description=description)
+    return Param(None, type=["null", "string"], maxLength=500, title="Reason", description=description)
+
+
+def _number(part: BaseModel, name: str) -> Param:
+    """Return a field with the range and the words that the spec's schema has for it."""
+    schema = type(part).model_json_schema()["properties"][name]
+    kept: dict[str, Any] = {k: v for k, v in schema.items() if k not in ("default", "description")}
+    return Param(getattr(part, name), description=schema.get("description"), **kept)

@@ -1,0 +1,198 @@
+"""A local executor whose workers have the ML libraries in memory before the first task.
+
+Airflow forks its workers from the scheduler and its tasks from the workers. What the
+scheduler has imported costs a task nothing: a step that starts MLflow, Feast, Great
+Expectations and Evidently begins in tenths of a second instead of ten or more.
+
+The price: code imported here is frozen until the scheduler restarts, Windsock's own step
+code included. After editing it, ``windsock down && windsock up``. DAG files and specs are
+read afresh for each task.
+
+Nothing may be *used* here, only imported: threads that a library starts do not survive a
+fork, and what they held would stay locked.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import pkgutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from airflow.executors.local_executor import LocalExecutor
+
+log = logging.getLogger(__name__)
+
+MODULES_VARIABLE = "WINDSOCK_WARM_MODULES"
+"""Comma-separated modules to import instead of :data:`WARM_MODULES`; empty: none at all."""
+READY_FILE_VARIABLE = "WINDSOCK_EXECUTOR_READY_FILE"
+WAIT_FOR_VARIABLE = "WINDSOCK_WAIT_FOR_EXECUTION_API"
+
+WARM_MODULES: tuple[str, ...] = (
+    # the ML stack
+    "pandas",
+    "pyarrow.parquet",
+    "pyarrow.dataset",
+    "pyarrow.compute",
+    "duckdb",
+    "deltalake",
+    "sklearn.metrics",
+    "lightgbm",
+    "optuna",
+    "mlflow",
+    "mlflow.lightgbm",
+    "feast",
+    "great_expectations",
+    "evidently",
+    # what each task's process would import for itself
+    "airflow.sdk.execution_time.task_runner",
+    "airflow.sdk.execution_time.callback_runner",
+    "airflow.sdk.bases.operator",
+    "airflow.sdk.bases.decorator",
+    "airflow.sdk.bases.sensor",
+    "airflow.sdk.definitions.decorators",
+    "airflow.sdk.definitions.connection",
+    "airflow.sdk.definitions.asset.metadata",
+    "airflow.sdk._shared.logging.structlog",
+    "airflow.sdk._shared.logging.factory",
+    "airflow.sdk._shared.logging.remote",
+    "airflow.version",
+    "jinja2.ext",
+    "airflow.dag_processing.bundles.local",
+    "airflow.dag_processing.dagbag",
+    "airflow.providers.standard.operators.python",
+    "airflow.providers.standard.decorators.python",
+    "airflow.providers.standard.operators.empty",
+    "airflow.providers.standard.operators.hitl",
+)
+# Not step code: commands and the supervisor run elsewhere.
+_OWN_PACKAGES_NOT_WARMED = ("windsock.cli", "windsock.stack", "windsock.demo")
+_API_WAIT_SECONDS = 120.0
+
+_warmed_in_seconds: float | None = None
+
+
+class WarmLocalExecutor(LocalExecutor):
+    """Airflow's local executor, with everything imported before it forks."""
+
+    def start(self) -> None:
+        """Import, wait until tasks can report back, then fork the workers."""
+        warm_up()
+        shorten_slot_hold()
+        _wait_for_execution_api()
+        super().start()
+        if ready_file := os.environ.get(READY_FILE_VARIABLE):
+            Path(ready_file).write_text(
+                json.dumps({"pid": os.getpid(), "warm_up_seconds": _warmed_in_seconds}), encoding="utf-8"
+            )
+
+
+def warm_up() -> list[str]:
+    """Import what tasks need; a second call does nothing.
+
+    Returns:
+        The modules that could not be imported; each was logged as a warning, as the
+        task that needs it will say so better.
+    """
+    global _warmed_in_seconds
+    if _warmed_in_seconds is not None:
+        return []
+    started = time.monotonic()
+    failed = []
+    for name in _modules():
+        try:
+            importlib.import_module(name)
+        except Exception as err:
+            # Whatever an import may raise, the scheduler must start without that module.
+            failed.append(name)
+            log.warning("Cannot import %s before forking: %s: %s", name, type(err).__name__, err)
+    _warmed_in_seconds = round(time.monotonic() - started, 2)
+    log.info("Warmed up in %.1f s", _warmed_in_seconds)
+    return failed
+
+
+def shorten_slot_hold() -> bool:
+    """Give a worker back within 10 ms, not a second, after its task's process has closed.
+
+    Airflow's supervisor waits up to a heartbeat for an event that cannot come once all
+    of the task's sockets are closed. The method is private, so it is wrapped only if it
+    looks as it did in the version this was measured with.
+
+    Returns:
+        Whether the wrapper is in place.
+    """
+    try:
+        import inspect
+
+        from airflow import __version__ as airflow_version
+        from airflow.sdk.execution_time.supervisor import WatchedSubprocess
+
+        original = WatchedSubprocess._service_subprocess
+        if getattr(original, "_windsock_wrapped", False):
+            return True
+        known = (
+            airflow_version.split(".")[:2] == ["3", "3"]
+            and list(inspect.signature(original).parameters)[:2] == ["self", "max_wait_time"]
+            and "_open_sockets" in {a.name for a in WatchedSubprocess.__attrs_attrs__}
+        )
+    except (ImportError, AttributeError, TypeError, ValueError):
+        known = False
+    if not known:
+        log.info("This Airflow's task supervisor is not one we know: tasks keep their slot a little longer.")
+        return False
+
+    def service_subprocess(self: WatchedSubprocess, max_wait_time: float, *args: Any, **kwargs: Any) -> Any:
+        if not self._open_sockets:
+            max_wait_time = min(max_wait_time, 0.01)
+        return original(self, max_wait_time, *args, **kwargs)
+
+    service_subprocess._windsock_wrapped = True  # type: ignore[attr-defined]
+    WatchedSubprocess._service_subprocess = service_subprocess  # type: ignore[method-assign]
+    return True
+
+
+def _modules() -> Iterator[str]:
+    listed = os.environ.get(MODULES_VARIABLE)
+    if listed is not None:
+        yield from (name.strip() for name in listed.split(",") if name.strip())
+        return
+    yield from WARM_MODULES
+    for package_name in ("windsock", "windsock_airflow"):
+        package = importlib.import_module(package_name)
+        yield from _submodules(list(package.__path__), f"{package_name}.")
+
+
+def _submodules(path: list[str], prefix: str) -> Iterator[str]:
+    for found in pkgutil.iter_modules(path, prefix):
+        if found.name.startswith(_OWN_PACKAGES_NOT_WARMED) or found.name.endswith(".__main__"):
+            continue
+        yield found.name
+        if found.ispkg:
+            leaf = found.name.rpartition(".")[2]
+            yield from _submodules([str(Path(folder) / leaf) for folder in path], f"{found.name}.")
+
+
+def _wait_for_execution_api() -> None:
+    """Block until the API server has answered a task's kind of call.
+
+    Its first answer takes seconds; a task that asks first is marked failed before it ran.
+    """
+    url = os.environ.get(WAIT_FOR_VARIABLE)
+    if not url:
+        return
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + _API_WAIT_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with opener.open(url, timeout=10):
+                return
+        except (OSError, urllib.error.URLError):
+            time.sleep(0.2)
+    log.warning("%s did not answer for %.0f s; starting workers all the same.", url, _API_WAIT_SECONDS)

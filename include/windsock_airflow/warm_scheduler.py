@@ -1,0 +1,31 @@
+"""The embedded stack's scheduler process: import the ML libraries, wait, then schedule.
+
+The imports take longer than everything else a stack does at boot, and need no database.
+So this process starts first and uses the time in which the tables are made; the word to
+go on is a line on stdin.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from windsock_airflow.warm_executor import warm_up
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Warm up, wait for a line on stdin (or its end), run ``airflow scheduler``."""
+    warm_up()
+    if not sys.stdin.readline():
+        sys.exit("Nobody is there to say when the database is ready: not started by `windsock up`?")
+    # The log server would listen on every interface; the UI reads local files instead.
+    sys.argv = ["airflow", "scheduler", "--skip-serve-logs"]
+    from airflow.__main__ import main as airflow_main
+
+    airflow_main()  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""One embedded stack for a whole test session: ``stack``.
+
+It is a child of pytest and dies with it, whatever happens to pytest.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from windsock.settings import REPO_ROOT, Settings
+from windsock.stack import lifecycle, ports, stack_env
+from windsock.stack.airflow_api import AirflowApi
+from windsock.stack.processes import spawn
+
+TEST_MODELS = REPO_ROOT / "tests" / "models"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack and how to speak to it."""
+
+    home: Path
+    settings: Settings
+    """With the addresses of this stack's services."""
+    env: dict[str, str]
+    """A whole environment for child processes that use this stack."""
+    airflow_url: str
+    mlflow_url: str
+    api: AirflowApi
+
+
+def start_stack(home: Path, **variables: str) -> Stack:
+    """Start a stack in ``home`` on free ports; ``variables`` are added to its environment.
+
+    End it with ``lifecycle.stop_stack(stack.settings)``.
+    """
+    foreign = ("AIRFLOW", "WINDSOCK_", "MLFLOW_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    env |= {"OMP_WAIT_POLICY": "passive", "WINDSOCK_HOME": str(home), **variables}
+    settings = Settings.from_env(env)
+    airflow_port = ports.choose(ports.AIRFLOW_PORT, wanted=None, option="")
+    mlflow_port = ports.choose(ports.MLFLOW_PORT, wanted=None, option="", taken=frozenset({airflow_port}))
+    home.mkdir(parents=True, exist_ok=True)
+    process = spawn(
+        [sys.executable, "-m", "windsock.cli", "up", "--port", str(airflow_port), "--mlflow-port", str(mlflow_port)],
+        env=env,
+        log_file=home / "up.log",
+        cwd=home,
+    )
+    info = lifecycle.wait_until_ready(settings, process)
+    own = stack_env(settings)
+    return Stack(
+        home=home,
+        settings=Settings.from_env({**env, **own}),
+        env={**env, **own},
+        airflow_url=info.airflow_url,
+        mlflow_url=info.mlflow_url,
+        api=AirflowApi.of_stack(settings),
+    )
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The session's stack: this repository's DAGs, its models and those under ``tests/models``."""
+    # A short path: a socket's name may have 107 bytes.
+    home = Path(tempfile.mkdtemp(prefix="windsock-"))
+    folders = [REPO_ROOT / "include" / "models", *([TEST_MODELS] if TEST_MODELS.is_dir() else [])]
+    running = start_stack(home, WINDSOCK_MODELS=os.pathsep.join(map(str, folders)))
+    try:
+        yield running
+    finally:
+        running.api.close()
+        lifecycle.stop_stack(running.settings)
+        if not os.environ.get("WINDSOCK_KEEP_TEST_HOME"):
+            shutil.rmtree(home, ignore_errors=True)

@@ -1,0 +1,274 @@
+"""The daily chain under a real Airflow: backfill, reruns, changed, refused and missing days, alerts.
+
+One stack for all; the tests build on each other in the order of this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Stack, start_stack
+
+from fake_slack import FakeSlack
+from small_model import small_fraud
+from windsock.days import day_range
+from windsock.ledger import Ledger
+from windsock.settings import Settings
+from windsock.stack import lifecycle
+from windsock.stack.airflow_api import AirflowRefused
+
+pytestmark = pytest.mark.integration
+
+FIRST, LAST = date(2026, 3, 1), date(2026, 3, 30)
+REFUSED, CHANGED = date(2026, 3, 12), date(2026, 3, 20)
+LOOKBACK = 3
+RECENT_SQL = f"""
+select CUSTOMER_ID, TX_DATETIME as event_timestamp,
+       count(*) over recent as NB_TX, avg(TX_AMOUNT) over recent as AVG_AMOUNT
+from history
+window recent as (
+    partition by CUSTOMER_ID order by epoch(TX_DATETIME)::bigint
+    range between {LOOKBACK * 86400 - 1} preceding and current row
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def slack() -> Iterator[FakeSlack]:
+    with FakeSlack() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def chain(slack: FakeSlack) -> Iterator[Stack]:
+    home = Path(tempfile.mkdtemp(prefix="windsock-"))
+    row = {"TX_AMOUNT": "TX_AMOUNT"}
+    view = {"name": "recent", "entity": "customer", "sql": "recent.sql", "lookback_days": LOOKBACK, "ttl_days": 30}
+    small_fraud(home, last_day="2026-04-30")
+    (home / "models" / "fraud" / "recent.sql").write_text(RECENT_SQL, encoding="utf-8")
+    change_spec(home, features={"row": row, "views": [view]})
+    change_source(home, {"day": str(REFUSED), "kind": "missing_column"})
+    running = start_stack(home, WINDSOCK_MODELS=str(home / "models"), **slack.env)
+    try:
+        running.api.wait_for_dag("fraud_score")
+        yield running
+    finally:
+        running.api.close()
+        lifecycle.stop_stack(running.settings)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def change_spec(home: Path, **fields: Any) -> None:
+    path = home / "models" / "fraud" / "model.yaml"
+    raw = {**yaml.safe_load(path.read_text(encoding="utf-8")), **fields}
+    raw["training"] = {**raw["training"], "categorical": []}
+    path.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+
+
+def change_source(home: Path, *dirt: dict[str, str]) -> None:
+    path = home / "models" / "fraud" / "model.yaml"
+    source = yaml.safe_load(path.read_text(encoding="utf-8"))["source"]
+    change_spec(home, source={**source, "dirt": [*source.get("dirt", []), *dirt]})
+
+
+def wait(done: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.3)
+
+
+def settle(stack: Stack) -> None:
+    """Wait until no run is active and no event is on its way to one."""
+    quiet_since = time.monotonic()
+    deadline = quiet_since + 180
+    while time.monotonic() - quiet_since < 2.5:
+        if any(run["state"] in ("queued", "running") for run in stack.api.runs()):
+            quiet_since = time.monotonic()
+        assert time.monotonic() < deadline, Counter((r["dag_id"], r["state"]) for r in stack.api.runs())
+        time.sleep(0.3)
+
+
+def keys_of(stack: Stack, dag_id: str, state: str = "success", known: set[str] | None = None) -> Counter[str]:
+    runs = stack.api.runs(dag_id)
+    return Counter(r["partition_key"] for r in runs if r["state"] == state and r["dag_run_id"] not in (known or set()))
+
+
+def run_ids(stack: Stack, dag_id: str) -> set[str]:
+    return {run["dag_run_id"] for run in stack.api.runs(dag_id)}
+
+
+def run_day(stack: Stack, day: date, dag_id: str = "fraud_ingest") -> dict[str, Any]:
+    run_id = stack.api.trigger(dag_id, partition_key=str(day))
+    return stack.api.wait_for_run(dag_id, run_id, 120)
+
+
+def feature_bytes(settings: Settings) -> dict[str, str]:
+    """Return a hash per feature file in force, and per record that names them."""
+    found: dict[str, str] = {}
+    root = Path(settings.store)
+    for record in Ledger.of(settings, "fraud", "features").all().values():
+        found[f"record {record.ds}"] = record.content_hash
+        for output in record.outputs.values():
+            for file in output.files:
+                found[file] = hashlib.sha256((root / file).read_bytes()).hexdigest()
+    return found
+
+
+def online_rows(home: Path) -> dict[str, list[Any]]:
+    """Return every row that the online store serves."""
+    with sqlite3.connect(f"file:{home / 'feast' / 'online.db'}?mode=ro", uri=True) as db:
+        tables = [name for (name,) in db.execute("select name from sqlite_master where type = 'table'")]
+        return {
+            table: sorted(map(repr, db.execute(f'select * from "{table}"'))) for table in tables if "days" not in table
+        }
+
+
+def days_as_keys(*days: date) -> Counter[str]:
+    return Counter(map(str, days))
+
+
+def test_thirty_days_four_at_a_time_give_each_day_exactly_one_run_per_dag(chain: Stack):
+    api = chain.api
+    api.set_paused("fraud_ingest", False)
+    runs = api.wait_for_backfill(api.backfill("fraud_ingest", FIRST, LAST, max_active_runs=4), 240)
+    assert Counter(r["partition_key"] for r in runs) == days_as_keys(*day_range(FIRST, LAST))
+    assert [r["partition_key"] for r in runs if r["state"] != "success"] == [str(REFUSED)]
+    assert most_at_once(runs) == 4
+
+    settle(chain)
+    published = days_as_keys(*(d for d in day_range(FIRST, LAST) if d != REFUSED))
+    for stage in ("features", "score"):
+        assert keys_of(chain, f"fraud_{stage}") == published
+        assert len(api.runs(f"fraud_{stage}")) == len(published)
+    # Nothing of a backfill reaches the model chain.
+    assert not api.runs("fraud_train")
+
+
+def most_at_once(runs: list[dict[str, Any]]) -> int:
+    edges = [(r["start_date"], 1) for r in runs] + [(r["end_date"], -1) for r in runs]
+    most = active = 0
+    for _, step in sorted(edges):
+        active += step
+        most = max(most, active)
+    return most
+
+
+def test_running_a_day_again_changes_no_byte_and_no_online_value(chain: Stack):
+    before = feature_bytes(chain.settings), online_rows(chain.home)
+    assert len(before[0]) > 2 * 28
+    assert all(before[1].values())
+    known = run_ids(chain, "fraud_features")
+    day = date(2026, 3, 10)
+    assert run_day(chain, day)["state"] == "success"
+    settle(chain)
+    assert keys_of(chain, "fraud_features", known=known) == days_as_keys(day)
+    assert (feature_bytes(chain.settings), online_rows(chain.home)) == before
+
+
+def test_an_older_day_again_leaves_every_online_value_as_it_was(chain: Stack):
+    before = online_rows(chain.home)
+    backfill = chain.api.backfill("fraud_ingest", date(2026, 3, 5), date(2026, 3, 5), reprocess="completed")
+    wait(lambda: keys_of(chain, "fraud_ingest")["2026-03-05"] == 2)
+    settle(chain)
+    assert backfill
+    assert online_rows(chain.home) == before
+
+
+def test_a_changed_day_refreshes_exactly_the_later_days_within_the_lookback(chain: Stack):
+    before = feature_bytes(chain.settings)
+    known = run_ids(chain, "fraud_features")
+    change_source(chain.home, {"day": str(CHANGED), "kind": "half_day"})
+    run = run_day(chain, CHANGED)
+    assert run["state"] == "success"
+    stale = day_range(CHANGED + timedelta(days=1), CHANGED + timedelta(days=LOOKBACK))
+    result = chain.api.xcom("fraud_ingest", run["dag_run_id"], "ingest")
+    assert result["changed"]
+    assert result["refresh"] == [str(day) for day in stale]
+    settle(chain)
+    assert keys_of(chain, "fraud_features", known=known) == days_as_keys(CHANGED, *stale)
+    after = feature_bytes(chain.settings)
+    changed = {
+        name.removeprefix("record ") for name in before if name.startswith("record") and before[name] != after[name]
+    }
+    assert changed <= {str(day) for day in (CHANGED, *stale)}
+    assert str(stale[0]) in changed
+
+
+@pytest.mark.parametrize("dag_id", ["fraud_ingest", "fraud_monitor"])
+def test_a_run_without_a_day_fails_in_its_first_task_and_says_so(chain: Stack, dag_id: str):
+    chain.api.set_paused(dag_id, False)
+    run_id = chain.api.trigger(dag_id)
+    assert chain.api.wait_for_run(dag_id, run_id, 60)["state"] == "failed"
+    first = dag_id.removeprefix("fraud_")
+    assert "The partition key is missing" in chain.api.task_log(dag_id, run_id, first)
+
+
+def test_a_malformed_day_is_refused_by_the_form_or_by_the_first_task(chain: Stack):
+    with pytest.raises(AirflowRefused, match="does not match"):
+        chain.api.trigger("fraud_ingest", partition_key="2026-02-30")
+    run_id = chain.api.trigger("fraud_features", partition_key="yesterday")
+    assert chain.api.wait_for_run("fraud_features", run_id, 60)["state"] == "failed"
+    assert "'yesterday' is not a day" in chain.api.task_log("fraud_features", run_id, "features")
+
+
+def test_a_failing_task_posts_one_message_and_a_backfill_none(chain: Stack, slack: FakeSlack):
+    assert not [m for m in slack.messages if str(REFUSED) in str(m)], "the backfill has alerted"
+    before = len(slack.messages)
+    run = run_day(chain, REFUSED)
+    assert run["state"] == "failed"
+    wait(lambda: len(slack.messages) > before, 10)
+    time.sleep(1)
+    (message,) = slack.messages[before:]
+    text = str(message)
+    for part in ("fraud_ingest", "ingest", str(REFUSED), "column", "/runs/"):
+        assert part in text
+    log = chain.api.task_log("fraud_ingest", run["dag_run_id"], "ingest")
+    assert "DayRejected" in log
+
+
+def test_with_slack_away_the_run_ends_the_same_and_the_message_is_in_the_log(chain: Stack, slack: FakeSlack):
+    before = len(slack.messages)
+    slack.server.shutdown()
+    slack.server.server_close()
+    started = time.monotonic()
+    run = run_day(chain, REFUSED)
+    assert run["state"] == "failed"
+    assert time.monotonic() - started < 15
+    assert len(slack.messages) == before
+    log = chain.api.task_log("fraud_ingest", run["dag_run_id"], "ingest")
+    assert str(REFUSED) in log
+    assert "fraud_ingest" in log.split("Post Execute")[-1]
+
+
+def test_a_request_crosses_from_the_daily_to_the_model_chain_once(chain: Stack):
+    api = chain.api
+    conf = {"as_of": str(LAST), "reasons": ["asked by a test"], "dedupe_key": "test"}
+    run_id = api.trigger("fraud_retrain", conf=conf, run_id="drift__test")
+    assert api.wait_for_run("fraud_retrain", run_id, 60)["state"] == "success"
+    wait(lambda: bool(api.runs("fraud_train")), 30)
+    (train,) = api.runs("fraud_train")
+    train = api.wait_for_run("fraud_train", train["dag_run_id"], 180)
+    assert train["state"] == "success"
+    assert api.xcom("fraud_train", train["dag_run_id"], "assemble")["as_of"] == str(LAST)
+    version = api.xcom("fraud_train", train["dag_run_id"], "register")["version"]
+    wait(lambda: bool(api.runs("fraud_promote")), 30)
+    (promote,) = api.runs("fraud_promote")
+    # 300 customers teach little: whether it passes is not the point, that it was judged is.
+    judged = api.wait_for_run("fraud_promote", promote["dag_run_id"], 180)
+    log = api.task_log("fraud_promote", judged["dag_run_id"], "gate")
+    assert judged["state"] == "success" or "GateFailed" in log
+    assert version == "1"
+    with pytest.raises(AirflowRefused):
+        api.trigger("fraud_retrain", conf=conf, run_id="drift__test")

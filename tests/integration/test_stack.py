@@ -1,0 +1,219 @@
+"""The embedded stack, as real processes: private, watched, and gone when its parent is gone.
+
+A boot is dear, so each stack serves several checks; their order in this file matters.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import Stack, start_stack
+
+from windsock.stack import credentials, lifecycle, read_stack
+from windsock.stack.ending import database_processes
+from windsock.stack.layout import Home
+from windsock.stack.processes import family
+
+pytestmark = pytest.mark.integration
+
+GONE_SECONDS = 12.0
+DAG = """
+import time
+import pendulum
+from airflow.sdk import dag, task
+
+@dag(dag_id="sleeper", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False,
+     is_paused_upon_creation=False, params={"seconds": 0})
+def sleeper():
+    @task(retries=3, retry_delay=1)
+    def sleep(params, ti):
+        import sys
+        if ti.try_number == 1:
+            time.sleep(params["seconds"])
+        heavy = ("feast", "mlflow", "great_expectations", "evidently", "lightgbm", "pandas", "duckdb")
+        return [name for name in heavy if name in sys.modules]
+    sleep()
+
+sleeper()
+"""
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="windsock-", ignore_cleanup_errors=True) as folder:
+        dags = Path(folder) / "dags"
+        dags.mkdir()
+        (Path(folder) / "plugins").mkdir()
+        (dags / "sleeper.py").write_text(DAG, encoding="utf-8")
+        yield Path(folder) / "home"
+
+
+def start(home: Path) -> Stack:
+    return start_stack(
+        home,
+        WINDSOCK_DAGS_FOLDER=str(home.parent / "dags"),
+        WINDSOCK_PLUGINS_FOLDER=str(home.parent / "plugins"),
+        # An inherited setting of another Airflow that would break this one, were it obeyed:
+        AIRFLOW__CORE__EXECUTOR="nowhere.NoExecutor",
+        PGPORT="1",
+    )
+
+
+@pytest.fixture(scope="module")
+def own_stack(home: Path) -> Iterator[Stack]:
+    running = start(home)
+    yield running
+    running.api.close()
+    lifecycle.stop_stack(running.settings)
+
+
+def everything_of(stack: Stack) -> list[psutil.Process]:
+    info = read_stack(stack.settings)
+    assert info is not None
+    home = Home.of(stack.settings)
+    leaders = [part.process_id for part in info.parts.values()]
+    return [*family(leaders, home.root), *database_processes(home)]
+
+
+def assert_all_gone(processes: list[psutil.Process], home: Path) -> None:
+    deadline = time.monotonic() + GONE_SECONDS
+    while time.monotonic() < deadline:
+        left = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        left += [*family([], home), *database_processes(Home(home))]
+        if not left:
+            return
+        time.sleep(0.2)
+    pytest.fail(f"still running: {[(p.pid, ' '.join(p.cmdline())[:100]) for p in left]}")
+
+
+def windsock(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "windsock.cli", *arguments]
+    return subprocess.run(command, env=stack.env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_status_says_that_every_part_is_well(own_stack: Stack) -> None:
+    done = windsock(own_stack, "status", "--json")
+
+    state = json.loads(done.stdout)
+    assert done.returncode == 0, state
+    assert {part["name"] for part in state["parts"]} == {
+        *("supervisor", "guardian", "postgres", "mlflow", "api-server", "scheduler", "dag-processor", "triggerer"),
+    }
+    assert {part["health"] for part in state["parts"]} == {"healthy"}
+
+
+def test_a_second_up_finds_the_running_stack(own_stack: Stack) -> None:
+    done = windsock(own_stack, "up")
+
+    assert done.returncode == 0
+    assert "runs already" in done.stdout
+    assert own_stack.airflow_url in done.stdout
+
+
+def test_nothing_listens_outside_loopback(own_stack: Stack) -> None:
+    listening = {
+        (connection.laddr.ip, connection.laddr.port)
+        for process in everything_of(own_stack)
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN or connection.type == 2  # a bound UDP socket
+    }
+
+    assert {ip for ip, _port in listening if ip != "127.0.0.1"} == set()
+    assert {port for _ip, port in listening} >= {int(own_stack.airflow_url[-5:].strip(":/"))}
+
+
+def test_a_task_starts_with_the_libraries_in_memory_and_finds_the_services(own_stack: Stack) -> None:
+    own_stack.api.wait_for_dag("sleeper")
+    run_id = own_stack.api.trigger("sleeper")
+    run = own_stack.api.wait_for_run("sleeper", run_id, 60)
+
+    assert run["state"] == "success"
+    assert len(own_stack.api.xcom("sleeper", run_id, "sleep")) == 7
+
+
+def test_mlflow_refuses_a_foreign_host_name_and_serves_its_own(own_stack: Stack) -> None:
+    import httpx
+
+    address = f"{own_stack.mlflow_url}/api/2.0/mlflow/experiments/search"
+    own = httpx.post(address, json={"max_results": 1}, trust_env=False)
+    foreign = httpx.post(address, json={"max_results": 1}, headers={"Host": "evil.example"}, trust_env=False)
+
+    assert own.status_code == 200
+    assert foreign.status_code == 403
+
+
+def test_a_part_that_is_killed_is_started_again(own_stack: Stack) -> None:
+    info = read_stack(own_stack.settings)
+    assert info is not None
+    before = info.parts["triggerer"]
+    os.kill(before.pid, signal.SIGKILL)
+
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        info = read_stack(own_stack.settings)
+        assert info is not None
+        now = info.parts.get("triggerer")
+        if now is not None and now.pid != before.pid and now.ready:
+            return
+        time.sleep(0.5)
+    pytest.fail("the triggerer did not come back")
+
+
+def test_no_secret_is_in_a_log_or_on_a_command_line(own_stack: Stack) -> None:
+    home = Home.of(own_stack.settings)
+    secrets = credentials.load_or_create(home).values()
+    files = [p for folder in (home.logs, home.airflow / "logs") for p in folder.rglob("*") if p.is_file()]
+    files += [home.state_file, home.root / "up.log"]
+    leaks = [(p, s[:3]) for p in files for s in secrets if s in p.read_text(encoding="utf-8", errors="replace")]
+    shown = [p.pid for p in everything_of(own_stack) for s in secrets if s in " ".join(p.cmdline())]
+
+    assert len(files) > 8
+    assert leaks == []
+    assert shown == []
+    assert credentials.too_open(home) == []
+
+
+def test_after_a_kill_of_the_parent_nothing_stays_and_a_new_up_finishes_its_work(own_stack: Stack) -> None:
+    run_id = own_stack.api.trigger("sleeper", conf={"seconds": 600})
+    deadline = time.monotonic() + 30
+    while not any(t["state"] == "running" for t in own_stack.api.task_instances("sleeper", run_id)):
+        assert time.monotonic() < deadline, "the task did not start"
+        time.sleep(0.2)
+    info = read_stack(own_stack.settings)
+    assert info is not None
+    processes = everything_of(own_stack)
+    assert len(processes) > 12
+
+    os.kill(info.parts["supervisor"].pid, signal.SIGKILL)
+
+    assert_all_gone(processes, own_stack.home)
+
+    again = start(own_stack.home)
+    processes = everything_of(again)
+    run = again.api.wait_for_run("sleeper", run_id, 120)
+    assert run["state"] == "success"
+
+    os.kill(read_stack(again.settings).parts["supervisor"].pid, signal.SIGTERM)  # type: ignore[union-attr]
+    assert_all_gone(processes, again.home)
+    assert read_stack(again.settings) is None
+
+
+def test_down_and_wipe_leave_nothing_of_a_stopped_stack(own_stack: Stack) -> None:
+    (own_stack.home / "notes.txt").write_text("mine", encoding="utf-8")
+    (own_stack.home / "up.log").unlink()
+
+    done = windsock(own_stack, "down", "--wipe")
+
+    assert done.returncode == 0, done.stderr
+    assert "notes.txt" in done.stdout
+    assert [p.name for p in own_stack.home.iterdir()] == ["notes.txt"]
