@@ -4,7 +4,8 @@ WindsockError               exit 1   unclassified: a retry may help
 ├── SpecError               exit 64  what was asked for is wrong: fix it, never retry
 ├── DataContractError       exit 65  the data is wrong: never retry
 │   ├── DayRejected                  a whole delivery was refused and recorded as such
-│   └── ParityError                  online and offline features disagree
+│   ├── ParityError                  online and offline features disagree
+│   └── TooLittleHistory             there are not yet enough days to train on
 ├── GateFailed              exit 65  a candidate did not pass: never retry
 └── UpstreamUnavailable     exit 75  a service or a store is away: retry
     ├── NotReady                     days are still missing: wait and ask again
@@ -48,6 +49,10 @@ class DayRejected(DataContractError):
 
 class ParityError(DataContractError):
     """The online store serves something else than the offline tables hold."""
+
+
+class TooLittleHistory(DataContractError):
+    """The days so far do not suffice for what was asked; more of them come with time."""
 
 
 class GateFailed(WindsockError):

@@ -107,6 +107,8 @@ class LabelFiles(Part):
     format: Literal["parquet", "csv"] | None = None
     key: Column
     time: Column | None = Field(None, description="When each label became known; default: the end of the day.")
+    horizon_days: PositiveInt = Field(90, description="Labels may be for events up to this many days before delivery.")
+    missing: Literal["wait", "empty"] = Field("wait", description="What a day without a label file means.")
 
 
 class LabelSpec(Part):

@@ -32,14 +32,11 @@ def find_specs(folders: Iterable[Path]) -> dict[str, Path]:
     Raises:
         SpecError: Two folders claim the same model name.
     """
-    found: dict[str, Path] = {}
-    for folder in folders:
-        for path in sorted(folder.glob(f"*/{SPEC_FILE}")):
-            name = path.parent.name
-            if name in found:
-                raise SpecError(f"Model {name!r} stands twice: {found[name]} and {path}. Rename one of the folders.")
-            found[name] = path
-    return found
+    found = _spec_files(folders)
+    for name, paths in found.items():
+        if len(paths) > 1:
+            raise _stands_twice(name, paths)
+    return {name: paths[0] for name, paths in found.items()}
 
 
 def load_spec(path: Path) -> ModelSpec:
@@ -77,11 +74,13 @@ def load_specs(settings: Settings) -> tuple[dict[str, ModelSpec], list[BrokenSpe
     """
     specs: dict[str, ModelSpec] = {}
     broken: list[BrokenSpec] = []
-    for name, path in find_specs(settings.models).items():
+    for name, paths in _spec_files(settings.models).items():
         try:
-            specs[name] = load_spec(path)
+            if len(paths) > 1:
+                raise _stands_twice(name, paths)
+            specs[name] = load_spec(paths[0])
         except SpecError as err:
-            broken.append(BrokenSpec(name, path, err))
+            broken.append(BrokenSpec(name, paths[0], err))
     return specs, broken
 
 
@@ -89,12 +88,27 @@ def get_spec(settings: Settings, model: str) -> ModelSpec:
     """Return the spec of one model by name.
 
     Raises:
-        SpecError: There is no such model, or its spec is broken.
+        SpecError: There is no such model, or its spec is broken, or there are two.
     """
-    paths = find_specs(settings.models)
-    if model not in paths:
-        raise SpecError.unknown("model", model, paths)
-    return load_spec(paths[model])
+    found = _spec_files(settings.models)
+    if model not in found:
+        raise SpecError.unknown("model", model, found)
+    if len(found[model]) > 1:
+        raise _stands_twice(model, found[model])
+    return load_spec(found[model][0])
+
+
+def _spec_files(folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """Return model name to its spec files; more than one is a fault of that model alone."""
+    found: dict[str, list[Path]] = {}
+    for folder in folders:
+        for path in sorted(folder.glob(f"*/{SPEC_FILE}")):
+            found.setdefault(path.parent.name, []).append(path)
+    return found
+
+
+def _stands_twice(name: str, paths: list[Path]) -> SpecError:
+    return SpecError(f"Model {name!r} stands twice: {' and '.join(map(str, paths))}. Rename one of the folders.")
 
 
 def _files_exist(spec: ModelSpec, path: Path) -> None:

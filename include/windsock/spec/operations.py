@@ -8,12 +8,14 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from windsock.spec.base import Part
 
+_ONCE_A_DAY = r"^\s*([0-5]?\d) +([01]?\d|2[0-3]) +\* +\* +\*\s*$"
+
 
 class ScheduleSpec(Part):
     """When the clock starts something (cron, UTC); None: only by hand or by data."""
 
-    ingest: str = "30 0 * * *"
-    monitor: str = "0 3 * * *"
+    ingest: str = Field("30 0 * * *", pattern=_ONCE_A_DAY, description="Once a day, `M H * * *`: each run is a day.")
+    monitor: str = Field("0 3 * * *", pattern=_ONCE_A_DAY, description="Once a day, `M H * * *`: each run is a day.")
     train: str | None = "0 5 * * 1"
     maintenance: str | None = "0 6 * * 0"
 

@@ -1,0 +1,37 @@
+"""Compare recent days with what the champion knew, and decide whether to train again.
+
+**Reads** features, predictions and the labels that have matured by the day. **Writes** the
+day's drift and performance report; `govern` weighs the signals of recent days (hysteresis,
+cool-down, budget) and records its decision with reasons. **Starts** `<model>_retrain` if
+it decided to, once per drift.
+
+**Reruns** are safe: the same day gives the same decision, and a drift that was asked
+about is not asked about again. Backfills report and never retrain.
+"""
+
+from airflow.sdk import DAG
+
+from windsock.spec import ModelSpec
+from windsock_airflow.blueprint import MANY_RUNS, identity, specs_for
+from windsock_airflow.retrain import RequestRetraining
+from windsock_airflow.schedules import daily, live_from, live_until
+from windsock_airflow.step import StepOperator
+
+
+def monitor_dag(spec: ModelSpec) -> None:
+    """Make one model's DAG."""
+    with DAG(
+        **identity(spec, "monitor", __doc__),
+        schedule=daily(spec.schedule.monitor),
+        start_date=live_from(spec),
+        end_date=live_until(spec),
+        max_active_runs=MANY_RUNS,
+    ):
+        monitor = StepOperator(step="monitor", model=spec.name)
+        govern = StepOperator(step="govern", model=spec.name)
+        monitor >> govern
+        RequestRetraining(task_id="request", model=spec.name, decision=govern.output)
+
+
+for model in specs_for("monitor"):
+    monitor_dag(model)

@@ -1,0 +1,57 @@
+"""Judge a challenger and make it champion if it passes.
+
+**Started by** `<model>_challenger`, or by hand for a chosen version. **Reads** the
+challenger, the champion and the frozen rows both are scored on. **Publishes**
+`<model>_champion`.
+
+`gate` fails the run when a check does not pass, or could not run: the sentence names the
+check, the evidence lies in the run folder. If the spec asks for it, a person then decides
+in the UI (*Required Actions*). `promote` compares and sets: if the champion changed
+meanwhile, the gate runs again.
+
+**Reruns** are safe: promoting the champion again changes nothing. Challengers of replayed
+runs are judged and not promoted; trigger by hand to promote one.
+"""
+
+from airflow.sdk import DAG
+
+from windsock.spec import ModelSpec
+from windsock_airflow import assets, forms
+from windsock_airflow.approval import APPROVER, ask_for_approval
+from windsock_airflow.blueprint import identity, specs_for
+from windsock_airflow.step import StepOperator
+
+
+def promote_dag(spec: ModelSpec) -> None:
+    """Make one model's DAG."""
+    with DAG(
+        **identity(spec, "promote", __doc__),
+        schedule=[assets.challenger(spec)],
+        is_paused_upon_creation=False,
+        max_active_runs=1,
+        params={
+            "version": forms.version("Judge this version; empty: the latest challenger."),
+            "reason": forms.reason("Why this version is promoted."),
+        },
+    ):
+        gate = StepOperator(step="gate", model=spec.name, keyed=False, form=["version"], cause=["version"])
+        promote = StepOperator(
+            step="promote",
+            model=spec.name,
+            keyed=False,
+            form=["reason"],
+            options={
+                "version": gate.output["version"],
+                "champion_seen": gate.output["champion_seen"],
+                "by": APPROVER if spec.gate.approval else None,
+            },
+            skip_replayed=True,
+            outlets=[assets.champion(spec)],
+            announce=["version", "previous", "in_force_from"],
+        )
+        if spec.gate.approval:
+            gate >> ask_for_approval(spec) >> promote
+
+
+for model in specs_for("promote"):
+    promote_dag(model)

@@ -1,0 +1,44 @@
+"""Ask for a new training, on behalf of the governor.
+
+**Started by** `<model>_monitor`, with one run id per drift, so that the same drift is asked
+about once. **Publishes** `<model>_retrain_requested` with the day to train as of, the
+reasons and the drift's key; `<model>_train` starts from it.
+
+It stands between the two because a monitor run is for a day, while training is for the
+whole model. To train by hand, trigger `<model>_train`, which has a form.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, Param, task
+
+from windsock.spec import ModelSpec
+from windsock_airflow import assets, forms
+from windsock_airflow.blueprint import identity, specs_for
+
+
+def retrain_dag(spec: ModelSpec) -> None:
+    """Make one model's DAG."""
+    requested = assets.retrain_requested(spec)
+    with DAG(
+        **identity(spec, "retrain", __doc__),
+        schedule=None,
+        is_paused_upon_creation=False,
+        max_active_runs=4,
+        params={
+            "as_of": forms.optional_day("Train as of", "Empty: the latest day."),
+            "reasons": Param([], type="array", title="Reasons", description="Why a new training pays."),
+            "dedupe_key": Param(None, type=["null", "string"], title="Drift", description="Name of the drift."),
+        },
+    ):
+
+        @task(outlets=[requested], execution_timeout=timedelta(minutes=5))
+        def announce(params: dict, outlet_events: dict) -> None:
+            given = {name: params[name] for name in ("as_of", "reasons", "dedupe_key")}
+            outlet_events[requested].extra = {"live": True, **{k: v for k, v in given.items() if v}}
+
+        announce()
+
+
+for model in specs_for("retrain"):
+    retrain_dag(model)

@@ -1,0 +1,58 @@
+"""Train a challenger as of a day, from what was known by then.
+
+**Started by** `<model>_retrain_requested`, by the clock, or by hand with a form.
+**Reads** features of complete, warm days and the labels known by the day. **Publishes**
+`<model>_challenger`: a registered model version with metrics and lineage in MLflow.
+
+**Reruns** are safe: each run has its own run folder, and a rerun of a task gives the same
+bytes. A run by the clock is skipped while there is too little data; one that was asked
+for waits two hours for missing days, then fails and names them.
+**On exit code 64 or 65** fix the spec or the form's values; a retry would not help.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, AssetOrTimeSchedule
+
+from windsock.spec import ModelSpec
+from windsock_airflow import assets, forms
+from windsock_airflow.blueprint import identity, specs_for
+from windsock_airflow.schedules import weekly
+from windsock_airflow.step import StepOperator
+
+
+def train_dag(spec: ModelSpec) -> None:
+    """Make one model's DAG."""
+    requested, clock = assets.retrain_requested(spec), weekly(spec.schedule.train)
+    with DAG(
+        **identity(spec, "train", __doc__),
+        # No start date: a fresh installation waits for the next tick instead of training at once.
+        schedule=[requested] if clock is None else AssetOrTimeSchedule(timetable=clock, assets=[requested]),
+        is_paused_upon_creation=False,
+        max_active_runs=1,
+        params=forms.train_form(spec),
+    ):
+        assemble = StepOperator(
+            step="assemble",
+            model=spec.name,
+            keyed=False,
+            form=["as_of", *forms.OVERRIDES, "reason"],
+            cause=["as_of", "reasons", "dedupe_key"],
+            skip_on_schedule=True,
+            timeout=timedelta(hours=2),
+        )
+        run = {"run": assemble.output["run"]}
+        fit = StepOperator(step="fit", model=spec.name, keyed=False, options=run, execution_timeout=timedelta(hours=12))
+        register = StepOperator(
+            step="register",
+            model=spec.name,
+            keyed=False,
+            options=run,
+            outlets=[assets.challenger(spec)],
+            announce=["version", "run"],
+        )
+        assemble >> fit >> register
+
+
+for model in specs_for("train"):
+    train_dag(model)

@@ -1,0 +1,146 @@
+"""Comparing a day with the days before it: volume, hours, means, new entities.
+
+These alarms depend on which earlier days happen to be there, so they are told to people (result,
+log, alert) and kept out of the day's record: the record of a day must not depend on the order in
+which days were run. They can be asked for again at any time; only days before the day count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+from statistics import fmean, median, pstdev
+from typing import TYPE_CHECKING, Any
+
+from windsock import tables
+from windsock.days import ONE_DAY
+from windsock.ledger import DayRecord, Ledger
+from windsock.settings import Settings
+from windsock.spec import ModelSpec
+from windsock.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_FEWEST_DAYS = 3
+_FEWEST_DAYS_FOR_ENTITIES = 7
+_NEW_SHARE = 0.01
+"""Share of a day's rows from entities not seen lately that is still usual."""
+_SIGMAS = 4.0
+"""A mean must also leave the spread of recent daily means by this much: weekday flags always move."""
+
+
+def stats_of(spec: ModelSpec, events: pa.Table) -> dict[str, Any]:
+    """Return what later days are compared with: rows, events per hour, mean and null share per number."""
+    import pyarrow.compute as pc
+
+    hours = [0] * 24
+    if events.num_rows:
+        for entry in pc.value_counts(pc.hour(events.column(spec.events.time))).to_pylist():
+            hours[entry["values"]] = entry["counts"]
+    identities = {spec.events.key, *spec.entities.values()}
+    means, nulls = {}, {}
+    for name, kind in spec.events.columns.items():
+        column = events.column(name)
+        if events.num_rows and column.null_count:
+            nulls[name] = round(column.null_count / events.num_rows, 6)
+        if kind in ("int64", "double") and name not in identities and column.null_count < len(column):
+            means[name] = float(f"{pc.mean(column).as_py():.10g}")
+    return {"rows": events.num_rows, "hours": hours, "means": means, "null_share": nulls}
+
+
+def alarms(settings: Settings, spec: ModelSpec, day: date, events: pa.Table, stats: Mapping[str, Any]) -> list[str]:
+    """Compare a day with the published days before it.
+
+    Args:
+        settings: This installation.
+        spec: The model.
+        day: The day.
+        events: Its valid events.
+        stats: What :func:`stats_of` says about them.
+
+    Returns:
+        One sentence per alarm; none while there is too little history.
+    """
+    first = max(spec.first_day, day - timedelta(days=spec.validation.history_days))
+    recent = Ledger.of(settings, spec.name, "ingest").between(first, day - ONE_DAY)
+    published = [r for r in recent.values() if r.status == "published" and "stats" in r.detail]
+    if len(published) < min(_FEWEST_DAYS, spec.validation.history_days):
+        return []
+    past = [r.detail["stats"] for r in published]
+    found = [_volume(spec, stats, past), _hours(spec, stats, past), *_means(spec, stats, past), *_nulls(stats, past)]
+    if len(published) >= min(_FEWEST_DAYS_FOR_ENTITIES, spec.validation.history_days):
+        found += _new_entities(settings, spec, events, published)
+    return [sentence for sentence in found if sentence]
+
+
+def _volume(spec: ModelSpec, stats: Mapping[str, Any], past: list[Any]) -> str:
+    usual, tolerance = median(p["rows"] for p in past), spec.validation.volume_tolerance
+    if not usual or abs(stats["rows"] / usual - 1) <= tolerance:
+        return ""
+    return (
+        f"{spec.events.key}: {stats['rows']:,} rows break the rule 'within {tolerance:.0%} of the recent median' "
+        f"({usual:,.0f} over {len(past)} days, e.g. {past[-1]['rows']:,} on the latest). "
+        "Part of the day may be missing or delivered twice: ask the sender."
+    )
+
+
+def _hours(spec: ModelSpec, stats: Mapping[str, Any], past: list[Any]) -> str:
+    silent = [h for h in range(24) if stats["hours"][h] == 0 and all(p["hours"][h] for p in past)]
+    if not silent:
+        return ""
+    usual = median(p["hours"][silent[0]] for p in past)
+    return (
+        f"{spec.events.time}: {len(silent)} of 24 hours without any event break the rule 'events in every hour that "
+        f"always has some', e.g. {silent[0]:02d}:00 UTC, usually {usual:,.0f} events. Part of the day may be missing."
+    )
+
+
+def _means(spec: ModelSpec, stats: Mapping[str, Any], past: list[Any]) -> list[str]:
+    found = []
+    for name, mean in stats["means"].items():
+        before = [p["means"][name] for p in past if name in p["means"]]
+        if len(before) < min(_FEWEST_DAYS, spec.validation.history_days):
+            continue
+        usual, tolerance = fmean(before), spec.validation.distribution_tolerance
+        distance = abs(mean - usual)
+        if distance > tolerance * abs(usual) and distance > _SIGMAS * pstdev(before):
+            found.append(
+                f"{name}: the mean {mean:.6g} of {stats['rows']:,} rows breaks the rule 'within {tolerance:.0%} of the "
+                f"recent mean' ({usual:.6g} over {len(before)} days, e.g. {before[-1]:.6g} on the latest). "
+                "Check its unit and what changed at the sender."
+            )
+    return found
+
+
+def _nulls(stats: Mapping[str, Any], past: list[Any], jump: float = 0.1) -> list[str]:
+    found = []
+    for name, share in stats["null_share"].items():
+        usual = median(p["null_share"].get(name, 0.0) for p in past)
+        if share > usual + jump:
+            found.append(
+                f"{name}: {round(share * stats['rows']):,} of {stats['rows']:,} values are null, which breaks the rule "
+                f"'at most {jump:.0%} more nulls than recently' (e.g. {usual:.1%} in the {len(past)} days before)."
+            )
+    return found
+
+
+def _new_entities(settings: Settings, spec: ModelSpec, events: pa.Table, published: list[DayRecord]) -> list[str]:
+    import pyarrow.compute as pc
+
+    columns = list(dict.fromkeys(spec.entities.values()))
+    if not columns:
+        return []
+    seen = tables.read(Store.of(settings), published, "events", columns)
+    found = []
+    for name in columns if seen is not None else []:
+        column = events.column(name)
+        new = events.filter(pc.invert(pc.is_in(column, pc.unique(seen.column(name)))))
+        if new.num_rows > _NEW_SHARE * max(events.num_rows, 1):
+            count = len(pc.unique(new.column(name)))
+            found.append(
+                f"{name}: {new.num_rows:,} of {events.num_rows:,} rows break the rule 'seen in the last "
+                f"{len(published)} days', from {count:,} new values, e.g. {new.column(name)[0].as_py()!r} "
+                f"({spec.events.key} {new.column(spec.events.key)[0].as_py()}). Their features fall back to no history."
+            )
+    return found

@@ -1,0 +1,184 @@
+"""Labels that come as files of their own: match one day's delivery with the events it is for.
+
+The key of a run is the day of delivery. Its labels may be for any event of the last
+``label.files.horizon_days``, so those days must be settled first; a label for no published event
+is set aside, and the day of delivery is run again when such an event is published later
+(see :func:`stale_label_days`). An event may be labelled again by a later delivery: readers take the
+latest label that was known by their day.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import Any
+
+from windsock import tables
+from windsock.completeness import settled_days
+from windsock.errors import DayRejected
+from windsock.ingest.conform import conform
+from windsock.ingest.labels import UNKNOWN_EVENT, FileLabels, file_columns, label_files, match_labels
+from windsock.ingest.quarantine import keep_refused
+from windsock.ingest.raw import keep_raw
+from windsock.ingest.sources import Delivery, fetch_labels
+from windsock.ingest.sources.base import NotDelivered
+from windsock.ledger import DayRecord, Ledger
+from windsock.settings import Settings
+from windsock.spec import ModelSpec
+from windsock.steps import StepContext
+
+log = logging.getLogger(__name__)
+
+
+def run(ctx: StepContext) -> dict[str, Any]:
+    """Store the labels that were delivered on the day that the context names.
+
+    Options: ``no_delivery`` (true): no label file will come for this day; record it as empty.
+
+    Returns:
+        ``status``, ``rows``, ``quarantined``, ``by_rule``, ``warnings``, ``reasons``, ``changed`` and
+        ``refresh`` (days whose features are out of date), as the ingest step does.
+
+    Raises:
+        NotReady: Days of events that the labels may be for are not settled yet.
+        UpstreamUnavailable: The file is not there yet, or cannot be reached.
+        DayRejected: The file was refused; the refusal is recorded.
+        SpecError: The model's labels are a column of its events.
+    """
+    spec, day = ctx.spec, ctx.day
+    files = label_files(spec)
+    first = day - timedelta(days=files.horizon_days)
+    events = settled_days(ctx.settings, spec, "ingest", first, day)
+    inputs = {f"ingest/{r.ds}": r.data_hash for r in events.values()}
+    previous = Ledger.of(ctx.settings, spec.name, "labels").get(day)
+    if ctx.options.get("no_delivery"):
+        return _none(ctx, previous, inputs, "a person said that nothing will be")
+    try:
+        delivery = fetch_labels(ctx.settings, spec, day)
+    except NotDelivered as absent:
+        if files.missing == "wait":
+            raise
+        return _none(ctx, previous, inputs, f"label.files.missing is 'empty' ({absent})")
+    raw = keep_raw(ctx.store, spec, delivery)
+    inputs["source"] = delivery.content_hash or ""
+    source = {"name": delivery.name, "hash": delivery.content_hash, "origin": delivery.origin, "raw": raw}
+    if delivery.rows is None:
+        return _refuse(ctx, previous, delivery, inputs, [delivery.problem or f"{delivery.name}: cannot be read."])
+    conformed = conform(delivery.rows, file_columns(spec), key=files.key)
+    if conformed.rows is None:
+        return _refuse(ctx, previous, delivery, inputs, list(conformed.problems))
+    keys = tables.read(ctx.store, events.values(), "events", [spec.events.key, spec.events.time])
+    found = match_labels(spec, day, conformed, keys)
+    reasons = _over_budget(spec, found)
+    if reasons:
+        return _refuse(ctx, previous, delivery, inputs, reasons)
+    warnings = [*conformed.warnings, *(f"{s} Set aside." for s in found.aside.sentences(copies=True))]
+    if found.nulls:
+        warnings.append(
+            f"{spec.label.column}: {found.nulls:,} of {delivery.rows.num_rows:,} labels are null (rule 'a label is "
+            f"known'), e.g. {files.key} {found.null_example}. They were left out: unknown is not 'no'."
+        )
+    wanted = {"labels": found.rows}
+    if found.aside.counts:
+        wanted["label_quarantine"] = found.aside.table(delivery.rows, files.key)
+    outputs = {
+        name: tables.write_day(ctx.store, spec.name, name, day, table, previous=previous)
+        for name, table in wanted.items()
+    }
+    detail = _detail(source, delivery.rows.num_rows, found.rows.num_rows, found.aside.counts, warnings, [])
+    return _settle(ctx, previous, DayRecord(day.isoformat(), "published", outputs, inputs, detail))
+
+
+def stale_label_days(settings: Settings, spec: ModelSpec, day: date) -> list[date]:
+    """List the days of delivery whose labels were matched with other events of ``day`` than are in force now."""
+    if spec.label.files is None:
+        return []
+    current = Ledger.of(settings, spec.name, "ingest").get(day)
+    now = current.data_hash if current is not None else None
+    ledger = Ledger.of(settings, spec.name, "labels")
+    reach = ledger.between(day, day + timedelta(days=spec.label.files.horizon_days))
+    return [d for d, record in reach.items() if record.inputs.get(f"ingest/{day}") != now]
+
+
+def _over_budget(spec: ModelSpec, found: FileLabels) -> list[str]:
+    """Say why too many labels are faulty; labels for unknown events lose nothing and do not count."""
+    faulty = found.aside.faulty - found.aside.counts.get(UNKNOWN_EVENT, 0)
+    budget = spec.validation.quarantine_budget
+    if faulty <= budget * found.aside.total:
+        return []
+    return [
+        f"{faulty:,} of {found.aside.total:,} labels ({faulty / found.aside.total:.2%}) break a rule, more than "
+        f"validation.quarantine_budget ({budget:.2%}) allows. {sentence}"
+        for sentence in found.aside.sentences()
+    ]
+
+
+def _none(ctx: StepContext, previous: DayRecord | None, inputs: dict[str, str], why: str) -> dict[str, Any]:
+    """Settle a day on which no label file came."""
+    spec = ctx.spec
+    if previous is not None and previous.status == "published":
+        raise NotDelivered(
+            f"{spec.name} {ctx.day}: no label file is there now, but {previous.rows('labels'):,} labels were published "
+            "from an earlier one. They stay in force; deliver the file again to replace them."
+        )
+    sentence = f"{spec.label.column}: 0 labels were delivered on {ctx.day}; taken as an empty day, because {why}."
+    detail = _detail({"name": None, "hash": None, "origin": "", "raw": None}, 0, 0, {}, [sentence], [])
+    return _settle(ctx, previous, DayRecord(ctx.day.isoformat(), "empty", {}, inputs, detail))
+
+
+def _settle(ctx: StepContext, previous: DayRecord | None, record: DayRecord) -> dict[str, Any]:
+    from windsock.features.staleness import stale_days
+
+    Ledger.of(ctx.settings, ctx.spec.name, "labels").publish(record, origin=ctx.origin)
+    for warning in record.detail["warnings"]:
+        log.warning("%s labels of %s: %s", ctx.spec.name, ctx.day, warning)
+    by_rule = dict(record.detail["quarantined"])
+    return {
+        "status": record.status,
+        "rows": record.detail["published"],
+        "quarantined": sum(by_rule.values()),
+        "by_rule": by_rule,
+        "warnings": list(record.detail["warnings"]),
+        "reasons": [],
+        "changed": previous is None or previous.data_hash != record.data_hash,
+        "refresh": [d.isoformat() for d in stale_days(ctx.settings, ctx.spec, ctx.day)],
+    }
+
+
+def _refuse(
+    ctx: StepContext, previous: DayRecord | None, delivery: Delivery, inputs: Mapping[str, str], reasons: list[str]
+) -> dict[str, Any]:
+    """Record a refusal and raise it; labels published before stay in force."""
+    spec, day = ctx.spec, ctx.day
+    place = keep_refused(ctx.store, spec, day, delivery, reasons)
+    stays = previous is not None and previous.status == "published"
+    if not stays:
+        source = {"name": delivery.name, "hash": delivery.content_hash, "origin": delivery.origin, "raw": place}
+        rows = delivery.rows.num_rows if delivery.rows is not None else 0
+        record = DayRecord(day.isoformat(), "rejected", {}, inputs, _detail(source, rows, 0, {}, [], reasons))
+        Ledger.of(ctx.settings, spec.name, "labels").publish(record, origin=ctx.origin)
+    kept = f"The labels published for {day} stay in force. " if stays else ""
+    faults = "\n".join(f"  - {reason}" for reason in reasons)
+    raise DayRejected(
+        f"{spec.name} {day}: label file {delivery.name} was rejected:\n{faults}\n{kept}A copy with the reasons lies in "
+        f"the store at {place}. Have it corrected and delivered again, then run the labels of {day} again."
+    )
+
+
+def _detail(
+    source: dict[str, Any],
+    delivered: int,
+    published: int,
+    aside: dict[str, int],
+    warnings: list[str],
+    reasons: list[str],
+) -> dict[str, Any]:
+    return {
+        "source": source,
+        "delivered": delivered,
+        "published": published,
+        "quarantined": aside,
+        "warnings": warnings,
+        "reasons": reasons,
+    }

@@ -1,0 +1,212 @@
+"""Checking model specs beyond their form: does everything that they name really run?
+
+``spec.load`` checks fields and files. Here the SQL is run on empty tables of the right
+types, expressions one by one, and names and parameters are held against what takes them.
+Every fault of every model is listed, each as a sentence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from windsock.errors import SpecError, did_you_mean
+from windsock.settings import Settings
+from windsock.spec import ModelSpec, find_specs, load_spec
+from windsock.spec.load import SPEC_FILE
+from windsock.spec.modelling import Choice, FeaturesSpec
+
+_NUMBERS = frozenset({"BIGINT", "DOUBLE", "BOOLEAN"})
+_RESERVED_NAMES = {
+    "event_timestamp": "the time of each row",
+    "known_at": "when a fact became known",
+    "known_positive": "the evaluation's mark of known positives",
+    "score": "predictions",
+    "ds": "the partition",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What lint found in one model's folder."""
+
+    model: str
+    path: Path
+    faults: list[str] = field(default_factory=list)
+    note: str = ""
+    """What was checked, in a few words."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {"model": self.model, "path": str(self.path), "faults": self.faults, "note": self.note}
+
+
+def specs_below(settings: Settings, path: Path | None = None, model: str | None = None) -> dict[str, Path]:
+    """Find the spec files to check: of a path, or of the installation.
+
+    Raises:
+        SpecError: There is none, or no model of that name.
+    """
+    if path is None:
+        found = find_specs(settings.models)
+        where = ", ".join(map(str, settings.models))
+    elif path.is_file():
+        found, where = {path.absolute().parent.name: path.absolute()}, str(path)
+    elif (path / SPEC_FILE).is_file():
+        found, where = {path.absolute().name: path.absolute() / SPEC_FILE}, str(path)
+    else:
+        found, where = find_specs([path.absolute()]), str(path)
+    if model is not None:
+        if model not in found:
+            raise SpecError.unknown("model", model, found)
+        found = {model: found[model]}
+    if not found:
+        raise SpecError(f"There is no {SPEC_FILE} in {where}. A model is a folder with that file in it.")
+    return found
+
+
+def lint_models(specs: Mapping[str, Path]) -> list[Finding]:
+    """Check specs, each by itself: one broken model hides no other."""
+    return [lint_model(name, path) for name, path in sorted(specs.items())]
+
+
+def lint_model(name: str, path: Path) -> Finding:
+    """Check one spec."""
+    try:
+        spec = load_spec(path)
+    except SpecError as err:
+        head, *lines = str(err).splitlines()
+        return Finding(name, path, [line.strip().removeprefix("- ") for line in lines] or [head])
+    faults: list[str] = []
+    types = _features(spec, faults)
+    for check in (_names, _categories):
+        faults += check(spec, types)
+    for other in (_search, _parameters, _schedules, _suite):
+        faults += other(spec)
+    views = len(spec.features.views)
+    note = f"{len(types)} features ({len(spec.features.row)} of the row, {views} view{'s' if views != 1 else ''})"
+    return Finding(name, path, faults, note)
+
+
+def _features(spec: ModelSpec, faults: list[str]) -> list[tuple[str, str, str]]:
+    """Return every feature that runs, as (name, type, where it is declared); add what does not run to ``faults``."""
+    from windsock.features.windows import view_schema
+
+    found: list[tuple[str, str, str]] = []
+    for name, expression in spec.features.row.items():
+        try:
+            found.append((name, _row_type(spec, name, expression), "features.row"))
+        except SpecError as err:
+            faults.append(f"features.row.{name}: {str(err).rpartition('does not run: ')[2]}")
+    for view in spec.features.views:
+        try:
+            found += [(name, kind, f"view {view.name}") for name, kind in view_schema(spec, view).items()]
+        except SpecError as err:
+            faults.append(str(err).removeprefix(f"{spec.folder}/"))
+    return found
+
+
+def _row_type(spec: ModelSpec, name: str, expression: str) -> str:
+    import pyarrow as pa
+
+    from windsock.features.frame import event_frame
+    from windsock.store import Store
+
+    alone = spec.model_copy(update={"features": FeaturesSpec(row={name: expression})})
+    kind = event_frame(Store("."), alone, []).schema.field(name).type
+    if pa.types.is_boolean(kind):
+        return "BOOLEAN"
+    if pa.types.is_integer(kind):
+        return "BIGINT"
+    return "DOUBLE" if pa.types.is_floating(kind) else str(kind).upper()
+
+
+def _names(spec: ModelSpec, types: list[tuple[str, str, str]]) -> Iterator[str]:
+    counts = Counter(name for name, _, _ in types)
+    for name, count in counts.items():
+        if count > 1:
+            places = ", ".join(sorted({where for n, _, where in types if n == name}))
+            yield f"several features are named {name!r} ({places}): rename all but one."
+    taken = {
+        **_RESERVED_NAMES,
+        spec.events.key: "the key",
+        spec.events.time: "the event time",
+        spec.label.column: "the label",
+        **{column: f"the {entity} entity" for entity, column in spec.entities.items()},
+    }
+    for name, _, where in types:
+        if name in taken:
+            yield f"{where}: feature {name!r} has the name of {taken[name]}. Choose another name."
+
+
+def _categories(spec: ModelSpec, types: list[tuple[str, str, str]]) -> Iterator[str]:
+    names = [name for name, _, _ in types]
+    for name in spec.training.categorical:
+        if name not in names:
+            yield f"training.categorical names {name!r}, which is no feature.{did_you_mean(name, names)}"
+    for name, kind, where in types:
+        if kind not in _NUMBERS and name not in spec.training.categorical:
+            yield f"{where}: feature {name!r} is of type {kind}, no number: list it in training.categorical or cast it."
+
+
+def _search(spec: ModelSpec) -> Iterator[str]:
+    for name, space in spec.training.estimator.search.items():
+        place = f"training.estimator.search.{name}"
+        if isinstance(space, Choice):
+            continue
+        if space.low >= space.high:
+            yield f"{place}: low {space.low} is not below high {space.high}."
+        if space.log and space.low <= 0:
+            yield f"{place}: a logarithmic range must start above 0, not at {space.low}."
+
+
+def _parameters(spec: ModelSpec) -> Iterator[str]:
+    known = lightgbm_parameters()
+    estimator = spec.training.estimator
+    for part, names in (("params", estimator.params), ("search", estimator.search)):
+        for name in names:
+            if name not in known:
+                yield f"training.estimator.{part}: LightGBM has no parameter {name!r}.{did_you_mean(name, known)}"
+    try:
+        _trainer_takes(spec)
+    except SpecError as err:
+        yield str(err)
+
+
+def _trainer_takes(spec: ModelSpec) -> None:
+    from windsock.training.booster import own_params
+
+    own_params(spec)
+
+
+def lightgbm_parameters() -> frozenset[str]:
+    """Return every parameter name that the installed LightGBM knows, aliases included."""
+    from lightgbm.basic import _ConfigAliases
+
+    names: dict[str, list[str]] = _ConfigAliases._get_all_param_aliases()
+    return frozenset(names) | {alias for aliases in names.values() for alias in aliases}
+
+
+def _schedules(spec: ModelSpec) -> Iterator[str]:
+    from croniter import croniter  # type: ignore[import-untyped]
+
+    for name, expression in spec.schedule:
+        if expression is not None and not croniter.is_valid(expression):
+            yield f"schedule.{name}: {expression!r} is no cron expression. Five fields, for example '30 0 * * *'."
+
+
+def _suite(spec: ModelSpec) -> Iterator[str]:
+    path = spec.folder / (spec.validation.suite or "expectations.json")
+    if not path.is_file():
+        return
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as err:
+        yield f"{path.name}: is not valid JSON: {err}."
+        return
+    if not isinstance(raw, dict) or not isinstance(raw.get("expectations"), list):
+        yield f"{path.name}: is no expectation suite: it has no list 'expectations'."

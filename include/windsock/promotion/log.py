@@ -1,0 +1,192 @@
+"""The promotions of a model: an append-only log with a true compare-and-set.
+
+Each entry is one object, ``<model>/promotions/<seq>.json``. An entry is added by creating
+the object with the next number, which the file system (a hard link) or the object store
+(a conditional PUT) lets exactly one writer do. Whoever comes second has compared with a
+champion that is no longer in force, and is told so. Nothing is ever changed or removed.
+
+The MLflow alias ``champion`` is derived from this log (see ``reconcile``), never the
+other way round, so that scoring neither needs MLflow nor follows a hand-set alias.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from windsock.days import utc_now
+from windsock.errors import ChampionChanged, UpstreamUnavailable, WindsockError
+from windsock.ledger import Ledger
+from windsock.settings import Settings
+from windsock.spec import ModelSpec
+from windsock.store import Store, to_json
+
+log = logging.getLogger(__name__)
+
+FOLDER = "promotions"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One change of champion."""
+
+    seq: int
+    """1 for the first; dense."""
+    kind: Literal["promote", "rollback"]
+    version: str
+    """Model version now in force."""
+    run: str
+    """Run folder's name, ``runs/<model>/<run>``: the unit, whole."""
+    previous: str | None
+    """Version it replaced."""
+    in_force_from: date
+    """First day of events that it scores."""
+    as_of: date
+    """Day that its training knew."""
+    reason: str
+    gate_summary: Mapping[str, Any] = field(default_factory=dict)
+    by: str = "manual"
+    """The person, or the run, that decided it."""
+    origin: str = "manual"
+    """The run that recorded it: by this a retried run finds its own entry."""
+    recorded_at: str = ""
+    """Run time, for people; never used to choose a champion."""
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """Rebuild an entry from its JSON form."""
+        days = {name: date.fromisoformat(raw[name]) for name in ("in_force_from", "as_of")}
+        return cls(**{**raw, **days})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {**asdict(self), "in_force_from": self.in_force_from.isoformat(), "as_of": self.as_of.isoformat()}
+
+
+def history(settings: Settings, spec: ModelSpec) -> list[Promotion]:
+    """Return every promotion and rollback, in order."""
+    store = Store.of(settings)
+    found: list[Promotion] = []
+    while (raw := _read(store, spec.name, len(found) + 1)) is not None:
+        found.append(Promotion.from_json(raw))
+    return found
+
+
+def current(settings: Settings, spec: ModelSpec) -> Promotion | None:
+    """Return the entry now in force, or None before the first promotion."""
+    entries = history(settings, spec)
+    return entries[-1] if entries else None
+
+
+def champion_on(settings: Settings, spec: ModelSpec, day: date) -> Promotion | None:
+    """Return the entry that is in force for a day of events, or None: then nobody scores that day."""
+    return next((p for p in reversed(history(settings, spec)) if p.in_force_from <= day), None)
+
+
+def first_day_in_force(settings: Settings, spec: ModelSpec, as_of: date, previous: Promotion | None) -> date:
+    """Return the first day that a version promoted now scores, from the data alone, never from the clock.
+
+    It is the day after everything that has arrived and after everything its training knew,
+    and never before the entry it replaces: no past day changes its champion.
+    """
+    known = [as_of]
+    for stage in ("ingest", "score"):
+        known += Ledger.of(settings, spec.name, stage).days()[-1:]
+    first = max(known) + timedelta(days=1)
+    return first if previous is None else max(first, previous.in_force_from)
+
+
+def append(settings: Settings, spec: ModelSpec, entry: Promotion, *, after: Promotion | None) -> Promotion:
+    """Add an entry if the log still ends with ``after``.
+
+    Args:
+        settings: This installation.
+        spec: The model.
+        entry: What to record; its ``seq`` and ``recorded_at`` are set here.
+        after: The last entry that the decision was based on; None if there was none.
+
+    Returns:
+        The entry as recorded.
+
+    Raises:
+        ChampionChanged: Another writer added an entry meanwhile.
+    """
+    seq = 1 if after is None else after.seq + 1
+    stamped = replace(entry, seq=seq, recorded_at=utc_now().isoformat(timespec="seconds"))
+    store = Store.of(settings)
+    try:
+        _create(store, to_json(stamped.to_json()), spec.name, FOLDER, _name(seq))
+    except FileExistsError as err:
+        other = current(settings, spec)
+        raise ChampionChanged(
+            f"{spec.name}: version {entry.version} was to follow version {after.version if after else 'none'}, but "
+            f"version {other.version if other else '?'} became champion meanwhile "
+            f"(by {other.by if other else 'somebody else'}). Judge it against that one."
+        ) from err
+    log.info("%s: %s %d: version %s in force from %s", spec.name, entry.kind, seq, entry.version, entry.in_force_from)
+    return stamped
+
+
+def _name(seq: int) -> str:
+    return f"{seq:06d}.json"
+
+
+def _read(store: Store, model: str, seq: int) -> dict[str, Any] | None:
+    try:
+        raw: dict[str, Any] = json.loads(store.read_bytes(model, FOLDER, _name(seq)))
+    except FileNotFoundError:
+        return None
+    return raw
+
+
+def _create(store: Store, data: bytes, *parts: str) -> None:
+    """Create an object with its whole content, only if there is none.
+
+    Raises:
+        FileExistsError: There is one.
+    """
+    target = store.path(*parts)
+    if not store.is_local:
+        try:
+            store.fs.pipe_file(target, data, mode="create")  # PUT with If-None-Match: *
+        except OSError as err:
+            _settle(store, data, parts, err)
+        return
+    path = Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(aside, path)  # fails if the name is taken, and shows the whole content at once
+        except FileExistsError:
+            raise
+        except OSError as err:
+            raise WindsockError(
+                f"{path.parent}: this file system has no hard links ({err.strerror}), which promotions need so that "
+                "only one of two writers wins. Put WINDSOCK_STORE on a local disk or in an object store."
+            ) from err
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _settle(store: Store, data: bytes, parts: tuple[str, ...], err: OSError) -> None:
+    """Find out what a refused or broken conditional PUT left: ours (its answer was lost), another's, or nothing."""
+    try:
+        there = store.read_bytes(*parts)
+    except FileNotFoundError:
+        raise UpstreamUnavailable(
+            f"{store.url(*parts)}: the object store did not take the promotion ({err}). Run the step again."
+        ) from err
+    if there != data:
+        raise FileExistsError(store.url(*parts)) from err

@@ -1,0 +1,123 @@
+"""The ``promote`` step: a version that passed the gate becomes champion, if nobody was faster.
+
+Options: ``version``; ``champion_seen`` (what the gate compared with); ``reason``; ``by``
+(who approved); ``allow_replay``. The verdict is read from the run folder, not from the
+options: what a caller claims promotes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from windsock.errors import ChampionChanged, GateFailed, SpecError
+from windsock.gate.evidence import passed_against, summary_of
+from windsock.gate.judge import judge
+from windsock.gate.step import show
+from windsock.promotion import log as promotions
+from windsock.promotion.log import Promotion
+from windsock.promotion.reconcile import reconcile
+from windsock.registry.models import VersionInfo, version_info
+from windsock.settings import Settings
+from windsock.spec import ModelSpec
+from windsock.steps import StepContext
+
+log = logging.getLogger(__name__)
+
+_ROUNDS = 3
+"""How often a promotion is judged again because the champion changed, before the task gives way."""
+
+
+def run(ctx: StepContext) -> dict[str, Any]:
+    """Promote a version.
+
+    Returns:
+        ``promoted``, ``version``, ``previous``, ``in_force_from``, ``seq`` and ``judged_again`` (the champions that
+        it had to be compared with anew). A replayed run gives ``promoted`` False and ``why``.
+
+    Raises:
+        GateFailed: It did not pass, or did not pass against the champion now in force.
+        ChampionChanged: The champion kept changing.
+        SpecError: No version was named, or there is no such version.
+    """
+    settings, spec = ctx.settings, ctx.spec
+    version = ctx.options.get("version")
+    if version is None:
+        raise SpecError(f"{spec.name}: which version to promote is not said. Give the option 'version'.")
+    info = version_info(settings, spec, str(version))
+    if not ctx.live and not ctx.options.get("allow_replay"):
+        why = f"{ctx.origin} is a replay: replays promote nothing unless allow_replay is set."
+        log.info("%s: version %s is not promoted: %s", spec.name, info.version, why)
+        return {"promoted": False, "version": info.version, "why": why}
+    done = _done_before(settings, spec, info, ctx.origin)
+    if done is not None:
+        reconcile(settings, spec, expected=True)
+        return _result(done, [])
+    seen = ctx.options.get("champion_seen")
+    entry, again = _promote(ctx, info, str(seen) if seen is not None else None)
+    reconcile(settings, spec, expected=True)
+    return _result(entry, again)
+
+
+def _promote(ctx: StepContext, info: VersionInfo, seen: str | None) -> tuple[Promotion, list[str | None]]:
+    settings, spec = ctx.settings, ctx.spec
+    again: list[str | None] = []
+    for _ in range(_ROUNDS):
+        champion = promotions.current(settings, spec)
+        now = champion.version if champion is not None else None
+        if now != seen:
+            log.warning("%s: the champion is %s, not %s as when it was judged: judging again", spec.name, now, seen)
+        evidence = passed_against(settings, spec, info, now)
+        if evidence is None:
+            evidence = _judge_again(settings, spec, info, now)
+            again.append(now)
+        seen = now
+        entry = Promotion(
+            seq=0,
+            kind="promote",
+            version=info.version,
+            run=info.run,
+            previous=now,
+            in_force_from=promotions.first_day_in_force(settings, spec, info.as_of, champion),
+            as_of=info.as_of,
+            reason=str(ctx.options.get("reason") or "passed the gate"),
+            gate_summary=summary_of(evidence),
+            by=str(ctx.options.get("by") or ctx.origin),
+            origin=ctx.origin,
+        )
+        try:
+            return promotions.append(settings, spec, entry, after=champion), again
+        except ChampionChanged as err:
+            log.warning("%s", err)
+    raise ChampionChanged(
+        f"{spec.name}: the champion changed {_ROUNDS} times while version {info.version} was being promoted. "
+        "Somebody else is promoting at the same time; this is tried again."
+    )
+
+
+def _judge_again(settings: Settings, spec: ModelSpec, info: VersionInfo, champion: str | None) -> dict[str, Any]:
+    verdict = judge(settings, spec, info.version, champion)
+    show(settings, spec, verdict)
+    if not verdict.passed:
+        raise GateFailed(f"{spec.name}: judged against champion {champion or 'none'}: {verdict.told()}")
+    return verdict.to_json()
+
+
+def _done_before(settings: Settings, spec: ModelSpec, info: VersionInfo, origin: str) -> Promotion | None:
+    """Return the entry that an earlier try of this very run has made, or the one in force if it is this version."""
+    entries = promotions.history(settings, spec)
+    if entries and entries[-1].version == info.version:
+        return entries[-1]
+    named = [p for p in entries if p.kind == "promote" and p.version == info.version and p.origin == origin]
+    return named[-1] if named and origin != "manual" else None
+
+
+def _result(entry: Promotion, again: list[str | None]) -> dict[str, Any]:
+    return {
+        "promoted": True,
+        "version": entry.version,
+        "previous": entry.previous,
+        "in_force_from": entry.in_force_from.isoformat(),
+        "seq": entry.seq,
+        "judged_again": again,
+    }

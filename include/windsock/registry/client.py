@@ -1,0 +1,107 @@
+"""One way to talk to MLflow: bounded in time, no pickle, trouble told apart.
+
+An MLflow that is away or overloaded raises ``UpstreamUnavailable`` (retry); one that
+refuses what it was asked raises ``WindsockError``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from windsock.errors import UpstreamUnavailable, WindsockError
+from windsock.settings import Settings
+from windsock.store import Store
+
+log = logging.getLogger(__name__)
+
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+"""MLflow's own limits (120 s, seven times) would hold a task for a quarter of an hour."""
+
+_RETRIABLE = frozenset({"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "INTERNAL_ERROR", "ABORTED"})
+
+
+def mlflow_client(settings: Settings) -> Any:
+    """Return an ``MlflowClient`` for the settings' tracking server, which also holds the registry."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    if mlflow.get_tracking_uri() != settings.mlflow_uri:
+        mlflow.set_tracking_uri(settings.mlflow_uri)
+    return mlflow.MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
+
+
+@contextmanager
+def asking_mlflow(settings: Settings, what: str) -> Iterator[None]:
+    """Turn MLflow's exceptions within the block into ours.
+
+    Raises:
+        UpstreamUnavailable: It is away, overloaded or locked: a retry may help.
+        WindsockError: It refused.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as err:
+        text = " ".join(str(err).split())[:300]
+        where = _without_password(settings.mlflow_uri)
+        if getattr(err, "error_code", "INTERNAL_ERROR") in _RETRIABLE:
+            raise UpstreamUnavailable(
+                f"MLflow at {where} could not {what}: {text} Check that it is up; this step is retried."
+            ) from err
+        raise WindsockError(f"MLflow at {where} refused to {what}: {text}") from err
+    except OSError as err:
+        raise UpstreamUnavailable(
+            f"MLflow at {_without_password(settings.mlflow_uri)} could not {what}: {err}. This step is retried."
+        ) from err
+
+
+def experiment_id(settings: Settings, client: Any, model: str) -> str:
+    """Return the id of a model's experiment, made if absent.
+
+    Raises:
+        WindsockError: Somebody deleted the experiment in MLflow.
+    """
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(model)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(model, artifact_location=_artifact_location(settings, model)))
+        except MlflowException as err:
+            if err.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment = client.get_experiment_by_name(model)
+    if experiment.lifecycle_stage != "active":
+        raise WindsockError(
+            f"MLflow's experiment {model!r} has been deleted. Restore it in the MLflow UI, or with "
+            f"'mlflow experiments restore --experiment-id {experiment.experiment_id}'."
+        )
+    return str(experiment.experiment_id)
+
+
+def _artifact_location(settings: Settings, model: str) -> str | None:
+    """Return where artifacts go when no MLflow server decides it."""
+    if settings.mlflow_uri.startswith(("http://", "https://")):
+        return None
+    store = Store.of(settings)
+    url = store.url("mlflow-artifacts", model)
+    return f"file://{url}" if store.is_local else url
+
+
+def _without_password(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

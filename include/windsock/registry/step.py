@@ -1,0 +1,61 @@
+"""The ``register`` step: a finished run folder becomes a model version, with the alias ``challenger``.
+
+Options: ``run``, the run folder's name. Registering a run folder again, also after a kill
+at any point, finds what is there by the tag ``windsock.run`` and makes no second version.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from windsock.promotion import log as promotions
+from windsock.registry import tracking
+from windsock.registry.client import asking_mlflow, experiment_id, mlflow_client
+from windsock.registry.finished import FinishedRun
+from windsock.registry.models import CHALLENGER, VersionInfo
+from windsock.registry.versions import record_version
+from windsock.steps import StepContext
+
+log = logging.getLogger(__name__)
+
+
+def run(ctx: StepContext) -> dict[str, Any]:
+    """Register a run folder.
+
+    Returns:
+        ``version``, ``run`` and ``metrics`` on its holdout.
+
+    Raises:
+        SpecError: No run was named, or its folder is incomplete.
+        UpstreamUnavailable: MLflow cannot be reached.
+    """
+    settings, spec = ctx.settings, ctx.spec
+    folder = FinishedRun.open(ctx.store, spec, ctx.options.get("run"))
+    client = mlflow_client(settings)
+    with asking_mlflow(settings, f"register run {folder.run} of {spec.name}"):
+        tags = folder.tags(spec)
+        run_id = tracking.run_of(client, experiment_id(settings, client, spec.name), folder, tags)
+        version = tracking.version_of(client, spec.name, folder.run)
+        if version is None:
+            tracking.log_run(client, run_id, folder)
+            model_id = tracking.log_model(settings, client, run_id, folder)
+            version = tracking.create_version(client, spec.name, model_id, run_id, tags)
+        info = VersionInfo(
+            model=spec.name,
+            version=version,
+            run=folder.run,
+            as_of=folder.as_of,
+            metrics=folder.holdout_metrics,
+            tags=tags,
+            model_hash=folder.model_hash,
+            mlflow_run=run_id,
+        )
+        record_version(settings, info)
+        champion = promotions.current(settings, spec)
+        if champion is None or champion.version != version:
+            client.set_registered_model_alias(spec.name, CHALLENGER, version)
+        if client.get_run(run_id).info.status != "FINISHED":
+            client.set_terminated(run_id)
+    log.info("%s: run %s is version %s, @%s", spec.name, folder.run, version, CHALLENGER)
+    return {"version": version, "run": folder.run, "metrics": dict(folder.holdout_metrics)}

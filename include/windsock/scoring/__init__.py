@@ -1,0 +1,1 @@
+"""Daily batch scores by the champion of the day; see ``step``."""

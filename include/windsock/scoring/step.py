@@ -1,0 +1,143 @@
+"""The ``score`` step: one day's predictions by the model that was in force on that day.
+
+Options: ``model_version`` scores with that version instead of the champion; ``rescore``
+scores again although the day's events have not changed. Without either, predictions
+once made stay: they are what was decided then, also if features of the day have been
+computed anew since.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from windsock import tables
+from windsock.errors import NotReady
+from windsock.features.frame import event_frame
+from windsock.ledger import DayRecord, Ledger
+from windsock.promotion.log import champion_on
+from windsock.steps import StepContext
+from windsock.training.feature_join import join_features
+from windsock.training.metrics import SCORE, TIME
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+log = logging.getLogger(__name__)
+
+PREDICTIONS = "predictions"
+
+
+def run(ctx: StepContext) -> dict[str, Any]:
+    """Score ``ctx.day``.
+
+    Returns:
+        ``status``, ``rows``, ``model_version`` (or None) and ``kept`` (whether earlier predictions stay).
+
+    Raises:
+        NotReady: The day has not been ingested or its features are missing.
+        SpecError: ``model_version`` names no version.
+        DataContractError: The model needs a feature that is not there any more, or its files were changed.
+    """
+    day, spec = ctx.day, ctx.spec
+    events, features = (_needed(ctx, stage, day) for stage in ("ingest", "features"))
+    ledger = Ledger.of(ctx.settings, spec.name, "score")
+    current = ledger.get(day)
+    asked = str(ctx.options["model_version"]) if ctx.options.get("model_version") not in (None, "") else None
+    if current is not None and _stays(current, events, asked, bool(ctx.options.get("rescore"))):
+        log.info("%s %s: predictions by version %s stay", spec.name, day, current.detail.get("model_version"))
+        return _result(current, kept=True)
+    inputs = {f"ingest/{day}": events.data_hash, f"features/{day}": features.data_hash}
+    if events.rows("events") == 0:
+        record = DayRecord(day.isoformat(), "rejected" if events.status == "rejected" else "empty", inputs=inputs)
+        return _result(ledger.publish(record, origin=ctx.origin))
+    version = asked or _champion(ctx, day)
+    if version is None:
+        log.info("%s %s: no model was in force on that day, so nothing is scored", spec.name, day)
+        record = DayRecord(day.isoformat(), "no_champion", inputs=inputs, detail=_events_mark(events))
+        return _result(ledger.publish(record, origin=ctx.origin))
+    rows, scores = _predict(ctx, day, version, events, features)
+    output = tables.write_day(ctx.store, spec.name, PREDICTIONS, day, rows, previous=current)
+    detail = {
+        **_events_mark(events),
+        "model_version": version,
+        "chosen_by": "option model_version" if asked is not None else "champion of the day",
+        "rows": rows.num_rows,
+        "mean_score": float(scores.mean()),
+    }
+    if (threshold := spec.serving.threshold) is not None:
+        detail["at_or_above_threshold"] = int((scores >= threshold).sum())
+    record = DayRecord(day.isoformat(), "published", {PREDICTIONS: output}, {**inputs, "model": version}, detail)
+    return _result(ledger.publish(record, origin=ctx.origin))
+
+
+def _needed(ctx: StepContext, stage: str, day: date) -> DayRecord:
+    record = Ledger.of(ctx.settings, ctx.spec.name, stage).get(day)
+    if record is None:
+        raise NotReady(
+            f"{ctx.spec.name}: {day} cannot be scored, its step '{stage}' has not been run. "
+            f"Run {ctx.spec.name}_{stage} for this day (a backfill of {ctx.spec.name}_ingest carries the whole chain)."
+        )
+    return record
+
+
+def _stays(current: DayRecord, events: DayRecord, asked: str | None, rescore: bool) -> bool:
+    """Say whether a day's predictions are kept: its own events are the same, and nobody asks for others."""
+    if rescore or current.status != "published" or current.detail.get("events") != _events_hash(events):
+        return False
+    return asked is None or asked == current.detail.get("model_version")
+
+
+def _events_hash(events: DayRecord) -> str | None:
+    """Name the rows that are scored; labels and quarantine of the day do not matter."""
+    return events.outputs["events"].hash if "events" in events.outputs else None
+
+
+def _events_mark(events: DayRecord) -> dict[str, Any]:
+    return {"events": _events_hash(events)}
+
+
+def _champion(ctx: StepContext, day: date) -> str | None:
+    entry = champion_on(ctx.settings, ctx.spec, day)
+    return entry.version if entry is not None else None
+
+
+def _predict(
+    ctx: StepContext, day: date, version: str, events: DayRecord, features: DayRecord
+) -> tuple[pa.Table, npt.NDArray[np.float64]]:
+    import pyarrow as pa
+
+    from windsock.featurestore.retrieval import point_in_time
+    from windsock.registry.models import load_version
+
+    spec = ctx.spec
+    model = load_version(ctx.settings, spec, version)
+    older = Ledger.of(ctx.settings, spec.name, "features")
+
+    def join(rows: pa.Table, first: date) -> pa.Table:
+        records = {day: features} if first == day else {**older.between(first, day), day: features}
+        return point_in_time(ctx.store, spec, rows, records)
+
+    frame = join_features(spec, event_frame(ctx.store, spec, [events]), day, join)
+    scores = model.predict(frame)
+    rows = pa.table(
+        {
+            spec.events.key: frame[spec.events.key],
+            "event_time": frame[TIME],
+            SCORE: pa.array(scores, pa.float64()),
+            "model_version": pa.array([version] * frame.num_rows, pa.string()),
+        }
+    )
+    return rows, scores
+
+
+def _result(record: DayRecord, *, kept: bool = False) -> dict[str, Any]:
+    return {
+        "status": record.status,
+        "rows": record.rows(PREDICTIONS),
+        "model_version": record.detail.get("model_version"),
+        "kept": kept,
+    }

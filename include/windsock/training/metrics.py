@@ -1,0 +1,228 @@
+"""How predictions are judged: the metrics, and the protocol around them.
+
+Every metric is a plain function of arrays, so that the gate can bootstrap it and a test
+can check it. :func:`evaluate` is the protocol: which rows count, per-day values, and the
+entities that an alert list is made of. A value that cannot be computed (one class only,
+no rows) is None, never a number that looks fine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from windsock.errors import DataContractError
+from windsock.spec import ModelSpec
+from windsock.spec.modelling import LOWER_IS_BETTER
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Floats = npt.NDArray[np.float64]
+
+KNOWN_POSITIVE = "known_positive"
+"""Column that marks rows of entities already known to be positive when the row happened."""
+SCORE = "score"
+TIME = "event_timestamp"
+
+BINARY = ("average_precision", "roc_auc", "log_loss", "precision_at_k")
+REGRESSION = ("mean_absolute_error", "root_mean_squared_error", "r2")
+
+
+def average_precision(labels: Floats, scores: Floats) -> float | None:
+    """Return the area under the precision-recall steps; equal scores count as one step.
+
+    Args:
+        labels: 0 or 1, shape ``(rows,)``.
+        scores: Higher means more likely 1, shape ``(rows,)``.
+    """
+    positives = float(labels.sum())
+    if positives == 0:
+        return None
+    order = np.argsort(-scores, kind="stable")
+    last_of_step = np.r_[np.flatnonzero(np.diff(scores[order])), len(scores) - 1]
+    hits = np.cumsum(labels[order])[last_of_step]
+    precision = hits / (last_of_step + 1)
+    return float(np.sum(np.diff(np.r_[0.0, hits]) * precision) / positives)
+
+
+def roc_auc(labels: Floats, scores: Floats) -> float | None:
+    """Return the chance that a positive scores above a negative; a tie counts half.
+
+    Args:
+        labels: 0 or 1, shape ``(rows,)``.
+        scores: Shape ``(rows,)``.
+    """
+    positives = float(labels.sum())
+    negatives = len(labels) - positives
+    if positives == 0 or negatives == 0:
+        return None
+    _, level, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    rank = (ends - (counts - 1) / 2)[level]
+    return float((rank[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def log_loss(labels: Floats, scores: Floats) -> float | None:
+    """Return the mean negative log-likelihood of probabilities, in nats.
+
+    Args:
+        labels: 0 or 1, shape ``(rows,)``.
+        scores: Probabilities of 1; clipped to ``[1e-15, 1 - 1e-15]``.
+    """
+    if len(labels) == 0:
+        return None
+    p = np.clip(scores, 1e-15, 1 - 1e-15)
+    return float(-np.mean(labels * np.log(p) + (1 - labels) * np.log1p(-p)))
+
+
+def precision_at_k(
+    labels: Floats,
+    scores: Floats,
+    days: npt.NDArray[Any],
+    entities: npt.NDArray[Any] | None = None,
+    *,
+    k: int,
+) -> float | None:
+    """Return the share of true positives among the k best-scored entities of a day, averaged over days.
+
+    An entity scores with its best row of the day and is positive if any of its rows is.
+    Positives found on a day are taken off the list of later days: nobody looks at a
+    blocked card again. Ties go to the smaller entity value.
+
+    Args:
+        labels: 0 or 1, shape ``(rows,)``.
+        scores: Shape ``(rows,)``.
+        days: Day of each row, anything sortable, shape ``(rows,)``.
+        entities: What alerts are counted by, shape ``(rows,)``; None: each row by itself.
+        k: Alerts that can be looked at in a day; on a day with fewer entities, all of them.
+    """
+    if len(labels) == 0:
+        return None
+    _, codes = np.unique(entities, return_inverse=True) if entities is not None else (None, np.arange(len(labels)))
+    found = np.zeros(int(codes.max()) + 1, dtype=bool)
+    shares = []
+    for day in np.unique(days):
+        rows = np.flatnonzero((days == day) & ~found[codes])
+        if len(rows) == 0:
+            continue
+        ids, place = np.unique(codes[rows], return_inverse=True)
+        best = np.full(len(ids), -np.inf)
+        np.maximum.at(best, place, scores[rows])
+        positive = np.zeros(len(ids), dtype=bool)
+        np.logical_or.at(positive, place, labels[rows] == 1)
+        top = np.argsort(-best, kind="stable")[:k]
+        shares.append(positive[top].sum() / min(k, len(ids)))
+        found[ids[top][positive[top]]] = True
+    return float(np.mean(shares)) if shares else None
+
+
+def mean_absolute_error(labels: Floats, scores: Floats) -> float | None:
+    """Return the mean absolute difference, in the label's unit."""
+    return float(np.mean(np.abs(labels - scores))) if len(labels) else None
+
+
+def root_mean_squared_error(labels: Floats, scores: Floats) -> float | None:
+    """Return the root of the mean squared difference, in the label's unit."""
+    return float(np.sqrt(np.mean((labels - scores) ** 2))) if len(labels) else None
+
+
+def r2(labels: Floats, scores: Floats) -> float | None:
+    """Return the share of the labels' variance that is explained; None if they do not vary."""
+    if len(labels) == 0:
+        return None
+    spread = float(np.sum((labels - labels.mean()) ** 2))
+    return 1 - float(np.sum((labels - scores) ** 2)) / spread if spread > 0 else None
+
+
+def better(metric: str, value: float, than: float) -> bool:
+    """Say whether one value of a metric is strictly better than another."""
+    return value < than if metric in LOWER_IS_BETTER else value > than
+
+
+def judge(
+    spec: ModelSpec,
+    labels: Floats,
+    scores: Floats,
+    days: npt.NDArray[Any],
+    entities: npt.NDArray[Any] | None,
+) -> dict[str, float | None]:
+    """Return every metric that fits the model's task, over the rows as given."""
+    if spec.label.task == "regression":
+        return {
+            "mean_absolute_error": mean_absolute_error(labels, scores),
+            "root_mean_squared_error": root_mean_squared_error(labels, scores),
+            "r2": r2(labels, scores),
+        }
+    return {
+        "average_precision": average_precision(labels, scores),
+        "roc_auc": roc_auc(labels, scores),
+        "log_loss": log_loss(labels, scores),
+        "precision_at_k": precision_at_k(labels, scores, days, entities, k=spec.training.evaluation.alerts_per_day),
+    }
+
+
+def counted_rows(spec: ModelSpec, frame: pa.Table) -> npt.NDArray[np.bool_]:
+    """Say which rows the protocol counts: labelled, and not of an entity already known to be positive."""
+    counted: npt.NDArray[np.bool_] = frame.column(spec.label.column).is_valid().to_numpy(zero_copy_only=False)
+    if KNOWN_POSITIVE in frame.column_names:
+        counted = counted & ~frame.column(KNOWN_POSITIVE).to_numpy(zero_copy_only=False)
+    return counted
+
+
+def evaluate(spec: ModelSpec, frame: pa.Table, scores: Floats | None = None) -> dict[str, Any]:
+    """Judge predictions by the model's protocol.
+
+    Args:
+        spec: The model.
+        frame: Columns ``event_timestamp``, the label, the alert entity if the spec names
+            one, and (if the spec excludes known positives) ``known_positive``.
+        scores: Predictions, shape ``(rows,)``; default: the frame's column ``score``.
+
+    Returns:
+        ``metrics`` (name to value or None), ``rows`` and ``positives`` judged, ``unlabelled`` and
+        ``known_positive`` rows left out, and ``per_day`` with the spec's own metric.
+
+    Raises:
+        DataContractError: A prediction is not a finite number.
+    """
+    import pyarrow.compute as pc
+
+    counted = counted_rows(spec, frame)
+    if scores is None:
+        scores = frame.column(SCORE).to_numpy().astype(np.float64)
+    bad = int((~np.isfinite(scores)).sum())
+    if bad:
+        raise DataContractError(
+            f"{spec.name}: {bad} of {len(scores)} predictions are not finite numbers, so nothing can be judged by "
+            "them. Look for infinite feature values; train and score again."
+        )
+    labelled = frame.column(spec.label.column).is_valid().to_numpy(zero_copy_only=False)
+    kept = frame.filter(counted)
+    labels = kept.column(spec.label.column).to_numpy().astype(np.float64)
+    days = pc.strftime(kept.column(TIME), "%Y-%m-%d").to_numpy(zero_copy_only=False).astype("U10")
+    alert_entity = spec.training.evaluation.alert_entity
+    entities = _values(kept, alert_entity) if alert_entity is not None and spec.label.task == "binary" else None
+    used = scores[counted]
+    per_day = []
+    for day in np.unique(days):
+        at = days == day
+        values = judge(spec, labels[at], used[at], days[at], entities[at] if entities is not None else None)
+        row = {"ds": str(day), "rows": int(at.sum()), spec.training.metric: values[spec.training.metric]}
+        per_day.append(row | ({"positives": int(labels[at].sum())} if spec.label.task == "binary" else {}))
+    return {
+        "metrics": judge(spec, labels, used, days, entities),
+        "rows": int(counted.sum()),
+        "positives": int(labels.sum()) if spec.label.task == "binary" else None,
+        "unlabelled": int((~labelled).sum()),
+        KNOWN_POSITIVE: int((labelled & ~counted).sum()),
+        "per_day": per_day,
+    }
+
+
+def _values(frame: pa.Table, column: str) -> npt.NDArray[Any]:
+    """Return a column as an array that sorts; a missing entity counts as one of its own."""
+    encoded = frame.column(column).combine_chunks().dictionary_encode(null_encoding="encode")
+    return encoded.indices.to_numpy()  # type: ignore[no-any-return]

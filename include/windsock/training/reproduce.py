@@ -1,0 +1,126 @@
+"""Making a model again from its lineage, and comparing byte by byte.
+
+Everything comes from the run folder and the pinned days: the spec and SQL as they were,
+the windows, the versions of every day. The present model folder is not looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from windsock.errors import SpecError
+from windsock.ledger import Ledger
+from windsock.settings import Settings
+from windsock.spec import ModelSpec
+from windsock.store import Store
+from windsock.training.assemble import assemble
+from windsock.training.assemble_step import request_of
+from windsock.training.fit import fit, spec_of
+from windsock.training.lineage import code_commit, libraries
+from windsock.training.model import MODEL_TEXT
+from windsock.training.run_folder import HOLDOUT, LINEAGE, METRICS, MODEL, TRAIN, RunFolder, parquet_bytes
+from windsock.training.windows import Windows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One file, as it was and as it came out again."""
+
+    name: str
+    recorded_sha256: str
+    rebuilt_sha256: str
+
+    @property
+    def equal(self) -> bool:
+        """Whether the bytes are the same."""
+        return self.recorded_sha256 == self.rebuilt_sha256
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came out when a training was done again."""
+
+    model: str
+    run: str
+    files: tuple[Compared, ...]
+    differing: Mapping[str, tuple[str, str]]
+    """Libraries and code that are not what they were: name to (then, now)."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether training set and model text are the same, byte for byte."""
+        return all(f.equal for f in self.files)
+
+
+def reproduce(settings: Settings, model: str, run: str) -> Reproduction:
+    """Assemble and train a run again, without changing anything that is stored.
+
+    Args:
+        settings: This installation.
+        model: Model name.
+        run: Name of the run folder.
+
+    Raises:
+        SpecError: The run folder is incomplete, or a pinned day is gone from the store.
+    """
+    from windsock.featurestore.retrieval import point_in_time
+
+    store = Store.of(settings)
+    folder = RunFolder.named(store, model, run)
+    lineage, metrics = folder.read_json(LINEAGE), folder.read_json(METRICS)
+    windows = _windows(lineage)
+    with _spec_then(lineage) as spec:
+        features = Ledger.of(settings, model, "features").pinned(lineage["pins"]["features"])
+
+        def join(rows: pa.Table, pins: Mapping[str, str]) -> pa.Table:
+            return point_in_time(store, spec, rows, {day: r for day, r in features.items() if day.isoformat() in pins})
+
+        made = assemble(settings, spec, windows, lineage["pins"], join)
+        hashes = {name: _sha256(parquet_bytes(t)) for name, t in ((TRAIN, made.train), (HOLDOUT, made.holdout))}
+        fitted = fit(request_of(spec, windows, made, hashes), made.train, made.holdout)
+    try:
+        text = store.read_bytes(*folder.parts(MODEL, MODEL_TEXT))
+    except FileNotFoundError as err:
+        raise SpecError(f"{model}: run {run} has no {MODEL}/{MODEL_TEXT}: it is not a LightGBM training.") from err
+    rebuilt = {**hashes, f"{MODEL}/{MODEL_TEXT}": _sha256(fitted.model.text.encode())}
+    recorded = {**lineage["files"], f"{MODEL}/{MODEL_TEXT}": _sha256(text)}
+    then = {**metrics["trainer"], "commit": str(lineage["commit"])}
+    now = {**libraries(), "commit": str(code_commit())}
+    return Reproduction(
+        model,
+        run,
+        tuple(Compared(name, recorded[name], rebuilt[name]) for name in recorded),
+        {name: (then[name], now.get(name, "absent")) for name in then if then[name] != now.get(name, "absent")},
+    )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _windows(lineage: Mapping[str, Any]) -> Windows:
+    days = {name: tuple(date.fromisoformat(d) for d in ds) for name, ds in lineage["windows"].items()}
+    return Windows(date.fromisoformat(lineage["as_of"]), **days)
+
+
+@contextmanager
+def _spec_then(lineage: Mapping[str, Any]) -> Iterator[ModelSpec]:
+    """Give the spec as it was, in a folder with its SQL files as they were."""
+    spec = spec_of(lineage)
+    with tempfile.TemporaryDirectory(prefix="windsock-reproduce-") as folder:
+        for name, text in lineage["sql"].items():
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        object.__setattr__(spec, "_folder", Path(folder))
+        yield spec

@@ -1,0 +1,136 @@
+"""Running a suite on one day's rows and sorting what it found by consequence."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from windsock.days import end_of, start_of
+from windsock.settings import Settings
+from windsock.spec import ModelSpec
+from windsock.validate.context import great_expectations, open_context
+from windsock.validate.sentences import column_of, failed_sentence, rows_sentence, rule_of, whole_sentence
+from windsock.validate.suites import expectations_of, suite_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """One expectation that a day broke."""
+
+    rule: str
+    """Column and rule, the name that rows are set aside under."""
+    severity: str
+    """``critical``, ``warning`` or ``info``."""
+    sentence: str
+    rows: np.ndarray | None
+    """Positions of the rows that break it, ascending; None if it is about the whole."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What validation found in one day."""
+
+    broken: tuple[Broken, ...]
+    """In the suite's order."""
+    result: dict[str, Any]
+    """GX's result as plain JSON, with its lists cut short."""
+
+
+def validate(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table) -> Findings:
+    """Check one day's rows against the model's expectations.
+
+    Args:
+        settings: This installation.
+        spec: The model.
+        day: The day the rows are for.
+        rows: Declared columns and, if it comes with the events, the label.
+
+    Raises:
+        SpecError: The model's suite cannot be used.
+    """
+    gx = great_expectations()
+    expectations = expectations_of(settings, spec)
+    frame = to_pandas(rows)
+    suite = gx.ExpectationSuite(name=suite_name(spec), expectations=expectations)
+    definition = open_context(settings).data_sources.get("deliveries").get_asset("day").get_batch_definition("whole")
+    outcome = definition.get_batch({"dataframe": frame}).validate(
+        suite,
+        result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
+        expectation_parameters={"day_start": start_of(day), "day_end": end_of(day)},
+    )
+    order = {e["id"]: n for n, e in enumerate(expectations)}
+    results = sorted(outcome.results, key=lambda r: order[r.expectation_config.id])
+    outcome.results = results
+    failed = [(r, expectations[order[r.expectation_config.id]]) for r in results if not r.success]
+    broken = tuple(b for result, given in failed if (b := _broken(result, given, spec, frame)) is not None)
+    return Findings(broken, _short(outcome.to_json_dict()))
+
+
+def to_pandas(rows: pa.Table) -> pd.DataFrame:
+    """Return rows for checking: whole numbers stay whole also where some are null."""
+    import pandas as pd
+
+    nullable = {"int64": pd.Int64Dtype(), "bool": pd.BooleanDtype()}
+    columns = {}
+    for name in rows.column_names:
+        column = rows.column(name)
+        wanted = nullable.get(str(column.type)) if column.null_count else None
+        columns[name] = column.to_pandas(types_mapper=lambda _, w=wanted: w)
+    return pd.DataFrame(columns)
+
+
+def _broken(result: Any, given: dict[str, Any], spec: ModelSpec, frame: pd.DataFrame) -> Broken | None:
+    """Turn one failed GX result into words and rows."""
+    import numpy as np
+
+    # GX's own configuration has the day's values in place of parameters; the words are ours.
+    config = {**given, "kwargs": {**result.expectation_config.to_json_dict()["kwargs"]}}
+    rule, severity, key = f"{column_of(config)} {rule_of(config)}", str(given["severity"]), spec.events.key
+    message = _exception(result.exception_info)
+    if message is not None:
+        column = given["kwargs"].get("column")
+        if column in frame.columns and frame[column].isna().all():
+            return None  # nothing there to measure; that it is all null is for the not-null rules to say
+        closed = severity if severity == "info" else "critical"
+        return Broken(rule, closed, failed_sentence(config, len(frame), message), None)
+    places = result.result.get("unexpected_index_list")
+    if places is None:
+        observed = result.result.get("observed_value")
+        if observed is None and severity == "info":
+            return None
+        return Broken(rule, severity, whole_sentence(config, frame, key, observed), None)
+    rows = np.array(sorted(int(p) for p in places), dtype=np.int64)
+    if len(rows) == 0:
+        return Broken(rule, severity, whole_sentence(config, frame, key, None), None)
+    return Broken(rule, severity, rows_sentence(config, frame, key, rows.tolist()), rows)
+
+
+def _exception(info: dict[str, Any] | None) -> str | None:
+    """Return the message of a check that could not run, or None if it ran."""
+    if not info:
+        return None
+    nested = [v for v in info.values() if isinstance(v, dict)]
+    for entry in [info, *nested]:
+        if entry.get("raised_exception"):
+            return str(entry.get("exception_message") or "unknown exception")
+    return None
+
+
+def _short(value: Any, most: int = 20) -> Any:
+    """Cut lists of unexpected values short, so that a bad day's result stays small."""
+    if isinstance(value, dict):
+        return {
+            k: (v[:most] if isinstance(v, list) and "unexpected" in k else _short(v, most)) for k, v in value.items()
+        }
+    if isinstance(value, list):
+        return [_short(v, most) for v in value]
+    return value

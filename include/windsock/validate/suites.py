@@ -1,0 +1,176 @@
+"""Which expectations a day must meet: the model's own suite, completed by what always holds.
+
+A suite is GX's JSON. Severity says what a broken expectation means: ``critical`` refuses the
+file, ``warning`` sets the broken rows aside (a mean has none: it warns), ``info`` warns. It is looked for in the model's
+folder (``expectations.json`` or ``validation.suite``), then in the GX context
+(``expectations/<model>_events.json``); without one, the rules derived from the spec stand alone.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+from windsock.errors import SpecError, did_you_mean
+from windsock.ingest.conform import declared_columns
+from windsock.settings import Settings
+from windsock.spec import ModelSpec
+
+_LARGEST = 1.7976931348623157e308
+_NAMESPACE = uuid.UUID("6d0e4a52-3c55-4a0f-9f0e-77696e64736f")
+_SEVERITIES = ("critical", "warning", "info")
+_COLUMN_FIELDS = ("column", "column_A", "column_B", "column_list", "column_set")
+
+
+def suite_name(spec: ModelSpec) -> str:
+    """Return the name of a model's suite."""
+    return f"{spec.name}_events"
+
+
+def find_suite(settings: Settings, spec: ModelSpec) -> Path | None:
+    """Return the file of the model's own suite, or None if it has none."""
+    candidates = [
+        spec.folder / (spec.validation.suite or "expectations.json"),
+        settings.gx_root / "expectations" / f"{suite_name(spec)}.json",
+    ]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def expectations_of(settings: Settings, spec: ModelSpec) -> list[dict[str, Any]]:
+    """Return every expectation a day of the model must meet, the derived ones first.
+
+    Each is GX's ``{"type", "kwargs", "severity", "meta", "id"}``; ids are stable.
+
+    Raises:
+        SpecError: The suite file is not a suite, or names an unknown column or severity.
+    """
+    path = find_suite(settings, spec)
+    own = _read(path, spec) if path is not None else []
+    # An own rule that only warns does not stand in for one that sets rows aside.
+    taken = {(_identity(e), s) for e in own for s in _stands_for(e)}
+    bounded = {
+        e["kwargs"].get("column")
+        for e in own
+        if e["type"] == "expect_column_values_to_be_between" and e.get("severity") != "info"
+    }
+    derived = [
+        e
+        for e in _derived(spec)
+        if (_identity(e), e["severity"]) not in taken
+        and not (e["meta"]["rule"] == "finite" and e["kwargs"]["column"] in bounded)
+    ]
+    together = derived + own
+    for n, expectation in enumerate(together):
+        expectation.setdefault("meta", {})
+        expectation["id"] = expectation.get("id") or str(uuid.uuid5(_NAMESPACE, f"{n} {json.dumps(expectation)}"))
+    return together
+
+
+def _derived(spec: ModelSpec) -> list[dict[str, Any]]:
+    """Return what holds for the events of every model."""
+    events = spec.events
+    found = [
+        _expect("expect_column_values_to_not_be_null", events.key),
+        _expect("expect_column_values_to_be_unique", events.key),
+        _expect("expect_column_values_to_not_be_null", events.time),
+        _expect(
+            "expect_column_values_to_be_between",
+            events.time,
+            rule="within its day (UTC)",
+            min_value={"$PARAMETER": "day_start"},
+            max_value={"$PARAMETER": "day_end"},
+            strict_max=True,
+        ),
+    ]
+    found += [_expect("expect_column_values_to_not_be_null", column) for column in spec.entities.values()]
+    if events.delivered_at is not None:
+        found.append(
+            {
+                "type": "expect_column_pair_values_a_to_be_greater_than_b",
+                "kwargs": {
+                    "column_A": events.delivered_at,
+                    "column_B": events.time,
+                    "or_equal": True,
+                    "ignore_row_if": "either_value_is_missing",
+                },
+                "severity": "warning",
+                "meta": {"rule": f"not before {events.time}"},
+            }
+        )
+    for column, kind in declared_columns(spec).items():
+        if kind == "double":
+            limits = {"min_value": -_LARGEST, "max_value": _LARGEST}
+            found.append(_expect("expect_column_values_to_be_between", column, rule="finite", **limits))
+    if spec.label.files is None:
+        label = spec.label.column
+        if spec.label.task == "binary":
+            found.append(_expect("expect_column_values_to_be_in_set", label, value_set=[0, 1]))
+        some = _expect("expect_column_values_to_not_be_null", label, mostly=0.01)
+        why = "A null label is unknown: such rows are scored, but kept out of training and of risk."
+        found.append({**some, "severity": "info", "meta": {"rule": None, "why": why}})
+    return found
+
+
+def _expect(kind: str, column: str, *, rule: str | None = None, **kwargs: Any) -> dict[str, Any]:
+    meta = {"rule": rule} if rule else {"rule": None}
+    return {"type": kind, "kwargs": {"column": column, **kwargs}, "severity": "warning", "meta": meta}
+
+
+def _stands_for(expectation: dict[str, Any]) -> tuple[str, ...]:
+    """Return the severities of derived rules that an own rule replaces."""
+    return ("info",) if expectation.get("severity") == "info" else _SEVERITIES
+
+
+def _identity(expectation: dict[str, Any]) -> tuple[str, str]:
+    kwargs = expectation["kwargs"]
+    bounds = [kwargs.get("min_value"), kwargs.get("max_value")]
+    place = kwargs.get("column") or json.dumps(kwargs, sort_keys=True)
+    per_day = any(isinstance(b, dict) for b in bounds)
+    return expectation["type"] + (" per day" if per_day else "" if bounds == [None, None] else " bounds"), str(place)
+
+
+def _read(path: Path, spec: ModelSpec) -> list[dict[str, Any]]:
+    """Read a suite file and check what GX would only find out on the data.
+
+    Raises:
+        SpecError: See :func:`expectations_of`.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        expectations = raw["expectations"]
+        pairs = [(e["type"], e["kwargs"]) for e in expectations]
+    except (OSError, ValueError, TypeError, KeyError) as err:
+        raise SpecError(
+            f"{path}: is not a GX suite ({type(err).__name__}: {err}). "
+            'It needs {"expectations": [{"type": ..., "kwargs": {...}, "severity": ...}]}.'
+        ) from err
+    known = [*spec.events.columns, spec.label.column]
+    for n, (kind, kwargs) in enumerate(pairs):
+        severity = expectations[n].setdefault("severity", "critical")
+        if severity not in _SEVERITIES:
+            raise SpecError(
+                f"{path}: expectations[{n}] ({kind}): severity {severity!r} is none of {', '.join(_SEVERITIES)}."
+            )
+        for column in _columns(kwargs):
+            if column not in known:
+                raise SpecError(
+                    f"{path}: expectations[{n}] ({kind}) names the column {column!r}, which the spec does not declare."
+                    f"{did_you_mean(column, known)} Known: {', '.join(known)}."
+                )
+    if spec.label.files is not None:  # the label is not among the events' columns then
+        return [e for e in expectations if spec.label.column not in _columns(e["kwargs"])]
+    return list(expectations)
+
+
+def _columns(kwargs: dict[str, Any]) -> list[str]:
+    """Return the columns that an expectation names."""
+    found: list[str] = []
+    for field in _COLUMN_FIELDS:
+        value = kwargs.get(field)
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, list):
+            found.extend(str(v) for v in value)
+    return found

@@ -1,0 +1,92 @@
+"""Every DAG of every stage keeps the house rules."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from dag_bag import DAGS, load_bag
+from windsock.settings import REPO_ROOT
+
+STAGES = ("ingest", "features", "score", "monitor", "retrain", "train", "promote", "rollback", "maintenance")
+HEAVY = (
+    *("pandas", "numpy", "torch", "mlflow", "feast", "great_expectations", "evidently"),
+    *("pyarrow", "duckdb", "deltalake", "lightgbm", "optuna", "sklearn"),
+)
+
+
+def test_each_stage_has_its_file_and_its_dag(bag: Any):
+    assert not bag.import_errors
+    assert {p.stem for p in DAGS.glob("*.py")} == {*STAGES, "specs"}
+    assert set(bag.dags) == {f"fraud_{stage}" for stage in STAGES}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dags_can_be_read_found_and_never_hang(bag: Any, stage: str):
+    dag = bag.dags[f"fraud_{stage}"]
+    assert len(dag.doc_md.splitlines()) >= 5
+    assert dag.description.endswith(".")
+    assert dag.tags == {f"stage:{stage}", "model:fraud"}
+    assert dag.catchup is False
+    for task in dag.tasks:
+        assert task.execution_timeout or getattr(task, "response_timeout", None), f"{task.task_id} may hang"
+        assert task.retries >= 1
+        assert task.retry_exponential_backoff == 2
+        assert task.owner == "risk-ml"
+        assert [c.__name__ for c in task.on_failure_callback] == ["on_task_failure"]
+
+
+@pytest.mark.parametrize("file", sorted(DAGS.glob("*.py")), ids=lambda p: p.stem)
+def test_dag_files_are_short_and_start_with_their_manual(file: Any):
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith('"""')
+    assert len(text.splitlines()) <= 60
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dags_survive_serialization(bag: Any, stage: str):
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    dag = bag.dags[f"fraud_{stage}"]
+    again = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
+    assert again.task_ids == dag.task_ids
+
+
+def test_parsing_is_fast_and_loads_no_heavy_library():
+    script = f"""
+import sys, time
+from pathlib import Path
+from airflow.dag_processing.dagbag import BundleDagBag
+from airflow.sdk import DAG
+before = set(sys.modules)
+folder = Path({str(DAGS)!r})
+seconds = []
+for _ in range(2):
+    started = time.process_time()
+    bag = BundleDagBag(dag_folder=str(folder), bundle_path=folder, bundle_name="dags-folder")
+    seconds.append(time.process_time() - started)
+assert not bag.import_errors, bag.import_errors
+print(seconds[0])
+print(sorted({{m.split(".")[0] for m in set(sys.modules)}} & set({HEAVY!r})))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    seconds, heavy = done.stdout.splitlines()[-2:]
+    assert heavy == "[]"
+    assert float(seconds) < 2.0
+
+
+def test_a_task_builds_only_its_own_dag(monkeypatch: pytest.MonkeyPatch):
+    from airflow.sdk.definitions._internal.dag_parsing_context import _airflow_parsing_context_manager
+
+    with _airflow_parsing_context_manager(dag_id="fraud_train", task_id="fit"):
+        assert set(load_bag().dags) == {"fraud_train"}
+
+
+def test_ruff_finds_nothing_to_say_about_airflow():
+    subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--select", "AIR", "dags", "plugins", "include"],
+        cwd=REPO_ROOT,
+        check=True,
+        capture_output=True,
+    )

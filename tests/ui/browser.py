@@ -1,0 +1,57 @@
+"""A headless Chromium that talks to nothing but the page under test."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def browser_page(width: int = 1400, height: int = 1000) -> Iterator[Page]:
+    """Open a page in a browser of its own."""
+    found = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=_FLAGS)
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(30_000)
+        try:
+            yield page
+        finally:
+            browser.close()
+
+
+def log_in(page: Page, url: str, user: str, password: str, *, expect_success: bool = True) -> None:
+    """Log in on Airflow's own form."""
+    page.goto(url)
+    page.locator("input[name=username]").fill(user)
+    page.locator("input[name=password]").fill(password)
+    page.locator("button[type=submit]").click()
+    if expect_success:
+        expect(page.get_by_role("link", name="Dags").first).to_be_visible(timeout=30_000)
+
+
+def open_dag(page: Page, url: str, dag_id: str) -> None:
+    """Open a DAG's page."""
+    page.goto(f"{url}/dags/{dag_id}")
+    expect(page.get_by_role("button", name="Trigger").first).to_be_visible(timeout=30_000)
+
+
+def open_trigger_dialog(page: Page) -> Locator:
+    """Open the trigger dialog of the DAG that is shown."""
+    page.get_by_role("button", name="Trigger").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    return dialog

@@ -1,0 +1,77 @@
+"""What people do in Airflow's web UI, done in a real browser: log in, trigger with the form, backfill.
+
+``python tests/ui/screenshots.py`` takes the pictures of the documentation.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from browser import CHROMIUM_NAMES, browser_page, log_in, open_dag, open_trigger_dialog
+from playwright.sync_api import Page, expect
+
+from windsock.stack.credentials import ADMIN_USER, admin_password
+from windsock.stack.layout import Home
+
+pytestmark = [pytest.mark.ui, pytest.mark.integration]
+
+STAGES = ("ingest", "features", "score", "monitor", "retrain", "train", "promote", "rollback", "maintenance")
+
+
+@pytest.fixture(scope="module")
+def page(stack) -> Iterator[Page]:
+    if not any(shutil.which(name) for name in CHROMIUM_NAMES):
+        pytest.skip(f"no browser: install Chromium (one of {', '.join(CHROMIUM_NAMES)} on the PATH)")
+    for stage in STAGES:
+        stack.api.wait_for_dag(f"fraud_{stage}")
+    with browser_page() as opened:
+        log_in(opened, stack.airflow_url, ADMIN_USER, admin_password(Home.of(stack.settings)))
+        yield opened
+
+
+def test_a_wrong_password_is_refused_and_a_right_one_shows_the_dags_of_every_stage(stack, page: Page):
+    with browser_page() as stranger:
+        log_in(stranger, stack.airflow_url, ADMIN_USER, "not the password", expect_success=False)
+        expect(stranger.get_by_role("alert").or_(stranger.get_by_text(re.compile("invalid", re.I))).first).to_be_visible()
+    page.goto(f"{stack.airflow_url}/dags?limit=100")
+    for stage in STAGES:
+        expect(page.get_by_role("link", name=f"fraud_{stage}", exact=True).first).to_be_visible(timeout=30_000)
+
+
+def test_the_training_form_comes_from_the_spec_and_its_values_reach_the_run(stack, page: Page):
+    open_dag(page, stack.airflow_url, "fraud_train")
+    dialog = open_trigger_dialog(page)
+    expect(dialog.locator("input[name=element_window_days]")).to_have_value("7")
+    dialog.locator("input[name=element_trials]").fill("3")
+    dialog.locator("input[name=element_reason]").fill("from the browser")
+    dialog.get_by_test_id("trigger-dag-submit").click()
+    expect(dialog).to_be_hidden(timeout=30_000)
+    runs = [r for r in stack.api.runs("fraud_train") if r["conf"].get("reason") == "from the browser"]
+    assert len(runs) == 1
+    assert runs[0]["conf"]["trials"] == 3
+    assert runs[0]["run_type"] == "manual"
+
+
+def test_a_backfill_started_in_the_browser_runs_the_days_through_the_chain(stack, page: Page):
+    for stage in ("ingest", "features", "score"):
+        stack.api.set_paused(f"fraud_{stage}", False)
+    open_dag(page, stack.airflow_url, "fraud_ingest")
+    dialog = open_trigger_dialog(page)
+    dialog.get_by_text("Run this Dag for a range of dates").click()
+    for day in ("2026/09/01", "2026/09/03"):
+        dialog.get_by_text("Select date and time").first.click()
+        page.get_by_placeholder("YYYY/MM/DD").fill(day)
+        page.get_by_placeholder("HH:mm").fill("00:00")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Escape")
+    start = dialog.get_by_role("button", name="Run Backfill")
+    expect(start).to_be_enabled()
+    start.click()
+    expect(dialog).to_be_hidden(timeout=30_000)
+    backfills = list(stack.api.pages("backfills", "backfills", dag_id="fraud_ingest"))
+    assert len(backfills) == 1
+    runs = stack.api.wait_for_backfill(backfills[0]["id"], timeout_seconds=180)
+    assert sorted((r["partition_key"], r["state"]) for r in runs) == [
+        (f"2026-09-0{n}", "success") for n in (1, 2, 3)
+    ]

@@ -1,0 +1,230 @@
+"""Delivered columns brought into their declared form, or refused in words."""
+
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from delivered import transactions, with_column
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from windsock.ingest.conform import conform
+
+COLUMNS = {
+    "TRANSACTION_ID": "int64",
+    "TX_DATETIME": "timestamp",
+    "CUSTOMER_ID": "int64",
+    "TERMINAL_ID": "int64",
+    "TX_AMOUNT": "double",
+    "TX_FRAUD": "int64",
+}
+GOOD = transactions(6)
+
+
+def _conform(table, columns=COLUMNS, **options):
+    return conform(table, columns, key="TRANSACTION_ID", **options)
+
+
+def _one(kind, array, text=False):
+    """Conform one column of a declared type next to a key, in a typed delivery."""
+    keys = pa.array([str(n) if text else n for n in range(len(array))])
+    return _conform(pa.table({"TRANSACTION_ID": keys, "x": array}), {"TRANSACTION_ID": "int64", "x": kind})
+
+
+@pytest.mark.parametrize(
+    ("kind", "array", "expected"),
+    [
+        pytest.param("int64", pa.array([1, None], pa.int32()), [1, None], id="narrow-integers"),
+        pytest.param("int64", pa.array([1.0, float("nan"), None]), [1, None, None], id="floats-of-a-null-key"),
+        pytest.param("int64", pa.array([True, False]), [1, 0], id="a-label-as-bool"),
+        pytest.param("int64", pa.array([Decimal("7.00")]), [7], id="whole-decimals"),
+        pytest.param("int64", pa.array([2**63 - 1], pa.uint64()), [2**63 - 1], id="unsigned"),
+        pytest.param("double", pa.array([1, 2], pa.int16()), [1.0, 2.0], id="integers-as-doubles"),
+        pytest.param("double", pa.array([Decimal("1.50")]), [1.5], id="decimals-as-doubles"),
+        pytest.param("double", pa.array([1.5, float("nan")], pa.float32()), [1.5, None], id="nan-is-null"),
+        pytest.param("string", pa.array(["a", ""], pa.large_string()), ["a", None], id="large-text"),
+        pytest.param("string", pa.array(["a", "b", "a"]).dictionary_encode(), ["a", "b", "a"], id="dictionary"),
+        pytest.param("bool", pa.array([1, 0, None]), [True, False, None], id="zero-and-one-as-bool"),
+        pytest.param("date", pa.array([datetime(2026, 3, 1)]), [date(2026, 3, 1)], id="midnight-as-date"),
+        pytest.param("double", pa.nulls(2), [None, None], id="a-column-without-type"),
+        pytest.param("int64", pa.array([None, None], pa.string()), [None, None], id="all-null-text"),
+    ],
+)
+def test_takes_what_loses_no_meaning(kind, array, expected):
+    found = _one(kind, array)
+
+    assert found.problems == ()
+    assert found.faults == ()
+    assert found.rows["x"].to_pylist() == expected
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_takes_times_of_any_unit(unit):
+    moment = datetime(2026, 3, 1, 10, 30)
+
+    found = _one("timestamp", pa.array([moment], pa.timestamp(unit)))
+
+    assert found.rows["x"].to_pylist() == [moment]
+    assert found.rows.schema.field("x").type == pa.timestamp("us")
+
+
+def test_reads_a_time_with_a_zone_as_its_instant_in_utc():
+    berlin = datetime(2026, 3, 1, 0, 30, tzinfo=timezone(timedelta(hours=1)))
+
+    found = _one("timestamp", pa.array([berlin], pa.timestamp("us", "Europe/Berlin")))
+
+    assert found.rows["x"].to_pylist() == [datetime(2026, 2, 28, 23, 30)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "array", "example"),
+    [
+        pytest.param("double", pa.array(["12,50", "3"]), "'12,50'", id="text-as-number"),
+        pytest.param("timestamp", pa.array(["2026-03-01 10:00:00"]), "'2026-03-01 10:00:00'", id="text-as-time"),
+        pytest.param("timestamp", pa.array([1_772_000_000]), "1772000000", id="number-as-time"),
+        pytest.param("string", pa.array([7]), "7", id="number-as-text"),
+        pytest.param("double", pa.array([[1.0]]), "[1.0]", id="list"),
+        pytest.param("double", pa.array([{"eur": 1.0}]), "{'eur': 1.0}", id="struct"),
+        pytest.param("double", pa.array([True]), "True", id="bool-as-amount"),
+        pytest.param("string", pa.array([b"x"]), "b'x'", id="binary"),
+    ],
+)
+def test_refuses_a_column_of_another_kind_and_says_how_many_and_which(kind, array, example):
+    found = _one(kind, array)
+
+    assert found.rows is None
+    (problem,) = found.problems
+    assert problem.startswith(f"x: declared {kind}, delivered as ")
+    assert example in problem
+    assert f"{len(array)} of {len(array)} values" in problem
+
+
+@pytest.mark.parametrize(
+    ("kind", "array", "broken"),
+    [
+        pytest.param("int64", pa.array([1.0, 2.5, float("inf")]), [1, 2], id="broken-whole-numbers"),
+        pytest.param("int64", pa.array([2.0**60, 1.0]), [0], id="float-too-large-to-be-a-key"),
+        pytest.param("int64", pa.array([2**64 - 1, 1], pa.uint64()), [0], id="unsigned-too-large"),
+        pytest.param("date", pa.array([datetime(2026, 3, 1, 4)]), [0], id="time-of-day-in-a-date"),
+        pytest.param("bool", pa.array([2, 1]), [0], id="neither-true-nor-false"),
+    ],
+)
+def test_single_values_that_cannot_be_read_are_faults_of_their_rows(kind, array, broken):
+    found = _one(kind, array)
+
+    (fault,) = found.faults
+    assert fault.rows.tolist() == broken
+    assert f"{len(broken)} of {len(array)} values" in fault.sentence
+    assert [found.rows["x"][i].as_py() for i in broken] == [None] * len(broken)
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts", "expected", "broken"),
+    [
+        ("int64", ["1", " 2 ", "3.0", "+4", "", "NaN", "4.5", "x", "1e3"], [1, 2, 3, 4, None, None, None, None, None], 3),
+        ("double", ["1.5", "-2e3", ".5", "7.", "null", "1,5", "EUR 3", "inf"], [1.5, -2000.0, 0.5, 7.0, *[None] * 4], 3),
+        (
+            "timestamp",
+            ["2026-03-01 10:00:00", "2026-03-01T10:00:00.5+01:00", "2026-03-01", "01.03.2026", "20260301", ""],
+            [datetime(2026, 3, 1, 10), datetime(2026, 3, 1, 9, 0, 0, 500_000), datetime(2026, 3, 1), None, None, None],
+            2,
+        ),
+        ("date", ["2026-03-01", "2026-13-01", None], [date(2026, 3, 1), None, None], 1),
+        ("bool", ["true", "0", "YES", "maybe"], [True, False, True, None], 1),
+        ("string", ["007", "", " a "], ["007", None, " a "], 0),
+    ],
+)
+def test_reads_text_files_strictly(kind, texts, expected, broken):
+    found = _one(kind, pa.array(texts, pa.string()), text=True)
+
+    assert found.problems == ()
+    assert found.rows["x"].to_pylist() == expected
+    assert sum(len(f.rows) for f in found.faults) == broken
+
+
+def test_says_which_value_of_which_row_cannot_be_read():
+    table = pa.table({"TRANSACTION_ID": ["11", "12"], "x": ["1.5", "1,5"]})
+
+    (fault,) = _conform(table, {"TRANSACTION_ID": "int64", "x": "double"}).faults
+
+    assert fault.rule == "x is double"
+    assert fault.sentence == "x: 1 of 2 values break the rule 'is double', e.g. '1,5' (row 1, TRANSACTION_ID 12)."
+
+
+@pytest.mark.parametrize("delivered_as", ["tx_amount", " TX_AMOUNT", "TX_AMOUNTS"])
+def test_a_missing_column_is_named_with_the_nearest_delivered_one(delivered_as):
+    renamed = GOOD.rename_columns([delivered_as if n == "TX_AMOUNT" else n for n in GOOD.column_names])
+
+    found = _conform(renamed)
+
+    assert found.rows is None
+    assert "TX_AMOUNT: the declared column (double) is missing" in found.problems[0]
+    assert f"Did you mean {delivered_as!r}?" in found.problems[0]
+
+
+def test_names_every_fault_at_once():
+    broken = GOOD.drop_columns(["CUSTOMER_ID"])
+    broken = with_column(broken, "TX_AMOUNT", ["x"] * 6)
+
+    assert len(_conform(broken.drop_columns(["TERMINAL_ID"])).problems) == 2
+    assert "TX_FRAUD" in _conform(GOOD.drop_columns(["TX_FRAUD"])).problems[0]
+
+
+def test_a_column_that_stands_twice_is_refused():
+    twice = GOOD.append_column("TX_AMOUNT", GOOD["TX_AMOUNT"])
+
+    assert "stands in the delivery 2 times" in _conform(twice).problems[0]
+
+
+def test_unexpected_columns_are_dropped_and_named_and_expected_ones_dropped_without_a_word():
+    more = GOOD.append_column("REFUND", GOOD["TX_AMOUNT"]).append_column("NOISE", GOOD["TX_AMOUNT"])
+
+    found = _conform(more, ignore=["NOISE"])
+
+    assert found.rows.column_names == list(COLUMNS)
+    (warning,) = found.warnings
+    assert "REFUND" in warning
+    assert "NOISE" not in warning
+
+
+def test_an_empty_delivery_needs_its_columns_but_no_types():
+    empty = pa.table({name: pa.array([], pa.string()) for name in COLUMNS})
+
+    assert _conform(empty).rows.num_rows == 0
+    assert _conform(empty.drop_columns(["TX_AMOUNT"])).rows is None
+
+
+def test_a_column_in_many_chunks_is_read_as_one():
+    chunked = pa.concat_tables([GOOD, GOOD.slice(0, 2)])
+
+    assert _conform(chunked).rows.num_rows == 8
+
+
+@settings(max_examples=40, deadline=None)
+@given(order=st.permutations(list(COLUMNS)), rows=st.permutations(list(range(6))))
+def test_column_order_never_matters(order, rows):
+    shuffled = GOOD.select(order).take(pa.array(rows))
+
+    found = _conform(shuffled).rows
+
+    assert found.equals(_conform(GOOD).rows.take(pa.array(rows)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.lists(st.one_of(st.none(), st.integers(-(2**53), 2**53)), min_size=1, max_size=20))
+def test_whole_numbers_survive_the_way_through_floats(values):
+    floats = pa.array([None if v is None else float(v) for v in values], pa.float64())
+
+    found = _one("int64", pc.if_else(pc.is_null(floats), pa.scalar(float("nan")), floats))
+
+    assert found.faults == ()
+    assert found.rows["x"].to_pylist() == values
+
+
+def test_an_instant_keeps_its_utc_value_whatever_zone_it_is_written_in():
+    moment = datetime(2026, 7, 1, 12, tzinfo=UTC)
+    for zone in ("UTC", "America/New_York", "Asia/Kolkata"):
+        found = _one("timestamp", pa.array([moment], pa.timestamp("ms", zone)))
+        assert found.rows["x"].to_pylist() == [datetime(2026, 7, 1, 12)]

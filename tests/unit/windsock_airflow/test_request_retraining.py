@@ -1,0 +1,36 @@
+"""From the governor's decision to one run of the retrain DAG per drift."""
+
+import re
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
+
+from windsock_airflow.retrain import RequestRetraining, run_id_for
+
+DECISION = {"retrain": True, "dedupe_key": "fraud/v1/2026-03-01 amounts", "as_of": "2026-03-09", "reasons": ["drift"]}
+
+
+def request(**changes: Any) -> RequestRetraining:
+    return RequestRetraining(task_id="request", model="fraud", decision={**DECISION, **changes})
+
+
+def test_the_run_is_named_by_the_drift_so_that_airflow_refuses_a_second():
+    with pytest.raises(DagRunTriggerException) as asked:
+        request().execute({})
+    told = asked.value
+    assert told.trigger_dag_id == "fraud_retrain"
+    assert told.dag_run_id == "drift__fraud-v1-2026-03-01-amounts"
+    assert told.skip_when_already_exists
+    assert told.logical_date is None
+    assert told.conf == {name: DECISION[name] for name in ("as_of", "reasons", "dedupe_key")}
+
+
+def test_no_request_is_a_skipped_task_that_says_why():
+    with pytest.raises(AirflowSkipException, match="cool-down"):
+        request(retrain=False, reasons=["cool-down until 2026-03-20"]).execute({})
+
+
+@pytest.mark.parametrize("key", ["a b", "a/b:c", "ümlaut", "x" * 200])
+def test_run_ids_are_ones_that_airflow_accepts(key: str):
+    assert re.fullmatch(r"[A-Za-z0-9_.~:+-]+", run_id_for(key))

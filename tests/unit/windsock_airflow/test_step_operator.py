@@ -1,0 +1,202 @@
+"""How a step's outcome becomes a task's: done, waiting, skipped, failed for good or to be retried."""
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk import Asset
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
+
+import windsock.steps
+from windsock.errors import (
+    DayRejected,
+    GateFailed,
+    NotReady,
+    SpecError,
+    TooLittleHistory,
+    UpstreamUnavailable,
+)
+from windsock_airflow.step import StepOperator
+
+EVENTS = Asset(name="m_events", uri="x-windsock://m/events")
+
+
+class Outlet:
+    def __init__(self) -> None:
+        self.extra: dict[str, Any] = {}
+        self.keys: set[str] = set()
+
+    def add_partitions(self, keys: list[str]) -> None:
+        self.keys.update(keys)
+
+
+def event(run_id: str = "manual__1", second: int = 0, **extra: Any) -> SimpleNamespace:
+    at = datetime(2026, 3, 1, 0, 0, second, tzinfo=UTC)
+    return SimpleNamespace(extra=extra, source_run_id=run_id, timestamp=at)
+
+
+def context(
+    key: str | None = "2026-03-01",
+    run_id: str = "manual__now",
+    run_type: str = "manual",
+    events: tuple[Any, ...] = (),
+    **params: Any,
+) -> dict[str, Any]:
+    run = SimpleNamespace(dag_id="m_ingest", run_id=run_id, run_type=run_type, conf={}, triggering_user_name="ada")
+    ti = SimpleNamespace(get_first_reschedule_date=lambda _: None)
+    return {
+        "dag_run": run,
+        "partition_key": key,
+        "params": params,
+        "triggering_asset_events": {EVENTS: list(events)},
+        "outlet_events": {EVENTS: Outlet()},
+        "ti": ti,
+    }
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Replace the steps by one that records how it was called and does what ``outcome`` says."""
+    made: list[dict[str, Any]] = []
+
+    def run_step(name: str, **given: Any) -> dict[str, Any]:
+        made.append({"step": name, **given})
+        if isinstance(run_step.outcome, Exception):
+            raise run_step.outcome
+        return dict(run_step.outcome)
+
+    run_step.outcome = {"rows": 3}  # type: ignore[attr-defined]
+    monkeypatch.setattr(windsock.steps, "run_step", run_step)
+    return made
+
+
+def outcome(value: Any) -> None:
+    windsock.steps.run_step.outcome = value  # type: ignore[attr-defined]
+
+
+def step(**given: Any) -> StepOperator:
+    return StepOperator(**{"step": "ingest", "model": "m", "outlets": [EVENTS], **given})
+
+
+def test_the_first_poke_runs_the_step_and_its_result_is_the_xcom(calls: list[dict[str, Any]]):
+    assert step().execute(context()) == {"rows": 3}
+    (call,) = calls
+    assert call["key"] == "2026-03-01"
+    assert call["live"] is True
+    assert call["origin"] == "manual__now"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (SpecError("x"), AirflowFailException),
+        (DayRejected("x"), AirflowFailException),
+        (GateFailed("x"), AirflowFailException),
+        (UpstreamUnavailable("x"), UpstreamUnavailable),
+        (RuntimeError("x"), RuntimeError),
+    ],
+    ids=lambda v: type(v).__name__ if isinstance(v, Exception) else "",
+)
+def test_only_what_a_retry_may_mend_is_retried(calls: list[dict[str, Any]], error: Exception, raised: type[Exception]):
+    outcome(error)
+    with pytest.raises(raised, match="x"):
+        step().execute(context())
+
+
+def test_not_ready_reschedules_and_gives_up_with_the_sentence(calls: list[dict[str, Any]]):
+    outcome(NotReady("2026-02-27 is missing"))
+    with pytest.raises(AirflowRescheduleException):
+        step().execute(context())
+    late = context()
+    late["ti"].get_first_reschedule_date = lambda _: datetime.now(UTC) - timedelta(days=15)
+    with pytest.raises(AirflowSensorTimeout, match="2026-02-27 is missing"):
+        step().execute(late)
+
+
+def test_pauses_grow_with_the_time_waited():
+    pause = step()._get_next_poke_interval
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    assert [pause(start, lambda s=s: s, 1) for s in (0.0, 60.0, 86400.0)] == [5.0, 15.0, 300.0]
+
+
+@pytest.mark.parametrize("error", [NotReady("no day"), TooLittleHistory("no day")])
+def test_the_weekly_run_is_skipped_while_there_are_too_few_days(calls: list[dict[str, Any]], error: Exception):
+    outcome(error)
+    weekly = step(keyed=False, skip_on_schedule=True)
+    with pytest.raises(AirflowSkipException, match="no day"):
+        weekly.execute(context(key=None, run_type="scheduled"))
+    with pytest.raises((AirflowRescheduleException, AirflowFailException)):
+        weekly.execute(context(key=None, run_type="manual"))
+
+
+@pytest.mark.parametrize("key", [None, "", "2026-3-1", "2026-02-30", "yesterday"])
+def test_a_missing_or_malformed_day_fails_before_the_step_starts(calls: list[dict[str, Any]], key: str | None):
+    with pytest.raises(AirflowFailException, match="partition key"):
+        step().execute(context(key=key))
+    assert not calls
+
+
+def test_a_day_where_none_belongs_fails_too(calls: list[dict[str, Any]]):
+    with pytest.raises(AirflowFailException, match="without a partition key"):
+        step(keyed=False).execute(context())
+
+
+@pytest.mark.parametrize(
+    ("given", "live"),
+    [
+        ({}, True),
+        ({"run_type": "scheduled"}, True),
+        ({"run_type": "backfill"}, False),
+        ({"run_id": "backfill__2026"}, False),
+        ({"events": (event(live=True),)}, True),
+        ({"events": (event(from_rest_api=True),)}, True),
+        ({"events": (event(live=False),)}, False),
+        ({"events": (event("backfill__2026"),)}, False),
+        ({"events": (event(live=True), event(live=False))}, False),
+    ],
+)
+def test_a_run_is_live_unless_a_backfill_is_among_its_causes(
+    calls: list[dict[str, Any]], given: dict[str, Any], live: bool
+):
+    step().execute(context(**given))
+    assert calls[0]["live"] is live
+
+
+def test_replays_are_skipped_where_they_must_not_act(calls: list[dict[str, Any]]):
+    with pytest.raises(AirflowSkipException, match="does not run for replays"):
+        step(skip_replayed=True).execute(context(run_type="backfill"))
+    assert not calls
+
+
+def test_the_event_tells_of_the_day_and_of_those_it_made_out_of_date(calls: list[dict[str, Any]]):
+    outcome({"rows": 3, "refresh": ["2026-03-02", "2026-03-03"], "version": "7"})
+    given = context(run_type="backfill", run_id="backfill__x")
+    step(announce=["version", "absent"]).execute(given)
+    made = given["outlet_events"][EVENTS]
+    assert made.keys == {"2026-03-01", "2026-03-02", "2026-03-03"}
+    assert made.extra == {"live": False, "origin": "backfill__x", "key": "2026-03-01", "version": "7"}
+
+
+def test_nothing_is_announced_when_the_step_says_so(calls: list[dict[str, Any]]):
+    outcome({"announce": False})
+    silent, given = step(), context()
+    silent.execute(given)
+    assert silent.outlets == []
+    assert not given["outlet_events"][EVENTS].keys
+
+
+def test_options_come_from_the_form_before_the_cause_and_empty_fields_stay_out(calls: list[dict[str, Any]]):
+    asks = step(keyed=False, form=["as_of", "trials"], cause=["as_of", "reasons"], options={"run": "r1", "note": None})
+    causes = (event(second=1, as_of="2026-03-02", reasons=["a"]), event(second=0, as_of="2026-03-01"))
+    asks.execute(context(key=None, events=causes, as_of=None, trials=3))
+    asks.execute(context(key=None, events=causes, as_of="2026-02-01", trials=None))
+    assert [call["options"] for call in calls] == [
+        {"as_of": "2026-03-02", "reasons": ["a"], "trials": 3, "run": "r1", "by": "ada"},
+        {"as_of": "2026-02-01", "reasons": ["a"], "run": "r1", "by": "ada"},
+    ]
