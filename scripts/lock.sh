@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 links=()
 for folder in ${PIP_FIND_LINKS:-}; do links+=(--find-links "$folder"); done
+# Pins in force are kept; torch's has to name its CPU build, or its CUDA packages would be locked too.
+[ ! -f requirements.txt ] || sed -i -E 's/^(torch==[0-9.]+)$/\1+cpu/' requirements.txt
 uv pip compile requirements.in --python-version 3.11 "${links[@]}" --no-header --quiet --output-file requirements.txt
 # Plain torch, no CUDA package: pip and uv then take the CPU wheel where one is offered.
 sed -i -E 's/^(torch==[0-9.]+)\+cpu$/\1/' requirements.txt

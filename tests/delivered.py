@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-from small_model import small_fraud
 
+from small_model import small_fraud
 from windsock import tables
 from windsock.ledger import DayRecord, Ledger
 from windsock.settings import Settings
@@ -17,6 +17,19 @@ from windsock.steps import run_step
 from windsock.store import Store
 
 DAY = date(2026, 3, 1)
+INGEST_MODULES = [
+    "windsock.ingest.step",
+    "windsock.ingest.sources.simulator",
+    "windsock.features.staleness",
+    "windsock.validate.engine",
+    "windsock.validate.results",
+    "great_expectations.expectations",
+    "deltalake",
+    "pyarrow.parquet",
+    "pyarrow.dataset",
+    "duckdb",
+]
+"""What an ingest step imports: for children that should start at once (see ``kill``)."""
 
 
 def transactions(rows: int = 400, day: date = DAY) -> pa.Table:

@@ -1,6 +1,9 @@
 """Finished run folders, made in a moment: real LightGBM models of a small known world."""
 
+import tempfile
 from datetime import date, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -18,6 +21,24 @@ from windsock.training.run_folder import RunFolder
 
 FEATURES = ("amount", "risk", "noise")
 AS_OF = date(2026, 5, 1)
+
+
+@lru_cache(maxsize=1)
+def _empty_database() -> bytes:
+    """MLflow's SQLite schema takes seconds to make: once per process is enough."""
+    from windsock.registry.client import mlflow_client
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings.from_env({"WINDSOCK_HOME": folder})
+        mlflow_client(settings).search_experiments(max_results=1)
+        return Path(folder, "mlflow.db").read_bytes()
+
+
+def with_mlflow(settings: Settings) -> Settings:
+    """Put an empty MLflow database where the settings look for one."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    (settings.home / "mlflow.db").write_bytes(_empty_database())
+    return settings
 
 
 def world(

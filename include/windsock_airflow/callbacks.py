@@ -23,6 +23,8 @@ log = logging.getLogger("windsock.alerts")
 BACKFILL = "backfill__"
 
 _MAX_LINES = 12
+_SPEAKING = frozenset({"AirflowException", "AirflowFailException", "AirflowSensorTimeout"})
+"""Errors of Airflow that tasks raise on purpose, with a sentence of their own."""
 
 
 def on_task_failure(context: Mapping[str, Any]) -> None:
@@ -94,8 +96,8 @@ def _sentence(error: BaseException) -> str:
     if own is not None:
         return str(own)
     text = "\n".join(str(error).strip().splitlines()[:_MAX_LINES])
-    if text and type(error).__module__.startswith("airflow."):
-        return text  # raised on purpose, to be read
+    if text and type(error).__name__ in _SPEAKING:
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

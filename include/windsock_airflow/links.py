@@ -1,8 +1,14 @@
-"""Buttons on a task that lead to what it made."""
+"""Buttons on a task that lead to what it made.
+
+Airflow asks for a link in the task's process, right after the task has ended; so the
+operator finds the addresses while it runs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from airflow.sdk import BaseOperatorLink
 
@@ -11,6 +17,9 @@ from windsock.settings import Settings
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
 
+PAGES_PREFIX = "/windsock"
+"""Where ``plugins/windsock_pages.py`` serves the store's pages."""
+
 
 class MlflowVersionLink(BaseOperatorLink):
     """From a task whose result names a model version to that version in MLflow."""
@@ -18,13 +27,30 @@ class MlflowVersionLink(BaseOperatorLink):
     name = "Model version in MLflow"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        """Return the address the operator found while it ran, or nothing."""
-        return str(getattr(operator, "mlflow_url", ""))
+        """Return the address, or nothing."""
+        return str(getattr(operator, "links", {}).get("mlflow", ""))
 
 
-def mlflow_version_url(model: str, version: object) -> str:
-    """Return the page of a model version, or nothing without a version or an MLflow server."""
-    server = Settings.from_env().mlflow_uri
-    if version is None or not server.startswith("http"):
-        return ""
-    return f"{server.rstrip('/')}/#/models/{model}/versions/{version}"
+class ReportLink(BaseOperatorLink):
+    """From a task that wrote a report to that report."""
+
+    name = "Report"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
+        """Return the address, or nothing."""
+        return str(getattr(operator, "links", {}).get("report", ""))
+
+
+def links_of(model: str, result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the addresses of what a step's result names.
+
+    Args:
+        model: The model's name.
+        result: Its ``version`` is looked for in MLflow, its ``report`` in the store.
+    """
+    settings, links = Settings.from_env(), {}
+    if result.get("version") is not None and settings.mlflow_uri.startswith("http"):
+        links["mlflow"] = f"{settings.mlflow_uri.rstrip('/')}/#/models/{quote(model)}/versions/{result['version']}"
+    if result.get("report"):
+        links["report"] = f"{settings.ui_url}{PAGES_PREFIX}/pages/{quote(str(result['report']))}"
+    return links

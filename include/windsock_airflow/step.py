@@ -27,7 +27,7 @@ from airflow.sdk import Asset, BaseSensorOperator, Context, PokeReturnValue
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 
 from windsock.errors import NotReady, TooLittleHistory, WindsockError
-from windsock_airflow.links import MlflowVersionLink, mlflow_version_url
+from windsock_airflow.links import MlflowVersionLink, ReportLink, links_of
 from windsock_airflow.runs import RunFacts
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class StepOperator(BaseSensorOperator):
 
     template_fields = ("options",)
     ui_color = "#dfeef5"
-    operator_extra_links = (MlflowVersionLink(),)
+    operator_extra_links = (MlflowVersionLink(), ReportLink())
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class StepOperator(BaseSensorOperator):
         self.announce = tuple(announce)
         self.skip_replayed = skip_replayed
         self.skip_on_schedule = skip_on_schedule
-        self.mlflow_url = ""
+        self.links: dict[str, str] = {}
         self._missing = ""
 
     def execute(self, context: Context) -> Any:
@@ -143,7 +143,7 @@ class StepOperator(BaseSensorOperator):
                 raise AirflowFailException(f"{type(err).__name__}: {err}") from err
             raise
         self._publish(context, facts, result)
-        self.mlflow_url = mlflow_version_url(self.model, result.get("version"))
+        self.links = links_of(self.model, result)
         return PokeReturnValue(is_done=True, xcom_value=result)
 
     def _options(self, facts: RunFacts, context: Context) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from conftest import Stack, start_stack
@@ -27,6 +28,8 @@ from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.stack import lifecycle
 from windsock.stack.airflow_api import AirflowRefused
+from windsock.stack.credentials import ADMIN_USER, admin_password
+from windsock.stack.layout import Home
 
 pytestmark = pytest.mark.integration
 
@@ -269,6 +272,19 @@ def test_a_request_crosses_from_the_daily_to_the_model_chain_once(chain: Stack):
     judged = api.wait_for_run("fraud_promote", promote["dag_run_id"], 180)
     log = api.task_log("fraud_promote", judged["dag_run_id"], "gate")
     assert judged["state"] == "success" or "GateFailed" in log
+    the_verdict_is_a_page_for_users(chain)
     assert version == "1"
     with pytest.raises(AirflowRefused):
         api.trigger("fraud_retrain", conf=conf, run_id="drift__test")
+
+
+def the_verdict_is_a_page_for_users(stack: Stack) -> None:
+    (verdict,) = Path(stack.settings.store).glob("runs/fraud/*/gate.html")
+    page = f"{stack.airflow_url}/windsock/pages/{verdict.relative_to(stack.settings.store)}"
+    login = {"username": ADMIN_USER, "password": admin_password(Home(stack.home))}
+    with httpx.Client(trust_env=False, timeout=30) as browser:
+        assert browser.get(page).status_code == 401
+        token = browser.post(f"{stack.airflow_url}/auth/token", json=login).json()["access_token"]
+        shown = browser.get(page, headers={"Authorization": f"Bearer {token}"})
+    assert shown.status_code == 200
+    assert shown.headers["Content-Security-Policy"].startswith("sandbox")

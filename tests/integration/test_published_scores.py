@@ -114,7 +114,6 @@ def test_labels_pretended_to_be_known_at_once_show_as_a_suspicious_score(changed
 
     made = train(settings)
 
-    print(made["metrics"])
     limits = get_spec(settings, "fraud").gate.suspicious
     assert any(better(name, made["metrics"][name], limit) for name, limit in limits.items()), made["metrics"]
 

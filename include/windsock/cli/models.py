@@ -18,14 +18,19 @@ from windsock.settings import Settings
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option("--model", "-m", "model", help="Check this model only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def lint(path: Path | None, model: str | None, as_json: bool) -> None:
+@click.option("--reference", is_flag=True, help="Check nothing; print every field of model.yaml as Markdown.")
+def lint(path: Path | None, model: str | None, as_json: bool, reference: bool) -> None:
     """Check model specs: fields, files, SQL, features, parameters.
 
     PATH is a model.yaml, a model's folder or a folder of models; without it, every model of
     this installation is checked. Every fault is listed. Exit code 64 if there is one.
     """
     from windsock.lint import lint_models, specs_below
+    from windsock.spec.reference import markdown
 
+    if reference:
+        click.echo(markdown(), nl=False)
+        return
     settings = Settings.from_env()
     findings = lint_models(specs_below(settings, path, model))
     if as_json:

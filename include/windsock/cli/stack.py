@@ -116,11 +116,13 @@ def status(home: Path | None, as_json: bool) -> int:
     elif not state.running:
         click.echo(f"No stack runs under {state.home}. Start it with `windsock up`.")
     else:
-        table = Table("part", "health", "pid", "up", "address", "log", title=f"Stack in {state.home}: {state.state}")
+        table = Table("part", "health", "pid", "up", "address", title=f"Stack in {escape(state.home)}: {state.state}")
+        table.columns[-1].overflow = "fold"
         for part in state.parts:
             up_for = "" if part.up_seconds is None else f"{part.up_seconds:.0f} s"
-            table.add_row(part.name, _coloured(part.health), str(part.pid or ""), up_for, part.address, part.log)
-        Console(soft_wrap=True).print(table)
+            table.add_row(part.name, _coloured(part.health), str(part.pid or ""), up_for, part.address)
+        Console().print(table)
+        click.echo(f"Logs: {state.home}/logs, one file per part")
     return 0 if state.healthy else 1
 
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 _PLAIN_EVERY_S = 10.0
 
@@ -22,7 +22,7 @@ class Display:
         self.seconds: dict[str, float] = {}
         self._started = time.monotonic()
         self._said_at = 0.0
-        self._phase: tuple[str, int | None] = ("", None)
+        self._running: list[tuple[str, int | None, TaskID]] = []
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}"),
@@ -51,23 +51,25 @@ class Display:
     def phase(self, key: str, title: str, total: int | None = None) -> Iterator[None]:
         """Time one phase; its seconds stand in ``seconds[key]`` afterwards."""
         began = time.monotonic()
-        self._phase = (title, total)
         bar = self._bars.add_task(title, total=total or 1)
-        self._bar = bar
+        self._running.append((title, total, bar))
         if not self.console.is_terminal:
             self._line(f"{title} ...")
         try:
             yield
         finally:
+            self._running.pop()
             self.seconds[key] = round(self.seconds.get(key, 0.0) + time.monotonic() - began, 1)
         self._bars.update(bar, completed=total or 1)
         if not self.console.is_terminal:
             self._line(f"{title}: done in {time.monotonic() - began:.0f} s")
 
     def count(self, done: int) -> None:
-        """Say how far the current phase is."""
-        title, total = self._phase
-        self._bars.update(self._bar, completed=done)
+        """Say how far the innermost running phase is."""
+        title, total, bar = self._running[-1]
+        if total is None:
+            return
+        self._bars.update(bar, completed=done)
         if not self.console.is_terminal and time.monotonic() - self._said_at > _PLAIN_EVERY_S:
             self._line(f"{title}: {done} of {total}")
 

@@ -29,6 +29,7 @@ def collect(settings: Settings, plan: DemoPlan) -> dict[str, Any]:
     return {
         "model": spec.name,
         "source": spec.source.kind,
+        "metric": spec.training.metric,
         "days": {
             "first": str(plan.first_day),
             "last": max((r.ds for r in ingest.values()), default=None),

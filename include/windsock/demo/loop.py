@@ -63,9 +63,7 @@ class DemoLoop:
         days = day_range(plan.first_day, plan.backfill_last)
         title = f"Backfill of {len(days)} days through Airflow, {_BACKFILL_RUNS} at a time"
         with self.display.phase("backfill", title, len(days)):
-            self.api.backfill(
-                f"{self._model}_ingest", str(days[0]), str(days[-1]), max_active_runs=_BACKFILL_RUNS
-            )
+            self.api.backfill(f"{self._model}_ingest", str(days[0]), str(days[-1]), max_active_runs=_BACKFILL_RUNS)
             self._until(lambda: sum(self._settled(day) for day in days), len(days), "the backfill")
         for day in days:
             self._tell_trouble(day)

@@ -72,24 +72,21 @@ def _caught(console: Console, facts: Mapping[str, Any]) -> None:
 
 
 def _versions(console: Console, facts: Mapping[str, Any]) -> None:
+    metric = facts["metric"]
     table = Table(title="Champions", title_justify="left", title_style="bold")
-    for column in ("version", "trained as of", "scores from", "holdout", "gate", "why"):
-        table.add_column(column, overflow="fold")
+    for column in ("version", "trained as of", "scores from", metric.replace("_", " "), "champion before", "gate"):
+        table.add_column(column)
     for version in facts["versions"]:
-        metrics = "  ".join(
-            f"{name} {value:.3f}"
-            for name, value in version["metrics"].items()
-            if isinstance(value, float) and name in ("average_precision", "roc_auc", "precision_at_k")
-        )
-        checks = (version["gate"] or {}).get("checks", [])
-        passed = f"{sum(c['passed'] for c in checks)} of {len(checks)} passed" if checks else "–"
+        gate = version["gate"] or {}
+        checks = gate.get("checks", [])
+        before = (gate.get("bootstrap") or {}).get("reference")
         table.add_row(
             f"[green]{version['version']}[/green]",
             version["as_of"],
             version["in_force_from"],
-            metrics,
-            passed,
-            escape(version["reason"]),
+            f"{version['metrics'][metric]:.3f}",
+            f"{before:.3f} on the same rows" if before is not None else "–",
+            f"{sum(c['passed'] for c in checks)} of {len(checks)} checks passed" if checks else version["kind"],
         )
     console.print(table)
 
@@ -106,7 +103,9 @@ def _drift(console: Console, facts: Mapping[str, Any]) -> None:
     for decision in drift["decisions"]:
         if decision["action"] != last and decision["action"] != "none":
             reasons = "; ".join(decision["reasons"])
-            console.print(f"  {decision['ds']}  [yellow]{decision['action']}[/yellow]  {escape(reasons)}", soft_wrap=True)
+            console.print(
+                f"  {decision['ds']}  [yellow]{decision['action']}[/yellow]  {escape(reasons)}", soft_wrap=True
+            )
         last = decision["action"]
     console.print()
 

@@ -1,8 +1,10 @@
 """The ``materialize`` step: a day's latest features into the online store, then proof that it took.
 
-The store never goes backwards: a backfilled day leaves newer rows alone. With
-``correct=True`` the day's entities are set to what the tables hold now, even if that is
-older or nothing; that is for repairs and never happens by itself.
+The store never goes backwards: a backfilled day leaves newer rows alone. When a day was
+replaced and an event is gone with it, whoever is still served that event's features gets
+the latest ones that the tables hold. With ``correct=True`` all of the day's entities are
+set to what the tables hold now, even if that is older or nothing; that is for repairs and
+never happens by itself.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
     Returns:
         ``views``: per view rows ``written`` and ``skipped`` (older than or equal to what was stored), and
-        ``removed`` when correcting; ``parity``: entities ``checked`` and ``mismatches``.
+        ``retracted`` (served a row that is gone from the tables, and set right) or, when correcting, ``removed``;
+        ``parity``: entities ``checked`` and ``mismatches``.
 
     Raises:
         NotReady: The day has no features yet.
@@ -57,15 +60,19 @@ def run(ctx: StepContext) -> dict[str, Any]:
     for _ in range(_ROUNDS):
         record = _record(ledger, day)
         latest = {table.view: _latest(ctx.store, table, record) for table in tables}
+        replaced = {table.view: _replaced(sink, table, record) for table in tables}
         with sink.day():
             # Whoever published a new version of the day meanwhile waits for this lock or has written already.
             if _record(ledger, day).content_hash != record.content_hash:
                 continue
             for table in tables:
                 rows = latest[table.view]
-                views[table.view] = (
-                    _correct(ctx.store, ledger, sink, table, day, rows) if correct else _write(sink, table, rows)
-                )
+                if correct:
+                    views[table.view] = _correct(ctx.store, ledger, sink, table, record, rows)
+                else:
+                    views[table.view] = _write(sink, table, rows)
+                    if replaced[table.view]:
+                        views[table.view]["retracted"] = _retract(ctx.store, ledger, sink, table, record, rows)
                 sink.note_day(table, day, record.content_hash)
         break
     else:
@@ -105,11 +112,32 @@ def _write(sink: Sink, table: FeatureTable, rows: OnlineRows) -> dict[str, int]:
     return {"written": written, "skipped": len(rows.entities) - written}
 
 
+def _replaced(sink: Sink, table: FeatureTable, record: DayRecord) -> bool:
+    """Say whether another version of the day was written before."""
+    noted = (sink.observe(table, []).versions or {}).get(record.ds)
+    return noted not in (None, record.content_hash)
+
+
+def _retract(store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, record: DayRecord, rows: OnlineRows) -> int:
+    """Set right who is served a row of this day that went with the version before; return how many."""
+    held = dict(zip(rows.entities, rows.micros, strict=True))
+    served = sink.read(table, sink.entities_between(table, *day_micros(record.day)))
+    gone = [entity for entity, row in served.items() if held.get(entity) != row.micros]
+    _set_right(store, ledger, sink, table, gone)
+    return len(gone)
+
+
 def _correct(
-    store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, day: date, rows: OnlineRows
+    store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, record: DayRecord, rows: OnlineRows
 ) -> dict[str, int]:
     """Set the day's entities, and those that are served a row of this day, to what the tables hold now."""
-    entities = list(dict.fromkeys([*rows.entities, *sink.entities_between(table, *day_micros(day))]))
+    entities = list(dict.fromkeys([*rows.entities, *sink.entities_between(table, *day_micros(record.day))]))
+    return _set_right(store, ledger, sink, table, entities)
+
+
+def _set_right(
+    store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, entities: Sequence[Entity]
+) -> dict[str, int]:
     truth = _latest_of(store, ledger, table, entities)
     written = sink.write(table, truth, regardless_of_time=True)
     known = set(truth.entities)

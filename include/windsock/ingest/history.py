@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _FEWEST_DAYS = 3
 _FEWEST_DAYS_FOR_ENTITIES = 7
+_BUSY_HOUR = 3
+"""Events that an hour must have had every day before their absence means something."""
 _NEW_SHARE = 0.01
 """Share of a day's rows from entities not seen lately that is still usual."""
 _SIGMAS = 4.0
@@ -86,13 +88,13 @@ def _volume(spec: ModelSpec, stats: Mapping[str, Any], past: list[Any]) -> str:
 
 
 def _hours(spec: ModelSpec, stats: Mapping[str, Any], past: list[Any]) -> str:
-    silent = [h for h in range(24) if stats["hours"][h] == 0 and all(p["hours"][h] for p in past)]
+    silent = [h for h in range(24) if stats["hours"][h] == 0 and min(p["hours"][h] for p in past) >= _BUSY_HOUR]
     if not silent:
         return ""
     usual = median(p["hours"][silent[0]] for p in past)
     return (
         f"{spec.events.time}: {len(silent)} of 24 hours without any event break the rule 'events in every hour that "
-        f"always has some', e.g. {silent[0]:02d}:00 UTC, usually {usual:,.0f} events. Part of the day may be missing."
+        f"is always busy', e.g. {silent[0]:02d}:00 UTC, usually {usual:,.0f} events. Part of the day may be missing."
     )
 
 
@@ -104,7 +106,7 @@ def _means(spec: ModelSpec, stats: Mapping[str, Any], past: list[Any]) -> list[s
             continue
         usual, tolerance = fmean(before), spec.validation.distribution_tolerance
         distance = abs(mean - usual)
-        if distance > tolerance * abs(usual) and distance > _SIGMAS * pstdev(before):
+        if usual and distance > tolerance * abs(usual) and distance > _SIGMAS * pstdev(before):
             found.append(
                 f"{name}: the mean {mean:.6g} of {stats['rows']:,} rows breaks the rule 'within {tolerance:.0%} of the "
                 f"recent mean' ({usual:.6g} over {len(before)} days, e.g. {before[-1]:.6g} on the latest). "

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from windsock.days import end_of, last_instant, start_of
 from windsock.errors import SpecError
-from windsock.ingest.conform import Conformed, label_type
+from windsock.ingest.conform import RowFault, label_type
 from windsock.ingest.quarantine import DUPLICATE, Aside
 from windsock.spec import ModelSpec
 from windsock.spec.data import LabelFiles
 from windsock.validate.sentences import show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
     import pyarrow as pa
@@ -90,23 +90,25 @@ class FileLabels:
     """Key of the first of them."""
 
 
-def match_labels(spec: ModelSpec, day: date, conformed: Conformed, events: pa.Table | None) -> FileLabels:
+def match_labels(
+    spec: ModelSpec, day: date, delivered: pa.Table, faults: Sequence[RowFault], events: pa.Table | None
+) -> FileLabels:
     """Match delivered labels with the events they are for.
 
     Args:
         spec: The model.
         day: Day of delivery.
-        conformed: The label file's rows in their declared form.
+        delivered: The label file's rows in their declared form.
+        faults: Values that could not be read.
         events: Key and event time of the events that labels may refer to; None: no events.
     """
     from windsock.validate.engine import to_pandas
 
-    assert conformed.rows is not None, "a refused file has no labels"
     files, label = label_files(spec), spec.label.column
-    given = to_pandas(conformed.rows)
+    given = to_pandas(delivered)
     given["event_time"] = _event_times(given[files.key], events)
     aside = Aside(len(given))
-    for fault in conformed.faults:
+    for fault in faults:
         aside.add(fault.rule, fault.sentence, fault.rows)
     for rule, column, broken in _rules(spec, day, given):
         rows = broken.to_numpy(dtype=bool).nonzero()[0]
@@ -120,7 +122,7 @@ def match_labels(spec: ModelSpec, day: date, conformed: Conformed, events: pa.Ta
     kept = aside.keep()
     unlabelled = given[label].isna().to_numpy() & kept
     example = show(given[files.key].to_numpy(dtype=object)[unlabelled][0]) if unlabelled.any() else ""
-    rows = _table(spec, day, given[kept & ~unlabelled], conformed.rows.schema)
+    rows = _table(spec, day, given[kept & ~unlabelled], delivered.schema)
     return FileLabels(rows, aside, int(unlabelled.sum()), example)
 
 

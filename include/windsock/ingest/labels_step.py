@@ -69,7 +69,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if conformed.rows is None:
         return _refuse(ctx, previous, delivery, inputs, list(conformed.problems))
     keys = tables.read(ctx.store, events.values(), "events", [spec.events.key, spec.events.time])
-    found = match_labels(spec, day, conformed, keys)
+    found = match_labels(spec, day, conformed.rows, conformed.faults, keys)
     reasons = _over_budget(spec, found)
     if reasons:
         return _refuse(ctx, previous, delivery, inputs, reasons)

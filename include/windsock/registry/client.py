@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,6 +30,7 @@ _ENVIRONMENT = {
 }
 """MLflow's own limits (120 s, seven times) would hold a task for a quarter of an hour."""
 
+_PASSWORD = re.compile(r"//[^/\s@]+@")
 _RETRIABLE = frozenset({"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "INTERNAL_ERROR", "ABORTED"})
 
 
@@ -56,7 +58,7 @@ def asking_mlflow(settings: Settings, what: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as err:
-        text = " ".join(str(err).split())[:300]
+        text = _PASSWORD.sub("//", " ".join(str(err).split()))[:300]
         where = _without_password(settings.mlflow_uri)
         if getattr(err, "error_code", "INTERNAL_ERROR") in _RETRIABLE:
             raise UpstreamUnavailable(
@@ -65,7 +67,8 @@ def asking_mlflow(settings: Settings, what: str) -> Iterator[None]:
         raise WindsockError(f"MLflow at {where} refused to {what}: {text}") from err
     except OSError as err:
         raise UpstreamUnavailable(
-            f"MLflow at {_without_password(settings.mlflow_uri)} could not {what}: {err}. This step is retried."
+            f"MLflow at {_without_password(settings.mlflow_uri)} could not {what}: "
+            f"{_PASSWORD.sub('//', str(err))}. This step is retried."
         ) from err
 
 
@@ -103,5 +106,4 @@ def _artifact_location(settings: Settings, model: str) -> str | None:
 
 
 def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    return _PASSWORD.sub("//", uri)

@@ -36,6 +36,7 @@ _TURN_SECONDS = 0.2
 
 WIPED = (
     *("postgres", "airflow", "mlflow-artifacts", "mlflow.db", "secrets", "logs", "run", "store", "feast", "demo"),
+    "great_expectations",
     *("demo.json", MARKER),
 )
 """What `down --wipe` removes from a home: all that Windsock makes there, nothing else."""
@@ -206,6 +207,8 @@ def wipe(settings: Settings) -> list[Path]:
             f"{home.root} does not look like a Windsock home (no {MARKER} in it): nothing was removed. "
             "Name the right folder with --home or WINDSOCK_HOME."
         )
+    if (home.root / "demo" / MARKER).is_file():  # the demo's home, with a stack of its own
+        stop_stack(replace(settings, home=home.root / "demo"))
     socket_folder = Postgres(home).socket_folder
     if home.root not in socket_folder.parents:
         shutil.rmtree(socket_folder, ignore_errors=True)

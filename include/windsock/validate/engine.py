@@ -8,11 +8,12 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from windsock.days import end_of, start_of
+from windsock.errors import SpecError, did_you_mean
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.validate.context import great_expectations, open_context
 from windsock.validate.sentences import column_of, failed_sentence, rows_sentence, rule_of, whole_sentence
-from windsock.validate.suites import expectations_of, suite_name
+from windsock.validate.suites import expectations_of, find_suite, suite_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,22 +58,57 @@ def validate(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table) -> 
     Raises:
         SpecError: The model's suite cannot be used.
     """
-    gx = great_expectations()
+    import numpy as np
+
     expectations = expectations_of(settings, spec)
     frame = to_pandas(rows)
-    suite = gx.ExpectationSuite(name=suite_name(spec), expectations=expectations)
+    suite = _suite(settings, spec, expectations)
     definition = open_context(settings).data_sources.get("deliveries").get_asset("day").get_batch_definition("whole")
-    outcome = definition.get_batch({"dataframe": frame}).validate(
-        suite,
-        result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
-        expectation_parameters={"day_start": start_of(day), "day_end": end_of(day)},
-    )
+    with np.errstate(invalid="ignore"):  # a spread over infinite values is none; the range rule names them
+        outcome = definition.get_batch({"dataframe": frame}).validate(
+            suite,
+            result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
+            expectation_parameters={"day_start": start_of(day), "day_end": end_of(day)},
+        )
     order = {e["id"]: n for n, e in enumerate(expectations)}
     results = sorted(outcome.results, key=lambda r: order[r.expectation_config.id])
     outcome.results = results
     failed = [(r, expectations[order[r.expectation_config.id]]) for r in results if not r.success]
     broken = tuple(b for result, given in failed if (b := _broken(result, given, spec, frame)) is not None)
     return Findings(broken, _short(outcome.to_json_dict()))
+
+
+def _suite(settings: Settings, spec: ModelSpec, expectations: list[dict[str, Any]]) -> Any:
+    """Make GX's suite, and make sure that it holds every expectation.
+
+    Raises:
+        SpecError: An expectation is of no known type or has wrong arguments.
+    """
+    gx = great_expectations()
+    try:
+        suite = gx.ExpectationSuite(name=suite_name(spec), expectations=expectations)
+    except Exception as err:
+        raise _fault(settings, spec, expectations) from err
+    if len(suite.expectations) != len(expectations):  # GX leaves some wrong ones out, logs it and goes on
+        raise _fault(settings, spec, expectations)
+    return suite
+
+
+def _fault(settings: Settings, spec: ModelSpec, expectations: list[dict[str, Any]]) -> SpecError:
+    """Return the error that names the expectation GX cannot use."""
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+    from great_expectations.expectations.registry import list_registered_expectation_implementations
+
+    path, known = find_suite(settings, spec), list_registered_expectation_implementations()
+    for expectation in expectations:
+        kind = expectation["type"]
+        if kind not in known:
+            return SpecError(f"{path}: there is no expectation of type {kind!r}.{did_you_mean(kind, known)}")
+        try:
+            ExpectationConfiguration(**expectation).to_domain_obj()
+        except Exception as err:
+            return SpecError(f"{path}: {kind} cannot be used as given: {' '.join(str(err).split())[:300]}")
+    return SpecError(f"{path}: two expectations are equal. Remove one of them.")
 
 
 def to_pandas(rows: pa.Table) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """Which expectations a day must meet: the model's own suite, completed by what always holds.
 
 A suite is GX's JSON. Severity says what a broken expectation means: ``critical`` refuses the
-file, ``warning`` sets the broken rows aside (a mean has none: it warns), ``info`` warns. It is looked for in the model's
-folder (``expectations.json`` or ``validation.suite``), then in the GX context
+file, ``warning`` sets the broken rows aside (a mean has none: it warns), ``info`` warns. It is
+looked for in the model's folder (``expectations.json`` or ``validation.suite``), then in the GX context
 (``expectations/<model>_events.json``); without one, the rules derived from the spec stand alone.
 """
 

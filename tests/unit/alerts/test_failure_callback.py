@@ -24,9 +24,6 @@ class AirflowFailException(Exception):
     """Stands for Airflow's own, which carries a step's sentence."""
 
 
-AirflowFailException.__module__ = "airflow.sdk.exceptions"
-
-
 def context(exception: BaseException | None = None, **run: Any) -> dict[str, Any]:
     run_id = run.get("run_id", "manual__2026-03-06T01:00:00+00:00")
     dag_run = SimpleNamespace(

@@ -1,5 +1,6 @@
 """What Feast's own API sees: definitions from the specs, history point-in-time, online values."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -97,15 +98,17 @@ def test_full_names_aliases_and_renamed_keys_work(world, frame):
     view = store.get_feature_view(SPENDING)
     frame["PAYER"] = [2, 1, 1, 1, 1]
     payer = view[["N_TX"]].with_name("payer").with_join_key_map({"CUSTOMER_ID": "PAYER"})
-    service = FeatureService(name="two_roles", features=[view[["N_TX"]], payer])
+    service = FeatureService(name="by_payer", features=[payer])
     store.apply([service])
 
-    result = store.get_historical_features(entity_df=frame, features=service, full_feature_names=True).to_df()
+    own = store.get_historical_features(frame, [f"{SPENDING}:N_TX"], full_feature_names=True).to_df()
+    other = store.get_historical_features(frame, service, full_feature_names=True).to_df()
 
-    assert plain(result[f"{SPENDING}__N_TX"]) == EXPECTED_N_TX
-    assert plain(result["payer__N_TX"]) == [None, None, 4, 4, 3]
+    assert plain(own[f"{SPENDING}__N_TX"]) == EXPECTED_N_TX
+    assert plain(other["payer__N_TX"]) == [None, None, 4, 4, 3]
 
 
+@pytest.mark.filterwarnings("ignore:On demand feature view is an experimental feature")
 def test_on_demand_views_are_computed_from_the_result(world, frame):
     from feast import Field, RequestSource
     from feast.on_demand_feature_view import on_demand_feature_view
@@ -160,6 +163,7 @@ def test_a_time_range_without_entity_rows_gives_every_entity_and_time(world):
     ]
 
 
+@pytest.mark.filterwarnings("ignore:Saving dataset is an experimental feature")
 def test_a_result_can_be_saved_and_read_back(world, frame, tmp_path: Path):
     from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 
@@ -221,7 +225,7 @@ def test_online_features_are_what_the_step_wrote(world):
     times = answer.to_dict(include_event_timestamps=True)["N_TX__ts"]
     assert times[0] == int(at(4).replace(tzinfo=UTC).timestamp())
     everything = store.get_online_features(["fraud__everything:N_ALL", "fraud__everything:SEEN"], [{}]).to_dict()
-    assert everything == {"N_ALL": [104], "SEEN": [at(4)]}
+    assert everything == {"N_ALL": [104], "SEEN": [at(4).replace(tzinfo=UTC)]}
 
 
 def test_feasts_own_materialize_and_writes_never_go_backwards(world):
@@ -306,3 +310,13 @@ def test_feasts_own_command_line_applies_the_repository(tmp_path: Path):
         assert done.returncode == 0, done.stderr
     assert "fraud__customer_spending" in done.stdout
     assert (tmp_path / "feast" / "registry.db").is_file()
+
+
+def test_importing_feast_leaves_torch_alone():
+    code = (
+        "import sys, importlib.util; from windsock.featurestore.feast_import import import_feast; import_feast();"
+        "print('torch' in sys.modules, importlib.util.find_spec('torch') is not None)"
+    )
+    installed = importlib.util.find_spec("torch") is not None
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", str(installed)]

@@ -6,10 +6,10 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from delivered import transactions, with_column
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from delivered import transactions, with_column
 from windsock.ingest.conform import conform
 
 COLUMNS = {
@@ -123,8 +123,18 @@ def test_single_values_that_cannot_be_read_are_faults_of_their_rows(kind, array,
 @pytest.mark.parametrize(
     ("kind", "texts", "expected", "broken"),
     [
-        ("int64", ["1", " 2 ", "3.0", "+4", "", "NaN", "4.5", "x", "1e3"], [1, 2, 3, 4, None, None, None, None, None], 3),
-        ("double", ["1.5", "-2e3", ".5", "7.", "null", "1,5", "EUR 3", "inf"], [1.5, -2000.0, 0.5, 7.0, *[None] * 4], 3),
+        (
+            "int64",
+            ["1", " 2 ", "3.0", "+4", "", "NaN", "4.5", "x", "1e3"],
+            [1, 2, 3, 4, None, None, None, None, None],
+            3,
+        ),
+        (
+            "double",
+            ["1.5", "-2e3", ".5", "7.", "null", "1,5", "EUR 3", "inf"],
+            [1.5, -2000.0, 0.5, 7.0, *[None] * 4],
+            3,
+        ),
         (
             "timestamp",
             ["2026-03-01 10:00:00", "2026-03-01T10:00:00.5+01:00", "2026-03-01", "01.03.2026", "20260301", ""],

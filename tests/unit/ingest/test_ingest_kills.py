@@ -3,26 +3,15 @@
 from datetime import date
 
 import pytest
+
+from delivered import INGEST_MODULES
 from kill import DieAt, Steps, snapshot, stray_files
 from small_model import small_fraud
-
 from windsock.ledger import Ledger
 from windsock.steps import run_step
 from windsock.store import Store
 
 KEY = "2026-03-03"
-PRELOAD = [
-    "windsock.ingest.step",
-    "windsock.ingest.sources.simulator",
-    "windsock.features.staleness",
-    "windsock.validate.engine",
-    "windsock.validate.results",
-    "great_expectations.expectations",
-    "deltalake",
-    "pyarrow.parquet",
-    "pyarrow.dataset",
-    "duckdb",
-]
 
 
 def _source(seed: int, dirt: list[dict] | None = None) -> dict:
@@ -36,7 +25,7 @@ NULLS = [{"day": KEY, "kind": "null_keys"}]
 def world(tmp_path_factory):
     """A store with one published day; its source has since changed, so that a rerun replaces the day."""
     home = tmp_path_factory.mktemp("kills")
-    settings, spec = small_fraud(home, source=_source(0), first_day="2026-03-03")
+    settings, _ = small_fraud(home, source=_source(0), first_day="2026-03-03")
     run_step("ingest", model="fraud", key=KEY, settings=settings, live=False)
     before = snapshot(settings, "fraud", ["ingest"])
     calm = tmp_path_factory.mktemp("calm")
@@ -54,7 +43,7 @@ def _deliver(settings, seed: int, dirt: list[dict] | None = None) -> None:
 @pytest.mark.kill
 def test_a_kill_at_any_time_leaves_the_old_day_or_the_new_one_and_a_rerun_gives_the_new_one(world):
     settings, before, after = world
-    steps = Steps(settings, "fraud", PRELOAD)
+    steps = Steps(settings, "fraud", INGEST_MODULES)
     _deliver(settings, 1, NULLS)
     usual = steps.run("ingest", KEY).seconds
     assert snapshot(settings, "fraud", ["ingest"]) == after
@@ -84,7 +73,9 @@ def test_a_kill_at_any_time_leaves_the_old_day_or_the_new_one_and_a_rerun_gives_
         pytest.param(DieAt("windsock.tables:write_day", call=2, after=True), False, id="after-the-second-table"),
         pytest.param(DieAt("windsock.tables:write_day", call=3, after=True), False, id="after-the-last-table"),
         pytest.param(DieAt("windsock.ledger:Ledger.publish"), False, id="before-the-record"),
-        pytest.param(DieAt("windsock.store:Store.write_json", call=1, after=True), False, id="between-history-and-record"),
+        pytest.param(
+            DieAt("windsock.store:Store.write_json", call=1, after=True), False, id="between-history-and-record"
+        ),
         pytest.param(DieAt("windsock.ledger:Ledger.publish", after=True), True, id="after-the-record"),
     ],
 )
@@ -94,7 +85,7 @@ def test_a_kill_at_an_exact_place_changes_what_readers_see_only_once_the_record_
     run_step("ingest", model="fraud", key=KEY, settings=settings, live=False)
     _deliver(settings, 1, NULLS)
 
-    trial = Steps(settings, "fraud", PRELOAD).run("ingest", KEY, die_at=place)
+    trial = Steps(settings, "fraud", INGEST_MODULES).run("ingest", KEY, die_at=place)
 
     assert trial.killed
     assert snapshot(settings, "fraud", ["ingest"]) == (after if published else before)
@@ -106,7 +97,7 @@ def test_a_kill_at_an_exact_place_changes_what_readers_see_only_once_the_record_
 def test_a_kill_while_a_refusal_is_recorded_loses_neither_the_file_nor_its_reasons(tmp_path):
     dirt = [{"day": KEY, "kind": "missing_column"}]
     settings, _ = small_fraud(tmp_path, source=_source(0, dirt), first_day="2026-03-03")
-    steps = Steps(settings, "fraud", PRELOAD)
+    steps = Steps(settings, "fraud", INGEST_MODULES)
 
     assert steps.run("ingest", KEY, die_at=DieAt("windsock.ledger:Ledger.publish")).killed
     assert Ledger.of(settings, "fraud", "ingest").get(date.fromisoformat(KEY)) is None

@@ -2,13 +2,14 @@
 
 import json
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+
 from delivered import DAY, Inbox, transactions, with_column
 from kill import snapshot
-
 from windsock.days import last_instant
 from windsock.errors import DayRejected, SpecError, UpstreamUnavailable
 from windsock.ledger import Ledger
@@ -30,13 +31,13 @@ def test_the_same_delivery_again_changes_nothing_at_all(tmp_path):
     inbox = Inbox(tmp_path)
     first = inbox.ingest(GOOD)
     path = Store.of(inbox.settings).path("fraud", "ledger", "ingest", f"{DAY}.json")
-    before = open(path, "rb").read()
+    before = Path(path).read_bytes()
 
     again = inbox.ingest(GOOD)
 
     assert first["changed"]
     assert not again["changed"]
-    assert open(path, "rb").read() == before
+    assert Path(path).read_bytes() == before
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
@@ -140,7 +141,9 @@ def test_a_row_that_breaks_several_rules_is_set_aside_once_and_names_them_all(tm
 def test_too_many_broken_rows_refuse_the_day_and_say_which_rule_and_how_many(tmp_path):
     inbox = Inbox(tmp_path)
 
-    with pytest.raises(DayRejected, match=r"21 of 400 rows \(5\.25%\).*TX_AMOUNT: 21 of 400 rows break.*e\.g\. -1 \(TRANS"):
+    with pytest.raises(
+        DayRejected, match=r"21 of 400 rows \(5\.25%\).*TX_AMOUNT: 21 of 400 rows break.*e\.g\. -1 \(TRANS"
+    ):
         inbox.ingest(_broken("TX_AMOUNT", 21, -1.0))
 
     assert inbox.record().status == "rejected"
@@ -174,7 +177,9 @@ def test_a_refused_redelivery_leaves_the_published_day_in_force(tmp_path):
         inbox.ingest(GOOD.drop_columns(["TX_AMOUNT"]))
 
     assert snapshot(inbox.settings, "fraud", ["ingest"]) == before
-    folders = Store.of(inbox.settings).fs.ls(Store.of(inbox.settings).path("quarantine", "fraud", str(DAY)), detail=False)
+    folders = Store.of(inbox.settings).fs.ls(
+        Store.of(inbox.settings).path("quarantine", "fraud", str(DAY)), detail=False
+    )
     assert len(folders) == 1
 
 
@@ -235,7 +240,7 @@ def test_raw_deliveries_are_kept_as_they_came_and_once(tmp_path):
 
     store = Store.of(inbox.settings)
     (kept,) = store.fs.ls(store.path("raw", "fraud"), detail=False)
-    assert open(kept, "rb").read() == path.read_bytes()
+    assert Path(kept).read_bytes() == path.read_bytes()
     assert inbox.record().detail["source"]["raw"] == kept.split("/store/")[1]
 
 

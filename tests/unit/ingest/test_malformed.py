@@ -4,9 +4,9 @@ import shutil
 from datetime import date
 
 import pytest
+
 from shared_data import shared_data
 from small_model import small_fraud
-
 from windsock import tables
 from windsock.errors import DayRejected
 from windsock.ledger import Ledger
@@ -24,7 +24,11 @@ REJECTED = {
 }
 ACCEPTED = {
     "00_good": (9448, {}, []),
-    "08_duplicate_rows": (9448, {"duplicate copy": 500}, [["TRANSACTION_ID", "500 of 9,948", "exact copies", "719359"]]),
+    "08_duplicate_rows": (
+        9448,
+        {"duplicate copy": 500},
+        [["TRANSACTION_ID", "500 of 9,948", "exact copies", "719359"]],
+    ),
     "10_null_keys": (
         9283,
         {"TRANSACTION_ID not null": 25, "CUSTOMER_ID not null": 100, "TERMINAL_ID not null": 40},

@@ -86,9 +86,8 @@ def test_a_version_is_in_force_after_all_that_has_arrived_and_never_before_its_p
     assert first_day_in_force(settings, spec, date(2026, 5, 1), later) == date(2026, 6, 1)
 
 
-def _race(home: str, model: str, version: str, start: object, won: object) -> None:
-    settings, spec = small_fraud(Path(home))
-    start.wait()  # type: ignore[attr-defined]
+def _race(settings: Settings, spec: ModelSpec, version: str, start: object, won: object) -> None:
+    start.wait(30)  # type: ignore[attr-defined]
     for seq in range(1, 6):
         entries = history(settings, spec)
         after = entries[seq - 2] if seq > 1 else None
@@ -99,10 +98,10 @@ def _race(home: str, model: str, version: str, start: object, won: object) -> No
             pass
 
 
-def test_of_eight_processes_exactly_one_wins_each_place(fraud: tuple[Settings, ModelSpec], tmp_path: Path) -> None:
+def test_of_eight_processes_exactly_one_wins_each_place(fraud: tuple[Settings, ModelSpec]) -> None:
     context = multiprocessing.get_context("fork")
     start, won = context.Barrier(8), context.Queue()
-    racers = [context.Process(target=_race, args=(str(tmp_path), "fraud", str(n), start, won)) for n in range(8)]
+    racers = [context.Process(target=_race, args=(*fraud, str(n), start, won)) for n in range(8)]
     for racer in racers:
         racer.start()
     winners = [won.get(timeout=60) for _ in range(5)]

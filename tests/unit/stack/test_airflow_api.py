@@ -4,7 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -16,9 +16,9 @@ RUN = "manual__2026-01-01T00:00:00+00:00"
 
 
 class FakeAirflow(BaseHTTPRequestHandler):
-    calls: list[tuple[str, str, Any]] = []
-    answers: list[tuple[int, Any]] = []
-    logins = 0
+    calls: ClassVar[list[tuple[str, str, Any]]] = []
+    answers: ClassVar[list[tuple[int, Any]]] = []
+    logins: ClassVar[int] = 0
 
     def _handle(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)

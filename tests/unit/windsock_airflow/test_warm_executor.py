@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,12 +57,9 @@ def test_a_slot_is_given_back_at_once_when_the_sockets_are_closed(
 
     monkeypatch.setattr(WatchedSubprocess, "_service_subprocess", recorder)
 
-    class Process:
-        _open_sockets: dict[str, str] = {"a socket": "logs"}
-
     assert warm_executor.shorten_slot_hold()
     assert warm_executor.shorten_slot_hold(), "wrapping twice is the same as once"
-    process = Process()
+    process = SimpleNamespace(_open_sockets={"a socket": "logs"})
     WatchedSubprocess._service_subprocess(process, 1.0)  # type: ignore[arg-type]
     process._open_sockets = {}
     WatchedSubprocess._service_subprocess(process, max_wait_time=1.0)  # type: ignore[arg-type]

@@ -1,0 +1,103 @@
+"""``python -m bench``: run benches and print one JSON line per figure."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from bench.figures import Figure, say
+from bench.world import Size, World
+
+BENCHES = ("task", "asset", "features", "join", "validate", "demo")
+
+
+class Session:
+    """What the benches of one call share: scratch folder, data, stack; made when first asked for."""
+
+    def __init__(self, folder: Path, size: Size, demo_json: Path | None) -> None:
+        self.size = size
+        self.world = World(folder, size)
+        self._folder = folder
+        self._demo_json = demo_json
+
+    def groups(self, names: list[str]) -> Iterator[list[tuple[str, Callable[[], Iterator[Figure]]]]]:
+        """Yield benches that share something; what they share is closed before the next group."""
+        from bench import demo, features, join, validate
+
+        on_stack = [name for name in names if name in ("task", "asset")]
+        if on_stack:
+            from bench import airflow_cost
+            from bench.stack import bench_stack
+
+            with ExitStack() as closing:
+                stack = closing.enter_context(bench_stack(self._folder, self.size.tasks))
+                costs = {"task": airflow_cost.run_task, "asset": airflow_cost.run_asset}
+                yield [(name, lambda name=name: costs[name](stack, self.size)) for name in on_stack]  # type: ignore[misc]
+        own: dict[str, Callable[[], Iterator[Figure]]] = {
+            "features": lambda: features.run(self.world),
+            "join": lambda: join.run(self.world),
+            "validate": lambda: validate.run(self.world),
+            "demo": lambda: demo.run(self._folder, self._demo_json),
+        }
+        yield [(name, own[name]) for name in names if name in own]
+
+
+@click.command()
+@click.option("--only", multiple=True, type=click.Choice(BENCHES), help="Run this bench; may be given several times.")
+@click.option(
+    "--quick", is_flag=True, help="Tiny sizes, to see that it runs; leaves the demo out unless --only names it."
+)
+@click.option(
+    "--demo-json",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Use this result of a demo that ran already (var/demo.json) instead of running one.",
+)
+@click.option("--keep", is_flag=True, help="Leave the scratch folder, and say where it is.")
+def main(only: tuple[str, ...], quick: bool, demo_json: Path | None, keep: bool) -> None:
+    """Measure what Windsock costs: JSON lines on stdout, progress on stderr.
+
+    Exits with 1 if a bench failed; the others run all the same.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    logging.disable(logging.WARNING)
+    # Ended by a signal, it takes its stack with it, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    names = [name for name in BENCHES if name in only] or [n for n in BENCHES if not (quick and n == "demo")]
+    # A short path: a socket's name may have 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="windsock-bench-"))
+    failed = []
+    try:
+        session = Session(folder, Size.quick() if quick else Size(), demo_json)
+        for group in session.groups(names):
+            for name, bench in group:
+                began = time.monotonic()
+                try:
+                    for figure in bench():
+                        print(figure.line(), flush=True)
+                except Exception:
+                    failed.append(name)
+                    say(f"{name} failed:\n{traceback.format_exc()}")
+                say(f"{name}: done after {time.monotonic() - began:.0f} s")
+    finally:
+        if keep:
+            say(f"scratch folder: {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    if failed:
+        say(f"failed: {', '.join(failed)}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

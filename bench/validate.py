@@ -1,0 +1,82 @@
+"""``validate``: the model's expectations on one day, and on every day's rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import TYPE_CHECKING
+
+from bench.figures import Figure, Limit, say, time_runs
+from bench.world import World
+from windsock import tables
+from windsock.days import start_of
+from windsock.validate.engine import to_pandas, validate
+from windsock.validate.suites import expectations_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def run(world: World) -> Iterator[Figure]:
+    """Measure ``validate`` alone: rows in memory in, findings out."""
+    day = world.days[-1]
+    rules = len(expectations_of(world.settings, world.spec))
+    cases = (
+        ("validation of one day", _rows(world, [day], day), 3 * world.size.data_runs),
+        (
+            f"validation of {len(world.days)} days' rows as one delivery",
+            _rows(world, world.days, day),
+            world.size.data_runs,
+        ),
+    )
+    validate(world.settings, world.spec, day, cases[0][1])  # opens the context, imports what it needs
+    for what, rows, runs in cases:
+        say(f"{what}: {rows.num_rows:,} rows, {runs} runs ...")
+        found = []
+        timing = time_runs(
+            lambda rows=rows, found=found: found.append(validate(world.settings, world.spec, day, rows)), runs
+        )
+        limit = time_runs(lambda rows=rows: _one_pass(rows), 5)
+        yield Figure(
+            "validate",
+            what,
+            timing.median,
+            Limit("one numpy pass over the same columns: nulls, smallest, largest", limit.median),
+            context={
+                "rows": rows.num_rows,
+                "expectations": rules,
+                "broken": len(found[-1].broken),
+                **timing.context(),
+                "rows_per_s": rows.num_rows / timing.median,
+            },
+        )
+
+
+def _rows(world: World, days: list[date], as_of: date) -> pa.Table:
+    """Return rows as delivered: events with their label, all times moved to one day."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    spec = world.spec
+    records = [world.ingested[day] for day in days]
+    events = tables.read(world.store, records, "events", list(spec.events.columns))
+    labels = tables.read(world.store, records, "labels", [spec.events.key, spec.label.column])
+    if events is None or labels is None:
+        raise RuntimeError("No events were ingested.")
+    rows = events.join(labels, spec.events.key).sort_by(spec.events.key)
+    place = rows.column_names.index(spec.events.time)
+    times = rows.column(place)
+    into_day = pc.subtract(times, pc.floor_temporal(times, unit="day"))
+    moved = pc.add(into_day, pa.scalar(start_of(as_of), pa.timestamp("us")))
+    return rows.set_column(place, pa.field(spec.events.time, pa.timestamp("us")), moved).combine_chunks()
+
+
+def _one_pass(rows: pa.Table) -> None:
+    import numpy as np
+
+    for column in to_pandas(rows).items():
+        values = column[1].to_numpy()
+        values = values.view("int64") if values.dtype.kind == "M" else values
+        np.isnan(values).any() if values.dtype.kind == "f" else None
+        values.min()
+        values.max()

@@ -1,0 +1,82 @@
+"""Every field of ``model.yaml`` as a page, made from the spec's own classes: ``docs/spec.md``."""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from windsock.spec.model import ModelSpec
+
+_HEAD = """# Every field of model.yaml
+
+Made from the code by `windsock lint --reference`; a test keeps it current. Unknown fields are errors.
+"""
+
+
+def markdown() -> str:
+    """Return the reference page."""
+    sections: list[str] = [_HEAD]
+    seen: set[type[BaseModel]] = set()
+    waiting: list[tuple[str, type[BaseModel]]] = [("model.yaml", ModelSpec)]
+    while waiting:
+        title, part = waiting.pop(0)
+        if part in seen:
+            continue
+        seen.add(part)
+        sections.append(_section(title, part))
+        for name, field in part.model_fields.items():
+            place = name if title == "model.yaml" else f"{title}.{name}"
+            waiting += [(_place(place, found), found) for found in _parts_in(field.annotation)]
+    return "\n".join(sections)
+
+
+def _place(place: str, part: type[BaseModel]) -> str:
+    kind = part.model_fields.get("kind")
+    choices = typing.get_args(kind.annotation) if kind is not None else ()
+    return f"{place} (kind: {choices[0]})" if len(choices) == 1 and choices[0] != "lightgbm" else place
+
+
+def _section(title: str, part: type[BaseModel]) -> str:
+    lines = [f"## {title}", "", (part.__doc__ or "").strip().splitlines()[0], ""]
+    lines += ["| field | type | default | |", "|---|---|---|---|"]
+    for name, field in part.model_fields.items():
+        lines.append(f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {field.description or ''} |")
+    return "\n".join([*lines, ""])
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    value = field.get_default(call_default_factory=True)
+    if value is None or value in ((), {}) or isinstance(value, BaseModel):
+        return "–"
+    return f"`{value}`"
+
+
+def _type(annotation: Any) -> str:
+    origin = typing.get_origin(annotation)
+    args = [a for a in typing.get_args(annotation) if a is not type(None)]
+    if origin is typing.Annotated:
+        return _type(args[0])
+    if origin is typing.Literal:
+        return " or ".join(f"`{a}`" for a in args)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_type(a) for a in args))
+    if origin is tuple:
+        return f"list of {_type(args[0])}"
+    if origin is dict:
+        return f"mapping to {_type(args[1])}"
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    if annotation in names:
+        return names[annotation]
+    return "see below" if isinstance(annotation, type) and issubclass(annotation, BaseModel) else annotation.__name__
+
+
+def _parts_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [part for arg in typing.get_args(annotation) for part in _parts_in(arg)]

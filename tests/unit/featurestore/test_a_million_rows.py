@@ -1,0 +1,122 @@
+"""A million entity rows on two views of 1.3 million rows: seconds and memory, directly and through Feast."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from small_model import small_fraud
+from windsock.featurestore.tables import STAGE, arrow_schema, feature_tables
+from windsock.ledger import DayRecord, Ledger, Output
+from windsock.settings import Settings
+from windsock.store import Store
+
+DAYS, ROWS_A_DAY = 136, 9_700
+DAY_US = 86_400_000_000
+
+CODE = """
+import json, resource, sys, time
+import numpy as np, pyarrow as pa
+from datetime import date
+from windsock.settings import Settings
+from windsock.spec import get_spec
+from windsock.store import Store
+from windsock.ledger import Ledger
+from windsock.featurestore.asof import duckdb_connection
+from windsock.featurestore import definitions, retrieval
+from windsock.featurestore.feast_import import import_feast
+
+settings = Settings.from_env()
+spec = get_spec(settings, "fraud")
+ledger = Ledger.of(settings, "fraud", "features")
+records, rng, m = ledger.all(), np.random.default_rng(1), 1_000_000
+start = (spec.first_day - date(1970, 1, 1)).days * 86_400_000_000
+frame = pa.table({
+    "TRANSACTION_ID": np.arange(m)[::-1],
+    "event_timestamp": pa.array(start + rng.integers(0, 140 * 86_400_000_000, m), pa.timestamp("us")),
+    "CUSTOMER_ID": rng.integers(0, 5_100, m), "TERMINAL_ID": rng.integers(0, 10_200, m),
+})
+store = Store.of(settings)
+if sys.argv[1] == "direct":
+    begin = time.monotonic()
+    result = retrieval.point_in_time(store, spec, frame, records)
+else:
+    import_feast()  # seconds once per process, not part of the join
+    definitions.apply(settings)
+    pins = ledger.pins(records)
+    begin = time.monotonic()
+    result = retrieval.training_frame(settings, spec, frame, pins)
+seconds, peak_mb = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+same = result.select(frame.column_names).equals(frame)
+for table in retrieval.feature_tables(spec):
+    history = retrieval.open_days(store, records.values(), table.name, retrieval.arrow_schema(table.columns))
+    with duckdb_connection() as connection:
+        connection.register("e", frame)
+        connection.register("h", history.to_table())
+        plain = connection.sql(
+            f"select e.TRANSACTION_ID, {', '.join('h.' + f for f in table.features)} from e asof left join h "
+            f"on e.{table.entity} = h.{table.entity} and e.event_timestamp >= h.event_timestamp order by 1 desc"
+        ).to_arrow_table()
+    for feature in table.features:
+        same = same and result[feature].combine_chunks().equals(plain[feature].combine_chunks())
+print(json.dumps({"seconds": seconds, "peak_mb": peak_mb, "rows": result.num_rows, "same": same}))
+"""
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory) -> Settings:
+    """Write 136 days of both fraud views straight to Parquet, as ``tables.write_day`` lays them out."""
+    views = {"views": [dict(v, ttl_days=None) for v in _views()], "row": _row()}
+    settings, spec = small_fraud(tmp_path_factory.mktemp("million"), features=views)
+    store, ledger, rng = Store.of(settings), Ledger.of(settings, "fraud", STAGE), np.random.default_rng(0)
+    for number in range(DAYS):
+        day = spec.first_day + timedelta(days=number)
+        start = (day - date(1970, 1, 1)).days * DAY_US
+        outputs = {}
+        for table, entities in zip(feature_tables(spec), (5_000, 10_000), strict=True):
+            times = np.sort(rng.choice(DAY_US // 1000, ROWS_A_DAY, replace=False)) * 1000 + start
+            columns = [rng.integers(0, entities, ROWS_A_DAY), pa.array(times, pa.timestamp("us"))]
+            for _, kind in table.columns[2:]:
+                columns.append(rng.integers(0, 50, ROWS_A_DAY) if kind == "BIGINT" else rng.random(ROWS_A_DAY))
+            file = f"fraud/{table.name}/ds={day}/part.parquet"
+            path = Path(store.path(file))
+            path.parent.mkdir(parents=True)
+            pq.write_table(pa.table(columns, schema=arrow_schema(table.columns)), path)
+            outputs[table.name] = Output(ROWS_A_DAY, f"{number}", (file,), number)
+        ledger.publish(DayRecord(day.isoformat(), "published", outputs))
+    return settings
+
+
+def _raw() -> dict:
+    import yaml
+
+    from windsock.settings import REPO_ROOT
+
+    return yaml.safe_load((REPO_ROOT / "include" / "models" / "fraud" / "model.yaml").read_text())["features"]
+
+
+def _views() -> list[dict]:
+    return _raw()["views"]
+
+
+def _row() -> dict:
+    return _raw()["row"]
+
+
+@pytest.mark.parametrize("way", ["direct", "feast"])
+def test_a_million_rows_are_joined_within_15_seconds_and_3_gigabytes(history: Settings, way: str):
+    env = {**os.environ, "WINDSOCK_HOME": str(history.home), "WINDSOCK_MODELS": str(history.models[0])}
+    done = subprocess.run([sys.executable, "-c", CODE, way], env=env, capture_output=True, text=True, check=True)
+    measured = json.loads(done.stdout.splitlines()[-1])
+
+    assert measured["rows"] == 1_000_000
+    assert measured["same"], "differs from a plain DuckDB ASOF join"
+    assert measured["peak_mb"] < 3_000
+    assert measured["seconds"] < 15

@@ -1,0 +1,319 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from run_folders import make_run, with_mlflow, world
+from small_model import small_fraud
+
+from windsock import tables
+from windsock.errors import GateFailed, UpstreamUnavailable
+from windsock.gate import checks, judge
+from windsock.gate.judge import Verdict
+from windsock.ledger import DayRecord, Ledger
+from windsock.promotion import log as promotions
+from windsock.registry.client import mlflow_client
+from windsock.registry.models import set_alias
+from windsock.settings import Settings
+from windsock.spec import ModelSpec, get_spec
+from windsock.steps import run_step
+from windsock.store import Store
+
+Fraud = tuple[Settings, ModelSpec]
+
+
+@pytest.fixture
+def fraud(tmp_path: Path) -> Fraud:
+    settings, spec = small_fraud(tmp_path)
+    return with_mlflow(settings), spec
+
+
+def register(fraud: Fraud, run: str, **made: Any) -> str:
+    make_run(*fraud, run, **made)
+    return str(run_step("register", model="fraud", settings=fraud[0], options={"run": run})["version"])
+
+
+def crown(fraud: Fraud, version: str) -> None:
+    """Make a version champion without asking the gate."""
+    from windsock.promotion.log import Promotion, append, current, first_day_in_force
+    from windsock.registry.models import version_info
+
+    settings, spec = fraud
+    info, now = version_info(settings, spec, version), current(settings, spec)
+    first = first_day_in_force(settings, spec, info.as_of, now)
+    append(settings, spec, Promotion(0, "promote", version, info.run, None, first, info.as_of, "test"), after=now)
+    set_alias(settings, spec, "champion", version)
+
+
+def verdict(fraud: Fraud, version: str, champion: str | None = None) -> Verdict:
+    return judge.judge(*fraud, version, champion)
+
+
+def failed(found: Verdict) -> set[str]:
+    return {c.name for c in found.failures}
+
+
+def test_the_first_good_version_passes_by_floor_and_trivial_model(fraud: Fraud) -> None:
+    register(fraud, "r1")
+
+    result = run_step("gate", model="fraud", settings=fraud[0])
+
+    assert (result["version"], result["champion_seen"], result["passed"]) == ("1", None, True)
+    assert {c["name"] for c in result["checks"]} == {
+        "artifact", "frozen_rows", "same_predictions", "finite", "evidence", "another_model",
+        "floor_average_precision", "suspicious_roc_auc", "better_than_trivial", "not_worse_than_champion", "self_test",
+    }  # fmt: skip
+    assert all(c["why"].endswith(".") for c in result["checks"])
+    assert mlflow_client(fraud[0]).get_model_version("fraud", "1").tags["windsock.gate"] == "passed"
+
+
+def test_a_better_challenger_passes_and_the_evidence_is_kept(fraud: Fraud) -> None:
+    crown(fraud, register(fraud, "weak", spoiled=0.6))
+    register(fraud, "strong")
+
+    result = run_step("gate", model="fraud", settings=fraud[0])
+
+    assert (result["version"], result["champion_seen"]) == ("2", "1")
+    folder = Path(fraud[0].store, "runs", "fraud", "strong")
+    record = json.loads((folder / "gate.json").read_text())
+    assert record == json.loads((folder / "gate" / "vs-1.json").read_text())
+    assert record["bootstrap"]["clustered_by"] == "CUSTOMER_ID"
+    assert sum(record["bootstrap"]["histogram"]["counts"]) == record["bootstrap"]["resamples"] == 400
+    page = (folder / "gate.html").read_text()
+    assert "<svg" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_worse_challenger_fails_after_the_evidence_has_been_kept(fraud: Fraud) -> None:
+    crown(fraud, register(fraud, "strong"))
+    register(fraud, "weak", spoiled=0.6)
+
+    with pytest.raises(GateFailed, match=r"\[not_worse_than_champion\] average_precision .* at most .* worse"):
+        run_step("gate", model="fraud", settings=fraud[0])
+
+    record = json.loads(Path(fraud[0].store, "runs", "fraud", "weak", "gate.json").read_text())
+    assert record["passed"] is False
+    tags = mlflow_client(fraud[0]).get_model_version("fraud", "2").tags
+    assert tags["windsock.gate"] == "failed"
+    assert "not_worse_than_champion" in tags["windsock.gate.why"]
+
+
+def test_both_models_are_judged_on_the_challengers_frozen_rows(fraud: Fraud) -> None:
+    easy, hard = world(100), world(200, rate=0.02)
+    register(fraud, "champion", holdout=easy)
+    register(fraud, "challenger", holdout=hard, seed=3)
+
+    case = judge.Case(*fraud, "2", "1")
+
+    counted = ~hard.column("known_positive").to_numpy(zero_copy_only=False)
+    from windsock.registry.models import load_version
+
+    assert np.array_equal(case.champion_scores, load_version(*fraud, "1").predict(hard)[counted])
+    assert case.rows.rows == counted.sum()
+
+
+def test_the_champion_itself_is_no_challenger(fraud: Fraud) -> None:
+    crown(fraud, register(fraud, "r1"))
+    register(fraud, "again")  # equal data, equal seed: an equal model
+
+    found = verdict(fraud, "2", "1")
+
+    assert "another_model" in failed(found)
+    assert "nothing to promote" in next(c.why for c in found.failures if c.name == "another_model")
+
+
+def test_a_leak_is_too_good_to_be_true(fraud: Fraud) -> None:
+    leaky = [world(s).append_column("leak", world(s).column("TX_FRAUD")) for s in (100,)][0]
+    make = {"features": ("amount", "risk"), "holdout": leaky}
+    register(fraud, "r1", **make)
+    spec = fraud[1].model_copy(update={"gate": fraud[1].gate.model_copy(update={"suspicious": {"roc_auc": 0.8}})})
+
+    found = judge.judge(fraud[0], spec, "1", None)
+
+    assert failed(found) == {"suspicious_roc_auc"}
+    assert "too good to be true" in found.failures[0].why
+
+
+def test_a_model_that_has_learnt_nothing_beats_no_constant(fraud: Fraud) -> None:
+    register(fraud, "blind", features=("noise",), rounds=5)
+
+    assert {"floor_average_precision", "better_than_trivial"} <= failed(verdict(fraud, "1"))
+
+
+def test_too_few_frauds_are_no_evidence(fraud: Fraud) -> None:
+    register(fraud, "r1", holdout=world(100, rows=300, rate=0.03))
+
+    found = verdict(fraud, "1")
+
+    assert "evidence" in failed(found)
+    assert "positives (at least 20)" in next(c.why for c in found.failures if c.name == "evidence")
+
+
+def test_a_changed_holdout_and_a_changed_model_are_noticed(fraud: Fraud) -> None:
+    version = register(fraud, "r1")
+    folder = Path(fraud[0].store, "runs", "fraud", "r1")
+    other = world(101)
+    import pyarrow.parquet as pq
+
+    pq.write_table(other, folder / "holdout.parquet")
+
+    assert {"frozen_rows", "same_predictions"} <= failed(verdict(fraud, version))
+
+    text = (folder / "model" / "model.txt").read_text()
+    (folder / "model" / "model.txt").write_text(text.replace("shrinkage=0.1", "shrinkage=0.2"))
+    assert "artifact" in failed(verdict(fraud, version))
+
+
+def test_a_pickle_beside_the_model_is_refused(fraud: Fraud) -> None:
+    version = register(fraud, "r1")
+    Path(fraud[0].store, "runs", "fraud", "r1", "model", "model.pkl").write_bytes(b"\x80\x04.")
+
+    found = verdict(fraud, version)
+
+    assert "artifact" in failed(found)
+    assert "Loading a pickle can run any code." in found.told()
+
+
+def test_whatever_cannot_be_run_has_failed(fraud: Fraud, monkeypatch: pytest.MonkeyPatch) -> None:
+    crown(fraud, register(fraud, "weak", spoiled=0.6))
+    register(fraud, "strong")
+
+    def broken(case: object) -> None:
+        raise MemoryError("out of memory")
+
+    for function in checks.ALL:
+        broken.__name__ = function.__name__
+        monkeypatch.setattr(judge, "ALL", tuple(broken if f is function else f for f in checks.ALL))
+
+        found = verdict(fraud, "2", "1")
+
+        assert not found.passed
+        assert failed(found) == {function.__name__}
+        assert found.failures[0].why == "Could not be run: MemoryError: out of memory"
+
+
+def test_a_service_that_is_away_gives_no_verdict_at_all(fraud: Fraud, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(fraud, "r1")
+
+    def away(case: object) -> None:
+        raise UpstreamUnavailable("the store is away")
+
+    monkeypatch.setattr(judge, "ALL", (away,))
+
+    with pytest.raises(UpstreamUnavailable):
+        verdict(fraud, "1")
+    assert not Path(fraud[0].store, "runs", "fraud", "r1", "gate.json").exists()
+
+
+def test_a_gate_that_lets_everything_through_fails_its_self_test(fraud: Fraud) -> None:
+    crown(fraud, register(fraud, "weak", spoiled=0.6))
+    register(fraud, "strong")
+    wide = fraud[1].model_copy(update={"gate": fraud[1].gate.model_copy(update={"margin": 0.9})})
+
+    found = judge.judge(fraud[0], wide, "2", "1")
+
+    assert failed(found) == {"self_test"}
+    assert "Narrow gate.margin" in found.failures[0].why
+
+
+def test_a_comparison_that_always_says_yes_is_caught_by_the_self_test(
+    fraud: Fraud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from windsock.gate.compare import compare
+
+    register(fraud, "r1")
+    monkeypatch.setattr(checks, "compare", lambda rows, a, b, **k: compare(rows, a, a * 0 + 0.5, **k))
+
+    assert "self_test" in failed(verdict(fraud, "1"))
+
+
+def test_a_champion_that_the_world_has_left_behind_can_be_replaced(fraud: Fraud) -> None:
+    """It has nothing left to lose on these rows, so the planted model is made from the challenger."""
+    crown(fraud, register(fraud, "useless", features=("noise",), rounds=5))
+    register(fraud, "strong")
+
+    found = verdict(fraud, "2", "1")
+
+    assert found.passed, found.told()
+    assert "worse copy of challenger 2" in next(c.why for c in found.checks if c.name == "self_test")
+
+
+def test_a_champion_with_features_that_are_gone_is_judged_by_what_it_said_in_production(fraud: Fraud) -> None:
+    settings, spec = fraud
+    holdout = world(100)
+    crown(fraud, register(fraud, "old", holdout=holdout.append_column("gone", holdout["risk"]), spoiled=0.6))
+    make_old_need_gone(settings)
+    register(fraud, "new", holdout=holdout)
+
+    found = verdict(fraud, "2", "1")
+    assert failed(found) >= {"not_worse_than_champion"}
+    assert "Keep the old features in the spec for one more training" in found.told()
+
+    scored_in_production(settings, spec, holdout, version="1")
+    assert verdict(fraud, "2", "1").passed
+
+
+def make_old_need_gone(settings: Settings) -> None:
+    """Let the champion's model ask for a feature of another name."""
+    from windsock.registry import models
+    from windsock.registry.versions import folder_hash
+
+    store = Store.of(settings)
+    card = store.read_json("runs/fraud/old/model/model.json")
+    card["features"][1]["name"] = "gone"
+    store.write_json(card, "runs/fraud/old/model/model.json")
+    index = store.read_json("fraud/versions/1.json")
+    store.write_json({**index, "model_hash": folder_hash(store, "runs/fraud/old", "model")}, "fraud/versions/1.json")
+    models._loaded.clear()
+
+
+def scored_in_production(settings: Settings, spec: ModelSpec, rows: pa.Table, *, version: str) -> None:
+    store = Store.of(settings)
+    recorded = np.random.default_rng(0).random(rows.num_rows)
+    days = rows.column("event_timestamp").cast(pa.date32()).to_numpy(zero_copy_only=False)
+    for day in np.unique(days):
+        at = np.nonzero(days == day)[0]
+        part = pa.table(
+            {
+                "TRANSACTION_ID": rows.column("TRANSACTION_ID").take(at),
+                "event_time": rows.column("event_timestamp").take(at),
+                "score": recorded[at],
+                "model_version": [version] * len(at),
+            }
+        )
+        date = day.astype("O")
+        output = tables.write_day(store, "fraud", "predictions", date, part)
+        Ledger(store, "fraud", "score").publish(DayRecord(str(date), "published", {"predictions": output}))
+
+
+def test_a_regression_model_without_entity_is_judged_by_blocks_of_time(tmp_path: Path) -> None:
+    from windsock.gate.rows import judged_rows
+
+    settings, _ = small_fraud(
+        tmp_path,
+        label={"column": "TX_FRAUD", "task": "regression", "delay_days": 0},
+        entities={},
+        features={"row": {"amount": "TX_AMOUNT"}},
+        training={"window_days": 7, "metric": "mean_absolute_error"},
+        gate={"floors": {"r2": 0.1}},
+    )
+    spec = get_spec(settings, "fraud")
+
+    week, _ = judged_rows(spec, world(1))
+    month, _ = judged_rows(spec, world(1, days=28))
+
+    assert (week.clustered_by, week.clusters) == ("block of six hours", 28)
+    assert (month.clustered_by, month.clusters) == ("day", 28)
+
+
+def test_the_log_stays_as_it_was_when_the_gate_fails(fraud: Fraud) -> None:
+    crown(fraud, register(fraud, "strong"))
+    register(fraud, "weak", spoiled=0.6)
+    before = promotions.history(*fraud)
+
+    with pytest.raises(GateFailed):
+        run_step("gate", model="fraud", settings=fraud[0])
+
+    assert promotions.history(*fraud) == before

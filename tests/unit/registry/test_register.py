@@ -1,0 +1,192 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_folders import FEATURES, make_run, with_mlflow, world
+from small_model import small_fraud
+
+from windsock.errors import DataContractError, SpecError, UpstreamUnavailable
+from windsock.registry import models
+from windsock.registry.client import mlflow_client
+from windsock.settings import Settings
+from windsock.spec import ModelSpec
+from windsock.steps import run_step
+from windsock.store import Store
+
+
+@pytest.fixture
+def fraud(tmp_path: Path) -> tuple[Settings, ModelSpec]:
+    settings, spec = small_fraud(tmp_path)
+    return with_mlflow(settings), spec
+
+
+def register(settings: Settings, run: str) -> dict[str, Any]:
+    return run_step("register", model="fraud", settings=settings, options={"run": run})
+
+
+def test_a_run_folder_becomes_a_version_that_waits_as_challenger(fraud: tuple[Settings, ModelSpec]) -> None:
+    settings, spec = fraud
+    make_run(settings, spec, "r1")
+
+    result = register(settings, "r1")
+
+    assert (result["version"], result["run"]) == ("1", "r1")
+    assert models.challenger_version(settings, spec) == "1"
+    client = mlflow_client(settings)
+    version = client.get_model_version("fraud", "1")
+    run = client.get_run(version.run_id)
+    assert version.tags["windsock.run"] == run.data.tags["windsock.run"] == "r1"
+    assert run.data.tags["lineage.commit"] == "abc"
+    assert run.data.metrics["average_precision"] == pytest.approx(result["metrics"]["average_precision"])
+    assert run.data.params["num_leaves"] == "31"
+    assert run.info.run_name == "r1"
+    assert run.info.status == "FINISHED"
+    assert {d.tags[0].value for d in run.inputs.dataset_inputs} == {"training", "holdout"}
+    assert {f.path for f in client.list_artifacts(run.info.run_id)} >= {"lineage.json", "request.json", "metrics.json"}
+
+
+def test_mlflow_itself_loads_the_model_with_pickle_forbidden(
+    fraud: tuple[Settings, ModelSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    settings, spec = fraud
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    make_run(settings, spec, "r1")
+    register(settings, "r1")
+    rows = world(9, rows=50)
+
+    loaded = mlflow.pyfunc.load_model("models:/fraud@challenger").predict(rows.to_pandas()[list(FEATURES)])
+
+    assert loaded == pytest.approx(models.load_version(settings, spec, "1").predict(rows))
+    files = [p for p in Path(settings.store, "mlflow-artifacts").rglob("*") if p.is_file()]
+    assert not [f for f in files if f.suffix in {".pkl", ".pickle", ".joblib"} or b"\x80\x04" == f.read_bytes()[:2]]
+
+
+def test_registering_again_finds_the_version_instead_of_making_a_second(fraud: tuple[Settings, ModelSpec]) -> None:
+    settings, spec = fraud
+    make_run(settings, spec, "r1")
+
+    first, again = register(settings, "r1"), register(settings, "r1")
+
+    client = mlflow_client(settings)
+    assert first["version"] == again["version"] == "1"
+    assert len(client.search_model_versions("name = 'fraud'")) == 1
+    experiment = client.get_experiment_by_name("fraud").experiment_id
+    assert len(client.search_runs([experiment])) == 1
+    assert len(client.search_logged_models([experiment])) == 1
+
+
+KILLED_BEFORE = ["log_run", "log_model", "create_version", "record_version"]
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("place", KILLED_BEFORE)
+def test_a_kill_at_any_point_leaves_nothing_double_after_the_rerun(
+    fraud: tuple[Settings, ModelSpec], tmp_path: Path, place: str
+) -> None:
+    settings, spec = fraud
+    make_run(settings, spec, "r1")
+    script = f"""
+import os, signal
+from windsock.registry import step, tracking
+from windsock.settings import Settings
+from windsock.steps import run_step
+target = step if {place!r} == "record_version" else tracking
+setattr(target, {place!r}, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
+settings = Settings.from_env({{"WINDSOCK_HOME": {str(tmp_path)!r}, "WINDSOCK_MODELS": {str(tmp_path / "models")!r}}})
+run_step("register", model="fraud", settings=settings, options={{"run": "r1"}})
+"""
+    killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+
+    result = register(settings, "r1")
+
+    client = mlflow_client(settings)
+    experiment = client.get_experiment_by_name("fraud").experiment_id
+    assert result["version"] == "1"
+    assert [v.version for v in client.search_model_versions("name = 'fraud'")] == [1]
+    assert len(client.search_runs([experiment])) == 1
+    assert [m.status for m in client.search_logged_models([experiment])] == ["READY"]
+    assert models.version_info(settings, spec, "1").run == "r1"
+
+
+def test_a_half_uploaded_model_is_removed(fraud: tuple[Settings, ModelSpec], monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    settings, spec = fraud
+    make_run(settings, spec, "r1")
+    with monkeypatch.context() as broken:
+        broken.setattr(MlflowClient, "finalize_logged_model", lambda *a, **k: (_ for _ in ()).throw(OSError("gone")))
+        with pytest.raises(UpstreamUnavailable, match="gone"):
+            register(settings, "r1")
+
+    register(settings, "r1")
+
+    client = mlflow_client(settings)
+    experiment = client.get_experiment_by_name("fraud").experiment_id
+    assert [m.status for m in client.search_logged_models([experiment])] == ["READY"]
+
+
+def test_an_unfinished_run_folder_is_refused_by_name(fraud: tuple[Settings, ModelSpec]) -> None:
+    settings, spec = fraud
+    make_run(settings, spec, "r1")
+    os.remove(Path(settings.store, "runs", "fraud", "r1", "metrics.json"))
+
+    with pytest.raises(SpecError, match=r"r1 lacks metrics\.json"):
+        register(settings, "r1")
+    with pytest.raises(SpecError, match="Give the option 'run'"):
+        run_step("register", model="fraud", settings=settings)
+
+
+def test_an_absent_server_is_a_reason_to_retry_and_found_out_in_bounded_time(
+    fraud: tuple[Settings, ModelSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    settings, spec = fraud
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    make_run(settings, spec, "r1")
+
+    with pytest.raises(UpstreamUnavailable, match="Check that it is up") as raised:
+        register(replace(settings, mlflow_uri="http://user:hunter2@127.0.0.1:1"), "r1")
+    assert "hunter2" not in str(raised.value)
+
+
+def test_a_version_is_loaded_from_mlflow_when_its_run_folder_is_gone(fraud: tuple[Settings, ModelSpec]) -> None:
+    settings, spec = fraud
+    make_run(settings, spec, "r1")
+    register(settings, "r1")
+    rows = world(9, rows=50)
+    models._loaded.clear()
+    expected = models.load_version(settings, spec, "1").predict(rows)
+    models._loaded.clear()
+    Store.of(settings).fs.rm(f"{settings.store}/runs/fraud/r1/model", recursive=True)
+
+    assert models.load_version(settings, spec, "1").predict(rows) == pytest.approx(expected, abs=0)
+
+
+def test_a_changed_model_file_is_not_loaded(fraud: tuple[Settings, ModelSpec]) -> None:
+    settings, spec = fraud
+    make_run(settings, spec, "r1")
+    register(settings, "r1")
+    models._loaded.clear()
+    text = Path(settings.store, "runs", "fraud", "r1", "model", "model.txt")
+    text.write_text(text.read_text().replace("shrinkage=0.1", "shrinkage=0.2"))
+
+    with pytest.raises(DataContractError, match="somebody changed them"):
+        models.load_version(settings, spec, "1")
+
+
+def test_an_unknown_version_names_the_known_ones(fraud: tuple[Settings, ModelSpec]) -> None:
+    settings, spec = fraud
+    make_run(settings, spec, "r1")
+    register(settings, "r1")
+
+    with pytest.raises(SpecError, match=r"No version of model 'fraud' named '7'\. Known: 1\."):
+        models.version_info(settings, spec, "7")

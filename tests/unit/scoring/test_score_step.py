@@ -1,0 +1,221 @@
+import shutil
+import time
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from feature_days import put_day
+from training_world import AS_OF, make_world, payments, world_spec
+from windsock import tables
+from windsock.errors import NotReady, SpecError
+from windsock.ledger import DayRecord, Ledger
+from windsock.promotion.log import Promotion, append, current
+from windsock.registry.versions import VersionInfo, folder_hash, record_version
+from windsock.steps import run_step
+from windsock.store import Store
+
+DAY = AS_OF
+NEXT = AS_OF + timedelta(days=1)
+
+
+def add_version(settings, spec, version, run):
+    digest = folder_hash(Store.of(settings), "runs", "fraud", run, "model")
+    record_version(settings, VersionInfo("fraud", version, run, AS_OF, model_hash=digest))
+
+
+def promote(settings, spec, version, run, day):
+    last = current(settings, spec)
+    entry = Promotion(0, "promote", version, run, last.version if last else None, day, AS_OF, "test")
+    append(settings, spec, entry, after=last)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A world with two versions; the first is champion from the last day on."""
+    home = tmp_path_factory.mktemp("scored")
+    settings, spec = make_world(home)
+    for version, origin in (("1", "first"), ("2", "second")):
+        if version == "2":
+            settings, spec = world_spec(home, training={**spec.training.model_dump(mode="json"), "seed": 99})
+        run = run_step("assemble", model="fraud", settings=settings, origin=origin)["run"]
+        run_step("fit", model="fraud", settings=settings, options={"run": run})
+        add_version(settings, spec, version, run)
+        if version == "1":
+            promote(settings, spec, "1", run, DAY)
+    return home
+
+
+@pytest.fixture
+def scored_world(trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return world_spec(tmp_path)
+
+
+def score(settings, day=DAY, **options):
+    return run_step("score", model="fraud", key=str(day), settings=settings, options=options)
+
+
+def record_of(settings, day=DAY):
+    return Ledger.of(settings, "fraud", "score").get(day)
+
+
+def rows_of(settings, day=DAY):
+    return tables.read(Store.of(settings), [record_of(settings, day)], "predictions")
+
+
+def file_bytes(settings, day=DAY):
+    store = Store.of(settings)
+    return {f.rsplit("/", 1)[0]: store.read_bytes(f) for f in record_of(settings, day).outputs["predictions"].files}
+
+
+def change_features(settings, spec):
+    """Re-ingest an earlier day, which makes the features of DAY stale, and compute them anew."""
+    put_day(settings, spec, DAY - timedelta(days=1), payments(NEXT))
+    for day in (DAY - timedelta(days=1), DAY):
+        run_step("features", model="fraud", key=str(day), settings=settings)
+
+
+def test_every_event_gets_one_prediction_of_the_champion_in_its_order(scored_world):
+    settings, _ = scored_world
+    result = score(settings)
+
+    events = tables.read(Store.of(settings), [Ledger.of(settings, "fraud", "ingest").get(DAY)], "events")
+    rows = rows_of(settings)
+    assert rows.column_names == ["TRANSACTION_ID", "event_time", "score", "model_version"]
+    assert rows["TRANSACTION_ID"].equals(events["TRANSACTION_ID"])
+    assert rows["event_time"].equals(events["TX_DATETIME"])
+    assert rows["model_version"].unique().to_pylist() == ["1"]
+    assert np.corrcoef(rows["score"].to_numpy(), events["TX_AMOUNT"].to_numpy())[0, 1] > 0.3
+    assert {k: result[k] for k in ("status", "rows", "model_version", "kept")} == {
+        "status": "published", "rows": events.num_rows, "model_version": "1", "kept": False,
+    }  # fmt: skip
+    assert set(record_of(settings).inputs) == {f"ingest/{DAY}", f"features/{DAY}", "model"}
+
+
+def test_the_same_day_scored_again_or_elsewhere_gives_the_same_bytes(scored_world, trained, tmp_path_factory):
+    settings, _ = scored_world
+    score(settings)
+    first = record_of(settings), file_bytes(settings)
+    assert score(settings)["kept"]
+    assert score(settings, rescore=True)["kept"] is False
+    assert (record_of(settings), file_bytes(settings)) == first
+
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    shutil.copytree(trained, elsewhere, dirs_exist_ok=True)
+    other, _ = world_spec(elsewhere)
+    score(other)
+    assert list(file_bytes(other).values()) == list(first[1].values())
+
+
+def test_a_day_before_the_first_champion_is_not_scored(scored_world):
+    settings, _ = scored_world
+    result = score(settings, DAY - timedelta(days=1))
+
+    assert (result["status"], result["rows"], result["model_version"]) == ("no_champion", 0, None)
+
+
+def test_a_day_scored_by_nobody_can_be_scored_later_by_an_explicit_version_only(scored_world):
+    settings, _ = scored_world
+    day = DAY - timedelta(days=2)
+    assert score(settings, day)["status"] == "no_champion"
+    assert score(settings, day)["status"] == "no_champion"
+
+    assert score(settings, day, model_version="2")["model_version"] == "2"
+    assert rows_of(settings, day)["model_version"].unique().to_pylist() == ["2"]
+    assert record_of(settings, day).detail["chosen_by"] == "option model_version"
+
+
+def test_the_champion_of_the_day_scores_it_not_the_one_of_today(scored_world):
+    settings, spec = scored_world
+    promote(settings, spec, "2", "any", NEXT)
+    put_day(settings, spec, NEXT, payments(NEXT))
+    run_step("features", model="fraud", key=str(NEXT), settings=settings)
+
+    assert score(settings, DAY)["model_version"] == "1"
+    assert score(settings, NEXT)["model_version"] == "2"
+
+
+def test_predictions_stay_when_only_features_have_changed_unless_asked(scored_world):
+    settings, spec = scored_world
+    score(settings)
+    before = record_of(settings)
+    change_features(settings, spec)
+
+    assert score(settings)["kept"]
+    assert record_of(settings) == before
+    assert score(settings, rescore=True)["kept"] is False
+    assert record_of(settings).outputs["predictions"].hash != before.outputs["predictions"].hash
+    assert record_of(settings).inputs[f"features/{DAY}"] != before.inputs[f"features/{DAY}"]
+
+
+def test_a_day_whose_own_events_have_changed_is_scored_again(scored_world):
+    settings, spec = scored_world
+    score(settings)
+    put_day(settings, spec, DAY, payments(DAY)[:100])
+    run_step("features", model="fraud", key=str(DAY), settings=settings)
+
+    result = score(settings)
+
+    assert (result["kept"], result["rows"]) == (False, 100)
+
+
+def test_labels_do_not_matter(scored_world):
+    settings, spec = scored_world
+    score(settings)
+    before = record_of(settings)
+    put_day(settings, spec, DAY, [(*p[:4], None) for p in payments(DAY)])
+
+    assert score(settings)["kept"]
+    assert record_of(settings) == before
+
+
+def test_unknown_customers_and_days_without_rows_are_no_trouble(scored_world):
+    settings, spec = scored_world
+    ledger = Ledger.of(settings, "fraud", "features")
+    put_day(settings, spec, DAY, [(60, 999_999, 888_888, 12.5, None)])
+    ledger.publish(DayRecord(str(DAY), "published", detail={"warm": True}))  # no feature row at all
+    assert score(settings)["rows"] == 1
+    assert np.isfinite(rows_of(settings)["score"].to_numpy()).all()
+
+    for status in ("empty", "rejected"):
+        for stage in ("ingest", "features"):
+            Ledger.of(settings, "fraud", stage).publish(DayRecord(str(DAY), status))
+        result = score(settings)
+        assert (result["status"], result["rows"]) == (status, 0)
+
+
+def test_what_is_missing_is_named(scored_world):
+    settings, spec = scored_world
+    with pytest.raises(NotReady, match="its step 'ingest' has not been run"):
+        score(settings, NEXT)
+    put_day(settings, spec, NEXT, payments(NEXT))
+    with pytest.raises(NotReady, match="its step 'features' has not been run"):
+        score(settings, NEXT)
+    with pytest.raises(SpecError, match="No version of model 'fraud' named '7'"):
+        score(settings, model_version="7")
+
+
+def test_a_usual_day_is_scored_within_a_moment(scored_world):
+    settings, spec = scored_world
+    put_day(settings, spec, DAY, payments(DAY, rows=9600))
+    run_step("features", model="fraud", key=str(DAY), settings=settings)
+    score(settings)
+    best = min(cpu_seconds(settings) for _ in range(3))
+
+    assert best < 1.0, best  # a few tenths; processor time, because other tests may keep the cores busy
+
+
+def cpu_seconds(settings) -> float:
+    started = time.process_time()
+    assert score(settings, rescore=True)["rows"] == 9600
+    return time.process_time() - started
+
+
+def test_predictions_hold_no_clock(scored_world):
+    settings, _ = scored_world
+    score(settings)
+
+    assert isinstance(rows_of(settings), pa.Table)
+    assert "seconds" not in record_of(settings).detail
