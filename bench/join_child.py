@@ -49,6 +49,8 @@ def main(way: str, frame_path: Path, runs: int) -> None:
         result = frame
         for view in spec.features.views:
             rows = tables.read(store, records.values(), f"features/{view.name}")
+            if rows is None:
+                raise RuntimeError(f"The view {view.name} has no rows to gather.")
             places = pa.array(np.random.default_rng(0).integers(0, rows.num_rows, frame.num_rows))
             given = rows.select([n for n in rows.column_names if n not in frame.column_names]).take(places)
             for name in given.column_names:

@@ -16,7 +16,7 @@ _COMMITS = 200
 
 def main(socket_folder: str) -> None:
     """Print the medians as JSON."""
-    import psycopg2
+    import psycopg2  # type: ignore[import-untyped]
 
     warm_up()
     fork = statistics.median(time_runs(_fork_and_exit, _FORKS).seconds)

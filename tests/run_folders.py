@@ -59,6 +59,7 @@ def world(
             "amount": amount,
             "risk": risk,
             "noise": noise,
+            "leak": fraud + 0.1 * noise,
             "TX_FRAUD": fraud,
             "known_positive": pa.array(rng.random(rows) < 0.02),
         }

@@ -1,11 +1,13 @@
 """Which days are still missing: complete or not at all.
 
 A day counts as settled once its ledger has a record: published, empty or rejected. Days
-before the model's first day need no record.
+before the model's first day need no record, and a day whose delivery was rejected needs
+none in later stages: nothing of it goes on, so nobody runs them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, timedelta
 
 from windsock.days import day_range, spans
@@ -31,12 +33,21 @@ def settled_days(settings: Settings, spec: ModelSpec, stage: str, first: date, l
     needed = day_range(max(first, spec.first_day), last)
     records = Ledger.of(settings, spec.name, stage).between(max(first, spec.first_day), last)
     missing = [day for day in needed if day not in records]
+    if stage not in ("ingest", "labels"):
+        refused = rejected_days(settings, spec, missing)
+        missing = [day for day in missing if day not in refused]
     if missing:
         raise NotReady(
             f"{spec.name}: {stage} of {len(missing)} of {len(needed)} needed days is still missing: {spans(missing)}. "
             f"This waits until they are settled; if nobody runs them, backfill {spec.name}_ingest over these days."
         )
     return records
+
+
+def rejected_days(settings: Settings, spec: ModelSpec, days: Iterable[date]) -> set[date]:
+    """Return those of the days whose delivery was rejected and has not been mended."""
+    ledger = Ledger.of(settings, spec.name, "ingest")
+    return {day for day in days if (record := ledger.get(day)) is not None and record.status == "rejected"}
 
 
 def lookback(day: date, days: int) -> tuple[date, date]:

@@ -117,7 +117,7 @@ def _row_type(spec: ModelSpec, name: str, expression: str) -> str:
     from windsock.store import Store
 
     alone = spec.model_copy(update={"features": FeaturesSpec(row={name: expression})})
-    kind = event_frame(Store("."), alone, []).schema.field(name).type
+    kind = event_frame(Store("."), alone, []).schema.types[-1]  # by place: the name may be another column's too
     if pa.types.is_boolean(kind):
         return "BOOLEAN"
     if pa.types.is_integer(kind):
@@ -134,7 +134,6 @@ def _names(spec: ModelSpec, types: list[tuple[str, str, str]]) -> Iterator[str]:
     taken = {
         **_RESERVED_NAMES,
         spec.events.key: "the key",
-        spec.events.time: "the event time",
         spec.label.column: "the label",
         **{column: f"the {entity} entity" for entity, column in spec.entities.items()},
     }

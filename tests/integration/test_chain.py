@@ -19,10 +19,10 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from conftest import Stack, start_stack
 
 from fake_slack import FakeSlack
 from small_model import small_fraud
+from stack_fixture import Stack, start_stack
 from windsock.days import day_range
 from windsock.ledger import Ledger
 from windsock.settings import Settings

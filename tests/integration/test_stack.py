@@ -17,8 +17,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import Stack, start_stack
 
+from stack_fixture import Stack, start_stack
 from windsock.stack import credentials, lifecycle, read_stack
 from windsock.stack.ending import database_processes
 from windsock.stack.layout import Home

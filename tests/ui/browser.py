@@ -52,6 +52,6 @@ def open_dag(page: Page, url: str, dag_id: str) -> None:
 def open_trigger_dialog(page: Page) -> Locator:
     """Open the trigger dialog of the DAG that is shown."""
     page.get_by_role("button", name="Trigger").first.click()
-    dialog = page.get_by_role("dialog")
+    dialog = page.locator("[data-scope=dialog][role=dialog]")
     expect(dialog).to_be_visible()
     return dialog

@@ -5,26 +5,31 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 from windsock.days import day_range
-from windsock.features.inputs import current_fingerprint
-from windsock.ledger import DayRecord, Ledger
+from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 
 
-def is_stale(settings: Settings, spec: ModelSpec, record: DayRecord) -> bool:
-    """Say whether a day's published features were made from something else than what is in force now."""
-    return dict(record.inputs) != current_fingerprint(settings, spec, record.day)
-
-
 def stale_days(settings: Settings, spec: ModelSpec, day: date) -> list[date]:
-    """List the later days within the lookback whose published features no longer fit ``day``.
+    """List the later days whose published features were made from something else than ``day`` holds now.
 
     Args:
         settings: This installation.
         spec: The model.
         day: The day that was just ingested (or whose labels were).
+
+    Returns:
+        Days within the lookback after ``day``, in order.
     """
-    ledger = Ledger.of(settings, spec.name, "features")
+    in_force = {}
+    for stage in ("ingest",) if spec.label.files is None else ("ingest", "labels"):
+        if (record := Ledger.of(settings, spec.name, stage).get(day)) is not None:
+            in_force[f"{stage}/{day}"] = record.data_hash
     reach = day_range(day + timedelta(days=1), day + timedelta(days=spec.features.lookback_days))
-    found = (ledger.get(later) for later in reach)
-    return [record.day for record in found if record is not None and is_stale(settings, spec, record)]
+    features = Ledger.of(settings, spec.name, "features")
+    found = (features.get(later) for later in reach)
+    return [
+        record.day
+        for record in found
+        if record is not None and any(record.inputs.get(mark) != now for mark, now in in_force.items())
+    ]

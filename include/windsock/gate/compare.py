@@ -6,9 +6,13 @@ lower bound of that difference stays above ``-margin``.
 
 What is resampled are not rows but clusters of rows that share their luck: all rows of
 one entity (a customer's transactions are fraudulent together), or, without entities,
-blocks of time. Rows taken as independent would make the bound too tight. Weights are
-exponential (Rubin's Bayesian bootstrap) rather than counts, so that no resample loses
-all of its few positives. The seed is fixed: equal inputs, equal verdict.
+blocks of time. Rows taken as independent would make the bound too tight. Measured on ten
+weeks of the handbook's transactions (two LightGBM models, average precision, a new pair
+each week): the weekly differences vary with sd 0.019, retraining included; resampling
+rows says 0.010, days 0.010, terminals 0.012, customers 0.015.
+
+Weights are exponential (Rubin's Bayesian bootstrap) rather than counts, so that no
+resample loses all of its few positives. The seed is fixed: equal inputs, equal verdict.
 """
 
 from __future__ import annotations

@@ -155,6 +155,9 @@ def _plot(found: dict[str, Any]) -> str:
     def x(value: float) -> float:
         return 10 + round((value - low) / span * (_WIDTH - 20), 1)
 
+    def anchor(at: float) -> str:
+        return "start" if at < _WIDTH * 0.2 else "end" if at > _WIDTH * 0.8 else "middle"
+
     bars = "".join(
         f'<rect x="{x(left)}" y="{_HEIGHT - 30 - round(count / top * (_HEIGHT - 60), 1)}" '
         f'width="{max(1.0, round(x(right) - x(left) - 0.5, 1))}" height="{round(count / top * (_HEIGHT - 60), 1)}" '
@@ -164,7 +167,8 @@ def _plot(found: dict[str, Any]) -> str:
     floor = _HEIGHT - 30
     marks = "".join(
         f'<line x1="{x(value)}" x2="{x(value)}" y1="18" y2="{floor}" stroke="{colour}" stroke-dasharray="{dash}"/>'
-        f'<text x="{x(value)}" y="{y}" font-size="11" text-anchor="middle" fill="{colour}">{label} {value:.4f}</text>'
+        f'<text x="{x(value)}" y="{y}" font-size="11" text-anchor="{anchor(x(value))}" fill="{colour}">'
+        f"{label} {value:.4f}</text>"
         for value, colour, dash, label, y in (
             (-found["margin"], "#b42318", "4 3", "accepted down to", _HEIGHT - 4),
             (found["lower"], "#1f4e8c", "none", "lower bound", 12),

@@ -26,6 +26,7 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """MLflow's own limits (120 s, seven times) would hold a task for a quarter of an hour."""
@@ -40,6 +41,8 @@ def mlflow_client(settings: Settings) -> Any:
         os.environ.setdefault(name, value)
     import mlflow
 
+    # It warns on every model that it cannot tell pip's version; nothing here is installed by pip from that file.
+    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)
     if mlflow.get_tracking_uri() != settings.mlflow_uri:
         mlflow.set_tracking_uri(settings.mlflow_uri)
     return mlflow.MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)

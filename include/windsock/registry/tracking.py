@@ -103,7 +103,9 @@ def create_version(client: Any, model: str, model_id: str, run_id: str, tags: di
     except MlflowException as err:
         if err.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    made = client.create_model_version(model, f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id)
+    made = client.create_model_version(
+        model, f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id, await_creation_for=30
+    )
     return str(made.version)
 
 

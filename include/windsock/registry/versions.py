@@ -79,8 +79,23 @@ def list_versions(settings: Settings, spec: ModelSpec) -> list[str]:
 
 
 def record_version(settings: Settings, info: VersionInfo) -> None:
-    """Put a version into the index."""
-    Store.of(settings).write_json(info.to_json(), info.model, FOLDER, f"{info.version}.json")
+    """Put a version into the index.
+
+    Raises:
+        SpecError: The version is another run's already: MLflow counts from the beginning again.
+    """
+    store = Store.of(settings)
+    try:
+        before = VersionInfo.from_json(store.read_json(info.model, FOLDER, f"{info.version}.json"))
+    except FileNotFoundError:
+        before = info
+    if before.run != info.run:
+        raise SpecError(
+            f"{info.model}: MLflow calls run {info.run} version {info.version}, but that version is run {before.run} "
+            "here. MLflow's database has been emptied or exchanged while the store was kept. Restore the database, or "
+            "point MLFLOW_TRACKING_URI to the right server; to begin anew, remove both (windsock down --wipe)."
+        )
+    store.write_json(info.to_json(), info.model, FOLDER, f"{info.version}.json")
 
 
 def folder_hash(store: Store, *parts: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from windsock.spec.base import Part
 
@@ -48,6 +48,12 @@ class RetrainingSpec(Part):
     fresh_days: NonNegativeInt = Field(
         3, description="Days of the new regime that a training window must hold before retraining pays."
     )
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        if self.needed > self.out_of:
+            raise ValueError(f"needed is {self.needed}, more than out_of ({self.out_of}): no retraining would ever start")
+        return self
 
 
 class AlertsSpec(Part):

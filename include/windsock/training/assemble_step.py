@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from windsock.completeness import settled_days
+from windsock.completeness import rejected_days, settled_days
 from windsock.days import day_range, parse_day
 from windsock.errors import DataContractError, NotReady, SpecError
 from windsock.ledger import Ledger
@@ -101,7 +101,9 @@ def chosen_windows(settings: Settings, spec: ModelSpec, as_of: str | date | None
     if as_of not in (None, ""):
         return windows_of(spec, parse_day(as_of, what="as_of"))
     stages = ["ingest", "features", *(["labels"] if spec.label.files is not None else [])]
-    settled = set.intersection(*(set(Ledger.of(settings, spec.name, s).days()) for s in stages))
+    days = {s: set(Ledger.of(settings, spec.name, s).days()) for s in stages}
+    days["features"] |= rejected_days(settings, spec, days["ingest"] - days["features"])
+    settled = set.intersection(*days.values())
     if not settled:
         raise NotReady(
             f"{spec.name}: there is nothing to train on yet: no day has both events and features. "

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from run_folders import make_run, with_mlflow, world
 from small_model import small_fraud
-
 from windsock import tables
 from windsock.errors import GateFailed, UpstreamUnavailable
 from windsock.gate import checks, judge
@@ -125,12 +125,9 @@ def test_the_champion_itself_is_no_challenger(fraud: Fraud) -> None:
 
 
 def test_a_leak_is_too_good_to_be_true(fraud: Fraud) -> None:
-    leaky = [world(s).append_column("leak", world(s).column("TX_FRAUD")) for s in (100,)][0]
-    make = {"features": ("amount", "risk"), "holdout": leaky}
-    register(fraud, "r1", **make)
-    spec = fraud[1].model_copy(update={"gate": fraud[1].gate.model_copy(update={"suspicious": {"roc_auc": 0.8}})})
+    register(fraud, "r1", features=("amount", "leak"))
 
-    found = judge.judge(fraud[0], spec, "1", None)
+    found = verdict(fraud, "1")
 
     assert failed(found) == {"suspicious_roc_auc"}
     assert "too good to be true" in found.failures[0].why

@@ -6,8 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from small_model import small_fraud
 
+from small_model import small_fraud
 from windsock.errors import ChampionChanged
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotion import log as promotions

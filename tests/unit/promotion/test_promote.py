@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from run_folders import make_run, with_mlflow
 from small_model import small_fraud
-
 from windsock.errors import ChampionChanged, GateFailed, SpecError
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotion import champion_on, current, history, reconcile

@@ -3,9 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from run_folders import make_run, with_mlflow
 from small_model import small_fraud
-
 from windsock.errors import DataContractError, SpecError
 from windsock.promotion import champion_on, current, history
 from windsock.promotion.log import Promotion, append

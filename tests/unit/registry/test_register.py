@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from run_folders import FEATURES, make_run, with_mlflow, world
 from small_model import small_fraud
-
 from windsock.errors import DataContractError, SpecError, UpstreamUnavailable
 from windsock.registry import models
 from windsock.registry.client import mlflow_client
@@ -64,7 +64,7 @@ def test_mlflow_itself_loads_the_model_with_pickle_forbidden(
 
     assert loaded == pytest.approx(models.load_version(settings, spec, "1").predict(rows))
     files = [p for p in Path(settings.store, "mlflow-artifacts").rglob("*") if p.is_file()]
-    assert not [f for f in files if f.suffix in {".pkl", ".pickle", ".joblib"} or b"\x80\x04" == f.read_bytes()[:2]]
+    assert not [f for f in files if f.suffix in {".pkl", ".pickle", ".joblib"} or f.read_bytes()[:2] == b"\x80\x04"]
 
 
 def test_registering_again_finds_the_version_instead_of_making_a_second(fraud: tuple[Settings, ModelSpec]) -> None:
@@ -190,3 +190,17 @@ def test_an_unknown_version_names_the_known_ones(fraud: tuple[Settings, ModelSpe
 
     with pytest.raises(SpecError, match=r"No version of model 'fraud' named '7'\. Known: 1\."):
         models.version_info(settings, spec, "7")
+
+
+def test_an_emptied_mlflow_does_not_take_over_the_numbers_of_older_versions(fraud: tuple[Settings, ModelSpec]) -> None:
+    from dataclasses import replace
+
+    settings, spec = fraud
+    for run in ("r1", "r2"):
+        make_run(settings, spec, run, rounds=3)
+    register(settings, "r1")
+    other = with_mlflow(replace(settings, home=settings.home / "new"))
+
+    with pytest.raises(SpecError, match="MLflow's database has been emptied or exchanged"):
+        register(replace(settings, mlflow_uri=f"sqlite:///{other.home}/mlflow.db"), "r2")
+    assert models.version_info(settings, spec, "1").run == "r1"

@@ -7,50 +7,16 @@ import pyarrow as pa
 import pytest
 
 from feature_days import put_day
-from training_world import AS_OF, make_world, payments, world_spec
+from training_world import AS_OF, payments, world_spec
 from windsock import tables
 from windsock.errors import NotReady, SpecError
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotion.log import Promotion, append, current
-from windsock.registry.versions import VersionInfo, folder_hash, record_version
 from windsock.steps import run_step
 from windsock.store import Store
 
 DAY = AS_OF
 NEXT = AS_OF + timedelta(days=1)
-
-
-def add_version(settings, spec, version, run):
-    digest = folder_hash(Store.of(settings), "runs", "fraud", run, "model")
-    record_version(settings, VersionInfo("fraud", version, run, AS_OF, model_hash=digest))
-
-
-def promote(settings, spec, version, run, day):
-    last = current(settings, spec)
-    entry = Promotion(0, "promote", version, run, last.version if last else None, day, AS_OF, "test")
-    append(settings, spec, entry, after=last)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A world with two versions; the first is champion from the last day on."""
-    home = tmp_path_factory.mktemp("scored")
-    settings, spec = make_world(home)
-    for version, origin in (("1", "first"), ("2", "second")):
-        if version == "2":
-            settings, spec = world_spec(home, training={**spec.training.model_dump(mode="json"), "seed": 99})
-        run = run_step("assemble", model="fraud", settings=settings, origin=origin)["run"]
-        run_step("fit", model="fraud", settings=settings, options={"run": run})
-        add_version(settings, spec, version, run)
-        if version == "1":
-            promote(settings, spec, "1", run, DAY)
-    return home
-
-
-@pytest.fixture
-def scored_world(trained, tmp_path):
-    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    return world_spec(tmp_path)
 
 
 def score(settings, day=DAY, **options):
@@ -129,7 +95,7 @@ def test_a_day_scored_by_nobody_can_be_scored_later_by_an_explicit_version_only(
 
 def test_the_champion_of_the_day_scores_it_not_the_one_of_today(scored_world):
     settings, spec = scored_world
-    promote(settings, spec, "2", "any", NEXT)
+    append(settings, spec, Promotion(0, "promote", "2", "any", "1", NEXT, AS_OF, "test"), after=current(settings, spec))
     put_day(settings, spec, NEXT, payments(NEXT))
     run_step("features", model="fraud", key=str(NEXT), settings=settings)
 

@@ -1,4 +1,4 @@
-"""One embedded stack for a whole test session: ``stack``.
+"""One embedded stack for a whole test session: the fixture ``stack``.
 
 It is a child of pytest and dies with it, whatever happens to pytest.
 """
