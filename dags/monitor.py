@@ -28,7 +28,8 @@ def monitor_dag(spec: ModelSpec) -> None:
         max_active_runs=MANY_RUNS,
     ):
         monitor = StepOperator(step="monitor", model=spec.name)
-        govern = StepOperator(step="govern", model=spec.name)
+        # One after another: cool-down and budget count what was decided before.
+        govern = StepOperator(step="govern", model=spec.name, max_active_tis_per_dag=1)
         monitor >> govern
         RequestRetraining(task_id="request", model=spec.name, decision=govern.output)
 

@@ -74,7 +74,10 @@ class DayRecord:
     @property
     def data_hash(self) -> str:
         """SHA-256 over the rows alone: what later days depend on; warnings and counts leave it as it is."""
-        content = {"status": self.status, "outputs": {n: o.hash for n, o in self.outputs.items() if not n.endswith("quarantine")}}
+        content = {
+            "status": self.status,
+            "outputs": {n: o.hash for n, o in self.outputs.items() if not n.endswith("quarantine")},
+        }
         return hashlib.sha256(to_json(content)).hexdigest()
 
     def rows(self, table: str) -> int:

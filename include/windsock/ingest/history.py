@@ -134,8 +134,10 @@ def _new_entities(settings: Settings, spec: ModelSpec, events: pa.Table, publish
     if not columns:
         return []
     seen = tables.read(Store.of(settings), published, "events", columns)
+    if seen is None:
+        return []
     found = []
-    for name in columns if seen is not None else []:
+    for name in columns:
         column = events.column(name)
         new = events.filter(pc.invert(pc.is_in(column, pc.unique(seen.column(name)))))
         if new.num_rows > _NEW_SHARE * max(events.num_rows, 1):

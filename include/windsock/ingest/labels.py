@@ -164,7 +164,7 @@ def _event_times(keys: pd.Series, events: pa.Table | None) -> pd.Series:
         return pd.Series(pd.NaT, index=keys.index, dtype="datetime64[us]")
     known = pd.Series(events.column(1).to_pandas().to_numpy(), index=pd.Index(events.column(0).to_pandas()))
     known = known[~known.index.duplicated(keep="last")]
-    places = known.index.get_indexer(keys.fillna(-1) if keys.hasnans else keys)
+    places = known.index.get_indexer(pd.Index(keys.fillna(-1) if keys.hasnans else keys))
     times = pd.Series(known.to_numpy()[places], index=keys.index)
     return times.where((places >= 0) & keys.notna().to_numpy(dtype=bool))
 
@@ -176,7 +176,8 @@ def _table(spec: ModelSpec, day: date, valid: pd.DataFrame, schema: pa.Schema) -
 
     files, label = label_files(spec), spec.label.column
     if files.time is not None:
-        known_at = valid[files.time].clip(lower=pd.Timestamp(start_of(day)))
+        delivered = pd.Timestamp(start_of(day))
+        known_at = valid[files.time].where(valid[files.time] >= delivered, delivered)
     else:
         known_at = pd.Series(pd.Timestamp(last_instant(day)), index=valid.index)
     final = valid.assign(known_at=known_at).sort_values(["event_time", files.key], kind="stable")

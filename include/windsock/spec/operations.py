@@ -52,7 +52,9 @@ class RetrainingSpec(Part):
     @model_validator(mode="after")
     def _can_be_reached(self) -> Self:
         if self.needed > self.out_of:
-            raise ValueError(f"needed is {self.needed}, more than out_of ({self.out_of}): no retraining would ever start")
+            raise ValueError(
+                f"needed is {self.needed}, more than out_of ({self.out_of}): no retraining would ever start"
+            )
         return self
 
 

@@ -53,14 +53,22 @@ def test_the_reference_model_loads_and_fits_on_a_page():
         pytest.param({"label__delay_days": -1}, r"label\.delay_days.*given: -1", id="negative-delay"),
         pytest.param({"features__row": {"F": "TX_FRAUD * 1"}}, r"features\.row\.F uses the label .*leaks", id="label"),
         pytest.param(
-            {"features__row": {"S": "TX_FRAUD_SCENARIO"}}, r"TX_FRAUD_SCENARIO, which events\.ignore drops", id="ignored"
+            {"features__row": {"S": "TX_FRAUD_SCENARIO"}},
+            r"TX_FRAUD_SCENARIO, which events\.ignore drops",
+            id="ignored",
         ),
-        pytest.param({"entities__customer": "CUSTOMER"}, r"entities\.customer names 'CUSTOMER'.*CUSTOMER_ID", id="entity"),
-        pytest.param({"events__time": "TX_TIME"}, r"time names 'TX_TIME', which is not among events\.columns", id="time"),
+        pytest.param(
+            {"entities__customer": "CUSTOMER"}, r"entities\.customer names 'CUSTOMER'.*CUSTOMER_ID", id="entity"
+        ),
+        pytest.param(
+            {"events__time": "TX_TIME"}, r"time names 'TX_TIME', which is not among events\.columns", id="time"
+        ),
         pytest.param({"events__time": "TX_AMOUNT"}, r"of type double, not timestamp", id="time-type"),
         pytest.param({"last_day": "2020-01-01"}, r"last_day 2020-01-01 lies before first_day", id="days"),
         pytest.param({"training__metric": "r2"}, r"r2 cannot judge a binary model", id="metric"),
-        pytest.param({"gate__floors": {"precision": 1}}, r"gate\.floors.precision.*average_precision", id="metric-name"),
+        pytest.param(
+            {"gate__floors": {"precision": 1}}, r"gate\.floors.precision.*average_precision", id="metric-name"
+        ),
         pytest.param({"source": {"kind": "sql", "url_env": "X", "query": "select 1"}}, r":start and :end", id="sql"),
     ],
 )
