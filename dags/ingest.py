@@ -6,6 +6,7 @@ for that day, and once more for every later day that a changed delivery made out
 **Reruns** are safe: the same delivery gives the same bytes. Backfill this DAG, and the
 days go through features and scores by themselves.
 
+**Waits** up to 12 hours for a delivery that is late; a backfill does not.
 **On failure** the sentence in the log says which column broke which rule and how often.
 The file stays where it came from and is copied to quarantine. Have it delivered again,
 then clear the task. A refused day does not hold up the days after it; for a day that will
@@ -14,11 +15,11 @@ never be delivered, trigger with *No delivery*.
 
 from datetime import timedelta
 
-from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
+from windsock_airflow.announce import AnnounceDay
 from windsock_airflow.blueprint import identity, specs_for
 from windsock_airflow.schedules import daily, live_from, live_until
 from windsock_airflow.step import StepOperator
@@ -37,19 +38,20 @@ def ingest_dag(spec: ModelSpec) -> None:
             "allow_empty": forms.flag("Allow empty", "An empty delivery may replace a day that has rows."),
         },
     ):
-        limit = timedelta(minutes=30)
-        ingest = StepOperator(
+        events, due = assets.events(spec), assets.labels_due(spec)
+        has_label_files = spec.label.files is not None
+        StepOperator(
             step="ingest",
             model=spec.name,
             form=["no_delivery", "allow_empty"],
-            outlets=[assets.events(spec)],
-            execution_timeout=limit,
-            # Labels and events are refused separately; neither waits for the other to be mended.
-            trigger_rule="all_done",
+            outlets=[events, due] if has_label_files else [events],
+            days_from={due.name: "relabel"},
+            execution_timeout=timedelta(minutes=30),
+            timeout=timedelta(hours=12),  # a delivery that is late; after that, somebody should hear of it
         )
-        if spec.label.files is not None:
-            labels = StepOperator(step="labels", model=spec.name, execution_timeout=limit)
-            labels >> [ingest, EmptyOperator(task_id="labels_published", execution_timeout=limit)]
+        if has_label_files:
+            # Beside, not behind: a day whose events are refused has its delivery of labels all the same.
+            AnnounceDay(task_id="labels_due", outlets=[due], execution_timeout=timedelta(minutes=5))
 
 
 for model in specs_for("ingest"):

@@ -1,8 +1,8 @@
 """The lineage graph's nodes: what each model's DAGs publish, as Airflow assets.
 
 Two worlds that Airflow does not mix. **Keyed** assets carry a day (partition key) with
-every event and start exactly one run of their consumer per day: ``events``,
-``features``, ``predictions``. **Un-keyed** assets belong to the model as a whole:
+every event and start exactly one run of their consumer per day: ``labels_due``,
+``events``, ``features``, ``predictions``. **Un-keyed** assets belong to the model as a whole:
 ``retrain_requested``, ``challenger``, ``champion``. An event of a keyed run always
 carries its key and so never starts an un-keyed consumer; ``retrain`` has the way across.
 """
@@ -13,13 +13,18 @@ from airflow.sdk import Asset
 
 from windsock.spec import ModelSpec
 
-KEYED: frozenset[str] = frozenset({"events", "features", "predictions"})
+KEYED: frozenset[str] = frozenset({"labels_due", "events", "features", "predictions"})
 """Kinds of assets whose events carry a day."""
 
 
 def events(spec: ModelSpec) -> Asset:
     """Return the model's published days of events and labels."""
     return _asset(spec, "events")
+
+
+def labels_due(spec: ModelSpec) -> Asset:
+    """Return the days whose label files are to be taken in, for models that have such files."""
+    return _asset(spec, "labels_due")
 
 
 def features(spec: ModelSpec) -> Asset:

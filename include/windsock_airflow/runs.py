@@ -67,6 +67,11 @@ class RunFacts:
             causes=tuple(event.extra or {} for event in events),
         )
 
+    def handed_on(self) -> dict[str, Any]:
+        """Return what every event of this run says about its cause."""
+        said = {"live": self.live, "origin": self.latest("origin") or self.run_id, "key": self.key}
+        return {name: value for name, value in said.items() if value is not None}
+
     def latest(self, name: str) -> Any:
         """Return what the newest of the causing events says about ``name``, or None."""
         return next((cause[name] for cause in reversed(self.causes) if cause.get(name) is not None), None)

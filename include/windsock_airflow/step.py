@@ -50,6 +50,8 @@ class StepOperator(BaseSensorOperator):
         form: Names of DAG params that become options when they are not null.
         cause: Names that become options, taken from the asset events that started the
             run, unless the form gives them.
+        days_from: Asset name to the result field that lists the days to announce on it, instead
+            of the run's own day; an empty list announces nothing.
         announce: Result fields that the asset events carry beside ``live`` and ``origin``.
         skip_replayed: Skip instead of running when the run is replayed.
         skip_on_schedule: Skip instead of waiting or failing when the clock started the run
@@ -72,6 +74,7 @@ class StepOperator(BaseSensorOperator):
         options: Mapping[str, Any] | None = None,
         form: Collection[str] = (),
         cause: Collection[str] = (),
+        days_from: Mapping[str, str] | None = None,
         announce: Collection[str] = (),
         skip_replayed: bool = False,
         skip_on_schedule: bool = False,
@@ -94,6 +97,7 @@ class StepOperator(BaseSensorOperator):
         self.options = dict(options or {})
         self.form = tuple(form)
         self.cause = tuple(cause)
+        self.days_from = dict(days_from or {})
         self.announce = tuple(announce)
         self.skip_replayed = skip_replayed
         self.skip_on_schedule = skip_on_schedule
@@ -160,19 +164,21 @@ class StepOperator(BaseSensorOperator):
         if result.get("announce") is False:
             self.outlets = []  # Airflow posts an event for whatever stands here when the task ends
             return
-        extra = {
-            "live": facts.live,
-            "origin": facts.latest("origin") or facts.run_id,
-            "key": facts.key,
-            **{name: result[name] for name in self.announce if name in result},
-        }
-        for asset in self.outlets:
+        extra = facts.handed_on() | {name: result[name] for name in self.announce if result.get(name) is not None}
+        for asset in list(self.outlets):
             if not isinstance(asset, Asset):
                 continue
+            if asset.name in self.days_from:
+                days = list(result.get(self.days_from[asset.name], ()))
+                if not days:
+                    self.outlets.remove(asset)
+                    continue
+            else:
+                days = [facts.key, *result.get("refresh", ())] if facts.key is not None else []
             event = context["outlet_events"][asset]
-            event.extra = {name: value for name, value in extra.items() if value is not None}
-            if facts.key is not None:
-                event.add_partitions([facts.key, *result.get("refresh", ())])
+            event.extra = extra
+            if days:
+                event.add_partitions(days)
 
     def _get_next_poke_interval(
         self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int

@@ -68,7 +68,10 @@ def test_a_spec_asks_for_approval_label_files_and_no_weekly_training(tmp_path: P
     approval = bag.dags["fraud_promote"].get_task("approval")
     assert approval.retries == 0
     assert approval.response_timeout is not None
-    assert bag.dags["fraud_ingest"].get_task("ingest").upstream_task_ids == {"labels"}
+    due = bag.dags["fraud_ingest"].get_task("labels_due")
+    assert (due.upstream_task_ids, due.downstream_task_ids) == (set(), set())
+    assert [asset.name for asset in due.outlets] == ["fraud_labels_due"]
+    assert bag.dags["fraud_labels"].task_ids == ["labels"]
     assert type(bag.dags["fraud_train"].timetable).__name__ == "AssetTriggeredTimetable"
 
 

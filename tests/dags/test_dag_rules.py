@@ -18,7 +18,7 @@ HEAVY = (
 
 def test_each_stage_has_its_file_and_its_dag(bag: Any):
     assert not bag.import_errors
-    assert {p.stem for p in DAGS.glob("*.py")} == {*STAGES, "specs"}
+    assert {p.stem for p in DAGS.glob("*.py")} == {*STAGES, "labels", "specs"}
     assert set(bag.dags) == {f"fraud_{stage}" for stage in STAGES}
 
 

@@ -33,3 +33,14 @@ def stale_days(settings: Settings, spec: ModelSpec, day: date) -> list[date]:
         for record in found
         if record is not None and any(record.inputs.get(mark) != now for mark, now in in_force.items())
     ]
+
+
+def stale_label_days(settings: Settings, spec: ModelSpec, day: date) -> list[date]:
+    """List the days of delivery whose labels were matched with other events of ``day`` than are in force now."""
+    if spec.label.files is None:
+        return []
+    current = Ledger.of(settings, spec.name, "ingest").get(day)
+    now = current.data_hash if current is not None else None
+    ledger = Ledger.of(settings, spec.name, "labels")
+    reach = ledger.between(day, day + timedelta(days=spec.label.files.horizon_days))
+    return [d for d, record in reach.items() if record.inputs.get(f"ingest/{day}") != now]

@@ -3,7 +3,7 @@
 The key of a run is the day of delivery. Its labels may be for any event of the last
 ``label.files.horizon_days``, so those days must be settled first; a label for no published event
 is set aside, and the day of delivery is run again when such an event is published later
-(see :func:`stale_label_days`). An event may be labelled again by a later delivery: readers take the
+(see ``features.staleness``). An event may be labelled again by a later delivery: readers take the
 latest label that was known by their day.
 """
 
@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any
 
 from windsock import tables
 from windsock.completeness import settled_days
-from windsock.errors import DayRejected
+from windsock.errors import DayRejected, UpstreamUnavailable
 from windsock.ingest.conform import conform
 from windsock.ingest.labels import UNKNOWN_EVENT, FileLabels, file_columns, label_files, match_labels
 from windsock.ingest.quarantine import keep_refused
@@ -24,7 +24,6 @@ from windsock.ingest.raw import keep_raw
 from windsock.ingest.sources import Delivery, fetch_labels
 from windsock.ingest.sources.base import NotDelivered
 from windsock.ledger import DayRecord, Ledger
-from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
 
@@ -57,8 +56,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
     try:
         delivery = fetch_labels(ctx.settings, spec, day)
     except NotDelivered as absent:
-        if files.missing == "wait":
+        if files.missing == "wait" and ctx.live:
             raise
+        if files.missing == "wait":
+            raise UpstreamUnavailable(str(absent)) from absent  # of a day that is long over, it will not come
         return _none(ctx, previous, inputs, f"label.files.missing is 'empty' ({absent})")
     raw = keep_raw(ctx.store, spec, delivery)
     inputs["source"] = delivery.content_hash or ""
@@ -90,17 +91,6 @@ def run(ctx: StepContext) -> dict[str, Any]:
     return _settle(ctx, previous, DayRecord(day.isoformat(), "published", outputs, inputs, detail))
 
 
-def stale_label_days(settings: Settings, spec: ModelSpec, day: date) -> list[date]:
-    """List the days of delivery whose labels were matched with other events of ``day`` than are in force now."""
-    if spec.label.files is None:
-        return []
-    current = Ledger.of(settings, spec.name, "ingest").get(day)
-    now = current.data_hash if current is not None else None
-    ledger = Ledger.of(settings, spec.name, "labels")
-    reach = ledger.between(day, day + timedelta(days=spec.label.files.horizon_days))
-    return [d for d, record in reach.items() if record.inputs.get(f"ingest/{day}") != now]
-
-
 def _over_budget(spec: ModelSpec, found: FileLabels) -> list[str]:
     """Say why too many labels are faulty; labels for unknown events lose nothing and do not count."""
     faulty = found.aside.faulty - found.aside.counts.get(UNKNOWN_EVENT, 0)
@@ -118,7 +108,7 @@ def _none(ctx: StepContext, previous: DayRecord | None, inputs: dict[str, str], 
     """Settle a day on which no label file came."""
     spec = ctx.spec
     if previous is not None and previous.status == "published":
-        raise NotDelivered(
+        raise UpstreamUnavailable(
             f"{spec.name} {ctx.day}: no label file is there now, but {previous.rows('labels'):,} labels were published "
             "from an earlier one. They stay in force; deliver the file again to replace them."
         )

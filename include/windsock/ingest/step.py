@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from windsock import tables
 from windsock.days import last_instant
-from windsock.errors import DayRejected, SpecError
+from windsock.errors import DayRejected, SpecError, UpstreamUnavailable
 from windsock.ingest import history
 from windsock.ingest.conform import Conformed, conform, declared_columns
 from windsock.ingest.judge import Judged, judge
 from windsock.ingest.labels import inline_labels
 from windsock.ingest.quarantine import keep_refused
 from windsock.ingest.raw import keep_raw
-from windsock.ingest.sources import Delivery, fetch
+from windsock.ingest.sources import Delivery, NotDelivered, fetch
 from windsock.ledger import DayRecord, Ledger, Output, Status
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
@@ -50,7 +50,13 @@ def run(ctx: StepContext) -> dict[str, Any]:
     previous = Ledger.of(ctx.settings, spec.name, "ingest").get(day)
     if ctx.options.get("no_delivery"):
         return _give_up(ctx, previous)
-    delivery = fetch(ctx.settings, spec, day)
+    try:
+        delivery = fetch(ctx.settings, spec, day)
+    except NotDelivered as absent:
+        if ctx.live:
+            raise  # it may come later today
+        # A replay asks for days that are long over, and waiting would keep the rest of a backfill out.
+        raise UpstreamUnavailable(str(absent)) from absent
     raw = keep_raw(ctx.store, spec, delivery)
     source = {"name": delivery.name, "hash": delivery.content_hash, "origin": delivery.origin, "raw": raw}
     if delivery.rows is None:
@@ -175,7 +181,7 @@ def _without_rows(
 
 def _settle(ctx: StepContext, previous: DayRecord | None, record: DayRecord, alarms: list[str]) -> dict[str, Any]:
     """Publish a day's record and say what follows from it."""
-    from windsock.features.staleness import stale_days
+    from windsock.features.staleness import stale_days, stale_label_days
 
     Ledger.of(ctx.settings, ctx.spec.name, "ingest").publish(record, origin=ctx.origin)
     warnings = [*record.detail["warnings"], *alarms]
@@ -194,6 +200,7 @@ def _settle(ctx: StepContext, previous: DayRecord | None, record: DayRecord, ala
         "changed": previous is None or previous.data_hash != record.data_hash,
         # Also when nothing changed now: an earlier attempt may have been killed after it published.
         "refresh": [d.isoformat() for d in stale_days(ctx.settings, ctx.spec, ctx.day)],
+        "relabel": [d.isoformat() for d in stale_label_days(ctx.settings, ctx.spec, ctx.day)],
     }
 
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from windsock.errors import UpstreamUnavailable
+from windsock.errors import NotReady
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,7 +16,7 @@ _USERINFO = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)[^/?#@\s]*@")
 _QUERY = re.compile(r"(?P<url>[A-Za-z][\w+.-]*://[^\s?#]*)\?[^\s#]*")
 
 
-class NotDelivered(UpstreamUnavailable):
+class NotDelivered(NotReady):
     """The place was reached, but the day's delivery is not there (yet)."""
 
 
