@@ -29,9 +29,7 @@ def labels_dag(spec: ModelSpec) -> None:
         schedule=PartitionedAssetTimetable(assets=assets.labels_due(spec)),
         is_paused_upon_creation=False,
         max_active_runs=MANY_RUNS,
-        params={
-            "no_delivery": forms.flag("No delivery", "No labels will come for this day.")
-        },
+        params={"no_delivery": forms.flag("No delivery", "No labels will come for this day.")},
     ):
         events = assets.events(spec)
         StepOperator(

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +21,6 @@ from windsock.settings import REPO_ROOT, Settings
 from windsock.stack import lifecycle, ports, stack_env
 from windsock.stack.airflow_api import AirflowApi
 from windsock.stack.processes import spawn
-
-TEST_MODELS = REPO_ROOT / "tests" / "models"
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,20 @@ class Stack:
     mlflow_url: str
     api: AirflowApi
 
+    @property
+    def models(self) -> Path:
+        """Folder for model folders that a test puts beside the installation's own, at any time."""
+        return self.home / "models"
+
+
+def free_ports(number: int) -> list[int]:
+    """Return ports of the loopback interface that the system hands out, so that stacks side by side do not meet."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(number)]
+        for probe in probes:
+            probe.bind((ports.HOST, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
 
 def start_stack(home: Path, **variables: str) -> Stack:
     """Start a stack in ``home`` on free ports; ``variables`` are added to its environment.
@@ -46,8 +60,7 @@ def start_stack(home: Path, **variables: str) -> Stack:
     env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     env |= {"OMP_WAIT_POLICY": "passive", "WINDSOCK_HOME": str(home), **variables}
     settings = Settings.from_env(env)
-    airflow_port = ports.choose(ports.AIRFLOW_PORT, wanted=None, option="")
-    mlflow_port = ports.choose(ports.MLFLOW_PORT, wanted=None, option="", taken=frozenset({airflow_port}))
+    airflow_port, mlflow_port = free_ports(2)
     home.mkdir(parents=True, exist_ok=True)
     process = spawn(
         [sys.executable, "-m", "windsock.cli", "up", "--port", str(airflow_port), "--mlflow-port", str(mlflow_port)],
@@ -69,10 +82,11 @@ def start_stack(home: Path, **variables: str) -> Stack:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The session's stack: this repository's DAGs, its models and those under ``tests/models``."""
+    """The session's stack: this repository's DAGs and models, and those that tests put into ``stack.models``."""
     # A short path: a socket's name may have 107 bytes.
     home = Path(tempfile.mkdtemp(prefix="windsock-"))
-    folders = [REPO_ROOT / "include" / "models", *([TEST_MODELS] if TEST_MODELS.is_dir() else [])]
+    folders = [REPO_ROOT / "include" / "models", home / "models"]
+    folders[-1].mkdir()
     running = start_stack(home, WINDSOCK_MODELS=os.pathsep.join(map(str, folders)))
     try:
         yield running

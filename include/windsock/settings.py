@@ -45,7 +45,9 @@ class Settings:
         """Read the settings from the environment (or from ``env``, for tests)."""
         e = dict(os.environ) if env is None else env
         home = Path(e.get("WINDSOCK_HOME") or REPO_ROOT / "var").expanduser().absolute()
-        models = e.get("WINDSOCK_MODELS") or str(REPO_ROOT / "include" / "models")
+        own_models = home / "models"  # the demo has its own, and is looked at again by its home alone
+        shipped = own_models if own_models.is_dir() else REPO_ROOT / "include" / "models"
+        models = e.get("WINDSOCK_MODELS") or str(shipped)
         token = e.get("WINDSOCK_SLACK_TOKEN", "")
         if not token and (token_file := e.get("WINDSOCK_SLACK_TOKEN_FILE")):
             token = Path(token_file).read_text(encoding="utf-8").strip()

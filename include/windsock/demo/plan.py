@@ -129,15 +129,15 @@ def _days_in(data: Path, time: str) -> tuple[date, date]:
         raise SpecError(f"--data {data}: there is no such file.")
     reader = "read_csv_auto" if data.name.endswith((".csv", ".csv.gz")) else "read_parquet"
     try:
-        row = duckdb.sql(
+        first, last = duckdb.sql(
             f'select min("{time}")::timestamp::date, max("{time}")::timestamp::date from {reader}(?)',
             params=[str(data)],
-        ).fetchone()
+        ).fetchall()[0]
     except duckdb.Error as err:
         raise SpecError(
             f"--data {data}: cannot be read as transactions with a column {time!r}: {' '.join(str(err).split())} "
             "The file needs the columns of include/models/fraud/model.yaml."
         ) from err
-    if row is None or row[0] is None:
+    if first is None:
         raise SpecError(f"--data {data}: holds no row with a time in {time!r}.")
-    return row[0], row[1]
+    return first, last

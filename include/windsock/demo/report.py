@@ -61,10 +61,11 @@ def _caught(console: Console, facts: Mapping[str, Any]) -> None:
     for ds, found in facts["quarantined_days"].items():
         why = "; ".join(f"{n} × {rule}" for rule, n in found["rules"].items())
         table.add_row(ds, f"[yellow]{found['rows']:,} rows quarantined[/yellow]", escape(why))
-    if facts["warnings"]:
-        warned = [parse_day(ds) for ds in facts["warnings"]]
-        example = next(iter(facts["warnings"].values()))[0]
-        table.add_row(spans(warned), f"{len(warned)} days warned", escape(f"for example: {example}"))
+    warnings = {ds: said for ds, said in facts["warnings"].items() if ds not in facts["quarantined_days"]}
+    if warnings:
+        warned = spans(parse_day(ds) for ds in warnings)
+        example = next(iter(warnings.values()))[0]
+        table.add_row(warned, f"warned about ({len(warnings)})", escape(f"for example: {example}"))
     if table.row_count:
         console.print(table)
     else:

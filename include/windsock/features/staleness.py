@@ -10,13 +10,15 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 
 
-def stale_days(settings: Settings, spec: ModelSpec, day: date) -> list[date]:
+def stale_days(settings: Settings, spec: ModelSpec, day: date, *, itself: bool = False) -> list[date]:
     """List the later days whose published features were made from something else than ``day`` holds now.
 
     Args:
         settings: This installation.
         spec: The model.
         day: The day that was just ingested (or whose labels were).
+        itself: Whether ``day`` is looked at too. Ingest announces its own day in any case; a delivery of
+            labels must not, or each day would be computed twice, unless that day's features stand already.
 
     Returns:
         Days within the lookback after ``day``, in order.
@@ -25,7 +27,8 @@ def stale_days(settings: Settings, spec: ModelSpec, day: date) -> list[date]:
     for stage in ("ingest",) if spec.label.files is None else ("ingest", "labels"):
         if (record := Ledger.of(settings, spec.name, stage).get(day)) is not None:
             in_force[f"{stage}/{day}"] = record.data_hash
-    reach = day_range(day + timedelta(days=1), day + timedelta(days=spec.features.lookback_days))
+    first = day if itself else day + timedelta(days=1)
+    reach = day_range(first, day + timedelta(days=spec.features.lookback_days))
     features = Ledger.of(settings, spec.name, "features")
     found = (features.get(later) for later in reach)
     return [

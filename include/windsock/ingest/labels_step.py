@@ -37,7 +37,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
     Returns:
         ``status``, ``rows``, ``quarantined``, ``by_rule``, ``warnings``, ``reasons``, ``changed`` and
-        ``refresh`` (days whose features are out of date), as the ingest step does.
+        ``refresh`` (days whose features are out of date, this one included), as the ingest step does.
 
     Raises:
         NotReady: Days of events that the labels may be for are not settled yet.
@@ -132,7 +132,7 @@ def _settle(ctx: StepContext, previous: DayRecord | None, record: DayRecord) -> 
         "warnings": list(record.detail["warnings"]),
         "reasons": [],
         "changed": previous is None or previous.data_hash != record.data_hash,
-        "refresh": [d.isoformat() for d in stale_days(ctx.settings, ctx.spec, ctx.day)],
+        "refresh": [d.isoformat() for d in stale_days(ctx.settings, ctx.spec, ctx.day, itself=True)],
     }
 
 

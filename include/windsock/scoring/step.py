@@ -13,6 +13,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from windsock import tables
+from windsock.completeness import settled_days
 from windsock.errors import NotReady
 from windsock.features.frame import event_frame
 from windsock.ledger import DayRecord, Ledger
@@ -38,7 +39,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         ``status``, ``rows``, ``model_version`` (or None) and ``kept`` (whether earlier predictions stay).
 
     Raises:
-        NotReady: The day has not been ingested or its features are missing.
+        NotReady: The day has not been ingested, its features are missing, or those of an older day that it needs.
         SpecError: ``model_version`` names no version.
         DataContractError: The model needs a feature that is not there any more, or its files were changed.
     """
@@ -115,11 +116,11 @@ def _predict(
 
     spec = ctx.spec
     model = load_version(ctx.settings, spec, version)
-    older = Ledger.of(ctx.settings, spec.name, "features")
 
     def join(rows: pa.Table, first: date) -> pa.Table:
-        records = {day: features} if first == day else {**older.between(first, day), day: features}
-        return point_in_time(ctx.store, spec, rows, records)
+        # Rows that take features from older days wait for all of those: else scores would depend on the order of days.
+        older = settled_days(ctx.settings, spec, "features", first, day) if first < day else {}
+        return point_in_time(ctx.store, spec, rows, {**older, day: features})
 
     frame = join_features(spec, event_frame(ctx.store, spec, [events]), day, join)
     scores = model.predict(frame)

@@ -63,7 +63,8 @@ def test_the_first_good_version_passes_by_floor_and_trivial_model(fraud: Fraud) 
     assert (result["version"], result["champion_seen"], result["passed"]) == ("1", None, True)
     assert {c["name"] for c in result["checks"]} == {
         "artifact", "frozen_rows", "same_predictions", "finite", "evidence", "another_model",
-        "floor_average_precision", "suspicious_roc_auc", "suspicious_average_precision", "better_than_trivial", "not_worse_than_champion", "self_test",
+        "floor_average_precision", "suspicious_roc_auc", "suspicious_average_precision",
+        "better_than_trivial", "not_worse_than_champion", "self_test",
     }  # fmt: skip
     assert all(c["why"].endswith(".") for c in result["checks"])
     assert mlflow_client(fraud[0]).get_model_version("fraud", "1").tags["windsock.gate"] == "passed"

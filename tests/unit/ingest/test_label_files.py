@@ -202,3 +202,13 @@ def test_a_model_with_inline_labels_has_no_label_step(tmp_path):
 
     with pytest.raises(SpecError, match="has no label files"):
         run_step("labels", model="fraud", key=str(DAY), settings=inbox.settings)
+
+
+def test_labels_delivered_again_make_the_features_of_their_own_day_stale_too(tmp_path):
+    world = _world(tmp_path)
+    inbox = world.inbox
+    for n in range(3):
+        assert world.deliver(_labels(0), DAY + timedelta(days=n))["refresh"] == []
+    run_step("features", model="fraud", key=str(LATER), settings=inbox.settings, live=False)
+
+    assert world.deliver(_labels())["refresh"] == [str(LATER)]

@@ -1,0 +1,148 @@
+"""Days of a model carried through ingest, features, materialize and score as the DAGs carry them, and what comes out.
+
+``in_sequence`` runs them one after another; ``in_any_order`` deals
+them out at random to several processes, where a day that has to wait for others is tried
+again later. Both run as replays, like a backfill.
+"""
+
+import hashlib
+import multiprocessing
+import random
+import sqlite3
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from windsock.errors import DayRejected, NotReady
+from windsock.featurestore.repo import FeastPaths
+from windsock.ledger import Ledger
+from windsock.settings import Settings
+from windsock.steps import run_step
+from windsock.store import Store
+
+_HEAVY = (
+    "windsock.ingest.step",
+    "windsock.ingest.sources.simulator",
+    "windsock.validate.engine",
+    "windsock.validate.results",
+    "great_expectations.expectations",
+    "windsock.features.step",
+    "windsock.featurestore.step",
+    "windsock.featurestore.retrieval",
+    "windsock.scoring.step",
+    "windsock.registry.models",
+    "feast",
+    "lightgbm",
+    "duckdb",
+    "deltalake",
+    "pyarrow.parquet",
+    "pyarrow.dataset",
+)
+
+
+Task = tuple[str, date]
+"""``ingest`` and a day, or ``follow`` and a day: what comes of its events."""
+
+
+@dataclass
+class Course:
+    """How a run in any order went."""
+
+    waits: int = 0
+    """How often a day found that it had to wait for others."""
+    order: list[date] = field(default_factory=list)
+    """Days in the order in which they were finished."""
+
+
+def ingest(settings: Settings, day: date) -> dict[str, Any] | None:
+    """Ingest a day; None if its delivery was rejected."""
+    try:
+        return _step(settings, "ingest", day)
+    except DayRejected:
+        return None
+
+
+def follow(settings: Settings, day: date) -> None:
+    """Run what follows from a day's events.
+
+    Raises:
+        NotReady: Other days must come first.
+    """
+    for step in ("features", "materialize", "score"):
+        _step(settings, step, day)
+
+
+def _step(settings: Settings, step: str, day: date) -> dict[str, Any]:
+    return run_step(step, model="fraud", key=str(day), live=False, settings=settings)
+
+
+def perform(settings: Settings, task: Task) -> list[Task]:
+    """Run a task; return what is to be run next: what follows, or the same again if it has to wait."""
+    what, day = task
+    if what == "ingest":
+        result = ingest(settings, day)
+        days = [] if result is None else [day, *map(date.fromisoformat, result["refresh"])]
+        return [("follow", d) for d in days]
+    try:
+        follow(settings, day)
+    except NotReady:
+        return [task]
+    return []
+
+
+def in_sequence(settings: Settings, days: Sequence[date]) -> Course:
+    """Run days one after another, in this process."""
+    course = Course()
+    for day in days:
+        for task in perform(settings, ("ingest", day)):
+            course.waits += len(perform(settings, task))
+            course.order.append(task[1])
+    return course
+
+
+def in_any_order(settings: Settings, days: Iterable[date], seed: int, processes: int = 4) -> Course:
+    """Run days at random, several at a time in as many processes; days that must wait are tried again at random."""
+    dice, course = random.Random(seed), Course()
+    backlog: list[Task] = [("ingest", day) for day in days]
+    running: dict[Future[list[Task]], Task] = {}
+    with pool(processes) as workers:
+        while backlog or running:
+            while backlog and len(running) < processes:
+                task = backlog.pop(dice.randrange(len(backlog)))
+                running[workers.submit(perform, settings, task)] = task
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                task, left = running.pop(done), done.result()
+                backlog += left
+                if task[0] == "follow":
+                    course.waits += len(left)
+                    course.order += [] if left else [task[1]]
+    return course
+
+
+def pool(processes: int) -> ProcessPoolExecutor:
+    """Start processes from one that has the heavy libraries imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_HEAVY))
+    return ProcessPoolExecutor(processes, mp_context=context)
+
+
+def published(settings: Settings, stage: str) -> dict[str, Any]:
+    """Return what a stage published: per day its record, without where and when, and SHA-256 of each Parquet file."""
+    store, found = Store.of(settings), {}
+    for day, record in Ledger.of(settings, "fraud", stage).all().items():
+        files = {
+            name: [hashlib.sha256(store.read_bytes(file)).hexdigest() for file in output.files]
+            for name, output in record.outputs.items()
+        }
+        found[str(day)] = (record.content_hash, dict(record.inputs), files)
+    return found
+
+
+def online_content(settings: Settings) -> dict[str, list[tuple[Any, ...]]]:
+    """Return every row of the embedded online store, its notes of materialized days included."""
+    with closing(sqlite3.connect(FeastPaths.of(settings).online)) as connection:
+        names = [row[0] for row in connection.execute("select name from sqlite_master where type = 'table'")]
+        return {name: sorted(connection.execute(f'select * from "{name}"')) for name in names}
