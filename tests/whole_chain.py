@@ -19,7 +19,10 @@ from typing import Any
 from windsock.errors import DayRejected, NotReady
 from windsock.featurestore.repo import FeastPaths
 from windsock.ledger import Ledger
+from windsock.promotion.log import Promotion, append, current
+from windsock.registry.versions import VersionInfo, folder_hash, record_version
 from windsock.settings import Settings
+from windsock.spec import ModelSpec
 from windsock.steps import run_step
 from windsock.store import Store
 
@@ -120,6 +123,15 @@ def in_any_order(settings: Settings, days: Iterable[date], seed: int, processes:
                     course.waits += len(left)
                     course.order += [] if left else [task[1]]
     return course
+
+
+def put_in_force(settings: Settings, spec: ModelSpec, version: str, run: str, day: date, as_of: date) -> None:
+    """Register a finished run as a version and make it champion for events from ``day`` on, without MLflow and gate."""
+    digest = folder_hash(Store.of(settings), "runs", spec.name, run, "model")
+    record_version(settings, VersionInfo(spec.name, version, run, as_of, model_hash=digest))
+    last = current(settings, spec)
+    entry = Promotion(0, "promote", version, run, last.version if last else None, day, as_of, "test")
+    append(settings, spec, entry, after=last)
 
 
 def pool(processes: int) -> ProcessPoolExecutor:

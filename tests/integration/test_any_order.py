@@ -9,14 +9,11 @@ import pytest
 
 from small_model import small_fraud
 from training_world import AS_OF, make_world
-from whole_chain import Course, follow, in_any_order, in_sequence, ingest, online_content, pool, published
+from whole_chain import Course, follow, in_any_order, in_sequence, ingest, online_content, pool, published, put_in_force
 from windsock.days import day_range
-from windsock.promotion.log import Promotion, append, current
-from windsock.registry.versions import VersionInfo, folder_hash, record_version
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import run_step
-from windsock.store import Store
 
 FIRST = date(2026, 3, 1)
 DAYS = day_range(FIRST, FIRST + timedelta(days=39))
@@ -55,7 +52,7 @@ def train_twice(home: Path) -> Path:
     for version in IN_FORCE:
         run = run_step("assemble", model="fraud", settings=settings, origin=version)["run"]
         run_step("fit", model="fraud", settings=settings, options={"run": run})
-        Path(settings.store, "runs", "fraud", run).rename(home / f"version-{version}")
+        Path(settings.store, "runs", "fraud", run).rename(home / version)
     return home
 
 
@@ -63,13 +60,8 @@ def installation(home: Path, trained: Path, *, changed: bool) -> Settings:
     """Make the fraud model with 300 customers, its real views and both champions, and no day yet."""
     settings, spec = deliver(home, changed=changed)
     for version, day in IN_FORCE.items():
-        folder = Path(settings.store, "runs", "fraud", version)
-        shutil.copytree(trained / f"version-{version}", folder)
-        digest = folder_hash(Store.of(settings), "runs", "fraud", version, "model")
-        record_version(settings, VersionInfo("fraud", version, version, AS_OF, model_hash=digest))
-        last = current(settings, spec)
-        entry = Promotion(0, "promote", version, version, last and last.version, day, AS_OF, "test")
-        append(settings, spec, entry, after=last)
+        shutil.copytree(trained / version, Path(settings.store, "runs", "fraud", version))
+        put_in_force(settings, spec, version, version, day, AS_OF)
     return settings
 
 

@@ -37,7 +37,6 @@ def main(home: Path) -> None:
         page.goto(f"{stack.airflow_url}/dags?limit=100")
         take(page, "airflow-dags")
         open_dag(page, stack.airflow_url, "fraud_ingest")
-        take(page, "airflow-ingest")
         open_trigger_dialog(page).get_by_text("Run this Dag for a range of dates").click()
         take(page, "backfill-form")
         open_dag(page, stack.airflow_url, "fraud_train")
