@@ -1,0 +1,65 @@
+"""Imports go downwards only: dags and plugins, then windsock_airflow, then windsock, then libraries."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from windsock.settings import REPO_ROOT
+
+INCLUDE = REPO_ROOT / "include"
+HEAVY = {
+    "deltalake",
+    "duckdb",
+    "evidently",
+    "feast",
+    "great_expectations",
+    "lightgbm",
+    "mlflow",
+    "numpy",
+    "optuna",
+    "pandas",
+    "pyarrow",
+    "sklearn",
+    "torch",
+}
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Yield every module that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+
+
+def files_below(folder: Path) -> list[Path]:
+    found = sorted(folder.rglob("*.py"))
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("path", files_below(INCLUDE / "windsock"), ids=lambda p: str(p.relative_to(INCLUDE)))
+def test_the_product_imports_neither_airflow_nor_what_needs_it(path: Path):
+    tops = {name.split(".")[0] for name in imports_of(path)}
+    assert not tops & {"airflow", "windsock_airflow", "dags", "plugins"}
+
+
+@pytest.mark.parametrize("folder", ["dags", "plugins"])
+def test_dags_and_plugins_import_no_heavy_library_and_no_stage(folder: str):
+    for path in files_below(REPO_ROOT / folder):
+        names = set(imports_of(path))
+        assert not {name.split(".")[0] for name in names} & HEAVY, path
+        stages = {name for name in names if name.startswith("windsock.")} - {"windsock.errors", "windsock.spec", "windsock.settings"}
+        assert not stages, f"{path} reaches past windsock_airflow: {stages}"
+
+
+def test_the_shared_ground_does_not_know_the_stages():
+    ground = {"spec", "settings", "days", "errors", "store", "tables", "ledger", "completeness"}
+    for path in (*files_below(INCLUDE / "windsock" / "spec"), *(INCLUDE / "windsock" / f"{n}.py" for n in ground)):
+        if not path.exists():
+            continue
+        parts = {name.split(".")[1] for name in imports_of(path) if name.startswith("windsock.")}
+        assert parts <= ground, f"{path} imports {sorted(parts - ground)}"
