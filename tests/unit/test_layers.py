@@ -52,7 +52,11 @@ def test_dags_and_plugins_import_no_heavy_library_and_no_stage(folder: str):
     for path in files_below(REPO_ROOT / folder):
         names = set(imports_of(path))
         assert not {name.split(".")[0] for name in names} & HEAVY, path
-        stages = {name for name in names if name.startswith("windsock.")} - {"windsock.errors", "windsock.spec", "windsock.settings"}
+        stages = {name for name in names if name.startswith("windsock.")} - {
+            "windsock.errors",
+            "windsock.spec",
+            "windsock.settings",
+        }
         assert not stages, f"{path} reaches past windsock_airflow: {stages}"
 
 
