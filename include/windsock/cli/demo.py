@@ -49,7 +49,7 @@ def demo(data: Path | None, first: datetime | None, last: datetime | None, stop:
     # Ended by a signal, it takes its stack with it, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     display = Display()
-    with display, display.phase("stack", "Start PostgreSQL, MLflow and Airflow, on this machine only"):
+    with display, display.phase("stack", "Start PostgreSQL, MLflow, Airflow"):
         lifecycle.stop_stack(settings)
         shutil.rmtree(home, ignore_errors=True)
         calendar = (
@@ -64,7 +64,7 @@ def demo(data: Path | None, first: datetime | None, last: datetime | None, stop:
     try:
         with display, AirflowApi.of_stack(settings) as api:
             DemoLoop(settings, calendar, api, display).run()
-            with display.phase("docs", "Build the Data Docs of all validations"):
+            with display.phase("docs", "Build the Data Docs"):
                 docs.build(settings)
         result = facts.collect(settings, calendar)
         result["seconds"] = {**display.seconds, "total": round(display.elapsed_s, 1)}

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 _PLAIN_EVERY_S = 10.0
 
@@ -26,8 +26,8 @@ class Display:
         self._bars = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=18),
+            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
@@ -51,7 +51,7 @@ class Display:
     def phase(self, key: str, title: str, total: int | None = None) -> Iterator[None]:
         """Time one phase; its seconds stand in ``seconds[key]`` afterwards."""
         began = time.monotonic()
-        bar = self._bars.add_task(title, total=total or 1)
+        bar = self._bars.add_task(title, total=total, count="")
         self._running.append((title, total, bar))
         if not self.console.is_terminal:
             self._line(f"{title} ...")
@@ -60,7 +60,7 @@ class Display:
         finally:
             self._running.pop()
             self.seconds[key] = round(self.seconds.get(key, 0.0) + time.monotonic() - began, 1)
-        self._bars.update(bar, completed=total or 1)
+        self._bars.update(bar, total=total or 1, completed=total or 1)
         if not self.console.is_terminal:
             self._line(f"{title}: done in {time.monotonic() - began:.0f} s")
 
@@ -69,7 +69,7 @@ class Display:
         title, total, bar = self._running[-1]
         if total is None:
             return
-        self._bars.update(bar, completed=done)
+        self._bars.update(bar, completed=done, count=f"{done}/{total}")
         if not self.console.is_terminal and time.monotonic() - self._said_at > _PLAIN_EVERY_S:
             self._line(f"{title}: {done} of {total}")
 

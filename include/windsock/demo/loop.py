@@ -61,7 +61,7 @@ class DemoLoop:
     def _backfill(self) -> None:
         plan = self.plan
         days = day_range(plan.first_day, plan.backfill_last)
-        title = f"Backfill of {len(days)} days through Airflow, {_BACKFILL_RUNS} at a time"
+        title = f"Backfill {len(days)} days, {_BACKFILL_RUNS} at a time"
         with self.display.phase("backfill", title, len(days)):
             self.api.backfill(f"{self._model}_ingest", str(days[0]), str(days[-1]), max_active_runs=_BACKFILL_RUNS)
             self._until(lambda: sum(self._settled(day) for day in days), len(days), "the backfill")
@@ -69,7 +69,7 @@ class DemoLoop:
             self._tell_trouble(day)
 
     def _train_first(self) -> None:
-        with self.display.phase("train_first", "First model: tune, train, register, gate, promote"):
+        with self.display.phase("train_first", "First model: train, gate, promote"):
             self.api.trigger(
                 f"{self._model}_train",
                 conf={"as_of": str(self.plan.backfill_last), "reason": "first model of the demo"},
@@ -80,11 +80,10 @@ class DemoLoop:
     def _go_on(self) -> None:
         """Go on day by day until a second model is in force, then a little further."""
         days = day_range(self.plan.backfill_last + timedelta(days=1), self.plan.last_day)
-        title = f"Day by day from {days[0]}" + (
-            f"; the payments drift from {self.plan.drift_from}" if self.plan.drift_from else ""
-        )
+        if self.plan.drift_from is not None:
+            self.display.say(f"From {self.plan.drift_from} on, every amount is doubled: the payments drift.")
         stop_after: date | None = None
-        with self.display.phase("day_by_day", title, len(days)):
+        with self.display.phase("day_by_day", f"Day by day from {days[0]}", len(days)):
             triggered = 0
             for index, day in enumerate(days):
                 while triggered < min(len(days), index + _DAYS_AHEAD):
@@ -119,13 +118,13 @@ class DemoLoop:
         return record is not None and record.detail.get("action") == "retrain"
 
     def _await_second_promotion(self) -> None:
-        with self.display.phase("retrain", "Retraining on what drifted: tune, train, gate, promote"):
+        with self.display.phase("retrain", "Retrain: train, gate, promote"):
             self._until(lambda: len(self._promotions()), 2, "the second promotion", count=False)
         self._tell_promotion()
 
     def _retrain_at_the_end(self, day: date) -> None:
         """On a person's file no drift is planted: challenge the champion once, whatever the monitor said."""
-        with self.display.phase("retrain", f"A challenger as of {day}: tune, train, gate"):
+        with self.display.phase("retrain", f"Challenger as of {day}"):
             run = self.api.trigger(
                 f"{self._model}_train", conf={"as_of": str(day), "reason": "end of the demo: challenge the champion"}
             )

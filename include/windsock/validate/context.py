@@ -31,9 +31,9 @@ def output_folder(settings: Settings) -> Path:
 def great_expectations() -> Any:
     """Import Great Expectations without its telemetry and its chatter."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
     import great_expectations as gx
 
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
     return gx
 
 
