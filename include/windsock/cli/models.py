@@ -74,8 +74,8 @@ def _show_findings(findings: list[Any]) -> None:
 
 def _show_models(rows: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("model", "owner", "champion", "in force from", "challenger", "ingested", "scored", "versions"):
-        table.add_column(column, no_wrap=True)
+    for column in ("model", "owner", "champion", "since", "challenger", "ingested", "scored", "versions"):
+        table.add_column(column, overflow="fold")
     for row in rows:
         champion = row["champion"] or {}
         cells = (
