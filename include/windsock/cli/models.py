@@ -74,7 +74,7 @@ def _show_findings(findings: list[Any]) -> None:
 
 def _show_models(rows: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("model", "owner", "champion", "since", "challenger", "ingested", "scored", "versions"):
+    for column in ("model", "owner", "champion", "since", "challenger", "ingested", "scored", "all"):
         table.add_column(column, overflow="fold")
     for row in rows:
         champion = row["champion"] or {}
