@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from windsock import tables
 from windsock.errors import SpecError
-from windsock.features.windows import TIMESTAMP, _plain_types, connect, view_schema
+from windsock.features.windows import TIMESTAMP, connect, plain_types, view_schema
 from windsock.ledger import DayRecord
 from windsock.spec import ModelSpec
 from windsock.store import Store
@@ -46,7 +46,7 @@ def event_frame(store: Store, spec: ModelSpec, records: Iterable[DayRecord]) -> 
         columns = [spec.events.key, f"{spec.events.time} as {TIMESTAMP}", *sorted(set(spec.entities.values()))]
         columns += [f"({expression}) as {name}" for name, expression in spec.features.row.items()]
         # Row features may carry the name of a column of the events; the frame's own columns come first.
-        return _plain_types(connection.sql(f"select {', '.join(columns)} from events").to_arrow_table())
+        return plain_types(connection.sql(f"select {', '.join(columns)} from events").to_arrow_table())
     except duckdb.Error as err:
         text = " ".join(str(err).split())
         raise SpecError(f"{spec.folder / 'model.yaml'}: features.row: an expression does not run: {text}") from err

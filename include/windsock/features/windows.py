@@ -83,7 +83,7 @@ def compute_view(
     finally:
         connection.close()
     _one_row_each(spec, view, rows, [n for n in (entity, TIMESTAMP) if n])
-    return _plain_types(rows)
+    return plain_types(rows)
 
 
 def view_schema(spec: ModelSpec, view: FeatureView) -> dict[str, str]:
@@ -200,7 +200,8 @@ def _plain_type(kind: str) -> str:
     return kind
 
 
-def _plain_types(rows: pa.Table) -> pa.Table:
+def plain_types(rows: pa.Table) -> pa.Table:
+    """Cast columns to the few types that tables and models use: whole numbers, doubles, microseconds."""
     import pyarrow as pa
 
     def plain(kind: Any) -> Any:

@@ -19,6 +19,7 @@ from windsock.completeness import settled_days
 from windsock.errors import DayRejected, UpstreamUnavailable
 from windsock.ingest.conform import conform
 from windsock.ingest.labels import UNKNOWN_EVENT, FileLabels, file_columns, label_files, match_labels
+from windsock.ingest.outcome import outcome
 from windsock.ingest.quarantine import keep_refused
 from windsock.ingest.raw import keep_raw
 from windsock.ingest.sources import Delivery, fetch_labels
@@ -123,15 +124,7 @@ def _settle(ctx: StepContext, previous: DayRecord | None, record: DayRecord) -> 
     Ledger.of(ctx.settings, ctx.spec.name, "labels").publish(record, origin=ctx.origin)
     for warning in record.detail["warnings"]:
         log.warning("%s labels of %s: %s", ctx.spec.name, ctx.day, warning)
-    by_rule = dict(record.detail["quarantined"])
-    return {
-        "status": record.status,
-        "rows": record.detail["published"],
-        "quarantined": sum(by_rule.values()),
-        "by_rule": by_rule,
-        "warnings": list(record.detail["warnings"]),
-        "reasons": [],
-        "changed": previous is None or previous.data_hash != record.data_hash,
+    return outcome(previous, record, record.detail["warnings"]) | {
         "refresh": [d.isoformat() for d in stale_days(ctx.settings, ctx.spec, ctx.day, itself=True)],
     }
 

@@ -18,6 +18,7 @@ from windsock.ingest import history
 from windsock.ingest.conform import Conformed, conform, declared_columns
 from windsock.ingest.judge import Judged, judge
 from windsock.ingest.labels import inline_labels
+from windsock.ingest.outcome import outcome
 from windsock.ingest.quarantine import keep_refused
 from windsock.ingest.raw import keep_raw
 from windsock.ingest.sources import Delivery, NotDelivered, fetch
@@ -189,15 +190,7 @@ def _settle(ctx: StepContext, previous: DayRecord | None, record: DayRecord, ala
         _show(ctx)
     for warning in warnings:
         log.warning("%s %s: %s", ctx.spec.name, ctx.day, warning)
-    by_rule = dict(record.detail["quarantined"])
-    return {
-        "status": record.status,
-        "rows": record.detail["published"],
-        "quarantined": sum(by_rule.values()),
-        "by_rule": by_rule,
-        "warnings": warnings,
-        "reasons": list(record.detail["reasons"]),
-        "changed": previous is None or previous.data_hash != record.data_hash,
+    return outcome(previous, record, warnings) | {
         # Also when nothing changed now: an earlier attempt may have been killed after it published.
         "refresh": [d.isoformat() for d in stale_days(ctx.settings, ctx.spec, ctx.day)],
         "relabel": [d.isoformat() for d in stale_label_days(ctx.settings, ctx.spec, ctx.day)],
