@@ -13,6 +13,7 @@ from airflow.sdk import DAG
 
 from windsock.spec import ModelSpec
 from windsock_airflow.blueprint import MANY_RUNS, identity, specs_for
+from windsock_airflow.heavy import heavy_step
 from windsock_airflow.retrain import RequestRetraining
 from windsock_airflow.schedules import daily, live_from, live_until
 from windsock_airflow.step import StepOperator
@@ -27,7 +28,7 @@ def monitor_dag(spec: ModelSpec) -> None:
         end_date=live_until(spec),
         max_active_runs=MANY_RUNS,
     ):
-        monitor = StepOperator(step="monitor", model=spec.name)
+        monitor = heavy_step(spec, step="monitor")
         # One after another: cool-down and budget count what was decided before.
         govern = StepOperator(step="govern", model=spec.name, max_active_tis_per_dag=1)
         monitor >> govern

@@ -4,9 +4,9 @@
 **Reads** features of complete, warm days and the labels known by the day. **Publishes**
 `<model>_challenger`: a registered model version with metrics and lineage in MLflow.
 
-**Reruns** are safe: each run has its own run folder, and a rerun of a task gives the same
-bytes. A run by the clock is skipped while there is too little data; one that was asked
-for waits two hours for missing days, then fails and names them.
+**Reruns** are safe: each run has its own folder, and a rerun gives the same bytes. A run by
+the clock is skipped while there is too little data; one that was asked for waits two hours
+for missing days, then fails and names them. In pods, a killed `fit` goes on where it was.
 **On exit code 64 or 65** fix the spec or the form's values; a retry would not help.
 """
 
@@ -17,6 +17,8 @@ from airflow.sdk import DAG, AssetOrTimeSchedule
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
 from windsock_airflow.blueprint import identity, specs_for
+from windsock_airflow.fitting import fit_tasks
+from windsock_airflow.heavy import heavy_step
 from windsock_airflow.schedules import weekly
 from windsock_airflow.step import StepOperator
 
@@ -32,9 +34,9 @@ def train_dag(spec: ModelSpec) -> None:
         max_active_runs=1,
         params=forms.train_form(spec),
     ):
-        assemble = StepOperator(
+        assemble = heavy_step(
+            spec,
             step="assemble",
-            model=spec.name,
             keyed=False,
             form=["as_of", *forms.OVERRIDES, "reason"],
             cause=["as_of", "reasons", "dedupe_key"],
@@ -42,16 +44,10 @@ def train_dag(spec: ModelSpec) -> None:
             timeout=timedelta(hours=2),
         )
         run = {"run": assemble.output["run"]}
-        fit = StepOperator(step="fit", model=spec.name, keyed=False, options=run, execution_timeout=timedelta(hours=12))
-        register = StepOperator(
-            step="register",
-            model=spec.name,
-            keyed=False,
-            options=run,
-            outlets=[assets.challenger(spec)],
-            announce=["version", "run"],
-        )
-        assemble >> fit >> register
+        choose = StepOperator(step="choose", model=spec.name, keyed=False, options=run)
+        published = {"outlets": [assets.challenger(spec)], "announce": ["version", "run"]}
+        register = StepOperator(step="register", model=spec.name, keyed=False, options=run, **published)
+        assemble >> [fit_tasks(spec, estimator, run) for estimator in spec.training.estimators] >> choose >> register
 
 
 for model in specs_for("train"):

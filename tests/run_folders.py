@@ -14,9 +14,9 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import jsonable
 from windsock.store import Store
+from windsock.training.formats.lightgbm import from_booster
 from windsock.training.matrix import Feature, to_matrix
 from windsock.training.metrics import evaluate
-from windsock.training.model import from_booster
 from windsock.training.run_folder import RunFolder
 
 FEATURES = ("amount", "risk", "noise")

@@ -17,8 +17,9 @@ from typing import Any
 from windsock.errors import SpecError, did_you_mean
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, find_specs, load_spec
+from windsock.spec.estimators import Choice, CustomSpec, LightGBMSpec
 from windsock.spec.load import SPEC_FILE
-from windsock.spec.modelling import Choice, FeaturesSpec
+from windsock.spec.modelling import FeaturesSpec
 
 _NUMBERS = frozenset({"BIGINT", "DOUBLE", "BOOLEAN"})
 _RESERVED_NAMES = {
@@ -85,7 +86,7 @@ def lint_model(name: str, path: Path) -> Finding:
     types = _features(spec, faults)
     for check in (_names, _categories):
         faults += check(spec, types)
-    for other in (_search, _parameters, _schedules, _suite):
+    for other in (_search, _parameters, _programs, _schedules, _suite):
         faults += other(spec)
     views = len(spec.features.views)
     note = f"{len(types)} features ({len(spec.features.row)} of the row, {views} view{'s' if views != 1 else ''})"
@@ -153,8 +154,9 @@ def _categories(spec: ModelSpec, types: list[tuple[str, str, str]]) -> Iterator[
 
 
 def _search(spec: ModelSpec) -> Iterator[str]:
-    for name, space in spec.training.estimator.search.items():
-        place = f"training.estimator.search.{name}"
+    searches = {e.name: e.search for e in spec.training.estimators if not isinstance(e, CustomSpec)}
+    for name, space in ((f"{e}.search.{n}", s) for e, searched in searches.items() for n, s in searched.items()):
+        place = f"training.estimators: {name}"
         if isinstance(space, Choice):
             continue
         if space.low >= space.high:
@@ -164,22 +166,32 @@ def _search(spec: ModelSpec) -> Iterator[str]:
 
 
 def _parameters(spec: ModelSpec) -> Iterator[str]:
-    known = lightgbm_parameters()
-    estimator = spec.training.estimator
-    for part, names in (("params", estimator.params), ("search", estimator.search)):
-        for name in names:
-            if name not in known:
-                yield f"training.estimator.{part}: LightGBM has no parameter {name!r}.{did_you_mean(name, known)}"
-    try:
-        _trainer_takes(spec)
-    except SpecError as err:
-        yield str(err)
-
-
-def _trainer_takes(spec: ModelSpec) -> None:
     from windsock.training.booster import own_params
 
-    own_params(spec)
+    for estimator in spec.training.estimators:
+        if not isinstance(estimator, LightGBMSpec):
+            continue
+        known = lightgbm_parameters()
+        for part, names in (("params", estimator.params), ("search", estimator.search)):
+            for name in names:
+                if name not in known:
+                    yield (
+                        f"training.estimators: {estimator.name}.{part}: LightGBM has no parameter {name!r}."
+                        f"{did_you_mean(name, known)}"
+                    )
+        try:
+            own_params(estimator)
+        except SpecError as err:
+            yield str(err)
+
+
+def _programs(spec: ModelSpec) -> Iterator[str]:
+    for estimator in spec.training.estimators:
+        if not isinstance(estimator, CustomSpec) or estimator.compute.image is not None:
+            continue  # what an image holds is not known here
+        for part in estimator.command:
+            if part.endswith((".py", ".sh")) and not Path(part).is_absolute() and not (spec.folder / part).is_file():
+                yield f"training.estimators: {estimator.name}.command names {part!r}, which is not in {spec.folder}."
 
 
 def lightgbm_parameters() -> frozenset[str]:

@@ -10,7 +10,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from windsock.errors import SpecError, did_you_mean
+
 REPO_ROOT = Path(__file__).resolve().parents[2]
+COMPUTE_BACKENDS = ("local", "kubernetes")
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,20 @@ class Settings:
     """Default Slack channel (``WINDSOCK_SLACK_CHANNEL``)."""
     slack_api_url: str = "https://slack.com/api/"
     """Slack's API (``WINDSOCK_SLACK_API_URL``)."""
+    compute_file: Path | None = None
+    """The site's defaults for pods (``WINDSOCK_COMPUTE_FILE``); absent: those of the code."""
+    studies: str = field(default="", repr=False)
+    """SQLAlchemy URL of the PostgreSQL for shared searches (``WINDSOCK_STUDIES``)."""
     slack_token: str = field(default="", repr=False)
     """Slack bot token (``WINDSOCK_SLACK_TOKEN``, or the file ``WINDSOCK_SLACK_TOKEN_FILE``)."""
 
     @classmethod
     def from_env(cls, env: dict[str, str] | None = None) -> Settings:
-        """Read the settings from the environment (or from ``env``, for tests)."""
+        """Read the settings from the environment (or from ``env``, for tests).
+
+        Raises:
+            SpecError: ``WINDSOCK_COMPUTE`` names no backend.
+        """
         e = dict(os.environ) if env is None else env
         home = Path(e.get("WINDSOCK_HOME") or REPO_ROOT / "var").expanduser().absolute()
         own_models = home / "models"  # the demo has its own, and is looked at again by its home alone
@@ -51,13 +62,19 @@ class Settings:
         token = e.get("WINDSOCK_SLACK_TOKEN", "")
         if not token and (token_file := e.get("WINDSOCK_SLACK_TOKEN_FILE")):
             token = Path(token_file).read_text(encoding="utf-8").strip()
+        compute, compute_file = e.get("WINDSOCK_COMPUTE") or "local", e.get("WINDSOCK_COMPUTE_FILE")
+        if compute not in COMPUTE_BACKENDS:
+            near = did_you_mean(compute, COMPUTE_BACKENDS)
+            raise SpecError(f"WINDSOCK_COMPUTE is {compute!r}.{near} Known: {', '.join(COMPUTE_BACKENDS)}.")
         return cls(
             home=home,
             store=e.get("WINDSOCK_STORE") or str(home / "store"),
             models=tuple(Path(p).expanduser().absolute() for p in models.split(os.pathsep) if p),
             mlflow_uri=e.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home}/mlflow.db",
             ui_url=(e.get("WINDSOCK_UI_URL") or "http://127.0.0.1:8080").rstrip("/"),
-            compute=e.get("WINDSOCK_COMPUTE") or "local",
+            compute=compute,
+            compute_file=Path(compute_file).expanduser().absolute() if compute_file else None,
+            studies=e.get("WINDSOCK_STUDIES", ""),
             feature_repo=Path(e.get("WINDSOCK_FEATURE_REPO") or REPO_ROOT / "feature_repo"),
             gx_root=Path(e.get("WINDSOCK_GX_ROOT") or REPO_ROOT / "great_expectations"),
             slack_channel=e.get("WINDSOCK_SLACK_CHANNEL", ""),

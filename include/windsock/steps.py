@@ -35,6 +35,7 @@ STEPS: Mapping[str, str] = MappingProxyType(
         "govern": "windsock.governor.step",
         "assemble": "windsock.training.assemble_step",
         "fit": "windsock.training.fit_step",
+        "choose": "windsock.training.choose_step",
         "register": "windsock.registry.step",
         "gate": "windsock.gate.step",
         "promote": "windsock.promotion.step",

@@ -8,6 +8,8 @@ from airflow.sdk import Param
 from pydantic import BaseModel
 
 from windsock.spec import ModelSpec
+from windsock.spec.estimators import CustomSpec
+from windsock.spec.modelling import TrainingSpec
 
 OVERRIDES = ("window_days", "holdout_days", "trials")
 """Training values a person may change for one run."""
@@ -20,9 +22,21 @@ def train_form(spec: ModelSpec) -> dict[str, Param]:
         "as_of": optional_day("Train as of", "Use only what was known by the end of this day; empty: the latest."),
         "window_days": _number(training, "window_days"),
         "holdout_days": _number(training, "holdout_days"),
-        "trials": _number(training.estimator, "trials"),
+        **_trials(training),
         "reason": reason("Why this training is run."),
     }
+
+
+def _trials(training: TrainingSpec) -> dict[str, Param]:
+    """Return the number of trials, which all searched estimators get; none if nothing is searched."""
+    searched = [e for e in training.estimators if not isinstance(e, CustomSpec) and e.search]
+    if not searched:
+        return {}
+    number = _number(searched[0], "trials")
+    if len({e.trials for e in searched}) > 1:
+        # No number stands for all of them: empty means that each has the spec's own.
+        number = Param(None, description=number.description, **{**number.schema, "type": ["null", "integer"]})
+    return {"trials": number}
 
 
 def optional_day(title: str, description: str) -> Param:

@@ -23,20 +23,18 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow.sdk import Asset, BaseSensorOperator, Context, PokeReturnValue
+from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 
 from windsock.errors import NotReady, TooLittleHistory, WindsockError
 from windsock_airflow.links import MlflowVersionLink, ReportLink, links_of
 from windsock_airflow.runs import RunFacts
+from windsock_airflow.step_task import FAIL_FAST_EXIT_CODES, StepTask, pause_after
 
 log = logging.getLogger(__name__)
 
-FAIL_FAST_EXIT_CODES = frozenset({64, 65})
-_LONGEST_PAUSE_S = 300.0
 
-
-class StepOperator(BaseSensorOperator):
+class StepOperator(StepTask, BaseSensorOperator):
     """Run one step of a model and announce its result to the DAGs after it.
 
     Each field of the step's result is an XCom of its own beside the whole, so later tasks
@@ -91,17 +89,18 @@ class StepOperator(BaseSensorOperator):
             multiple_outputs=True,
             **kwargs,
         )
-        self.step = step
-        self.model = model
-        self.keyed = keyed
-        self.options = dict(options or {})
-        self.form = tuple(form)
-        self.cause = tuple(cause)
-        self.days_from = dict(days_from or {})
-        self.announce = tuple(announce)
-        self.skip_replayed = skip_replayed
-        self.skip_on_schedule = skip_on_schedule
-        self.links: dict[str, str] = {}
+        self.ask(
+            step=step,
+            model=model,
+            keyed=keyed,
+            options=options,
+            form=form,
+            cause=cause,
+            days_from=days_from,
+            announce=announce,
+            skip_replayed=skip_replayed,
+            skip_on_schedule=skip_on_schedule,
+        )
         self._missing = ""
 
     def execute(self, context: Context) -> Any:
@@ -119,12 +118,7 @@ class StepOperator(BaseSensorOperator):
 
         facts: RunFacts | None = None
         try:
-            facts = RunFacts.of(context, keyed=self.keyed)
-            if self.skip_replayed and not facts.live:
-                raise AirflowSkipException(
-                    f"{self.step} does not run for replays: {facts.run_id} is a backfill or was caused by one. "
-                    f"Trigger {facts.dag_id} by hand if you want it."
-                )
+            facts = self.facts_of(context)
             result = run_step(
                 self.step,
                 model=self.model,
@@ -150,38 +144,7 @@ class StepOperator(BaseSensorOperator):
         self.links = links_of(self.model, result)
         return PokeReturnValue(is_done=True, xcom_value=result)
 
-    def _options(self, facts: RunFacts, context: Context) -> dict[str, Any]:
-        params = context["params"]
-        given = {name: facts.latest(name) for name in self.cause}
-        given |= {name: value for name in self.form if (value := params.get(name)) is not None}
-        given |= {name: value for name, value in self.options.items() if value is not None}
-        if facts.person is not None and not self.keyed:
-            given.setdefault("by", facts.person)  # models are signed for, days are not
-        return {name: value for name, value in given.items() if value is not None}
-
-    def _publish(self, context: Context, facts: RunFacts, result: Mapping[str, Any]) -> None:
-        """Say on each outlet what happened, for this day and for those it made out of date."""
-        if result.get("announce") is False:
-            self.outlets = []  # Airflow posts an event for whatever stands here when the task ends
-            return
-        extra = facts.handed_on() | {name: result[name] for name in self.announce if result.get(name) is not None}
-        for asset in list(self.outlets):
-            if not isinstance(asset, Asset):
-                continue
-            if asset.name in self.days_from:
-                days = list(result.get(self.days_from[asset.name], ()))
-                if not days:
-                    self.outlets.remove(asset)
-                    continue
-            else:
-                days = [facts.key, *result.get("refresh", ())] if facts.key is not None else []
-            event = context["outlet_events"][asset]
-            event.extra = extra
-            if days:
-                event.add_partitions(days)
-
     def _get_next_poke_interval(
         self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
     ) -> float:
-        """Ask often at first and seldom later: waiting costs a process start per poke."""
-        return float(min(max(self.poke_interval, run_duration() / 4), _LONGEST_PAUSE_S))
+        return pause_after(run_duration(), float(self.poke_interval))

@@ -74,6 +74,7 @@ WARM_MODULES: tuple[str, ...] = (
 )
 # Not step code: commands and the supervisor run elsewhere.
 _OWN_PACKAGES_NOT_WARMED = ("windsock.cli", "windsock.stack", "windsock.demo")
+_PODS = "windsock_airflow.pods"  # brings the Kubernetes client; a laptop does without
 _API_WAIT_SECONDS = 120.0
 
 _warmed_in_seconds: float | None = None
@@ -172,6 +173,8 @@ def _modules() -> Iterator[str]:
 def _submodules(path: list[str], prefix: str) -> Iterator[str]:
     for found in pkgutil.iter_modules(path, prefix):
         if found.name.startswith(_OWN_PACKAGES_NOT_WARMED) or found.name.endswith(".__main__"):
+            continue
+        if found.name == _PODS and os.environ.get("WINDSOCK_COMPUTE") != "kubernetes":
             continue
         yield found.name
         if found.ispkg:

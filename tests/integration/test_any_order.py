@@ -52,6 +52,7 @@ def train_twice(home: Path) -> Path:
     for version in IN_FORCE:
         run = run_step("assemble", model="fraud", settings=settings, origin=version)["run"]
         run_step("fit", model="fraud", settings=settings, options={"run": run})
+        run_step("choose", model="fraud", settings=settings, options={"run": run})
         Path(settings.store, "runs", "fraud", run).rename(home / version)
     return home
 

@@ -85,10 +85,17 @@ def everything_of(stack: Stack) -> list[psutil.Process]:
     return [*family(leaders, home.root), *database_processes(home)]
 
 
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # gone between the two questions
+        return False
+
+
 def assert_all_gone(processes: list[psutil.Process], home: Path) -> None:
     deadline = time.monotonic() + GONE_SECONDS
     while time.monotonic() < deadline:
-        left = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        left = [p for p in processes if is_alive(p)]
         left += [*family([], home), *database_processes(Home(home))]
         if not left:
             return

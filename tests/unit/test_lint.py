@@ -52,16 +52,18 @@ def test_the_reference_model_is_without_fault() -> None:
             {"training__categorical": ["TX_DURING_NIHGT"]}, "Did you mean 'TX_DURING_NIGHT'", id="categorical"
         ),
         pytest.param(
-            {"training__estimator__params": {"num_leavs": 3}}, "no parameter 'num_leavs'. Did you mean", id="parameter"
+            {"training__estimators": [{"params": {"num_leavs": 3}}]},
+            "no parameter 'num_leavs'. Did you mean",
+            id="parameter",
         ),
-        pytest.param({"training__estimator__params": {"seed": 3}}, r"training\.seed", id="reserved-parameter"),
+        pytest.param({"training__estimators": [{"params": {"seed": 3}}]}, r"training\.seed", id="reserved-parameter"),
         pytest.param(
-            {"training__estimator__search": {"num_leaves": {"kind": "int", "low": 9, "high": 3}}},
+            {"training__estimators": [{"search": {"num_leaves": {"kind": "int", "low": 9, "high": 3}}}]},
             "low 9 is not below high 3",
             id="range",
         ),
         pytest.param(
-            {"training__estimator__search": {"lambda_l1": {"kind": "float", "low": 0, "high": 3, "log": True}}},
+            {"training__estimators": [{"search": {"lambda_l1": {"kind": "float", "low": 0, "high": 3, "log": True}}}]},
             "must start above 0",
             id="log-range",
         ),

@@ -1,5 +1,8 @@
 from pathlib import Path
 
+import pytest
+
+from windsock.errors import SpecError
 from windsock.settings import REPO_ROOT, Settings
 
 
@@ -22,4 +25,17 @@ def test_the_slack_token_may_stand_in_a_file_and_is_never_shown(tmp_path: Path):
     (tmp_path / "token").write_text("xoxb-secret\n", encoding="utf-8")
     settings = Settings.from_env({"WINDSOCK_SLACK_TOKEN_FILE": str(tmp_path / "token")})
     assert settings.slack_token == "xoxb-secret"
+    assert "secret" not in repr(settings)
+
+
+def test_the_backend_is_one_of_two_and_a_typo_names_the_nearest(tmp_path: Path):
+    settings = Settings.from_env({"WINDSOCK_COMPUTE": "kubernetes", "WINDSOCK_COMPUTE_FILE": str(tmp_path / "s.yaml")})
+    assert (settings.compute, settings.compute_file) == ("kubernetes", tmp_path / "s.yaml")
+    with pytest.raises(SpecError, match="Did you mean 'kubernetes'"):
+        Settings.from_env({"WINDSOCK_COMPUTE": "kubernets"})
+
+
+def test_the_address_of_shared_searches_is_never_shown():
+    settings = Settings.from_env({"WINDSOCK_STUDIES": "postgresql://u:secret@db/studies"})
+    assert settings.studies.endswith("/studies")
     assert "secret" not in repr(settings)

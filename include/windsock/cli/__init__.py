@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import sys
-from pathlib import Path
 
 import click
 
-from windsock import __version__
+from windsock import __version__, last_words
 from windsock.errors import SpecError, WindsockError
-
-TERMINATION_LOG = Path("/dev/termination-log")
-_MOST_TERMINATION_BYTES = 4000
 
 COMMANDS = {
     "up": ("windsock.cli.stack:up", "Start PostgreSQL, MLflow and Airflow on this machine."),
@@ -27,6 +22,7 @@ COMMANDS = {
     "apply": ("windsock.cli.features:apply", "Register the specs' features with Feast."),
     "materialize": ("windsock.cli.features:materialize", "Load features into the online store."),
     "reproduce": ("windsock.cli.training:reproduce", "Train a registered version again and compare."),
+    "check-trainer": ("windsock.cli.trainer:check_trainer", "Try a trainer of your own on made-up rows."),
     "backfill": ("windsock.cli.runs:backfill", "Run a range of days through Airflow."),
     "trigger": ("windsock.cli.runs:trigger", "Start a run of a DAG."),
 }
@@ -83,7 +79,5 @@ def main(argv: list[str] | None = None) -> int:
 
 def _fail(message: str, exit_code: int) -> int:
     click.secho(message, fg="red", err=True, color=None if sys.stderr.isatty() else False)
-    if TERMINATION_LOG.exists():  # in a pod: the message shows up in its status
-        with contextlib.suppress(OSError):
-            TERMINATION_LOG.write_bytes(message.encode()[:_MOST_TERMINATION_BYTES])
+    last_words.leave(message)
     return exit_code

@@ -31,13 +31,37 @@ from windsock.errors import SpecError
 )
 @click.option("--replayed", is_flag=True, help="As in a backfill: no retraining, no promotion, no alert.")
 @click.option("--origin", default="manual", show_default=True, help="Name of this run in the records.")
-def step(name: str, model: str, key: str | None, pairs: tuple[str, ...], replayed: bool, origin: str) -> None:
+@click.option("--result", "place", metavar="PATH", help="Also write the result to this path below the store's root.")
+def step(
+    name: str, model: str, key: str | None, pairs: tuple[str, ...], replayed: bool, origin: str, place: str | None
+) -> None:
     """Run the step NAME and print its result as one line of JSON, the last on stdout."""
     log_to_stderr()
     from windsock.steps import run_step
 
+    parts = result_parts(place) if place is not None else ()
     result = run_step(name, model=model, key=key, live=not replayed, origin=origin, options=read_options(pairs))
-    click.echo(json.dumps(result, default=str))
+    line = json.dumps(result, default=str)
+    if parts:
+        from windsock.settings import Settings
+        from windsock.store import Store
+
+        Store.of(Settings.from_env()).write_bytes(f"{line}\n".encode(), *parts)
+    click.echo(line)
+
+
+def result_parts(place: str) -> tuple[str, ...]:
+    """Return a path below the store in parts.
+
+    Raises:
+        SpecError: It leads out of the store.
+    """
+    parts = tuple(place.split("/"))
+    if not all(parts) or ".." in parts or "." in parts:
+        raise SpecError(
+            f"--result is a path below the store's root, such as steps/fraud/monitor.json; given: {place!r}."
+        )
+    return parts
 
 
 def read_options(pairs: tuple[str, ...]) -> Mapping[str, Any]:

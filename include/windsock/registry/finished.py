@@ -102,13 +102,13 @@ class FinishedRun:
     def params(self) -> dict[str, str]:
         """Return what the model was made with."""
         chosen = self.judged.get("chosen", {})
-        estimator = self.request.get("spec", {}).get("training", {}).get("estimator", {})
-        own = dict(estimator.get("params", {})) | dict(chosen.get("params") or {})
+        own = dict(chosen.get("params") or {})
         return {
             **{k: str(v) for k, v in sorted(own.items())},
             "rounds": str(chosen.get("rounds", "")),
             "trial": str(chosen.get("trial", "")),
-            "estimator": str(estimator.get("kind", "")),
+            "estimator": str(chosen.get("estimator") or ""),
+            "kind": str(chosen.get("kind") or ""),
             "metric": str(self.judged.get("metric", "")),
             "as_of": self.as_of.isoformat(),
             "features": str(len(self.request.get("features", ()))),

@@ -35,7 +35,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
     client = mlflow_client(settings)
     with asking_mlflow(settings, f"register run {folder.run} of {spec.name}"):
         tags = folder.tags(spec)
-        run_id = tracking.run_of(client, experiment_id(settings, client, spec.name), folder, tags)
+        experiment = experiment_id(settings, client, spec.name)
+        run_id = tracking.run_of(client, experiment, folder, tags)
+        tracking.group_candidates(client, experiment, folder, run_id)
         version = tracking.version_of(client, spec.name, folder.run)
         if version is None:
             tracking.log_run(client, run_id, folder)

@@ -2,7 +2,7 @@
 
 A run is found by its tag; parameters and metrics carry the training day as their time, so
 that writing them twice changes nothing; a model that was only half uploaded is removed.
-Only LightGBM's own text goes up: nothing that needs pickle to load.
+What goes up needs no pickle to load.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from __future__ import annotations
 import logging
 import tempfile
 from datetime import UTC, datetime
-from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
 
 from windsock.days import start_of
 from windsock.registry.finished import RUN_TAG, FinishedRun
+from windsock.registry.flavours import MODEL_NAME, save_flavour
 from windsock.registry.models import MLFLOW_FOLDER
 from windsock.settings import Settings
+from windsock.training.live import CANDIDATE_TAG
 from windsock.training.run_folder import HOLDOUT, LINEAGE, METRICS, MODEL, REQUEST, TRAIN
 
 log = logging.getLogger(__name__)
-
-_MODEL_NAME = "model"
 
 
 def run_of(client: Any, experiment: str, folder: FinishedRun, tags: dict[str, str]) -> str:
@@ -31,6 +30,16 @@ def run_of(client: Any, experiment: str, folder: FinishedRun, tags: dict[str, st
     if found:
         return str(found[0].info.run_id)
     return str(client.create_run(experiment, run_name=folder.run, tags=tags).info.run_id)
+
+
+def group_candidates(client: Any, experiment: str, folder: FinishedRun, run_id: str) -> None:
+    """Put the runs in which the candidates were watched below the version's own run."""
+    for name in folder.judged.get("candidates", {}):
+        for suffix in ("", "/search"):
+            watched = client.search_runs([experiment], f"tags.`{CANDIDATE_TAG}` = '{folder.run}/{name}{suffix}'")
+            for found in watched:
+                client.set_tag(found.info.run_id, "mlflow.parentRunId", run_id)
+                client.set_terminated(found.info.run_id)
 
 
 def version_of(client: Any, model: str, run: str) -> str | None:
@@ -82,7 +91,7 @@ def log_model(settings: Settings, client: Any, run_id: str, folder: FinishedRun)
         client.delete_logged_model(found.model_id)
     tags = {RUN_TAG: folder.run}
     model_id = str(
-        client.create_logged_model(experiment, _MODEL_NAME, run_id, tags=tags, model_type=folder.model).model_id
+        client.create_logged_model(experiment, MODEL_NAME, run_id, tags=tags, model_type=folder.model).model_id
     )
     with tempfile.TemporaryDirectory(prefix="windsock-register-") as temporary:
         client.log_model_artifacts(model_id, _as_mlflow_model(folder, Path(temporary), run_id, model_id))
@@ -110,27 +119,11 @@ def create_version(client: Any, model: str, model_id: str, run_id: str, tags: di
 
 
 def _as_mlflow_model(folder: FinishedRun, temporary: Path, run_id: str, model_id: str) -> str:
-    """Write the model in MLflow's LightGBM flavour: the same trees, for ``mlflow.pyfunc`` and the UI."""
-    import mlflow.lightgbm
-    from mlflow.models import Model as MlflowModel
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-
+    """Write the model in MLflow's flavour for its kind: the same model, for ``mlflow.pyfunc`` and the UI."""
     from windsock.training.model import load
 
-    model = load(folder.store.url(folder.path, MODEL))
     target = str(temporary / "mlflow_model")
-    mlflow.lightgbm.save_model(
-        model.booster,
-        target,
-        mlflow_model=MlflowModel(run_id=run_id, model_id=model_id, artifact_path=_MODEL_NAME),
-        signature=ModelSignature(
-            Schema([ColSpec("double", name, required=False) for name in model.feature_names]),
-            Schema([ColSpec("double")]),
-        ),
-        # Named outright: otherwise MLflow starts a process that imports everything to find out.
-        pip_requirements=[f"lightgbm=={library_version('lightgbm')}"],
-    )
+    save_flavour(load(folder.store.url(folder.path, MODEL)), target, run_id, model_id)
     return target
 
 

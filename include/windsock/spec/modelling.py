@@ -1,12 +1,17 @@
-"""The modelling half of a spec: features, training, compute, gate."""
+"""The modelling half of a spec: features, training, gate.
+
+The kinds of model stand in ``estimators``, what they run on in ``compute``.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from windsock.errors import SpecError
 from windsock.spec.base import Column, Name, Part
+from windsock.spec.estimators import Estimator, LightGBMSpec
 
 Metric = Literal[
     "average_precision", "roc_auc", "log_loss", "precision_at_k", "mean_absolute_error", "root_mean_squared_error", "r2"
@@ -47,54 +52,6 @@ class FeaturesSpec(Part):
         return self
 
 
-class IntRange(Part):
-    """Whole numbers from ``low`` to ``high``."""
-
-    kind: Literal["int"]
-    low: int
-    high: int
-    log: bool = False
-
-
-class FloatRange(Part):
-    """Numbers from ``low`` to ``high``."""
-
-    kind: Literal["float"]
-    low: float
-    high: float
-    log: bool = False
-
-
-class Choice(Part):
-    """One of a few values."""
-
-    kind: Literal["choice"]
-    values: tuple[int | float | str | bool, ...] = Field(min_length=1)
-
-
-SearchRange = Annotated[IntRange | FloatRange | Choice, Field(discriminator="kind")]
-
-
-class ComputeSpec(Part):
-    """What a heavy step needs when it runs in a pod."""
-
-    cpu: float = Field(1, gt=0, description="Cores.")
-    memory: str = Field("2Gi", pattern=r"^\d+(\.\d+)?(Mi|Gi|Ti)$")
-    gpu: NonNegativeInt = 0
-    image: str | None = None
-
-
-class EstimatorSpec(Part):
-    """One kind of model, with fixed parameters and a search space."""
-
-    kind: Literal["lightgbm"] = "lightgbm"
-    params: dict[str, int | float | str | bool] = Field(default_factory=dict)
-    search: dict[str, SearchRange] = Field(default_factory=dict)
-    trials: PositiveInt = Field(8, description="Parameter sets tried, the spec's own first.")
-    rounds: PositiveInt = Field(200, description="Boosting rounds at most.")
-    compute: ComputeSpec = ComputeSpec()
-
-
 class EvaluationSpec(Part):
     """How predictions are judged, beyond the metric itself."""
 
@@ -116,8 +73,43 @@ class TrainingSpec(Part):
     categorical: tuple[Column, ...] = ()
     seed: int = 7
     include_warm_up: bool = Field(False, description="Also train on days whose lookback reaches before the first day.")
-    estimator: EstimatorSpec = EstimatorSpec()
+    estimators: tuple[Estimator, ...] = Field(
+        (LightGBMSpec(),), description="Kinds of model to train and compare; `estimator` gives just one."
+    )
     evaluation: EvaluationSpec = EvaluationSpec()
+
+    def estimator(self, name: str | None = None) -> Estimator:
+        """Return an estimator by its name; without a name, the only one.
+
+        Raises:
+            SpecError: There is no such estimator, or no name was given and there are several.
+        """
+        names = [e.name for e in self.estimators]
+        if name is None and len(names) == 1:
+            return self.estimators[0]
+        if name not in names:
+            raise SpecError.unknown("estimator", name or "", names)
+        return self.estimators[names.index(name)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_estimator_is_a_list_of_one(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or "estimator" not in raw:
+            return raw
+        if "estimators" in raw:
+            raise ValueError("give either estimator (one) or estimators (a list), not both")
+        rest = {name: value for name, value in raw.items() if name != "estimator"}
+        return {**rest, "estimators": [raw["estimator"]]}
+
+    @model_validator(mode="after")
+    def _estimators_have_distinct_names(self) -> Self:
+        if not self.estimators:
+            raise ValueError("estimators is empty: list at least one, or leave it out for LightGBM's defaults")
+        names = [e.name for e in self.estimators]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"two estimators are named {', '.join(twice)}; give each a name of its own")
+        return self
 
 
 class GateSpec(Part):

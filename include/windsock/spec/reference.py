@@ -37,7 +37,7 @@ def markdown() -> str:
 def _place(place: str, part: type[BaseModel]) -> str:
     kind = part.model_fields.get("kind")
     choices = typing.get_args(kind.annotation) if kind is not None else ()
-    return f"{place} (kind: {choices[0]})" if len(choices) == 1 and choices[0] != "lightgbm" else place
+    return f"{place} (kind: {choices[0]})" if len(choices) == 1 else place
 
 
 def _section(title: str, part: type[BaseModel]) -> str:
@@ -52,6 +52,8 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
     value = field.get_default(call_default_factory=True)
+    if isinstance(value, tuple) and any(isinstance(part, BaseModel) for part in value):
+        return "one, as below"
     if value is None or value in ((), {}) or isinstance(value, BaseModel):
         return "–"
     return f"`{value}`"

@@ -40,7 +40,9 @@ def folder_setting(environ: Mapping[str, str], variable: str, default: str) -> P
 
 def installation_env(settings: Settings) -> dict[str, str]:
     """Return the variables that say which installation a process of Windsock's belongs to."""
+    named = {"WINDSOCK_COMPUTE_FILE": str(settings.compute_file)} if settings.compute_file is not None else {}
     return {
+        **named,
         "WINDSOCK_HOME": str(settings.home),
         "WINDSOCK_STORE": settings.store,
         "WINDSOCK_MODELS": os.pathsep.join(str(folder) for folder in settings.models),

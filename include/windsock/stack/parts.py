@@ -17,6 +17,7 @@ from pathlib import Path
 
 from windsock.stack import probes
 from windsock.stack.layout import Home
+from windsock.stack.pools import ensure_gpu_pool
 from windsock.stack.ports import HOST
 from windsock.stack.postgres import Postgres
 
@@ -113,6 +114,7 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
             API_SERVER,
             _module("airflow", "api-server", "--host", HOST, "--port", str(airflow_port)),
             ready=api_is_warm,
+            after=lambda: ensure_gpu_pool(airflow_url, home),
             needs=(MIGRATION,),
             address=airflow_url,
         ),

@@ -1,6 +1,8 @@
-"""From feature tables to a judged model: windows, training set, search, metrics, artifact.
+"""From feature tables to a judged model, in three steps.
 
-Read ``windows`` for which days a training as of T uses, ``assemble`` for the training
-set, ``fit`` for the trainer (it needs neither Airflow nor Feast) and ``model`` for what
-comes out. ``assemble_step`` and ``fit_step`` are their entry points.
+``assemble`` lays the windows (``windows``), freezes the rows and writes a request for each
+estimator (``contract``). A trainer turns a request into a candidate: the built-in one is
+``trainer``, which searches (``search``) and trains (``learn``) with a ``learner``, LightGBM's
+(``booster``) or PyTorch's (``neural``); it needs neither Airflow nor Feast. ``choose`` judges
+the candidates (``judging``). ``model`` loads what comes out.
 """

@@ -22,6 +22,7 @@ from windsock.spec import ModelSpec
 from windsock.spec.modelling import TrainingSpec, jsonable
 from windsock.steps import StepContext
 from windsock.training.assemble import TrainingSet, assemble, pin
+from windsock.training.contract import write_requests
 from windsock.training.lineage import inputs_of, lineage_of
 from windsock.training.run_folder import HOLDOUT, LINEAGE, REQUEST, TRAIN, RunFolder, run_id
 from windsock.training.windows import Windows, windows_of
@@ -61,7 +62,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
     hashes = {TRAIN: folder.write_table(made.train, TRAIN), HOLDOUT: folder.write_table(made.holdout, HOLDOUT)}
     lineage = lineage_of(inputs, windows, ctx.origin, made.report)
     folder.write_json({**lineage, "files": hashes}, LINEAGE)
-    folder.write_json(request_of(spec, windows, made, hashes), REQUEST)  # last: the commit point
+    request = request_of(spec, windows, made, hashes)
+    write_requests(folder, request, made.train, hashes)
+    folder.write_json(request, REQUEST)  # last: the commit point
     log.info("%s: %s; %d and %d rows", spec.name, lineage["summary"], made.train.num_rows, made.holdout.num_rows)
     return {
         "run": folder.run,
@@ -83,7 +86,9 @@ def as_asked(spec: ModelSpec, options: Mapping[str, Any]) -> ModelSpec:
     asked = {name: options[name] for name in ("window_days", "holdout_days") if options.get(name) is not None}
     training = {**spec.training.model_dump(), **asked}
     if options.get("trials") is not None:
-        training["estimator"]["trials"] = options["trials"]
+        for estimator in training["estimators"]:
+            if "trials" in estimator:
+                estimator["trials"] = options["trials"]
     try:
         return spec.model_copy(update={"training": TrainingSpec.model_validate(training)})
     except ValidationError as err:
@@ -139,7 +144,6 @@ def request_of(spec: ModelSpec, windows: Windows, made: TrainingSet, hashes: dic
         "train_days": [d.isoformat() for d in windows.train],
         "holdout_days": [d.isoformat() for d in windows.holdout],
         "gap_days": spec.gap_days,
-        "estimator": jsonable(spec.training.estimator),
         "files": hashes,
         "spec": jsonable(spec),
     }

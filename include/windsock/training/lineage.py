@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import subprocess
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from windsock.days import spans
@@ -17,20 +15,8 @@ from windsock.spec import ModelSpec
 from windsock.spec.modelling import jsonable
 from windsock.store import to_json
 from windsock.training.assemble import Pins
+from windsock.training.libraries import libraries
 from windsock.training.windows import Windows
-
-_LIBRARIES = ("windsock", "lightgbm", "optuna", "numpy", "pyarrow", "duckdb", "deltalake", "feast")
-
-
-def libraries() -> dict[str, str]:
-    """Return the versions of what makes a training set and a model."""
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
 
 
 @lru_cache(maxsize=1)

@@ -1,54 +1,53 @@
-"""The model artifact: LightGBM's own text and a list of inputs, and nothing that could run code.
+"""A trained model as the rest of Windsock sees it, and how a model folder is loaded.
 
-``model.txt`` holds the trees, ``model.json`` what to feed them. Both are plain text, so a
-model can be read, compared byte by byte and loaded without trusting whoever wrote it.
+A model folder holds ``model.json``, the card: its format, the task, the inputs. Each
+format (``formats``) keeps the rest in a file that can be loaded without running code
+that somebody put into it: never a pickle.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from windsock.errors import DataContractError
-from windsock.store import to_json
-from windsock.training.matrix import Feature, to_matrix
+from windsock.training.matrix import Feature
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MODEL_TEXT = "model.txt"
 MODEL_CARD = "model.json"
-_FORMAT = "windsock-lightgbm/1"
-_THREADS = re.compile(r"^\[num_threads: -?\d+\]$", re.MULTILINE)
+FORMATS: Mapping[str, str] = {
+    "windsock-lightgbm/1": "windsock.training.formats.lightgbm",
+    "windsock-torch/1": "windsock.training.formats.torch",
+    "windsock-linear/1": "windsock.training.formats.linear",
+}
+"""Format on the card to the module whose ``read`` loads it."""
+
+Task = Literal["binary", "regression"]
 
 
-def threads() -> int:
-    """Return how many threads LightGBM may use (``WINDSOCK_THREADS``, default 2)."""
-    return max(1, int(os.environ.get("WINDSOCK_THREADS") or 2))
+class Model(Protocol):
+    """A trained model that can predict."""
 
+    @property
+    def task(self) -> Task:
+        """What the scores are."""
 
-@dataclass(frozen=True)
-class Model:
-    """A trained model that can predict; made by the trainer or by :func:`load`."""
-
-    text: str
-    """LightGBM's model text, without the number of threads it was trained with."""
-    task: Literal["binary", "regression"]
-    features: tuple[Feature, ...]
-    booster: Any
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """Inputs in model order."""
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Inputs in model order."""
-        return tuple(f.name for f in self.features)
+        """Names of the inputs in model order."""
 
     def predict(self, frame: pa.Table) -> npt.NDArray[np.float64]:
         """Score rows.
@@ -62,27 +61,14 @@ class Model:
         Raises:
             DataContractError: A feature is missing.
         """
-        if frame.num_rows == 0:
-            return np.empty(0, dtype=np.float64)
-        scores = self.booster.predict(to_matrix(frame, self.features), num_threads=threads())
-        return np.asarray(scores, dtype=np.float64)
 
     def files(self) -> dict[str, bytes]:
-        """Return the artifact: file name to bytes."""
-        card = {
-            "format": _FORMAT,
-            "task": self.task,
-            "features": [f.to_json() for f in self.features],
-        }
-        return {MODEL_TEXT: self.text.encode(), MODEL_CARD: to_json(card)}
+        """Return the model folder: file name to bytes."""
 
 
-def from_booster(booster: Any, task: Literal["binary", "regression"], features: Sequence[Feature]) -> Model:
-    """Make the artifact of a freshly trained booster; it predicts by the text that is kept."""
-    # The text repeats the parameters it was trained with. The trees do not depend on the number of threads
-    # (deterministic=true), so the text shall not either.
-    text = _THREADS.sub("[num_threads: 0]", booster.model_to_string())
-    return Model(text, task, tuple(features), _booster(text))
+def threads() -> int:
+    """Return how many threads a model may use (``WINDSOCK_THREADS``, default 2)."""
+    return max(1, int(os.environ.get("WINDSOCK_THREADS") or 2))
 
 
 def load(folder: str | Path) -> Model:
@@ -95,38 +81,28 @@ def load(folder: str | Path) -> Model:
 
     fs, root = fsspec.core.url_to_fs(str(folder))
     try:
-        raw_text, raw_card = (bytes(fs.cat_file(f"{root}/{name}")) for name in (MODEL_TEXT, MODEL_CARD))
+        raw = bytes(fs.cat_file(f"{root}/{MODEL_CARD}"))
     except FileNotFoundError as err:
-        present = sorted(str(p).rsplit("/", 1)[-1] for p in fs.ls(root, detail=False)) if fs.exists(root) else []
-        raise DataContractError(
-            f"{folder}: is no model: it lacks {MODEL_TEXT} or {MODEL_CARD} (it holds: {', '.join(present) or 'nothing'}"
-            "). Windsock loads LightGBM's own text only, never a pickle, since that would run whatever it contains."
-        ) from err
-    if not raw_text.startswith(b"tree\n"):
-        raise DataContractError(
-            f"{folder}/{MODEL_TEXT}: is not LightGBM's model text (it starts with {raw_text[:8]!r}), and pickles are "
-            "never loaded. Save it with Booster.save_model, or train the version again."
-        )
+        raise absent(str(folder), fs, root, MODEL_CARD) from err
     try:
-        card = json.loads(raw_card)
-        features = tuple(Feature.from_json(f) for f in card["features"])
-        task = card["task"]
-    except (ValueError, KeyError, TypeError) as err:
+        card = json.loads(raw)
+        inputs = tuple(Feature.from_json(f) for f in card["features"])
+        task = {"binary": "binary", "regression": "regression"}[card["task"]]
+        form = str(card["format"])
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise DataContractError(f"{folder}/{MODEL_CARD}: does not describe a model's inputs: {err!r}.") from err
-    if card.get("format") != _FORMAT:
+    if form not in FORMATS:
         raise DataContractError(
-            f"{folder}/{MODEL_CARD}: is of format {card.get('format')!r}, but this version of Windsock reads {_FORMAT}."
+            f"{folder}/{MODEL_CARD}: is of format {form!r}, but this version of Windsock reads {', '.join(FORMATS)}."
         )
-    text = raw_text.decode()
-    return Model(text, task, features, _booster(text))
+    model: Model = importlib.import_module(FORMATS[form]).read(str(folder), fs, root, card, task, inputs)
+    return model
 
 
-def _booster(text: str) -> Any:
-    # Waiting threads must sleep: spinning ones burn the cores that other tasks need.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    import lightgbm
-
-    try:
-        return lightgbm.Booster(model_str=text)
-    except lightgbm.basic.LightGBMError as err:
-        raise DataContractError(f"The model text is damaged: {err}. Fetch or train the version again.") from err
+def absent(folder: str, fs: Any, root: str, name: str) -> DataContractError:
+    """Say that a model folder lacks a file, and what it holds instead."""
+    present = sorted(str(p).rsplit("/", 1)[-1] for p in fs.ls(root, detail=False)) if fs.exists(root) else []
+    return DataContractError(
+        f"{folder}: is no model: it lacks {name} (it holds: {', '.join(present) or 'nothing'}). Windsock loads "
+        "LightGBM's own text, PyTorch's pt2 and plain JSON, never a pickle, since that would run whatever it contains."
+    )

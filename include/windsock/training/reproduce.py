@@ -19,13 +19,17 @@ from windsock.errors import SpecError
 from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
+from windsock.spec.estimators import CustomSpec
 from windsock.store import Store
-from windsock.training.assemble import assemble
+from windsock.training.assemble import TrainingSet, assemble
 from windsock.training.assemble_step import request_of
-from windsock.training.fit import fit, spec_of
-from windsock.training.lineage import code_commit, libraries
-from windsock.training.model import MODEL_TEXT
-from windsock.training.run_folder import HOLDOUT, LINEAGE, METRICS, MODEL, TRAIN, RunFolder, parquet_bytes
+from windsock.training.contract import trainer_request
+from windsock.training.fit import fit
+from windsock.training.learn import Task, spec_of, train_chosen
+from windsock.training.libraries import libraries
+from windsock.training.lineage import code_commit
+from windsock.training.run_folder import HOLDOUT, LINEAGE, METRICS, MODEL, REQUEST, TRAIN, RunFolder, parquet_bytes
+from windsock.training.search import Choosing
 from windsock.training.windows import Windows
 
 if TYPE_CHECKING:
@@ -58,7 +62,7 @@ class Reproduction:
 
     @property
     def equal(self) -> bool:
-        """Whether training set and model text are the same, byte for byte."""
+        """Whether training set and model folder are the same, byte for byte."""
         return all(f.equal for f in self.files)
 
 
@@ -87,13 +91,11 @@ def reproduce(settings: Settings, model: str, run: str) -> Reproduction:
 
         made = assemble(settings, spec, windows, lineage["pins"], join)
         hashes = {name: _sha256(parquet_bytes(t)) for name, t in ((TRAIN, made.train), (HOLDOUT, made.holdout))}
-        fitted = fit(request_of(spec, windows, made, hashes), made.train, made.holdout)
-    try:
-        text = store.read_bytes(*folder.parts(MODEL, MODEL_TEXT))
-    except FileNotFoundError as err:
-        raise SpecError(f"{model}: run {run} has no {MODEL}/{MODEL_TEXT}: it is not a LightGBM training.") from err
-    rebuilt = {**hashes, f"{MODEL}/{MODEL_TEXT}": _sha256(fitted.model.text.encode())}
-    recorded = {**lineage["files"], f"{MODEL}/{MODEL_TEXT}": _sha256(text)}
+        files = _trained_again(spec, request_of(spec, windows, made, hashes), made, metrics["chosen"], run)
+    rebuilt = {**hashes, **{f"{MODEL}/{name}": _sha256(data) for name, data in files.items()}}
+    recorded = dict(lineage["files"])
+    for name in files:
+        recorded[f"{MODEL}/{name}"] = _sha256(store.read_bytes(*folder.parts(MODEL, name)))
     then = {**metrics["trainer"], "commit": str(lineage["commit"])}
     now = {**libraries(), "commit": str(code_commit())}
     return Reproduction(
@@ -102,6 +104,26 @@ def reproduce(settings: Settings, model: str, run: str) -> Reproduction:
         tuple(Compared(name, recorded[name], rebuilt[name]) for name in recorded),
         {name: (then[name], now.get(name, "absent")) for name in then if then[name] != now.get(name, "absent")},
     )
+
+
+def _trained_again(
+    spec: ModelSpec, request: Mapping[str, Any], made: TrainingSet, chosen: Mapping[str, Any], run: str
+) -> dict[str, bytes]:
+    """Return the model folder as it comes out now."""
+    name = chosen.get("estimator") or spec.training.estimators[0].name
+    estimator = spec.training.estimator(name)
+    if isinstance(estimator, CustomSpec):
+        raise SpecError(
+            f"{spec.name}: run {run} was trained by the user's own trainer {name!r}, which Windsock cannot make again. "
+            f"Start that trainer on a copy of the run's candidates/{name}/{REQUEST}, and compare the model folders."
+        )
+    if estimator.budget.parallel == 1 and not estimator.budget.by_the_clock:
+        return dict(fit(request, made.train, made.holdout, estimator=name).model.files())
+    # The order in which parallel trials end, or a budget in time, is not repeatable: take what the search found.
+    rows = {"path": TRAIN, "sha256": "", "rows": made.train.num_rows, "format": "parquet"}
+    task = Task.of(trainer_request(request, run, estimator, rows), made.train)
+    found = Choosing(dict(chosen["params"]), int(chosen["rounds"]), int(chosen["trial"]))
+    return dict(train_chosen(task, found).files)
 
 
 def _sha256(data: bytes) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from windsock import cli
+from windsock import cli, last_words
 from windsock.errors import DataContractError
 
 HEAVY = (
@@ -56,7 +56,7 @@ def test_our_own_error_is_one_message_and_its_exit_code(
 ) -> None:
     termination_log = tmp_path / "termination-log"
     termination_log.touch()
-    monkeypatch.setattr(cli, "TERMINATION_LOG", termination_log)
+    monkeypatch.setattr(last_words, "TERMINATION_LOG", termination_log)
 
     assert cli.main(["fail"]) == 65
     assert capsys.readouterr().err == "DataContractError: Column 'amount' is missing.\n"
@@ -65,7 +65,7 @@ def test_our_own_error_is_one_message_and_its_exit_code(
 
 @pytest.mark.usefixtures("failing_command")
 def test_outside_a_pod_no_termination_log_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cli, "TERMINATION_LOG", tmp_path / "termination-log")
+    monkeypatch.setattr(last_words, "TERMINATION_LOG", tmp_path / "termination-log")
 
     assert cli.main(["fail"]) == 65
     assert not (tmp_path / "termination-log").exists()

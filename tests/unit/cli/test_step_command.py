@@ -37,8 +37,9 @@ def test_options_are_json_where_they_are_json_and_versions_stay_text():
 
 def test_the_last_line_of_stdout_is_the_result_and_the_log_is_elsewhere(tmp_path: Path):
     small_fraud(tmp_path)
-    done = windsock(tmp_path, "ingest", "-m", "fraud", "-k", "2026-03-01")
+    done = windsock(tmp_path, "ingest", "-m", "fraud", "-k", "2026-03-01", "--result", "steps/fraud/a.json")
     assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "store/steps/fraud/a.json").read_text()) == json.loads(done.stdout.splitlines()[-1])
     assert json.loads(done.stdout.splitlines()[-1])["status"] == "published"
     assert "fraud ingest 2026-03-01: done" in done.stderr
 
@@ -47,6 +48,7 @@ def test_the_last_line_of_stdout_is_the_result_and_the_log_is_elsewhere(tmp_path
     ("arguments", "code", "sentence"),
     [
         (["ingets", "-m", "fraud"], 64, "Did you mean 'ingest'?"),
+        (["ingest", "-m", "fraud", "-k", "2026-03-01", "--result", "../a.json"], 64, "below the store's root"),
         (["ingest", "-m", "fraud"], 64, "The partition key is missing"),
         (["features", "-m", "fraud", "-k", "2026-03-02"], 75, "still missing"),
     ],

@@ -53,7 +53,8 @@ def booster(spec: ModelSpec, features: pd.DataFrame) -> Any:
     import lightgbm as lgb
 
     learn = week(features, REFERENCE_END - timedelta(weeks=2), rows=100_000)
-    params = {**spec.training.estimator.params, "objective": "binary", "num_threads": 1, "verbose": -1, "seed": 7}
+    own = spec.training.estimator("lightgbm").params
+    params = {**own, "objective": "binary", "num_threads": 1, "verbose": -1, "seed": 7}
     return lgb.train(params, lgb.Dataset(learn[feature_names(spec)], learn["TX_FRAUD"]), 60)
 
 

@@ -34,6 +34,7 @@ def trained(tmp_path_factory):
             settings, spec = world_spec(home, training={**spec.training.model_dump(mode="json"), "seed": 99})
         run = run_step("assemble", model="fraud", settings=settings, origin=origin)["run"]
         run_step("fit", model="fraud", settings=settings, options={"run": run})
+        run_step("choose", model="fraud", settings=settings, options={"run": run})
         add_version(settings, spec, version, run)
         if version == "1":
             promote(settings, spec, "1", run, DAY)

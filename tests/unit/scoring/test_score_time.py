@@ -80,6 +80,7 @@ def watched(tmp_path_factory):
         run_step("features", model="fraud", key=str(day), settings=conf)
     run = run_step("assemble", model="fraud", settings=conf)["run"]
     run_step("fit", model="fraud", settings=conf, options={"run": run})
+    run_step("choose", model="fraud", settings=conf, options={"run": run})
     put_in_force(conf, spec, "1", run, FIRST, AS_OF)
     return home
 

@@ -6,8 +6,9 @@ import pyarrow as pa
 import pytest
 
 from windsock.errors import DataContractError, SpecError
+from windsock.training.formats.lightgbm import from_booster
 from windsock.training.matrix import Feature, learn_features, to_matrix
-from windsock.training.model import from_booster, load
+from windsock.training.model import load
 
 ROWS = pa.table(
     {

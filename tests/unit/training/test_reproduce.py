@@ -16,7 +16,9 @@ from windsock.training.reproduce import reproduce
 def trained(world, tmp_path):
     settings, spec = copy_world(world[0], tmp_path)
     run = run_step("assemble", model="fraud", settings=settings)["run"]
-    return settings, spec, run, run_step("fit", model="fraud", settings=settings, options={"run": run})
+    first = run_step("fit", model="fraud", settings=settings, options={"run": run})
+    run_step("choose", model="fraud", settings=settings, options={"run": run})
+    return settings, spec, run, first
 
 
 def test_a_run_can_be_made_again_after_spec_sql_and_days_have_changed(trained, tmp_path):
@@ -29,14 +31,14 @@ def test_a_run_can_be_made_again_after_spec_sql_and_days_have_changed(trained, t
 
     made = reproduce(settings, "fraud", run)
 
-    assert {f.name for f in made.files} == {"train.parquet", "holdout.parquet", "model/model.txt"}
+    assert {f.name for f in made.files} == {"train.parquet", "holdout.parquet", "model/model.txt", "model/model.json"}
     assert made.equal
     assert made.differing == {}
 
 
 def test_a_finished_training_is_not_done_again(trained):
     settings, _, run, first = trained
-    store, path = Store.of(settings), ("runs", "fraud", run, "metrics.json")
+    store, path = Store.of(settings), ("runs", "fraud", run, "candidates", "lightgbm", "metrics.json")
     before = store.fs.modified(store.path(*path))
 
     again = run_step("fit", model="fraud", settings=settings, options={"run": run})
@@ -48,12 +50,22 @@ def test_a_finished_training_is_not_done_again(trained):
 def test_a_training_that_was_killed_half_way_gives_the_same_bytes(trained):
     settings, _, run, _ = trained
     store = Store.of(settings)
-    names = ("model/model.txt", "model/model.json", "holdout_scores.parquet", "reference.parquet", "metrics.json")
+    candidate = ("candidates/lightgbm/model/model.txt", "candidates/lightgbm/request.json")
+    names = (
+        *candidate,
+        "model/model.txt",
+        "model/model.json",
+        "holdout_scores.parquet",
+        "reference.parquet",
+        "metrics.json",
+    )
     before = {n: store.read_bytes("runs", "fraud", run, *n.split("/")) for n in names}
-    for name in ("model/model.json", "metrics.json", "reference.parquet"):
+    gone = ("candidates/lightgbm/metrics.json", "model/model.json", "metrics.json", "reference.parquet")
+    for name in (*gone, "candidates/lightgbm/model/model.txt"):
         store.fs.rm(store.path("runs", "fraud", run, *name.split("/")))
 
     run_step("fit", model="fraud", settings=settings, options={"run": run})
+    run_step("choose", model="fraud", settings=settings, options={"run": run})
 
     assert {n: store.read_bytes("runs", "fraud", run, *n.split("/")) for n in names} == before
 
@@ -61,7 +73,7 @@ def test_a_training_that_was_killed_half_way_gives_the_same_bytes(trained):
 def test_a_training_set_that_was_changed_is_refused(trained):
     settings, _, run, _ = trained
     store = Store.of(settings)
-    store.fs.rm(store.path("runs", "fraud", run, "metrics.json"))
+    store.fs.rm(store.path("runs", "fraud", run, "candidates", "lightgbm", "metrics.json"))
     holdout = store.read_bytes("runs", "fraud", run, "holdout.parquet")
     store.write_bytes(holdout, "runs", "fraud", run, "train.parquet")
 

@@ -1,0 +1,111 @@
+"""``windsock check-trainer``: does a trainer of one's own keep the contract?"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+_BROKEN = 65
+_MARKS = {True: "ok", False: "BROKEN", None: "--"}
+
+
+@click.command("check-trainer", context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("--candidate", help="Only look at this finished candidate: its folder or request.json, path or URL.")
+@click.option("--task", type=click.Choice(["binary", "regression"]), default="binary", show_default=True)
+@click.option("--data", type=click.Choice(["parquet", "csv"]), default="parquet", show_default=True)
+@click.option("--params", default="{}", help="The estimator's params, as JSON.")
+@click.option("--rows", type=click.IntRange(100), default=2000, show_default=True, help="Practice rows.")
+@click.option("--timeout", type=click.FloatRange(1), default=600, show_default=True, help="Seconds for one training.")
+@click.option("--env", multiple=True, help="Hand on this environment variable; can be repeated.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Keep everything here (default: a folder that goes).")
+def check_trainer(
+    command: tuple[str, ...],
+    candidate: str | None,
+    task: str,
+    data: str,
+    params: str,
+    rows: int,
+    timeout: float,
+    env: tuple[str, ...],
+    folder: Path | None,
+) -> int:
+    """Try a trainer on made-up rows and check every clause of the contract.
+
+    COMMAND is run several times, with little more in its environment than WINDSOCK_REQUEST:
+    once through, once again, killed, stopped, with wrong inputs. Put it after "--"; {folder}
+    in it stands for the run's folder, for containers:
+
+    \b
+      windsock check-trainer --data csv -- python3 trainer.py
+      windsock check-trainer -- docker run --rm --user $UID -e WINDSOCK_REQUEST \\
+        --read-only --tmpfs /tmp -v {folder}:{folder} my-trainer:1
+
+    With --candidate, nothing is run: a finished candidate is looked at. Ends with 0 if every
+    clause is kept, with 65 if one is broken. docs/trainer.md explains the clauses.
+    """  # noqa: D301  click's \b keeps the lines of the example
+    from windsock.errors import SpecError
+
+    if (candidate is None) == (not command):
+        raise SpecError("Give either a command after '--' to try, or --candidate to look at what a trainer left.")
+    if candidate is not None:
+        from windsock.training.conformance import check_candidate
+
+        place = candidate if candidate.endswith("request.json") else f"{candidate.rstrip('/')}/request.json"
+        return _show(check_candidate(place))
+    estimator = {"kind": "custom", "name": "trainer", "command": list(command), "data": data, "params": _json(params)}
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", *env) if name in os.environ}
+    if folder is not None:
+        return _try(command, kept, folder, estimator, task, rows, timeout)
+    with tempfile.TemporaryDirectory(prefix="windsock-trainer-", ignore_cleanup_errors=True) as passing:
+        return _try(command, kept, Path(passing), estimator, task, rows, timeout)
+
+
+def _try(
+    command: tuple[str, ...],
+    environment: dict[str, str],
+    folder: Path,
+    estimator: dict[str, Any],
+    task: str,
+    rows: int,
+    seconds: float,
+) -> int:
+    from windsock.errors import SpecError
+    from windsock.training.practice import practice_run
+    from windsock.training.trainer_trial import ProgramRunner, try_trainer
+
+    if folder.exists() and any(folder.iterdir()):
+        raise SpecError(f"{folder} is not empty. Give --folder a new or an empty folder.")
+    request = Path(practice_run(str(folder.absolute()), estimator, task=task, rows=rows))
+    # A container may run as another user, and sees only what is mounted of this folder.
+    for path in folder.rglob("*"):
+        path.chmod(0o777 if path.is_dir() else 0o644)
+    return _show(try_trainer(ProgramRunner(command, environment), request, seconds=seconds))
+
+
+def _show(findings: Iterable[Any]) -> int:
+    broken = open_ = 0
+    for finding in findings:
+        broken += finding.kept is False
+        open_ += finding.kept is None
+        click.echo(f"{_MARKS[finding.kept]:<7} {finding.clause:<15} {finding.said}")
+    if broken:
+        click.echo(f"Broken clauses: {broken}; see docs/trainer.md.", err=True)
+    else:
+        click.echo("Every clause is kept" + (f", but for {open_} not looked at." if open_ else "."), err=True)
+    return _BROKEN if broken else 0
+
+
+def _json(text: str) -> Any:
+    from windsock.errors import SpecError
+
+    try:
+        return json.loads(text)
+    except ValueError as err:
+        raise SpecError(f"--params is no JSON: {err}. Write it like '{{\"l2\": 0.5}}'.") from err

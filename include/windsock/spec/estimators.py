@@ -1,0 +1,152 @@
+"""The kinds of model that a spec may train, one class each.
+
+``training.estimators`` lists one or several; with several, the one that did best in the
+time-ordered folds goes on to the gate.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+
+from windsock.spec.base import Name, Part
+from windsock.spec.compute import ComputeSpec
+
+
+class IntRange(Part):
+    """Whole numbers from ``low`` to ``high``."""
+
+    kind: Literal["int"]
+    low: int
+    high: int
+    log: bool = False
+
+
+class FloatRange(Part):
+    """Numbers from ``low`` to ``high``."""
+
+    kind: Literal["float"]
+    low: float
+    high: float
+    log: bool = False
+
+
+class Choice(Part):
+    """One of a few values."""
+
+    kind: Literal["choice"]
+    values: tuple[int | float | str | bool, ...] = Field(min_length=1)
+
+
+SearchRange = Annotated[IntRange | FloatRange | Choice, Field(discriminator="kind")]
+
+
+class SearchBudget(Part):
+    """When a search ends beside its number of trials, and by how many it is done."""
+
+    minutes: float | None = Field(None, gt=0, description="No trial begins later than this after the first one.")
+    gpu_hours: float | None = Field(None, gt=0, description="No trial begins once the trials took so many GPU-hours.")
+    parallel: PositiveInt = Field(
+        1, le=64, description="Pods (or processes) that share the search; more than 1 needs `WINDSOCK_STUDIES`."
+    )
+    pruning: bool = Field(True, description="Stop a trial early that does worse than most did at the same point.")
+
+    @property
+    def by_the_clock(self) -> bool:
+        """Whether it depends on how fast this machine is which trials are made."""
+        return self.minutes is not None or self.gpu_hours is not None
+
+
+class _Searched(Part):
+    """What the built-in kinds have in common."""
+
+    search: dict[str, SearchRange] = Field(default_factory=dict)
+    trials: PositiveInt = Field(8, description="Parameter sets tried, the spec's own first.")
+    budget: SearchBudget = SearchBudget()
+    compute: ComputeSpec = ComputeSpec()
+
+
+class LightGBMSpec(_Searched):
+    """Gradient-boosted trees."""
+
+    kind: Literal["lightgbm"] = "lightgbm"
+    name: Name = "lightgbm"
+    params: dict[str, int | float | str | bool] = Field(default_factory=dict, description="LightGBM's own parameters.")
+    rounds: PositiveInt = Field(200, description="Boosting rounds at most.")
+
+
+class NetworkParams(Part):
+    """A feed-forward network for tables and how it is trained; all of these can be searched."""
+
+    hidden: tuple[PositiveInt, ...] = Field((128, 64), min_length=1, max_length=8, description="Units of each layer.")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    batch_size: PositiveInt = 1024
+    positive_weight: float | Literal["balanced"] = Field(
+        1.0, description="Weight of a positive row's loss; balanced: negatives over positives."
+    )
+
+
+class TorchSpec(_Searched):
+    """A neural network in PyTorch."""
+
+    kind: Literal["torch"]
+    name: Name = "torch"
+    params: NetworkParams = NetworkParams()
+    epochs: PositiveInt = Field(20, description="Passes over the training rows at most.")
+    patience: PositiveInt = Field(4, description="Epochs without improvement on a fold after which it ends.")
+    precision: Literal["auto", "bf16", "float32"] = Field(
+        "auto", description="auto: bfloat16 where the device has units for it, else float32."
+    )
+    data: Literal["auto", "resident", "streamed"] = Field(
+        "auto", description="Rows kept on the device or sent batch by batch; auto: kept if they fit."
+    )
+    deterministic: bool = Field(True, description="Same inputs and seed, same weights; a little slower on GPUs.")
+    checkpoint_steps: PositiveInt = Field(200, description="Steps between two checkpoints.")
+
+    @model_validator(mode="after")
+    def _search_varies_known_parameters(self) -> Self:
+        known = NetworkParams.model_fields
+        unknown = sorted(set(self.search) - set(known))
+        if unknown:
+            raise ValueError(f"search.{unknown[0]} is no parameter of a network; known: {', '.join(known)}")
+        if "hidden" in self.search:
+            raise ValueError("search.hidden cannot be varied: give several torch estimators with names of their own")
+        return self
+
+
+class CustomSpec(Part):
+    """The user's own trainer: any program or image that keeps the trainer contract (docs/trainer.md)."""
+
+    kind: Literal["custom"]
+    name: Name = "custom"
+    command: tuple[str, ...] = Field(
+        (), description="Program and arguments; locally run in the model's folder; absent in pods: the image's own."
+    )
+    data: Literal["parquet", "csv"] = Field("parquet", description="How it gets the training rows; csv: gzip, in full.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Handed on as they are.")
+    compute: ComputeSpec = ComputeSpec()
+
+    @model_validator(mode="after")
+    def _can_be_started(self) -> Self:
+        if not self.command and self.compute.image is None:
+            raise ValueError(
+                "a custom estimator needs command (a program in the model's folder), compute.image or both"
+            )
+        return self
+
+
+def _kind(raw: Any) -> str:
+    return str(raw.get("kind", "lightgbm") if isinstance(raw, dict) else getattr(raw, "kind", "lightgbm"))
+
+
+Estimator = Annotated[
+    Annotated[LightGBMSpec, Tag("lightgbm")]
+    | Annotated[TorchSpec, Tag("torch")]
+    | Annotated[CustomSpec, Tag("custom")],
+    Discriminator(_kind),
+]
+BuiltIn = LightGBMSpec | TorchSpec
+"""Kinds that Windsock's own trainer trains."""

@@ -1,0 +1,179 @@
+"""The few things a step asks of Kubernetes, with its refusals told apart.
+
+========================================  ===========================
+the API answers                           here
+========================================  ===========================
+403 'exceeded quota'                      ``QuotaExceeded``: wait
+400, 403, 404, 413, 422 to a new pod      ``PodRefused``: fail for good
+409 'AlreadyExists'                       the pod that is there
+429, 5xx, no answer                       a few retries, then the error
+========================================  ===========================
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generic_api_retry
+from kubernetes.client import CoreV1Api, V1DeleteOptions, V1Pod, V1Preconditions
+from kubernetes.client.exceptions import ApiException
+
+from windsock.compute.memory import in_bytes
+from windsock.errors import SpecError
+from windsock_airflow.pods.identity import SETTLED_LABEL, TASK_LABEL
+from windsock_airflow.pods.manifest import CONTAINER
+
+log = logging.getLogger(__name__)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+retried: Callable[[F], F] = generic_api_retry
+"""Airflow's own retries of calls to the API: on 409, 429, 5xx and lost connections."""
+
+_REFUSALS = frozenset({400, 403, 404, 413, 422})
+_QUOTA = re.compile(r"exceeded quota: (?P<quota>[^,]+), requested: (?P<asked>.*?), used: .*?, limited: (?P<most>.*)")
+
+
+class QuotaExceeded(Exception):
+    """The namespace has no room for the pod now."""
+
+
+class PodRefused(Exception):
+    """The cluster will never take this pod as it is."""
+
+
+def said(err: ApiException) -> str:
+    """Return the API's own sentence."""
+    try:
+        return str(json.loads(err.body)["message"])
+    except (TypeError, ValueError, KeyError):
+        return str(err.reason or err)
+
+
+def create_pod(client: CoreV1Api, pod: V1Pod) -> V1Pod:
+    """Make a pod, or return the one of this name that exists.
+
+    Raises:
+        QuotaExceeded: There is no room now.
+        PodRefused: There will never be.
+        ApiException: The cluster does not answer.
+    """
+    try:
+        return retried(_create)(client, pod)
+    except ApiException as err:
+        sentence = said(err)
+        if err.status == 403 and "exceeded quota" in sentence:
+            if never := _never_fits(sentence):
+                raise PodRefused(never) from err
+            raise QuotaExceeded(sentence) from err
+        if err.status in _REFUSALS:
+            raise PodRefused(sentence) from err
+        raise
+
+
+@retried
+def pods_of(client: CoreV1Api, namespace: str, digest: str) -> list[V1Pod]:
+    """Return every pod of one task instance that is not settled, the newest first."""
+    selector = f"{TASK_LABEL}={digest},!{SETTLED_LABEL}"
+    found = client.list_namespaced_pod(namespace=namespace, label_selector=selector).items
+    return sorted(found, key=lambda pod: pod.metadata.creation_timestamp, reverse=True)
+
+
+def read_pod(client: CoreV1Api, name: str, namespace: str) -> V1Pod | None:
+    """Return a pod as it is now; None if there is none."""
+    try:
+        return retried(client.read_namespaced_pod)(name=name, namespace=namespace)
+    except ApiException as err:
+        if err.status == 404:
+            return None
+        raise
+
+
+def delete_pod(client: CoreV1Api, pod: V1Pod, *, grace_seconds: int | None = None) -> None:
+    """Delete this very pod, not another one of its name; nothing happens if it is gone."""
+    options = V1DeleteOptions(preconditions=V1Preconditions(uid=pod.metadata.uid), grace_period_seconds=grace_seconds)
+    try:
+        retried(_delete)(client, pod, options)
+    except ApiException as err:
+        if err.status != 404:
+            raise
+
+
+def settle_pod(client: CoreV1Api, pod: V1Pod) -> None:
+    """Keep a failed pod to be looked at, so that no task takes it for its own."""
+    body: dict[str, Any] = {"metadata": {"labels": {SETTLED_LABEL: "true"}}}
+    try:
+        retried(client.patch_namespaced_pod)(pod.metadata.name, pod.metadata.namespace, body)
+    except ApiException as err:
+        if err.status != 404:
+            raise
+
+
+def log_lines(client: CoreV1Api, pod: V1Pod) -> Iterator[str]:
+    """Yield the lines that a pod's container has written so far."""
+    raw = client.read_namespaced_pod_log(
+        name=pod.metadata.name, namespace=pod.metadata.namespace, container=CONTAINER, _preload_content=False
+    )
+    for line in raw:
+        if text := line.decode("utf-8", errors="backslashreplace").rstrip():
+            yield text
+
+
+def last_warning(client: CoreV1Api, pod: V1Pod) -> str:
+    """Return the newest warning among a pod's events, or nothing; events are a help, not a need."""
+    try:
+        events = client.list_namespaced_event(
+            namespace=pod.metadata.namespace, field_selector=f"involvedObject.uid={pod.metadata.uid},type=Warning"
+        ).items
+    except Exception as err:
+        log.debug("Events of pod %s could not be read: %s", pod.metadata.name, err)
+        return ""
+    return f"{events[-1].reason}: {events[-1].message}" if events else ""
+
+
+def _create(client: CoreV1Api, pod: V1Pod) -> V1Pod:
+    try:
+        return client.create_namespaced_pod(namespace=pod.metadata.namespace, body=pod)
+    except ApiException as err:
+        if err.status == 409:
+            # Not worth a retry: the name stands for this very pod (see ``identity``).
+            found = read_pod(client, pod.metadata.name, pod.metadata.namespace)
+            if found is not None:
+                return found
+        raise
+
+
+def _delete(client: CoreV1Api, pod: V1Pod, options: V1DeleteOptions) -> None:
+    try:
+        client.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body=options)
+    except ApiException as err:
+        if err.status != 409:  # the uid is another one
+            raise
+
+
+def _never_fits(sentence: str) -> str | None:
+    """Say so if what is asked for is more than the whole quota."""
+    found = _QUOTA.search(sentence)
+    if found is None:
+        return None
+    asked, most = _amounts(found["asked"]), _amounts(found["most"])
+    for name, amount in asked.items():
+        if name in most and amount > most[name]:
+            return f"{sentence}. This is more {name} than the whole quota {found['quota']!r} allows: ask for less."
+    return None
+
+
+def _amounts(listed: str) -> dict[str, float]:
+    """Read ``requests.memory=1Gi,pods=1`` as numbers; what cannot be read is left out."""
+    amounts: dict[str, float] = {}
+    for pair in listed.split(","):
+        name, _, text = pair.strip().partition("=")
+        try:
+            amounts[name] = float(text[:-1]) / 1000 if text.endswith("m") else float(in_bytes(text))
+        except (SpecError, ValueError):
+            continue
+    return amounts

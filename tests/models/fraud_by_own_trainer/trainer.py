@@ -1,0 +1,1 @@
+../../../docker/examples/trainer/trainer.py

@@ -1,0 +1,81 @@
+import json
+
+import lightgbm
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from windsock.registry.flavours import save_flavour
+from windsock.training.formats.lightgbm import from_booster
+from windsock.training.formats.torch import FORMAT, MODEL_FILE
+from windsock.training.matrix import Feature
+from windsock.training.model import MODEL_CARD, load
+from windsock.training.neural.export import exported
+
+FEATURES = (Feature("a"), Feature("b"))
+X = np.random.default_rng(0).normal(size=(200, 2))
+
+
+@pytest.fixture(autouse=True)
+def _no_pickle(monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+
+
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1, dtype=torch.float64)
+
+    def forward(self, x):
+        return torch.sigmoid(self.layer(x)[:, 0])
+
+
+def loaded(folder, files):
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return load(folder)
+
+
+def card(form, **terms):
+    features = [{"name": f.name, "categories": None, **terms} for f in FEATURES]
+    return {"format": form, "task": "binary", "features": features}
+
+
+def test_mlflow_loads_a_network_without_pickle_and_scores_the_same(tmp_path):
+    program = exported(Network(), 2)
+    model = loaded(tmp_path / "model", {MODEL_FILE: program, MODEL_CARD: json.dumps(card(FORMAT)).encode()})
+    save_flavour(model, str(tmp_path / "flavour"), "0" * 32, "m-1")
+
+    saved = mlflow.pyfunc.load_model(str(tmp_path / "flavour"))
+    expected = model.predict(_table())
+    np.testing.assert_allclose(saved.predict(X), expected, atol=1e-6)
+    assert saved.metadata.model_id == "m-1"
+
+
+def test_mlflow_loads_trees_without_pickle_and_scores_the_same(tmp_path):
+    data = lightgbm.Dataset(X, (X[:, 0] > 0).astype(float), feature_name=["a", "b"])
+    booster = lightgbm.train({"objective": "binary", "verbosity": -1, "num_threads": 1}, data, 5)
+    model = from_booster(booster, "binary", FEATURES)
+    save_flavour(model, str(tmp_path / "flavour"), "0" * 32, "m-1")
+
+    saved = mlflow.pyfunc.load_model(str(tmp_path / "flavour"))
+    np.testing.assert_allclose(saved.predict(pd.DataFrame(X, columns=["a", "b"])), model.predict(_table()))
+
+
+def test_a_linear_model_goes_up_as_the_folder_it_is(tmp_path):
+    raw = json.dumps(card("windsock-linear/1", coefficient=1.5) | {"intercept": 0.1}).encode()
+    model = loaded(tmp_path / "model", {MODEL_CARD: raw})
+    save_flavour(model, str(tmp_path / "flavour"), "0" * 32, "m-1")
+
+    about = mlflow.models.Model.load(str(tmp_path / "flavour"))
+    assert list(about.flavors) == ["windsock"]
+    np.testing.assert_array_equal(load(tmp_path / "flavour" / "data").predict(_table()), model.predict(_table()))
+
+
+def _table():
+    import pyarrow as pa
+
+    return pa.table({"a": X[:, 0], "b": X[:, 1]})
