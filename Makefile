@@ -1,7 +1,7 @@
 # Windsock: every command a developer or CI uses. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test test-fast lint format bench lock clean
+.PHONY: help setup demo up down status test test-fast test-kubernetes images lint lint-deploy format bench lock clean
 
 BIN := .venv/bin
 # Heavy libraries must not spin while they wait for a core that somebody else uses.
@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= passive
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## List the commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-15s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Make .venv from the lock (the other commands do it themselves)
 	@scripts/setup.sh
@@ -32,8 +32,17 @@ test: setup ## Run every test (those that need what is not here say so and skip)
 test-fast: setup ## Run the tests that need no running stack
 	@$(BIN)/python -m pytest tests/unit tests/dags $(ARGS)
 
+test-kubernetes: setup ## Run the tests on the cluster that KUBECONFIG names (or on one started here, if that can be)
+	@scripts/with-cluster.sh $(BIN)/python -m pytest tests/kubernetes $(ARGS)
+
+images: setup ## Build the container images of trainer and Airflow
+	@scripts/images.sh $(ARGS)
+
 lint: setup ## Check style, types and every model spec
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/windsock lint
+
+lint-deploy: ## Check images, manifests, compose file, chart values and workflow with the tools that are here
+	@scripts/lint-deploy.sh $(ARGS)
 
 format: setup ## Put the code into the house format
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

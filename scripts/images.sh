@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# Builds Windsock's images with docker or, where no Docker daemon answers, with buildah; loads them into a local cluster.
+#
+#   scripts/images.sh [trainer|airflow]... [--cuda] [--tag TAG] [--cluster]
+#
+#   (no name)   both images
+#   --cuda      torch with CUDA (VARIANT=cuda); the tag gets the suffix -cuda
+#   --tag TAG   default: dev
+#   --cluster   also put the images into the node of the local cluster that KUBECONFIG names
+#
+# Settings (environment), none needed where Docker Hub and ghcr.io can be reached:
+#   WINDSOCK_BASE_IMAGE   another base: any Debian with Python 3.11; or docker-archive:FILE
+#   WINDSOCK_UV_IMAGE     another image that holds /uv; `local`: made from the uv of this machine
+#   PIP_FIND_LINKS        a folder of wheels, for instance torch's CPU wheel
+#   SSL_CERT_FILE         certificates of a proxy, for the build only
+#   UV_CONFIG_FILE        uv.toml with another package index, for the build only (default ~/.config/uv/uv.toml)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() { echo "images: $*" >&2; exit 64; }
+
+images=() tag=dev variant=cpu cluster=
+while [ $# -gt 0 ]; do
+    case $1 in
+        trainer | airflow) images+=("$1") ;;
+        --cuda) variant=cuda ;;
+        --tag) tag=${2:?"--tag needs a value"}; shift ;;
+        --cluster) cluster=1 ;;
+        -h | --help) sed -n '2,/^set -/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
+        *) fail "'$1' is neither an image (trainer, airflow) nor an option; see --help" ;;
+    esac
+    shift
+done
+[ ${#images[@]} -gt 0 ] || images=(trainer airflow)
+[ "$variant" = cpu ] || tag="$tag-cuda"
+
+# --- What builds, and what it starts from
+# A cluster made for tests keeps its images and its tools beside its kubeconfig; such a machine often has no registry.
+lab=$(dirname "${KUBECONFIG:-/none/none}")
+base=${WINDSOCK_BASE_IMAGE:-} uv=${WINDSOCK_UV_IMAGE:-}
+if [ -z "$base" ] && [ -f "$lab/images/debian-python.tar" ]; then
+    base=docker-archive:$lab/images/debian-python.tar uv=${uv:-local}
+fi
+
+if docker info >/dev/null 2>&1; then
+    builder=docker
+elif command -v buildah >/dev/null; then
+    builder=buildah
+else
+    fail "neither a Docker daemon nor buildah is here. Install Docker, or: apt-get install buildah"
+fi
+
+# Print the name of an image in the builder's own storage, loaded from an archive.
+from_archive() {
+    if [ "$builder" = docker ]; then
+        docker load --quiet --input "${1#docker-archive:}" | sed 's/^Loaded image[^:]*: //'
+    else
+        buildah pull --quiet "$1"
+    fi
+}
+
+# Print the name of an image that holds this machine's uv. It is one static file.
+local_uv() {
+    local binary folder
+    binary=$(command -v .uv/bin/uv || command -v uv) || fail "no uv here to make an image of; run scripts/setup.sh"
+    folder=$(mktemp -d)
+    cp "$binary" "$folder/uv"
+    printf 'FROM scratch\nCOPY uv /uv\n' >"$folder/Dockerfile"
+    if [ "$builder" = docker ]; then
+        docker build --quiet --tag windsock/uv:local "$folder" >&2
+    else
+        buildah bud --quiet --tag windsock/uv:local "$folder" >&2
+    fi
+    rm -r "$folder"
+    [ "$builder" = docker ] && echo windsock/uv:local || echo localhost/windsock/uv:local
+}
+
+arguments=(--build-arg "VARIANT=$variant" --build-arg "VERSION=$tag")
+arguments+=(--build-arg "REVISION=${WINDSOCK_COMMIT:-$(git rev-parse HEAD 2>/dev/null || echo unknown)}")
+case $base in
+    '') ;;
+    docker-archive:*) arguments+=(--build-arg "BASE=$(from_archive "$base")") ;;
+    *) arguments+=(--build-arg "BASE=$base") ;;
+esac
+case $uv in
+    '') ;;
+    local) arguments+=(--build-arg "UV=$(local_uv)") ;;
+    *) arguments+=(--build-arg "UV=$uv") ;;
+esac
+wheels=${PIP_FIND_LINKS%% *}
+if [ "$variant" = cpu ] && [ -d "${wheels:-/none}" ]; then arguments+=(--build-context "wheels=$wheels"); fi
+if [ -f "${SSL_CERT_FILE:-/none}" ]; then arguments+=(--secret "id=ca,src=$SSL_CERT_FILE"); fi
+config=${UV_CONFIG_FILE:-$HOME/.config/uv/uv.toml}
+if [ -f "$config" ]; then arguments+=(--secret "id=uv,src=$config"); fi
+
+build() {
+    if [ "$builder" = docker ]; then
+        docker build "${arguments[@]}" --file "docker/$1.Dockerfile" --tag "windsock/$1:$tag" .
+    else
+        # Root in a container cannot make namespaces of its own; chroot isolates enough for a build of our own files.
+        local isolation=()
+        [ "$(id -u)" != 0 ] || isolation=(--isolation chroot)
+        # Whatever is named by id or was just made must not be looked for in a registry.
+        [ -z "$base" ] || isolation+=(--pull-never)
+        buildah bud --layers "${isolation[@]}" "${arguments[@]}" \
+            --file "docker/$1.Dockerfile" --tag "windsock/$1:$tag" .
+    fi
+}
+
+# Puts an image into the node's own store, so that the cluster runs it without a registry.
+load() {
+    local archive context
+    archive=$(mktemp --suffix=.tar)
+    # A file to be written anew: buildah refuses one that is there.
+    rm "$archive"
+    if [ "$builder" = docker ]; then
+        docker save --output "$archive" "windsock/$1:$tag"
+    else
+        buildah push --quiet "windsock/$1:$tag" "docker-archive:$archive:windsock/$1:$tag"
+    fi
+    context=$(kubectl config current-context 2>/dev/null || true)
+    if [ -f "$lab/env.sh" ]; then
+        # shellcheck source=/dev/null  # the cluster's own tools, in a shell of their own
+        (set +u && . "$lab/env.sh" && ctr -n k8s.io images import "$archive" >/dev/null)
+    else
+        case $context in
+            kind-*) kind load image-archive --name "${context#kind-}" "$archive" ;;
+            minikube) minikube image load "$archive" ;;
+            *) rm "$archive" && fail "the cluster '$context' is not a local one: push windsock/$1:$tag to its registry" ;;
+        esac
+    fi
+    rm "$archive"
+}
+
+for image in "${images[@]}"; do
+    started=$SECONDS
+    build "$image"
+    echo "images: windsock/$image:$tag built in $((SECONDS - started)) s"
+    if [ -n "$cluster" ]; then
+        started=$SECONDS
+        load "$image"
+        echo "images: windsock/$image:$tag loaded into the cluster in $((SECONDS - started)) s"
+    fi
+done

