@@ -110,6 +110,7 @@ class PlainDemo:
     def _train(self, as_of: date) -> None:
         run = {"run": self._step("assemble", origin=f"plain-{as_of}", options={"as_of": as_of.isoformat()})["run"]}
         self._step("fit", options=run)
+        self._step("choose", options=run)
         version = self._step("register", options=run)["version"]
         try:
             gate = self._step("gate", options={"version": version})
