@@ -6,16 +6,16 @@ own ``compute`` goes before it (``windsock.compute.needs``). ``docs/compute.md``
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, StringConstraints, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator
 
 from windsock import __version__
-from windsock.errors import SpecError, did_you_mean
+from windsock.errors import SpecError
 from windsock.settings import Settings
 from windsock.spec.base import Part
 from windsock.spec.compute import DnsName, LabelKey, LabelValue, Memory, Toleration
+from windsock.spec.yaml_file import checked, read_yaml
 
 MountPath = Annotated[str, StringConstraints(pattern=r"^/[^:]*$")]
 _SOURCES = ("claim", "host_path", "config_map", "secret")
@@ -120,42 +120,9 @@ def load_site(settings: Settings) -> SiteCompute:
     path = settings.compute_file
     if path is None:
         return SiteCompute()
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise SpecError(f"{path} (WINDSOCK_COMPUTE_FILE): cannot be read: {err.strerror}.") from err
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise SpecError(f"{path}: is not valid YAML: {' '.join(str(err).split())}") from err
+    raw = read_yaml(path, named_by="WINDSOCK_COMPUTE_FILE")
     if raw is None:
         return SiteCompute()
     if not isinstance(raw, dict):
         raise SpecError(f"{path}: is no mapping. Its lines are fields such as 'namespace: windsock'.")
-    try:
-        return SiteCompute.model_validate(raw)
-    except ValidationError as err:
-        lines = [f"  - {_fault(fault)}" for fault in err.errors()]
-        raise SpecError(f"{path}: {len(lines)} fault{'s' if len(lines) > 1 else ''}:\n" + "\n".join(lines)) from err
-
-
-def _fault(fault: Any) -> str:
-    place = ".".join(str(p) for p in fault["loc"]) or "the file"
-    if fault["type"] == "extra_forbidden":
-        return f"{place}: there is no such field.{did_you_mean(str(fault['loc'][-1]), _fields_at(fault['loc'][:-1]))}"
-    given = fault.get("input")
-    shown = "" if isinstance(given, dict | list | BaseModel) else f" (given: {given!r})"
-    return f"{place}: {fault['msg'].removeprefix('Value error, ')}{shown}"
-
-
-def _fields_at(loc: tuple[Any, ...]) -> list[str]:
-    """List the valid fields at a place in the file."""
-    part: type[BaseModel] = SiteCompute
-    for step in loc:
-        field = part.model_fields.get(step) if isinstance(step, str) else None
-        part = next(iter(_parts_in(field.annotation)), part) if field is not None else part
-    return sorted(part.model_fields)
-
-
-def _parts_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [part for arg in getattr(annotation, "__args__", ()) for part in _parts_in(arg)]
+    return checked(SiteCompute, raw, path)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
-from pydantic import BaseModel, ValidationError
 
 from windsock.errors import SpecError, did_you_mean
 from windsock.settings import Settings
 from windsock.spec.model import ModelSpec
+from windsock.spec.yaml_file import checked, read_yaml
 
 SPEC_FILE = "model.yaml"
 
@@ -45,20 +42,10 @@ def load_spec(path: Path) -> ModelSpec:
     Raises:
         SpecError: It cannot be read or breaks a rule; every fault is named at once.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        raw = yaml.safe_load(text)
-    except OSError as err:
-        raise SpecError(f"{path}: cannot be read: {err.strerror}.") from err
-    except yaml.YAMLError as err:
-        raise SpecError(f"{path}: is not valid YAML: {' '.join(str(err).split())}") from err
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise SpecError(f"{path}: is empty or no mapping. Start it with 'name: {path.parent.name}'.")
-    try:
-        spec = ModelSpec.model_validate(raw)
-    except ValidationError as err:
-        lines = [f"  - {_fault(fault, raw)}" for fault in err.errors()]
-        raise SpecError(f"{path}: {len(lines)} fault{'s' if len(lines) > 1 else ''}:\n" + "\n".join(lines)) from err
+    spec = checked(ModelSpec, raw, path)
     if spec.name != path.parent.name:
         raise SpecError(f"{path}: name is {spec.name!r}, but its folder is {path.parent.name!r}. Make them equal.")
     object.__setattr__(spec, "_folder", path.parent)
@@ -122,46 +109,3 @@ def _files_exist(spec: ModelSpec, path: Path) -> None:
             missing.append(f"  - {field} names the file {file!r}, which is not in {spec.folder}.{near}")
     if missing:
         raise SpecError(f"{path}: {len(missing)} missing file{'s' if len(missing) > 1 else ''}:\n" + "\n".join(missing))
-
-
-def _fault(fault: Any, raw: dict[str, Any]) -> str:
-    """Write one pydantic fault as a sentence with the field and the nearest valid name."""
-    place = ".".join(str(p) for p in fault["loc"]) or "the spec"
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        near = did_you_mean(str(fault["loc"][-1]), _fields_at(fault["loc"][:-1]))
-        return f"{place}: there is no such field.{near}"
-    if fault["type"] == "missing":
-        return f"{place}: is missing."
-    given = fault.get("input")
-    shown = "" if isinstance(given, dict | list | BaseModel) else f" (given: {given!r})"
-    return f"{place}: {message}{shown}"
-
-
-def _fields_at(loc: tuple[Any, ...]) -> list[str]:
-    """List the valid field names at a place in the spec, as far as types can be followed."""
-    model: Any = ModelSpec
-    for step in loc:
-        if isinstance(step, int):
-            continue
-        options = [m for m in _models_in(model) if step in m.model_fields]
-        tagged = [m for m in _models_in(model) if _tag_of(m) == step]
-        if tagged:
-            model = tagged[0]
-        elif options:
-            model = options[0].model_fields[step].annotation
-        else:
-            return []
-    return sorted({name for m in _models_in(model) for name in m.model_fields})
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for arg in getattr(annotation, "__args__", ()) for m in _models_in(arg)]
-
-
-def _tag_of(model: type[BaseModel]) -> str | None:
-    kind = model.model_fields.get("kind")
-    args = getattr(kind.annotation, "__args__", ()) if kind is not None else ()
-    return str(args[0]) if args else None

@@ -19,10 +19,10 @@ from windsock.errors import DataContractError, NotReady, SpecError
 from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.spec.modelling import TrainingSpec, jsonable
+from windsock.spec.modelling import TrainingSpec
 from windsock.steps import StepContext
 from windsock.training.assemble import TrainingSet, assemble, pin
-from windsock.training.contract import write_requests
+from windsock.training.contract import run_request, write_requests
 from windsock.training.lineage import inputs_of, lineage_of
 from windsock.training.run_folder import HOLDOUT, LINEAGE, REQUEST, TRAIN, RunFolder, run_id
 from windsock.training.windows import Windows, windows_of
@@ -132,18 +132,8 @@ def request_of(spec: ModelSpec, windows: Windows, made: TrainingSet, hashes: dic
     """Return the content of ``request.json``: everything that a trainer needs to know."""
     return {
         "format": "windsock-request/1",
-        "model": spec.name,
-        "task": spec.label.task,
-        "label": spec.label.column,
-        "key": spec.events.key,
-        "features": list(made.features),
-        "categorical": list(spec.training.categorical),
-        "metric": spec.training.metric,
-        "seed": spec.training.seed,
+        **run_request(spec, made.features, windows.train),
         "as_of": windows.as_of.isoformat(),
-        "train_days": [d.isoformat() for d in windows.train],
         "holdout_days": [d.isoformat() for d in windows.holdout],
-        "gap_days": spec.gap_days,
         "files": hashes,
-        "spec": jsonable(spec),
     }

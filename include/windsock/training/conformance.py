@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from windsock.errors import DataContractError, WindsockError, did_you_mean
-from windsock.training.contract import CANDIDATE_FORMAT, TrainerRequest, resolved
+from windsock.training.contract import CANDIDATE_FORMAT, TrainerRequest
 from windsock.training.judging import unusable
 from windsock.training.model import Model, load
 
@@ -75,15 +75,7 @@ class Candidate:
             return self.request.train_table()
         from windsock.training.csv_export import csv_table
 
-        return csv_table(self.row_bytes, train["columns"])
-
-    @property
-    def row_bytes(self) -> bytes:
-        """Bytes of the training file."""
-        import fsspec
-
-        fs, path = fsspec.core.url_to_fs(resolved(self.request.store.root, str(self.request.raw["train"]["path"])))
-        return bytes(fs.cat_file(path))
+        return csv_table(self.request.train_bytes(), train["columns"])
 
 
 def check_candidate(request_url: str) -> list[Finding]:
@@ -119,7 +111,7 @@ def _findings(candidate: Candidate) -> Iterator[Finding]:
 def _rows_are_untouched(candidate: Candidate) -> str:
     train = candidate.request.raw["train"]
     try:
-        found = hashlib.sha256(candidate.row_bytes).hexdigest()
+        found = hashlib.sha256(candidate.request.train_bytes()).hexdigest()
     except FileNotFoundError as err:
         raise Broken(f"{train['path']} is gone; a trainer only reads it") from err
     if found != train["sha256"]:

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -31,6 +31,8 @@ from windsock.training.run_folder import METRICS, MODEL, REQUEST, TRAIN, RunFold
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from windsock.spec import ModelSpec
+
 REQUEST_FORMAT = "windsock-trainer/1"
 CANDIDATE_FORMAT = "windsock-candidate/1"
 REQUEST_VARIABLE = "WINDSOCK_REQUEST"
@@ -39,6 +41,29 @@ CHECKPOINTS = "checkpoints"
 TRAIN_CSV = "train.csv.gz"
 
 _TO_TRAINERS = ("model", "task", "label", "key", "features", "categorical", "metric", "seed", "gap_days")
+
+
+def run_request(spec: ModelSpec, features: Iterable[str], train_days: Iterable[date]) -> dict[str, Any]:
+    """Return what a run's ``request.json`` says for its trainers.
+
+    Args:
+        spec: The model, with the values of this one training.
+        features: Columns of the training set that models may take, in order.
+        train_days: Days of the window.
+    """
+    return {
+        "model": spec.name,
+        "task": spec.label.task,
+        "label": spec.label.column,
+        "key": spec.events.key,
+        "features": list(features),
+        "categorical": list(spec.training.categorical),
+        "metric": spec.training.metric,
+        "seed": spec.training.seed,
+        "gap_days": spec.gap_days,
+        "train_days": [day.isoformat() for day in train_days],
+        "spec": jsonable(spec),
+    }
 
 
 def trainer_request(request: Mapping[str, Any], run: str, estimator: Estimator, train: Mapping[str, Any]) -> Any:
@@ -116,10 +141,24 @@ class TrainerRequest:
         """The estimator's name."""
         return str(self.raw["estimator"]["name"])
 
+    @property
+    def train_url(self) -> str:
+        """Path or URL of the training rows."""
+        return resolved(self.store.root, str(self.raw["train"]["path"]))
+
     @cached_property
     def checkpoints(self) -> CheckpointFolder:
         """Where the trainer keeps its progress."""
         return CheckpointFolder(self.store.url(str(self.raw["output"]["checkpoints"])))
+
+    def train_bytes(self) -> bytes:
+        """Return the file of training rows as it lies there, Parquet or CSV.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        folder, _, name = self.train_url.rpartition("/")
+        return Store(folder).read_bytes(name)
 
     def train_table(self) -> pa.Table:
         """Return the training rows.
@@ -129,16 +168,14 @@ class TrainerRequest:
         """
         import pyarrow.parquet as pq
 
-        train = self.raw["train"]
-        place = resolved(self.store.root, str(train["path"]))
-        folder, _, name = place.rpartition("/")
+        place, named = self.train_url, str(self.raw["train"]["sha256"])
         try:
-            data = Store(folder).read_bytes(name)
+            data = self.train_bytes()
         except FileNotFoundError as err:
             raise SpecError(f"{place}: the training rows are not there. Run the step 'assemble' again.") from err
-        if hashlib.sha256(data).hexdigest() != train["sha256"]:
+        if hashlib.sha256(data).hexdigest() != named:
             raise SpecError(
-                f"{place} is not the file that its request names (SHA-256 {train['sha256'][:12]}): "
+                f"{place} is not the file that its request names (SHA-256 {named[:12]}): "
                 "it was changed or half replaced. Run the step 'assemble' again."
             )
         return pq.read_table(io.BytesIO(data))

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from windsock.training.contract import trainer_request
+from windsock.training.contract import run_request, trainer_request
 from windsock.training.judging import judge_model
 from windsock.training.learn import Learnt, Task, learn, spec_of
 from windsock.training.matrix import Feature
@@ -53,11 +53,7 @@ def fit(request: Mapping[str, Any], train_set: pa.Table, holdout: pa.Table, *, e
     spec = spec_of(request)
     chosen = spec.training.estimator(estimator)
     rows = {"path": TRAIN, "sha256": "", "rows": train_set.num_rows, "format": "parquet"}
-    full = {
-        "model": spec.name, "task": spec.label.task, "label": spec.label.column, "key": spec.events.key,
-        "categorical": list(spec.training.categorical), "metric": spec.training.metric, "seed": spec.training.seed,
-        **request,
-    }  # fmt: skip
+    full = {**run_request(spec, request["features"], ()), **request}
     learnt = learn(Task.of(trainer_request(full, "fit", chosen, rows), train_set))
     model = model_of(learnt)
     judged = judge_model(spec, list(request["features"]), model, train_set, holdout)

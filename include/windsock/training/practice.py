@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from windsock.spec import ModelSpec
-from windsock.spec.modelling import jsonable
 from windsock.store import Store
-from windsock.training.contract import request_url, write_requests
+from windsock.training.contract import request_url, run_request, write_requests
 from windsock.training.run_folder import TRAIN, RunFolder
 
 if TYPE_CHECKING:
@@ -107,18 +106,6 @@ def practice_run(
     """
     spec = practice_spec(task, estimator)
     folder, table = RunFolder(Store(store), spec.name, run), practice_rows(task, rows)
-    request = {
-        "model": spec.name,
-        "task": task,
-        "label": spec.label.column,
-        "key": spec.events.key,
-        "features": list(FEATURES),
-        "categorical": list(spec.training.categorical),
-        "metric": spec.training.metric,
-        "seed": spec.training.seed,
-        "gap_days": spec.gap_days,
-        "train_days": [(FIRST + timedelta(days=n)).isoformat() for n in range(DAYS)],
-        "spec": jsonable(spec),
-    }
+    request = run_request(spec, FEATURES, (FIRST + timedelta(days=n) for n in range(DAYS)))
     write_requests(folder, request, table, {TRAIN: folder.write_table(table, TRAIN)})
     return request_url(folder, spec.training.estimators[0].name)

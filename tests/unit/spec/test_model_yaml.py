@@ -110,9 +110,11 @@ def test_the_name_must_be_the_folders(tmp_path: Path):
 def test_one_broken_spec_hides_no_other(tmp_path: Path):
     write_model(tmp_path, "good")
     write_model(tmp_path, "bad", owner=None)
+    write_model(tmp_path, "latin").write_bytes("name: latin\nowner: Zoë\n".encode("latin-1"))
     specs, broken = load_specs(Settings.from_env({"WINDSOCK_MODELS": str(tmp_path)}))
     assert set(specs) == {"good"}
-    assert [b.name for b in broken] == ["bad"]
+    assert [b.name for b in broken] == ["bad", "latin"]
+    assert "is not valid YAML" in str(broken[1].error)
 
 
 def test_two_folders_of_models_are_read_as_one(tmp_path: Path):

@@ -15,6 +15,7 @@ from kubernetes.client import ApiClient, V1ObjectMeta, V1Pod, V1PodStatus
 from small_model import small_fraud
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
+from windsock.spec.estimators import Estimator
 from windsock_airflow.heavy import heavy_step
 from windsock_airflow.pods.operator import PodStepOperator
 from windsock_airflow.pods.record import PodRecord
@@ -80,13 +81,18 @@ def spec_with(site: Path, **estimator: Any) -> ModelSpec:
     return get_spec(Settings.from_env(), "fraud")
 
 
+def only(spec: ModelSpec) -> Estimator:
+    (estimator,) = spec.training.estimators
+    return estimator
+
+
 def manifest(task: PodTask) -> dict[str, Any]:
     return ApiClient().sanitize_for_serialization(task.manifest())
 
 
 def fit(site: Path, store: StateStore | None = None, try_number: int = 1, **estimator: Any) -> PodTask:
     spec = spec_with(site, **{"kind": "lightgbm", **estimator})
-    operator = heavy_step(spec, step="fit", keyed=False, options={"run": "r-1"})
+    operator = heavy_step(spec, step="fit", estimator=only(spec), keyed=False, options={"run": "r-1"})
     assert isinstance(operator, PodStepOperator)
     return PodTask.of(operator, context(StateStore() if store is None else store, try_number))
 
@@ -187,7 +193,8 @@ def test_a_step_of_windsock_runs_in_the_sites_step_image(site: Path):
 
 def test_the_backend_is_the_estimators_else_the_installations(site: Path, monkeypatch: pytest.MonkeyPatch):
     def operator(step: str = "fit", **estimator: Any) -> Any:
-        return heavy_step(spec_with(site, **{"kind": "lightgbm", **estimator}), step=step)
+        spec = spec_with(site, **{"kind": "lightgbm", **estimator})
+        return heavy_step(spec, step=step, estimator=only(spec) if step == "fit" else None)
 
     assert isinstance(operator(compute={"backend": "local"}), StepOperator)
     assert isinstance(operator("assemble"), StepOperator)  # the site names no step_image
@@ -202,7 +209,7 @@ def test_the_backend_is_the_estimators_else_the_installations(site: Path, monkey
 def test_a_faulty_site_file_fails_the_task_with_its_sentence_and_not_the_dag(site: Path):
     spec = spec_with(site, kind="lightgbm")
     site.write_text("namspace: x\n")
-    operator = heavy_step(spec, step="fit", keyed=False, options={"run": "r"})
+    operator = heavy_step(spec, step="fit", estimator=only(spec), keyed=False, options={"run": "r"})
     with pytest.raises(AirflowFailException, match="Did you mean 'namespace'"):
         PodStepOperator.execute.__wrapped__(operator, context(StateStore()))  # type: ignore[attr-defined]
 
