@@ -7,6 +7,9 @@ BIN := .venv/bin
 # Heavy libraries must not spin while they wait for a core that somebody else uses.
 export OMP_WAIT_POLICY ?= passive
 unexport PYTHONDONTWRITEBYTECODE
+# Two processes run the tests, in the order of the folders: those that wait for a stack or a cluster come first, and the
+# other process works meanwhile.
+SHARED := --numprocesses 2 --no-loadscope-reorder
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-15s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,10 +30,10 @@ status: setup ## Show each part of the running stack
 	@$(BIN)/windsock status $(ARGS)
 
 test: setup ## Run every test (those that need what is not here say so and skip)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(SHARED) $(ARGS)
 
 test-fast: setup ## Run the tests that need no running stack
-	@$(BIN)/python -m pytest tests/unit tests/dags $(ARGS)
+	@$(BIN)/python -m pytest tests/unit tests/dags $(SHARED) $(ARGS)
 
 test-kubernetes: setup ## Run the tests on the cluster that KUBECONFIG names (or on one started here, if that can be)
 	@scripts/with-cluster.sh $(BIN)/python -m pytest tests/kubernetes $(ARGS)
