@@ -42,6 +42,10 @@ def main(home: Path) -> None:
         open_dag(page, stack.airflow_url, "fraud_train")
         open_trigger_dialog(page)
         take(page, "train-form")
+        page.goto(f"{stack.airflow_url}/dags/fraud_train/runs")
+        page.locator("a[href*='/fraud_train/runs/']").first.click()
+        page.get_by_label("Show Graph", exact=False).click()
+        take(page, "train-run")
         store = Path(settings.store)
         for name, path in {
             "gate-report": newest(store, "runs/fraud/*/gate.html"),

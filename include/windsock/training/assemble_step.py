@@ -78,17 +78,22 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
 
 def as_asked(spec: ModelSpec, options: Mapping[str, Any]) -> ModelSpec:
-    """Return the spec with the values that this one training was asked for.
+    """Return the spec with the values that this one training was asked for; ``trials`` counts for all that search.
 
     Raises:
-        SpecError: A value lies outside the spec's own range.
+        SpecError: A value lies outside its range, or trials are asked for and nothing is searched.
     """
     asked = {name: options[name] for name in ("window_days", "holdout_days") if options.get(name) is not None}
     training = {**spec.training.model_dump(), **asked}
     if options.get("trials") is not None:
-        for estimator in training["estimators"]:
-            if "trials" in estimator:
-                estimator["trials"] = options["trials"]
+        searched = [estimator for estimator in training["estimators"] if estimator.get("search")]
+        if not searched:
+            raise SpecError(
+                f"{spec.name}: {options['trials']} trials were asked for, but none of its estimators has a search. "
+                "Say what to search in training.estimators[].search, or leave trials out."
+            )
+        for estimator in searched:
+            estimator["trials"] = options["trials"]
     try:
         return spec.model_copy(update={"training": TrainingSpec.model_validate(training)})
     except ValidationError as err:
