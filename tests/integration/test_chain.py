@@ -248,7 +248,7 @@ def test_with_slack_away_the_run_ends_the_same_and_the_message_is_in_the_log(cha
     started = time.monotonic()
     run = run_day(chain, REFUSED)
     assert run["state"] == "failed"
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 30
     assert len(slack.messages) == before
     log = chain.api.task_log("fraud_ingest", run["dag_run_id"], "ingest")
     assert str(REFUSED) in log

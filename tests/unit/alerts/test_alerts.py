@@ -94,7 +94,7 @@ def test_a_server_that_is_down_costs_nothing(tmp_path: Path) -> None:
     started = time.monotonic()
 
     assert not alerts.send(settings(tmp_path, **env), ALERT)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
 
 
 def test_a_resolver_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,8 @@ def test_a_server_that_hangs_costs_seconds_at_the_end_and_nothing_before(hanging
     with LiveRun.of(REQUEST, "fit") as live:
         for epoch in range(100):
             live.round("final", epoch, 0.5)
-        assert time.monotonic() - started < 0.5
-    assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 12
 
 
 def test_a_server_that_is_away_is_said_once_and_the_training_goes_on(caplog, monkeypatch):
