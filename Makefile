@@ -42,7 +42,7 @@ images: setup ## Build the container images of trainer and Airflow
 	@scripts/images.sh $(ARGS)
 
 lint: setup ## Check style, types and every model spec
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/windsock lint
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo && $(BIN)/windsock lint
 
 lint-deploy: ## Check images, manifests, compose file, chart values and workflow with the tools that are here
 	@scripts/lint-deploy.sh $(ARGS)
@@ -58,5 +58,5 @@ lock: ## Compile requirements.in into requirements.txt
 
 clean: ## Stop the stack and remove what is made here, .venv aside
 	@[ ! -x $(BIN)/windsock ] || $(BIN)/windsock down || true
-	@rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis include/*.egg-info
+	@rm -rf var .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis include/*.egg-info
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

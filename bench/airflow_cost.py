@@ -11,7 +11,7 @@ from bench.figures import Figure, say, spread
 from bench.stack import BenchStack
 from bench.world import Size
 from windsock.errors import UpstreamUnavailable
-from windsock.stack.airflow_api import AirflowApi
+from windsock_local.stack.airflow_api import AirflowApi
 
 _RUN_S = 300.0
 _DAG_S = 120.0

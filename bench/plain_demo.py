@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from windsock.days import day_range
-from windsock.demo.plan import DemoPlan, simulated_plan
 from windsock.errors import DayRejected, GateFailed
 from windsock.settings import Settings
 from windsock.steps import STEPS, run_step
+from windsock_local.demo.plan import DemoPlan, simulated_plan
 
 _DAY_STEPS = ("ingest", "features", "materialize", "score")
 _DAYS_AFTER_RETRAINING = 3

@@ -17,9 +17,9 @@ import psutil
 
 from bench.figures import Limit, say
 from windsock.settings import REPO_ROOT, Settings
-from windsock.stack import lifecycle, ports
-from windsock.stack.airflow_api import AirflowApi
-from windsock.stack.processes import spawn
+from windsock_local.stack import lifecycle, ports
+from windsock_local.stack.airflow_api import AirflowApi
+from windsock_local.stack.processes import spawn
 
 DAGS_FOLDER = Path(__file__).parent / "airflow_dags"
 _FOREIGN = ("AIRFLOW", "WINDSOCK_", "MLFLOW_")

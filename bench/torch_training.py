@@ -18,8 +18,8 @@ import numpy as np
 
 from bench.figures import Figure, Limit, say, time_runs
 from bench.world import Size
-from windsock.training.matrix import Feature
-from windsock.training.neural.device import DEVICE, choose_device, describe, threads_limited, uses_bf16
+from windsock.learners.neural.device import DEVICE, choose_device, describe, threads_limited, uses_bf16
+from windsock.served.matrix import Feature
 
 _RATE_SECONDS = 2.0
 _NUMBERS, _CATEGORIES = 13, 2
@@ -56,7 +56,7 @@ class _Bench:
     def __init__(self, rows: int, device: Any, runs: int) -> None:
         import torch
 
-        from windsock.training.neural.batches import make_table
+        from windsock.learners.neural.batches import make_table
 
         rng = np.random.default_rng(0)
         self.features = [
@@ -107,7 +107,7 @@ class _Bench:
         )  # fmt: skip
 
     def _network(self) -> Any:
-        from windsock.training.neural.network import TabularNetwork
+        from windsock.learners.neural.network import TabularNetwork
 
         # A sample is enough for means and spreads.
         part = slice(0, 20_000)
@@ -120,8 +120,8 @@ class _Bench:
         return 6.0 * sum(layer.weight.numel() for layer in self._network().layers)
 
     def _ours(self, batch_size: int, *, resident: bool) -> Callable[[], object]:
-        from windsock.training.neural.batches import Batches
-        from windsock.training.neural.loop import Plan, Training
+        from windsock.learners.neural.batches import Batches
+        from windsock.learners.neural.loop import Plan, Training
 
         plan = Plan(
             loss="log", positive_weight=1.0, mean_weight=1.0, learning_rate=1e-3, weight_decay=1e-4, dropout=_DROPOUT,

@@ -67,4 +67,4 @@ LABEL org.opencontainers.image.title="windsock/trainer" \
 USER 10001:10001
 WORKDIR /tmp
 # checkov:skip=CKV_DOCKER_2: a batch job: Kubernetes and Airflow look at its exit code, there is nothing to ask before
-ENTRYPOINT ["python", "-m", "windsock.training.trainer"]
+ENTRYPOINT ["python", "-m", "windsock.trainers.trainer"]

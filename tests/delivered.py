@@ -20,7 +20,7 @@ DAY = date(2026, 3, 1)
 INGEST_MODULES = [
     "windsock.ingest.step",
     "windsock.ingest.sources.simulator",
-    "windsock.features.staleness",
+    "windsock.staleness",
     "windsock.validate.engine",
     "windsock.validate.results",
     "great_expectations.expectations",

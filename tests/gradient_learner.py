@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from training_world import TRAINING, world_spec
+from windsock.dataset.folds import time_folds
 from windsock.days import day_range
 from windsock.errors import SpecError
-from windsock.training.folds import time_folds
-from windsock.training.ranks import rank, shared
-from windsock.training.rows import Rows
+from windsock.learners.ranks import rank, shared
+from windsock.learners.rows import Rows
 
 EVERY = 5
 DAYS = day_range(date(2026, 3, 4), date(2026, 3, 10))

@@ -10,14 +10,14 @@ import lightgbm
 import numpy as np
 import pyarrow as pa
 
+from windsock.runs.run_folder import RunFolder
+from windsock.served.formats.lightgbm import from_booster
+from windsock.served.matrix import Feature, to_matrix
+from windsock.served.metrics import evaluate
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import jsonable
 from windsock.store import Store
-from windsock.training.formats.lightgbm import from_booster
-from windsock.training.matrix import Feature, to_matrix
-from windsock.training.metrics import evaluate
-from windsock.training.run_folder import RunFolder
 
 FEATURES = ("amount", "risk", "noise")
 AS_OF = date(2026, 5, 1)

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from windsock.settings import REPO_ROOT, Settings
-from windsock.stack import lifecycle, ports, stack_env
-from windsock.stack.airflow_api import AirflowApi
-from windsock.stack.processes import spawn
+from windsock_local.stack import lifecycle, ports, stack_env
+from windsock_local.stack.airflow_api import AirflowApi
+from windsock_local.stack.processes import spawn
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 from windsock.errors import DayRejected, NotReady
 from windsock.featurestore.repo import FeastPaths
 from windsock.ledger import Ledger
-from windsock.promotion.log import Promotion, append, current
+from windsock.promotions import Promotion, append, current
 from windsock.registry.versions import VersionInfo, folder_hash, record_version
 from windsock.settings import Settings
 from windsock.spec import ModelSpec

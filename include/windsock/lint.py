@@ -95,7 +95,7 @@ def lint_model(name: str, path: Path) -> Finding:
 
 def _features(spec: ModelSpec, faults: list[str]) -> list[tuple[str, str, str]]:
     """Return every feature that runs, as (name, type, where it is declared); add what does not run to ``faults``."""
-    from windsock.features.windows import view_schema
+    from windsock.features.view_sql import view_schema
 
     found: list[tuple[str, str, str]] = []
     for name, expression in spec.features.row.items():
@@ -166,7 +166,7 @@ def _search(spec: ModelSpec) -> Iterator[str]:
 
 
 def _parameters(spec: ModelSpec) -> Iterator[str]:
-    from windsock.training.booster import own_params
+    from windsock.learners.booster import own_params
 
     for estimator in spec.training.estimators:
         if not isinstance(estimator, LightGBMSpec):

@@ -73,7 +73,7 @@ WARM_MODULES: tuple[str, ...] = (
     "airflow.providers.standard.operators.hitl",
 )
 # Not step code: commands and the supervisor run elsewhere.
-_OWN_PACKAGES_NOT_WARMED = ("windsock.cli", "windsock.stack", "windsock.demo")
+_OWN_PACKAGES_NOT_WARMED = ("windsock.cli", "windsock_local.stack", "windsock_local.demo")
 _PODS = "windsock_airflow.pods"  # brings the Kubernetes client; a laptop does without
 _API_WAIT_SECONDS = 120.0
 

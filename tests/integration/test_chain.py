@@ -26,10 +26,10 @@ from stack_fixture import Stack, start_stack
 from windsock.days import day_range
 from windsock.ledger import Ledger
 from windsock.settings import Settings
-from windsock.stack import lifecycle
-from windsock.stack.airflow_api import AirflowRefused
-from windsock.stack.credentials import ADMIN_USER, admin_password
-from windsock.stack.layout import Home
+from windsock_local.stack import lifecycle
+from windsock_local.stack.airflow_api import AirflowRefused
+from windsock_local.stack.credentials import ADMIN_USER, admin_password
+from windsock_local.stack.layout import Home
 
 pytestmark = pytest.mark.integration
 

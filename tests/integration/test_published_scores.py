@@ -16,11 +16,11 @@ from windsock import tables
 from windsock.days import day_range
 from windsock.errors import SpecError
 from windsock.ledger import DayRecord, Ledger
+from windsock.served.metrics import better
 from windsock.settings import REPO_ROOT, Settings
 from windsock.spec import get_spec
 from windsock.steps import run_step
 from windsock.store import Store
-from windsock.training.metrics import better
 
 FIRST, LAST, AS_OF = date(2018, 6, 18), date(2018, 8, 14), "2018-08-21"
 FIRST_TRAINED = date(2018, 7, 25)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gradient_learner import FOLDS, GradientLearner, some_rows, spec_with
-from windsock.training.checkpoints import CheckpointFolder
-from windsock.training.search import choose
-from windsock.training.study import TRIALS, SharedStudy
+from windsock.runs.checkpoints import CheckpointFolder
+from windsock.search.search import choose
+from windsock.search.study import TRIALS, SharedStudy
 
 pytestmark = pytest.mark.integration
 

@@ -16,13 +16,12 @@ import yaml
 from model_runs import ModelRuns, wait_until
 from shared_data import shared_data
 from stack_fixture import Stack
-from windsock import tables
+from windsock import promotions, tables
 from windsock.days import day_range
 from windsock.ledger import Ledger
-from windsock.promotion import log as promotions
+from windsock.runs.run_folder import RunFolder
 from windsock.spec import get_spec
 from windsock.store import Store
-from windsock.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.integration
 

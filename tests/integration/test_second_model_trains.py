@@ -16,11 +16,11 @@ import yaml
 
 from shared_data import shared_data
 from windsock.days import day_range
+from windsock.reproduce import reproduce
+from windsock.runs.run_folder import HOLDOUT, RunFolder
 from windsock.settings import Settings
 from windsock.steps import run_step
 from windsock.store import Store
-from windsock.training.reproduce import reproduce
-from windsock.training.run_folder import HOLDOUT, RunFolder
 
 FIRST, LAST = date(2012, 4, 8), date(2012, 6, 30)
 MODEL = "bike_sharing"

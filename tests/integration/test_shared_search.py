@@ -18,23 +18,23 @@ import sqlalchemy
 
 from gradient_learner import FOLDS, GradientLearner, some_rows, spec_with
 from windsock.errors import UpstreamUnavailable
-from windsock.stack.layout import Home
-from windsock.stack.postgres import Postgres
-from windsock.stack.processes import as_user
-from windsock.training import shared_study, study_database
-from windsock.training.budget import Budget
-from windsock.training.checkpoints import CheckpointFolder
-from windsock.training.sampling import Sampler
-from windsock.training.search import choose, take_part
-from windsock.training.shared_study import JoinedStudy
-from windsock.training.study import SharedStudy, Turn
-from windsock.training.trials import Trial
+from windsock.runs.checkpoints import CheckpointFolder
+from windsock.search import shared_study, study_database
+from windsock.search.budget import Budget
+from windsock.search.sampling import Sampler
+from windsock.search.search import choose, take_part
+from windsock.search.shared_study import JoinedStudy
+from windsock.search.study import SharedStudy, Turn
+from windsock.search.trials import Trial
+from windsock_local.stack.layout import Home
+from windsock_local.stack.postgres import Postgres
+from windsock_local.stack.processes import as_user
 
 pytestmark = pytest.mark.integration
 
 ROWS = some_rows(40)
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["gradient_learner", "windsock.training.shared_study", "optuna", "psycopg2"])
+CONTEXT.set_forkserver_preload(["gradient_learner", "windsock.search.shared_study", "optuna", "psycopg2"])
 
 
 class Server:

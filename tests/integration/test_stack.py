@@ -19,10 +19,10 @@ import psutil
 import pytest
 
 from stack_fixture import Stack, start_stack
-from windsock.stack import credentials, lifecycle, read_stack
-from windsock.stack.ending import database_processes
-from windsock.stack.layout import Home
-from windsock.stack.processes import family
+from windsock_local.stack import credentials, lifecycle, read_stack
+from windsock_local.stack.ending import database_processes
+from windsock_local.stack.layout import Home
+from windsock_local.stack.processes import family
 
 pytestmark = pytest.mark.integration
 

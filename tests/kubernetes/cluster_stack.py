@@ -32,9 +32,9 @@ from training_world import AS_OF, FIRST, TRAINING, make_world, payments, world_s
 from windsock.days import day_range
 from windsock.settings import Settings
 from windsock.spec import get_spec
-from windsock.stack import lifecycle, read_stack
 from windsock.steps import run_step
 from windsock.store import Store
+from windsock_local.stack import lifecycle, read_stack
 
 STUDIES_SECRET = "windsock-studies"
 SHARED, SHARED_TRIALS = "fraud_shared", 12

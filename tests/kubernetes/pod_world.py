@@ -23,8 +23,8 @@ from cluster import Cluster
 
 from stack_fixture import Stack, start_stack
 from windsock.settings import REPO_ROOT
-from windsock.stack import lifecycle
 from windsock.store import to_json
+from windsock_local.stack import lifecycle
 
 IMAGE_VARIABLE = "WINDSOCK_TEST_PYTHON_IMAGE"
 """An image with ``python3`` for the trainers here; default: one that a node has."""

@@ -34,11 +34,11 @@ from windsock.compute.needs import needs_of
 from windsock.compute.site import SiteCompute
 from windsock.settings import REPO_ROOT, Settings
 from windsock.spec import ModelSpec, get_spec
-from windsock.stack import lifecycle
 from windsock.steps import run_step
 from windsock.store import to_json
 from windsock_airflow.pods.manifest import pod_manifest
 from windsock_airflow.pods.verdict import has_ended
+from windsock_local.stack import lifecycle
 
 LAST = AS_OF - timedelta(days=2)
 """Last day that there is at first: enough to train as of ``AS_OF``, one too few for the day after."""

@@ -20,11 +20,11 @@ from kubernetes.client.exceptions import ApiException
 
 from windsock.compute.needs import needs_of
 from windsock.compute.site import SiteCompute
+from windsock.runs.contract import REQUEST_VARIABLE
+from windsock.served.model import load
 from windsock.settings import REPO_ROOT
-from windsock.training.contract import REQUEST_VARIABLE
-from windsock.training.model import load
-from windsock.training.practice import practice_rows, practice_run, practice_spec
-from windsock.training.trainer_trial import Ended, ProgramRunner, try_trainer
+from windsock.trainer_kit.practice import practice_rows, practice_run, practice_spec
+from windsock.trainer_kit.trainer_trial import Ended, ProgramRunner, try_trainer
 from windsock_airflow.pods.manifest import pod_manifest
 
 EXAMPLE = REPO_ROOT / "docker" / "examples" / "trainer"

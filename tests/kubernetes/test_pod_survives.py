@@ -8,8 +8,8 @@ import signal
 import psutil
 from pod_world import World, until
 
-from windsock.stack import read_stack
-from windsock.stack.parts import SCHEDULER
+from windsock_local.stack import read_stack
+from windsock_local.stack.parts import SCHEDULER
 
 
 def go(pods: World, name: str) -> None:

@@ -12,7 +12,7 @@ from cluster_stack import ClusterStack
 from kubernetes.client import V1Pod
 from pod_watch import PodWatch
 
-from windsock.training.live import CANDIDATE_TAG
+from windsock.runs.run_folder import CANDIDATE_TAG
 
 STEPS = ("fit_lightgbm", "fit_torch")
 

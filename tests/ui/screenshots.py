@@ -11,9 +11,9 @@ from playwright.sync_api import Page
 
 from windsock.errors import UpstreamUnavailable
 from windsock.settings import REPO_ROOT, Settings
-from windsock.stack import read_stack
-from windsock.stack.credentials import ADMIN_USER, admin_password
-from windsock.stack.layout import Home
+from windsock_local.stack import read_stack
+from windsock_local.stack.credentials import ADMIN_USER, admin_password
+from windsock_local.stack.layout import Home
 
 IMAGES = REPO_ROOT / "docs" / "images"
 

@@ -10,8 +10,8 @@ import pytest
 from browser import CHROMIUM_NAMES, browser_page, log_in, open_dag, open_trigger_dialog
 from playwright.sync_api import Page, expect
 
-from windsock.stack.credentials import ADMIN_USER, admin_password
-from windsock.stack.layout import Home
+from windsock_local.stack.credentials import ADMIN_USER, admin_password
+from windsock_local.stack.layout import Home
 
 pytestmark = [pytest.mark.ui, pytest.mark.integration]
 

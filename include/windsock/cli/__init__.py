@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from functools import cache
+from importlib.metadata import entry_points
 
 import click
 
@@ -11,11 +13,6 @@ from windsock import __version__, last_words
 from windsock.errors import SpecError, WindsockError
 
 COMMANDS = {
-    "up": ("windsock.cli.stack:up", "Start PostgreSQL, MLflow and Airflow on this machine."),
-    "down": ("windsock.cli.stack:down", "Stop them; --wipe also removes their state."),
-    "status": ("windsock.cli.stack:status", "Show what runs, where, and whether it is well."),
-    "doctor": ("windsock.cli.stack:doctor", "Check this machine and say what to mend."),
-    "demo": ("windsock.cli.demo:demo", "Run the whole loop, from data to a retrained model."),
     "lint": ("windsock.cli.models:lint", "Check every model spec."),
     "models": ("windsock.cli.models:models", "List the models and their versions."),
     "step": ("windsock.cli.step:step", "Run one pipeline step by itself."),
@@ -23,10 +20,17 @@ COMMANDS = {
     "materialize": ("windsock.cli.features:materialize", "Load features into the online store."),
     "reproduce": ("windsock.cli.training:reproduce", "Train a registered version again and compare."),
     "check-trainer": ("windsock.cli.trainer:check_trainer", "Try a trainer of your own on made-up rows."),
-    "backfill": ("windsock.cli.runs:backfill", "Run a range of days through Airflow."),
-    "trigger": ("windsock.cli.runs:trigger", "Start a run of a DAG."),
 }
-"""Command name to where its click command lives, and its line in the help."""
+"""The product's own commands: name to where its click command lives, and its line in the help."""
+
+
+@cache
+def commands() -> dict[str, tuple[str, str]]:
+    """Return every command that is installed: first those of other packages (entry points), then the product's own."""
+    found: dict[str, tuple[str, str]] = {}
+    for entry in entry_points(group="windsock.commands"):
+        found |= entry.load()
+    return {**found, **COMMANDS}
 
 
 class LazyGroup(click.Group):
@@ -34,7 +38,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of a newcomer's day."""
-        return list(COMMANDS)
+        return list(commands())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command.
@@ -42,9 +46,9 @@ class LazyGroup(click.Group):
         Raises:
             click.UsageError: There is no such command; names the nearest.
         """
-        if cmd_name not in COMMANDS:
-            raise click.UsageError(str(SpecError.unknown("command", cmd_name, COMMANDS)), ctx=ctx)
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        if cmd_name not in commands():
+            raise click.UsageError(str(SpecError.unknown("command", cmd_name, commands())), ctx=ctx)
+        module, _, name = commands()[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(module), name)
         if not isinstance(command, click.Command):
             raise TypeError(f"{module}:{name} is no click command")
@@ -53,7 +57,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing any of them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl([(name, line) for name, (_, line) in commands().items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -55,7 +55,7 @@ def check_trainer(
     if (candidate is None) == (not command):
         raise SpecError("Give either a command after '--' to try, or --candidate to look at what a trainer left.")
     if candidate is not None:
-        from windsock.training.conformance import check_candidate
+        from windsock.trainer_kit.conformance import check_candidate
 
         place = candidate if candidate.endswith("request.json") else f"{candidate.rstrip('/')}/request.json"
         return _show(check_candidate(place))
@@ -77,8 +77,8 @@ def _try(
     seconds: float,
 ) -> int:
     from windsock.errors import SpecError
-    from windsock.training.practice import practice_run
-    from windsock.training.trainer_trial import ProgramRunner, try_trainer
+    from windsock.trainer_kit.practice import practice_run
+    from windsock.trainer_kit.trainer_trial import ProgramRunner, try_trainer
 
     if folder.exists() and any(folder.iterdir()):
         raise SpecError(f"{folder} is not empty. Give --folder a new or an empty folder.")

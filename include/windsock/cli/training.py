@@ -15,11 +15,11 @@ def reproduce(model: str, version: str | None, run: str | None) -> int:
     Ends with 0 if training set and model text are the same, with 1 if not.
     """
     from windsock.errors import SpecError
-    from windsock.promotion.log import current
+    from windsock.promotions import current
     from windsock.registry.versions import version_info
+    from windsock.reproduce import reproduce as again
     from windsock.settings import Settings
     from windsock.spec import get_spec
-    from windsock.training.reproduce import reproduce as again
 
     settings = Settings.from_env()
     spec = get_spec(settings, model)

@@ -13,7 +13,7 @@ from windsock.errors import SpecError
 from windsock.spec.base import Part
 from windsock.spec.compute import ComputeSpec, Toleration
 from windsock.spec.estimators import Estimator
-from windsock.spec.model import ModelSpec
+from windsock.spec.model_spec import ModelSpec
 from windsock.store import Store
 
 _LIMIT_TIMES = 4

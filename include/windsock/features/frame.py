@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from windsock import tables
 from windsock.errors import SpecError
-from windsock.features.windows import TIMESTAMP, connect, plain_types, view_schema
+from windsock.features.view_sql import TIMESTAMP, connect, plain_types, view_schema
 from windsock.ledger import DayRecord
 from windsock.spec import ModelSpec
 from windsock.store import Store

@@ -10,7 +10,7 @@ from windsock import tables
 from windsock.completeness import lookback
 from windsock.errors import UpstreamUnavailable
 from windsock.features.inputs import FeatureInputs, current_fingerprint, feature_inputs
-from windsock.features.windows import compute_view
+from windsock.features.view_sql import compute_view
 from windsock.ledger import DayRecord, Ledger, Output, Status
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import FeatureView

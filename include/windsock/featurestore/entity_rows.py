@@ -11,9 +11,9 @@ from feast import FeatureView, RepoConfig
 from windsock.errors import DataContractError, SpecError
 from windsock.featurestore.asof import duckdb_connection
 from windsock.featurestore.cells import NO_ENTITY_COLUMN
+from windsock.featurestore.feature_tables import TIMESTAMP
 from windsock.featurestore.reading import pull, store_of
 from windsock.featurestore.source import WindsockSource
-from windsock.featurestore.tables import TIMESTAMP
 from windsock.ledger import Ledger
 
 

@@ -20,11 +20,11 @@ from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.featurestore.cells import NO_ENTITY_COLUMN
 from windsock.featurestore.definitions import apply
+from windsock.featurestore.feature_tables import FeatureTable
 from windsock.featurestore.online import _to_cell, _to_proto
 from windsock.featurestore.online_db import OnlineRow
 from windsock.featurestore.repo import feature_store
 from windsock.featurestore.sinks import Entity, Observed, OnlineRows
-from windsock.featurestore.tables import FeatureTable
 from windsock.settings import Settings
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,8 +9,8 @@ from typing import Any
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, ValueType
 from feast.types import Bool, Float64, Int64, String, UnixTimestamp
 
+from windsock.featurestore.feature_tables import FeatureTable, feast_name, feature_tables
 from windsock.featurestore.source import WindsockSource
-from windsock.featurestore.tables import FeatureTable, feast_name, feature_tables
 from windsock.spec import ModelSpec
 
 MODEL_TAG = "windsock_model"

@@ -17,9 +17,9 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from windsock.errors import ParityError, SpecError
+from windsock.featurestore.feature_tables import STAGE, FeatureTable, arrow_schema, open_days
 from windsock.featurestore.online_db import OnlineRow
 from windsock.featurestore.sinks import Entity, OnlineRows, Sink
-from windsock.featurestore.tables import STAGE, FeatureTable, arrow_schema, open_days
 from windsock.ledger import DayRecord, Ledger
 from windsock.store import Store
 

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from datetime import date, datetime
 
 from windsock.days import day_range
-from windsock.featurestore.tables import STAGE, days_within
+from windsock.featurestore.feature_tables import STAGE, days_within
 from windsock.ledger import DayRecord, Ledger
 from windsock.store import Store
 

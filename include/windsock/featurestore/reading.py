@@ -14,9 +14,9 @@ from feast.data_source import DataSource
 from windsock.errors import SpecError
 from windsock.featurestore.asof import utc_micros
 from windsock.featurestore.cells import NO_ENTITY_COLUMN
+from windsock.featurestore.feature_tables import arrow_schema, latest_rows, open_days
 from windsock.featurestore.pins import feature_records
 from windsock.featurestore.source import WindsockSource
-from windsock.featurestore.tables import arrow_schema, latest_rows, open_days
 from windsock.settings import Settings
 from windsock.store import Store
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 from windsock.errors import DataContractError
 from windsock.featurestore.asof import History, join_point_in_time, time_range, utc_micros
-from windsock.featurestore.pins import pinned
-from windsock.featurestore.tables import (
+from windsock.featurestore.feature_tables import (
     STAGE,
     TIMESTAMP,
     FeatureTable,
@@ -22,6 +21,7 @@ from windsock.featurestore.tables import (
     feature_tables,
     open_days,
 )
+from windsock.featurestore.pins import pinned
 from windsock.ledger import DayRecord, Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec

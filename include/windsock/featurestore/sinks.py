@@ -13,9 +13,9 @@ from datetime import date
 from typing import TYPE_CHECKING, Protocol
 
 from windsock.featurestore.cells import Cell, column_cells, entity_keys, entity_value, micros_of
+from windsock.featurestore.feature_tables import TIMESTAMP, FeatureTable
 from windsock.featurestore.online_db import OnlineDb, OnlineRow
 from windsock.featurestore.repo import embedded_online_path, raw_config
-from windsock.featurestore.tables import TIMESTAMP, FeatureTable
 from windsock.settings import Settings
 
 if TYPE_CHECKING:

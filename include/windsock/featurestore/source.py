@@ -13,7 +13,7 @@ from feast import RepoConfig, ValueType
 from feast.data_source import DataSource
 from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
 
-from windsock.featurestore.tables import TIMESTAMP, FeatureTable, feast_name, table_name
+from windsock.featurestore.feature_tables import TIMESTAMP, FeatureTable, feast_name, table_name
 
 _VALUE_TYPES = {
     "BIGINT": ValueType.INT64,

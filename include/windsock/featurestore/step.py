@@ -16,9 +16,7 @@ from typing import Any
 
 from windsock.errors import NotReady, UpstreamUnavailable
 from windsock.featurestore.definitions import apply
-from windsock.featurestore.parity import Parity, check_view
-from windsock.featurestore.sinks import Entity, OnlineRows, Sink, day_micros, open_sink
-from windsock.featurestore.tables import (
+from windsock.featurestore.feature_tables import (
     STAGE,
     TIMESTAMP,
     FeatureTable,
@@ -27,6 +25,8 @@ from windsock.featurestore.tables import (
     latest_rows,
     open_days,
 )
+from windsock.featurestore.parity import Parity, check_view
+from windsock.featurestore.sinks import Entity, OnlineRows, Sink, day_micros, open_sink
 from windsock.ledger import DayRecord, Ledger
 from windsock.steps import StepContext
 from windsock.store import Store

@@ -12,10 +12,10 @@ from windsock.gate.rows import judged_rows
 from windsock.ledger import Ledger
 from windsock.registry.models import VersionInfo, load_version, version_info
 from windsock.registry.versions import folder_hash
+from windsock.runs.run_folder import HOLDOUT, HOLDOUT_SCORES, MODEL, REQUEST
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
-from windsock.training.run_folder import HOLDOUT, HOLDOUT_SCORES, MODEL, REQUEST
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from windsock.gate.compare import Comparison
     from windsock.gate.weighted import JudgedRows
-    from windsock.training.model import Model
+    from windsock.served.model import Model
 
     Vector = NDArray[np.float64]
 
@@ -76,7 +76,7 @@ class Case:
     @cached_property
     def model(self) -> Model:
         """The challenger, loaded afresh."""
-        from windsock.training.model import load
+        from windsock.served.model import load
 
         return load(self.store.url(self.info.run_folder, MODEL))
 
@@ -112,7 +112,7 @@ class Case:
     @cached_property
     def metrics(self) -> dict[str, float | None]:
         """The challenger's metrics by the model's evaluation protocol, computed anew."""
-        from windsock.training.metrics import evaluate
+        from windsock.served.metrics import evaluate
 
         return dict(evaluate(self.spec, self.holdout, self.scores)["metrics"])
 

@@ -36,7 +36,7 @@ def judged_rows(spec: ModelSpec, holdout: pa.Table) -> tuple[JudgedRows, NDArray
     import numpy as np
     import pyarrow as pa
 
-    from windsock.training import metrics
+    from windsock.served import metrics
 
     counted = metrics.counted_rows(spec, holdout)
     kept = holdout.filter(pa.array(counted))

@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from windsock import promotions
 from windsock.errors import GateFailed, WindsockError
 from windsock.gate.checks import as_json
 from windsock.gate.evidence import REPORT
 from windsock.gate.judge import Verdict, judge
-from windsock.promotion import log as promotions
-from windsock.promotion.reconcile import reconcile
+from windsock.registry.aliases import reconcile
 from windsock.registry.client import asking_mlflow, mlflow_client
 from windsock.registry.models import challenger_version, version_info
 from windsock.settings import Settings

@@ -3,7 +3,7 @@
 The bootstrap asks for one metric under hundreds of weightings of the same rows. Sorting
 depends on the scores alone, so it is done once per model; each weighting then costs a
 gather and a cumulative sum. With all weights one, every value equals
-``windsock.training.metrics`` (tested).
+``windsock.served.metrics`` (tested).
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from windsock.errors import did_you_mean
 from windsock.ingest.casts import Unreadable, cast_column, is_text
-from windsock.spec import ModelSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,19 +40,6 @@ class Conformed:
     problems: tuple[str, ...] = ()
     faults: tuple[RowFault, ...] = ()
     warnings: tuple[str, ...] = ()
-
-
-def label_type(spec: ModelSpec) -> str:
-    """Return the declared type of the label: whole numbers for classes, else real ones."""
-    return "int64" if spec.label.task == "binary" else "double"
-
-
-def declared_columns(spec: ModelSpec) -> dict[str, str]:
-    """Return name to type of what a delivery of events must hold, the inline label last."""
-    columns: dict[str, str] = dict(spec.events.columns)
-    if spec.label.files is None:
-        columns[spec.label.column] = label_type(spec)
-    return columns
 
 
 def conform(delivered: pa.Table, columns: dict[str, str], *, ignore: Iterable[str] = (), key: str) -> Conformed:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from windsock.days import end_of, last_instant, start_of
 from windsock.errors import SpecError
-from windsock.ingest.conform import RowFault, label_type
+from windsock.ingest.conform import RowFault
 from windsock.ingest.quarantine import DUPLICATE, Aside
 from windsock.spec import ModelSpec
+from windsock.spec.columns import label_type
 from windsock.spec.data import LabelFiles
 from windsock.validate.sentences import show
 

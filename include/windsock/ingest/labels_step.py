@@ -119,7 +119,7 @@ def _none(ctx: StepContext, previous: DayRecord | None, inputs: dict[str, str], 
 
 
 def _settle(ctx: StepContext, previous: DayRecord | None, record: DayRecord) -> dict[str, Any]:
-    from windsock.features.staleness import stale_days
+    from windsock.staleness import stale_days
 
     Ledger.of(ctx.settings, ctx.spec.name, "labels").publish(record, origin=ctx.origin)
     for warning in record.detail["warnings"]:

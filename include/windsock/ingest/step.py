@@ -15,7 +15,7 @@ from windsock import tables
 from windsock.days import last_instant
 from windsock.errors import DayRejected, SpecError, UpstreamUnavailable
 from windsock.ingest import history
-from windsock.ingest.conform import Conformed, conform, declared_columns
+from windsock.ingest.conform import Conformed, conform
 from windsock.ingest.judge import Judged, judge
 from windsock.ingest.labels import inline_labels
 from windsock.ingest.outcome import outcome
@@ -24,6 +24,7 @@ from windsock.ingest.raw import keep_raw
 from windsock.ingest.sources import Delivery, NotDelivered, fetch
 from windsock.ledger import DayRecord, Ledger, Output, Status
 from windsock.spec import ModelSpec
+from windsock.spec.columns import declared_columns
 from windsock.steps import StepContext
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _without_rows(
 
 def _settle(ctx: StepContext, previous: DayRecord | None, record: DayRecord, alarms: list[str]) -> dict[str, Any]:
     """Publish a day's record and say what follows from it."""
-    from windsock.features.staleness import stale_days, stale_label_days
+    from windsock.staleness import stale_days, stale_label_days
 
     Ledger.of(ctx.settings, ctx.spec.name, "ingest").publish(record, origin=ctx.origin)
     warnings = [*record.detail["warnings"], *alarms]

@@ -19,9 +19,9 @@ import numpy as np
 
 from windsock.monitoring.columns import Method, Pair, by_chance, pair
 from windsock.monitoring.window import Comparison
+from windsock.served.metrics import SCORE
 from windsock.spec import ModelSpec
 from windsock.spec.operations import MonitoringSpec
-from windsock.training.metrics import SCORE
 
 _DIGITS = 6
 

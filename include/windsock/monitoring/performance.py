@@ -19,16 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from windsock import tables
+from windsock.dataset.exclusion import known_positive
+from windsock.dataset.label_join import attach_labels
 from windsock.days import day_range, last_instant
 from windsock.ledger import DayRecord, Ledger
-from windsock.promotion.log import Promotion
+from windsock.promotions import Promotion
+from windsock.served import metrics
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import LOWER_IS_BETTER
 from windsock.store import Store
-from windsock.training import metrics
-from windsock.training.exclusion import known_positive
-from windsock.training.labels import attach_labels
 
 if TYPE_CHECKING:
     import pyarrow as pa

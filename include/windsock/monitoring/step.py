@@ -15,7 +15,7 @@ from windsock.ledger import DayRecord, Ledger
 from windsock.monitoring.drift import Drift, find_drift
 from windsock.monitoring.performance import judge_performance
 from windsock.monitoring.window import comparison
-from windsock.promotion.log import Promotion, champion_on
+from windsock.promotions import Promotion, champion_on
 from windsock.steps import StepContext
 
 log = logging.getLogger(__name__)

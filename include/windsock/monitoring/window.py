@@ -22,17 +22,17 @@ import numpy as np
 import numpy.typing as npt
 
 from windsock import tables
+from windsock.dataset.feature_join import join_features
 from windsock.days import day_range, spans
 from windsock.features.frame import event_frame, feature_names
 from windsock.featurestore.retrieval import point_in_time
 from windsock.ledger import DayRecord, Ledger
-from windsock.promotion.log import Promotion
+from windsock.promotions import Promotion
+from windsock.runs.run_folder import REFERENCE
+from windsock.served.metrics import SCORE, TIME
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
-from windsock.training.feature_join import join_features
-from windsock.training.metrics import SCORE, TIME
-from windsock.training.run_folder import REFERENCE
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,10 +14,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from windsock import promotions
 from windsock.errors import SpecError
-from windsock.promotion import log as promotions
-from windsock.promotion.log import Promotion
-from windsock.promotion.reconcile import reconcile
+from windsock.promotions import Promotion
+from windsock.registry.aliases import reconcile
 from windsock.registry.models import load_version, version_info
 from windsock.settings import Settings
 from windsock.spec import ModelSpec

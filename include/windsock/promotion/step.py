@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from windsock import promotions
 from windsock.errors import ChampionChanged, GateFailed, SpecError
 from windsock.gate.evidence import passed_against, summary_of
 from windsock.gate.judge import judge
 from windsock.gate.step import show
-from windsock.promotion import log as promotions
-from windsock.promotion.log import Promotion
-from windsock.promotion.reconcile import reconcile
+from windsock.promotions import Promotion
+from windsock.registry.aliases import reconcile
 from windsock.registry.models import VersionInfo, version_info
 from windsock.settings import Settings
 from windsock.spec import ModelSpec

@@ -12,9 +12,7 @@ from typing import Any
 from windsock.days import parse_day
 from windsock.errors import SpecError
 from windsock.registry.versions import folder_hash
-from windsock.spec import ModelSpec
-from windsock.store import Store
-from windsock.training.run_folder import (
+from windsock.runs.run_folder import (
     HOLDOUT,
     HOLDOUT_SCORES,
     LINEAGE,
@@ -24,6 +22,8 @@ from windsock.training.run_folder import (
     TRAIN,
     RunFolder,
 )
+from windsock.spec import ModelSpec
+from windsock.store import Store
 
 RUN_TAG = "windsock.run"
 """MLflow tag by which a run folder's MLflow run and version are found again."""

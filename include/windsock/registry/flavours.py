@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from windsock.training.formats.lightgbm import LightGBMModel
-    from windsock.training.formats.torch import TorchModel
-    from windsock.training.model import Model
+    from windsock.served.formats.lightgbm import LightGBMModel
+    from windsock.served.formats.torch import TorchModel
+    from windsock.served.model import Model
 
 MODEL_NAME = "model"
 
@@ -26,15 +26,15 @@ def save_flavour(model: Model, target: str, run_id: str, model_id: str) -> None:
     """Write a model as an MLflow model.
 
     Args:
-        model: As :func:`windsock.training.model.load` gives it.
+        model: As :func:`windsock.served.model.load` gives it.
         target: A folder that does not exist yet.
         run_id: MLflow's run that the model belongs to.
         model_id: MLflow's id of the logged model.
     """
     from mlflow.models import Model as MlflowModel
 
-    from windsock.training.formats.lightgbm import LightGBMModel
-    from windsock.training.formats.torch import TorchModel
+    from windsock.served.formats.lightgbm import LightGBMModel
+    from windsock.served.formats.torch import TorchModel
 
     about = MlflowModel(run_id=run_id, model_id=model_id, artifact_path=MODEL_NAME)
     if isinstance(model, LightGBMModel):

@@ -20,7 +20,7 @@ from windsock.spec import ModelSpec
 from windsock.store import Store
 
 if TYPE_CHECKING:
-    from windsock.training.model import Model
+    from windsock.served.model import Model
 
 __all__ = [
     "CHALLENGER",
@@ -116,7 +116,7 @@ def drop_alias(settings: Settings, spec: ModelSpec, alias: str) -> None:
 
 
 def _from_run_folder(settings: Settings, info: VersionInfo) -> Model | None:
-    from windsock.training.model import load
+    from windsock.served.model import load
 
     store = Store.of(settings)
     try:
@@ -128,7 +128,7 @@ def _from_run_folder(settings: Settings, info: VersionInfo) -> Model | None:
 
 
 def _from_mlflow(settings: Settings, info: VersionInfo) -> Model:
-    from windsock.training.model import load
+    from windsock.served.model import load
 
     log.warning("%s %s: run folder %s is gone; loading MLflow's copy", info.model, info.version, info.run_folder)
     client = mlflow_client(settings)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from windsock import promotions
 from windsock.errors import SpecError
 from windsock.ledger import Ledger
-from windsock.promotion import log as promotions
 from windsock.registry.versions import list_versions, version_info
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, load_specs

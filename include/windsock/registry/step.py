@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from windsock.promotion import log as promotions
+from windsock import promotions
 from windsock.registry import tracking
 from windsock.registry.client import asking_mlflow, experiment_id, mlflow_client
 from windsock.registry.finished import FinishedRun

@@ -17,9 +17,8 @@ from windsock.days import start_of
 from windsock.registry.finished import RUN_TAG, FinishedRun
 from windsock.registry.flavours import MODEL_NAME, save_flavour
 from windsock.registry.models import MLFLOW_FOLDER
+from windsock.runs.run_folder import CANDIDATE_TAG, HOLDOUT, LINEAGE, METRICS, MODEL, REQUEST, TRAIN
 from windsock.settings import Settings
-from windsock.training.live import CANDIDATE_TAG
-from windsock.training.run_folder import HOLDOUT, LINEAGE, METRICS, MODEL, REQUEST, TRAIN
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +119,7 @@ def create_version(client: Any, model: str, model_id: str, run_id: str, tags: di
 
 def _as_mlflow_model(folder: FinishedRun, temporary: Path, run_id: str, model_id: str) -> str:
     """Write the model in MLflow's flavour for its kind: the same model, for ``mlflow.pyfunc`` and the UI."""
-    from windsock.training.model import load
+    from windsock.served.model import load
 
     target = str(temporary / "mlflow_model")
     save_flavour(load(folder.store.url(folder.path, MODEL)), target, run_id, model_id)

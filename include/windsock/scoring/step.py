@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from windsock import tables
 from windsock.completeness import settled_days
+from windsock.dataset.feature_join import join_features
 from windsock.errors import NotReady
 from windsock.features.frame import event_frame
 from windsock.ledger import DayRecord, Ledger
-from windsock.promotion.log import champion_on
+from windsock.promotions import champion_on
+from windsock.served.metrics import SCORE, TIME
 from windsock.steps import StepContext
-from windsock.training.feature_join import join_features
-from windsock.training.metrics import SCORE, TIME
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,6 +4,6 @@ Read ``model`` for the whole, ``load`` for reading it.
 """
 
 from windsock.spec.load import BrokenSpec, find_specs, get_spec, load_spec, load_specs
-from windsock.spec.model import ModelSpec
+from windsock.spec.model_spec import ModelSpec
 
 __all__ = ["BrokenSpec", "ModelSpec", "find_specs", "get_spec", "load_spec", "load_specs"]

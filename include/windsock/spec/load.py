@@ -8,7 +8,7 @@ from pathlib import Path
 
 from windsock.errors import SpecError, did_you_mean
 from windsock.settings import Settings
-from windsock.spec.model import ModelSpec
+from windsock.spec.model_spec import ModelSpec
 from windsock.spec.yaml_file import checked, read_yaml
 
 SPEC_FILE = "model.yaml"

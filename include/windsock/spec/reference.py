@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from windsock.spec.model import ModelSpec
+from windsock.spec.model_spec import ModelSpec
 
 _HEAD = """# Every field of model.yaml
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from windsock.errors import SpecError, did_you_mean
-from windsock.ingest.conform import declared_columns
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
+from windsock.spec.columns import declared_columns
 
 _LARGEST = 1.7976931348623157e308
 _NAMESPACE = uuid.UUID("6d0e4a52-3c55-4a0f-9f0e-77696e64736f")

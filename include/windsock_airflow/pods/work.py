@@ -61,8 +61,8 @@ class TrainerWork:
     def __init__(
         self, settings: Settings, spec: ModelSpec, estimator: Estimator, needs: PodNeeds, options: Mapping[str, Any]
     ) -> None:
-        from windsock.training.contract import REQUEST_VARIABLE, ROLE_VARIABLE, request_url
-        from windsock.training.run_folder import RunFolder
+        from windsock.runs.contract import REQUEST_VARIABLE, ROLE_VARIABLE, request_url
+        from windsock.runs.run_folder import RunFolder
 
         self._folder = RunFolder.named(Store.of(settings), spec.name, options.get("run"))
         self._estimator = estimator.name
@@ -83,7 +83,7 @@ class TrainerWork:
 
     def finished(self) -> dict[str, Any] | None:
         """Return the result if the candidate is complete; a trainer would end at once."""
-        from windsock.training.contract import TrainerRequest
+        from windsock.runs.contract import TrainerRequest
 
         if self._role != "fit" or TrainerRequest.read(self._url).finished() is None:
             return None
@@ -91,7 +91,7 @@ class TrainerWork:
 
     def result(self) -> dict[str, Any]:
         """Return what the trainer said of its candidate; one that only searched says nothing."""
-        from windsock.training.fit_step import result
+        from windsock.trainers.fit_step import result
 
         if self._role != "fit":
             return {"run": self._folder.run, "estimator": self._estimator}

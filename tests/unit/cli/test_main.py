@@ -31,7 +31,7 @@ def test_help_lists_the_commands_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
 
-    assert all(name in done.stdout for name in cli.COMMANDS)
+    assert all(name in done.stdout for name in cli.commands())
     assert "HEAVY []" in done.stdout
 
 
@@ -46,7 +46,7 @@ def failing_command(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise DataContractError("Column 'amount' is missing.")
 
-    monkeypatch.setitem(cli.COMMANDS, "fail", ("tests_fail:fail", "Fails."))
+    monkeypatch.setitem(cli.commands(), "fail", ("tests_fail:fail", "Fails."))
     monkeypatch.setattr(cli.LazyGroup, "get_command", lambda _self, _ctx, _name: fail)
 
 

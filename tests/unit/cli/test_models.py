@@ -8,7 +8,7 @@ import yaml
 from small_model import small_fraud
 from windsock.cli import main
 from windsock.ledger import DayRecord, Ledger
-from windsock.promotion.log import Promotion, append
+from windsock.promotions import Promotion, append
 from windsock.registry.versions import VersionInfo, record_version
 from windsock.settings import Settings
 from windsock.spec import ModelSpec

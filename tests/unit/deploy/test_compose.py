@@ -191,7 +191,7 @@ def test_feast_differs_in_its_online_store_alone() -> None:
 
 
 def test_the_health_checks_name_parts_that_report_a_heartbeat() -> None:
-    from windsock.stack.probes import HEARTBEATS
+    from windsock_local.stack.probes import HEARTBEATS
 
     for name in ("dag-processor", "triggerer"):
         assert name in HEARTBEATS

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from windsock.settings import REPO_ROOT
-from windsock.stack.airflow_config import _TUNING
+from windsock_local.stack.airflow_config import _TUNING
 
 DOCKER = REPO_ROOT / "docker"
 IMAGES = ("trainer", "airflow")
@@ -97,7 +97,7 @@ def test_nothing_secret_is_an_argument_or_a_variable_of_an_image(image: str) -> 
 
 
 def test_the_trainer_starts_the_built_in_trainer_and_writes_only_to_tmp() -> None:
-    assert ("ENTRYPOINT", '["python", "-m", "windsock.training.trainer"]') in last_stage("trainer")
+    assert ("ENTRYPOINT", '["python", "-m", "windsock.trainers.trainer"]') in last_stage("trainer")
     assert variables("trainer")["HOME"] == "/tmp"
     assert variables("trainer")["PYTHONDONTWRITEBYTECODE"] == "1"
 

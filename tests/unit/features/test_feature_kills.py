@@ -14,7 +14,7 @@ from windsock.steps import run_step
 FIRST = date(2026, 3, 1)
 DAY = FIRST + timedelta(days=9)
 KEY = str(DAY)
-HEAVY = ["windsock.features.step", "windsock.features.windows", "duckdb", "deltalake", "pyarrow.dataset"]
+HEAVY = ["windsock.features.step", "windsock.features.view_sql", "duckdb", "deltalake", "pyarrow.dataset"]
 PLACES = [
     pytest.param(DieAt("windsock.tables:_create_if_absent", after=True), False, id="after-the-first-table-is-made"),
     pytest.param(DieAt("windsock.tables:_files_of"), False, id="after-the-first-view-is-committed"),

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shared_data import shared_data
-from windsock.features.windows import compute_view, entity_column
+from windsock.features.view_sql import compute_view, entity_column
 from windsock.settings import REPO_ROOT
 from windsock.spec import load_spec
 

@@ -14,10 +14,10 @@ from small_model import small_fraud
 from windsock.days import day_range
 from windsock.errors import NotReady
 from windsock.features import step
-from windsock.features.staleness import stale_days
 from windsock.ledger import DayRecord, Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
+from windsock.staleness import stale_days
 from windsock.steps import StepContext
 from windsock.store import Store
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from small_model import small_fraud
-from windsock.featurestore.tables import STAGE, arrow_schema, feature_tables
+from windsock.featurestore.feature_tables import STAGE, arrow_schema, feature_tables
 from windsock.ledger import DayRecord, Ledger, Output
 from windsock.settings import Settings
 from windsock.store import Store

@@ -17,10 +17,10 @@ from feature_tables import at, publish, table_of, two_views
 from windsock.errors import SpecError
 from windsock.featurestore import definitions
 from windsock.featurestore.feast_import import import_feast
+from windsock.featurestore.feature_tables import STAGE
 from windsock.featurestore.pins import pinned
 from windsock.featurestore.repo import FeastPaths, feature_store
 from windsock.featurestore.retrieval import point_in_time, training_frame
-from windsock.featurestore.tables import STAGE
 from windsock.ledger import Ledger
 from windsock.settings import REPO_ROOT
 from windsock.steps import run_step

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from feature_tables import at, publish, rows_of, two_views
 from windsock.errors import DataContractError
 from windsock.featurestore.asof import History, join_point_in_time, utc_micros
+from windsock.featurestore.feature_tables import STAGE, arrow_schema
 from windsock.featurestore.retrieval import point_in_time
-from windsock.featurestore.tables import STAGE, arrow_schema
 from windsock.ledger import Ledger
 from windsock.store import Store
 

@@ -8,12 +8,11 @@ import pytest
 
 from run_folders import make_run, with_mlflow, world
 from small_model import small_fraud
-from windsock import tables
+from windsock import promotions, tables
 from windsock.errors import GateFailed, UpstreamUnavailable
 from windsock.gate import checks, judge
 from windsock.gate.judge import Verdict
 from windsock.ledger import DayRecord, Ledger
-from windsock.promotion import log as promotions
 from windsock.registry.client import mlflow_client
 from windsock.registry.models import set_alias
 from windsock.settings import Settings
@@ -37,7 +36,7 @@ def register(fraud: Fraud, run: str, **made: Any) -> str:
 
 def crown(fraud: Fraud, version: str) -> None:
     """Make a version champion without asking the gate."""
-    from windsock.promotion.log import Promotion, append, current, first_day_in_force
+    from windsock.promotions import Promotion, append, current, first_day_in_force
     from windsock.registry.models import version_info
 
     settings, spec = fraud

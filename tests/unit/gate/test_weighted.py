@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windsock.gate.weighted import JudgedRows, weighted_metric
-from windsock.training import metrics
+from windsock.served import metrics
 
 BINARY = {
     "average_precision": metrics.average_precision,

@@ -78,7 +78,7 @@ def test_retraining_waits_until_the_window_holds_fresh_days_and_names_the_date()
 
 def test_the_date_agrees_with_the_windows_of_training(tmp_path) -> None:
     from small_model import small_fraud
-    from windsock.training.windows import windows_of
+    from windsock.dataset.time_split import windows_of
 
     _, spec = small_fraud(tmp_path)
     onset = spec.first_warm_day + timedelta(days=30)

@@ -207,7 +207,7 @@ def test_a_corrected_delivery_replaces_a_rejected_or_published_day(tmp_path):
 
 
 def test_a_changed_day_names_the_later_days_whose_features_it_made_stale(tmp_path, monkeypatch):
-    import windsock.features.staleness as staleness
+    import windsock.staleness as staleness
 
     inbox = Inbox(tmp_path)
     asked = []

@@ -11,7 +11,7 @@ from delivered import DAY, Inbox, transactions
 from kill import snapshot
 from windsock.days import last_instant
 from windsock.errors import DayRejected, NotReady, SpecError, UpstreamUnavailable
-from windsock.features.staleness import stale_label_days
+from windsock.staleness import stale_label_days
 from windsock.steps import run_step
 
 LATER = DAY + timedelta(days=2)

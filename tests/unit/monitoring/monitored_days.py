@@ -22,7 +22,7 @@ from windsock.features.step import run as compute_features
 from windsock.featurestore.retrieval import point_in_time
 from windsock.ingest.sources.fetch import fetch
 from windsock.ledger import DayRecord, Ledger
-from windsock.promotion.log import Promotion, append
+from windsock.promotions import Promotion, append
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
@@ -93,7 +93,7 @@ def crown(
         buffer = io.BytesIO()
         pq.write_table(reference, buffer)
         store.write_bytes(buffer.getvalue(), "runs", spec.name, run, "reference.parquet")
-    from windsock.promotion.log import current
+    from windsock.promotions import current
 
     entry = Promotion(0, "promote", version, run, None, in_force_from, in_force_from - timedelta(days=1), "test")
     return append(settings, spec, entry, after=current(settings, spec))

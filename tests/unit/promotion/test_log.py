@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from small_model import small_fraud
+from windsock import promotions
 from windsock.errors import ChampionChanged
 from windsock.ledger import DayRecord, Ledger
-from windsock.promotion import log as promotions
-from windsock.promotion.log import Promotion, append, champion_on, current, first_day_in_force, history
+from windsock.promotions import Promotion, append, champion_on, current, first_day_in_force, history
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store

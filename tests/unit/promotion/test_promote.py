@@ -13,9 +13,9 @@ from run_folders import make_run, with_mlflow
 from small_model import small_fraud
 from windsock.errors import ChampionChanged, GateFailed, SpecError
 from windsock.ledger import DayRecord, Ledger
-from windsock.promotion import champion_on, current, history, reconcile
 from windsock.promotion import step as promote_step
-from windsock.promotion.log import append
+from windsock.promotions import append, champion_on, current, history
+from windsock.registry import aliases as reconcile
 from windsock.registry.models import alias_version, drop_alias, set_alias
 from windsock.settings import Settings
 from windsock.spec import ModelSpec

@@ -7,9 +7,8 @@ import pytest
 from run_folders import make_run, with_mlflow
 from small_model import small_fraud
 from windsock.errors import DataContractError, SpecError
-from windsock.promotion import champion_on, current, history
-from windsock.promotion.log import Promotion, append
 from windsock.promotion.rollback_step import stack_of
+from windsock.promotions import Promotion, append, champion_on, current, history
 from windsock.registry import models
 from windsock.registry.models import alias_version, version_info
 from windsock.settings import Settings

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
+from windsock.learners.neural.export import exported
 from windsock.registry.flavours import save_flavour
-from windsock.training.formats.lightgbm import from_booster
-from windsock.training.formats.torch import FORMAT, MODEL_FILE
-from windsock.training.matrix import Feature
-from windsock.training.model import MODEL_CARD, load
-from windsock.training.neural.export import exported
+from windsock.served.formats.lightgbm import from_booster
+from windsock.served.formats.torch import FORMAT, MODEL_FILE
+from windsock.served.matrix import Feature
+from windsock.served.model import MODEL_CARD, load
 
 FEATURES = (Feature("a"), Feature("b"))
 X = np.random.default_rng(0).normal(size=(200, 2))

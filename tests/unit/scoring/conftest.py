@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from training_world import AS_OF, make_world, world_spec
-from windsock.promotion.log import Promotion, append, current
+from windsock.promotions import Promotion, append, current
 from windsock.registry.versions import VersionInfo, folder_hash, record_version
 from windsock.steps import run_step
 from windsock.store import Store

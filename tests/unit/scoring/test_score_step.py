@@ -11,7 +11,7 @@ from training_world import AS_OF, payments, world_spec
 from windsock import tables
 from windsock.errors import NotReady, SpecError
 from windsock.ledger import DayRecord, Ledger
-from windsock.promotion.log import Promotion, append, current
+from windsock.promotions import Promotion, append, current
 from windsock.steps import run_step
 from windsock.store import Store
 

@@ -44,7 +44,7 @@ def test_the_list_holds_the_ml_stack_and_windsocks_own_steps_but_not_its_command
 
     assert {"mlflow", "feast", "great_expectations", "evidently", "lightgbm", "duckdb", "pandas"} <= names
     assert {"windsock.tables", "windsock.spec.load"} <= names
-    assert not any(name.startswith(("windsock.cli", "windsock.stack", "windsock.demo")) for name in names)
+    assert not any(name.startswith(("windsock.cli", "windsock_local.stack", "windsock_local.demo")) for name in names)
 
 
 def test_a_slot_is_given_back_at_once_when_the_sockets_are_closed(

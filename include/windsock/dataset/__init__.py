@@ -1,0 +1,5 @@
+"""The rows that a model is trained and judged on: joined point in time, split by time, frozen.
+
+``step`` (``assemble``) freezes them and writes a request for each estimator (``requests``).
+Scoring and monitoring join features and labels by the same code (``feature_join``, ``label_join``).
+"""

@@ -1,0 +1,224 @@
+"""The training set: events with features and labels, as a training on day T could know them.
+
+It is a function of pins alone (see ``Ledger.pins``): the same pins give the same rows and
+the same bytes, whatever has been ingested since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from windsock import tables
+from windsock.completeness import settled_days
+from windsock.dataset.exclusion import known_positive
+from windsock.dataset.feature_join import join_features, reach
+from windsock.dataset.label_join import KNOWN_AT, Labelled, attach_labels, known_when_made
+from windsock.dataset.time_split import Windows
+from windsock.days import day_range, last_instant, spans, start_of
+from windsock.errors import DataContractError, SpecError
+from windsock.features.frame import event_frame, feature_names
+from windsock.ledger import DayRecord, Ledger
+from windsock.served.metrics import KNOWN_POSITIVE, SCORE, TIME
+from windsock.settings import Settings
+from windsock.spec import ModelSpec
+from windsock.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Pins = Mapping[str, Mapping[str, str]]
+"""Ledger stage to day to content hash."""
+FeatureJoin = Callable[["pa.Table", Mapping[str, str]], "pa.Table"]
+"""Adds view features to rows, from pinned feature days."""
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a trainer gets."""
+
+    train: pa.Table
+    """Key, ``event_timestamp``, columns of the evaluation, features in model order, label."""
+    holdout: pa.Table
+    """The same columns, and ``known_positive`` if the spec excludes known positives."""
+    features: tuple[str, ...]
+    report: dict[str, Any] = field(default_factory=dict)
+    """Counts: rows, positives, what was left out and why."""
+
+
+def pin(settings: Settings, spec: ModelSpec, windows: Windows) -> dict[str, dict[str, str]]:
+    """Fix the versions of all days that a training reads, once they are settled.
+
+    Raises:
+        NotReady: Some of the days are still missing; the message lists them.
+    """
+    first, last = windows.train[0], windows.holdout[-1]
+    for stage in ("ingest", "features"):
+        settled_days(settings, spec, stage, first, last)
+    # Rows that find no features in these days may reach back to older ones.
+    since = {"ingest": first, "features": reach(spec, first)}
+    pins = {s: Ledger.of(settings, spec.name, s).pins(day_range(d, last)) for s, d in since.items()}
+    if spec.label.files is not None:
+        pins["labels"] = Ledger.of(settings, spec.name, "labels").pins(day_range(first, windows.as_of))
+    return pins
+
+
+def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, join: FeatureJoin) -> TrainingSet:
+    """Make the training set from pinned days.
+
+    Args:
+        settings: This installation.
+        spec: The model.
+        windows: Which days to use how.
+        pins: From :func:`pin`, or from an earlier run's lineage.
+        join: How view features are joined.
+
+    Raises:
+        SpecError: The gap is too short for the labels, or a feature is one of the answer's columns.
+        DataContractError: No row is left, labels come later than they should, or there is one class only.
+    """
+    store = Store.of(settings)
+    names = feature_names(spec)
+    _no_answer_among(spec, names)
+    records = Ledger.of(settings, spec.name, "ingest").pinned(pins["ingest"])
+    if spec.label.files is None:
+        label_records: Mapping[date, DayRecord] = records
+    else:
+        label_records = Ledger.of(settings, spec.name, "labels").pinned(pins["labels"])
+    labels = tables.read(store, label_records.values(), "labels")
+    known_by = last_instant(windows.as_of)
+
+    train, late = _training_rows(spec, _frame(store, spec, records, windows.train), labels, windows)
+    holdout = attach_labels(spec, _frame(store, spec, records, windows.holdout), labels, known_by)
+    _enough(spec, windows, train.rows, holdout.rows)
+
+    def joined(rows: pa.Table) -> pa.Table:
+        def from_day(part: pa.Table, first: date) -> pa.Table:
+            return join(part, {ds: h for ds, h in pins["features"].items() if ds >= first.isoformat()})
+
+        full = join_features(spec, rows, windows.train[0], from_day)
+        wanted = [spec.events.key, TIME, *_evaluation_columns(spec), *names, spec.label.column]
+        return full.select([c for c in dict.fromkeys(wanted) if c is not None]).combine_chunks()
+
+    both = joined(_concat(train.rows, holdout.rows))
+    train_set, holdout_set = both.slice(0, train.rows.num_rows), both.slice(train.rows.num_rows)
+    entity = spec.training.evaluation.exclude_known_positives
+    if entity is not None and spec.label.task == "binary":
+        history = attach_labels(spec, _plain_events(store, spec, records, entity), labels, known_by).rows
+        marked = known_positive(
+            holdout_set, history, entity=entity, label=spec.label.column,
+            since=windows.train[0], delay_days=spec.label.delay_days,
+        )  # fmt: skip
+        holdout_set = holdout_set.append_column(KNOWN_POSITIVE, [marked])
+    without_rows = [d for d in windows.days if d in records and records[d].rows("events") == 0]
+    report = {
+        "rows": {"train": train_set.num_rows, "holdout": holdout_set.num_rows},
+        "unlabelled": {"train": train.unlabelled, "holdout": holdout.unlabelled},
+        "labels_too_late": late,
+        "days_without_rows": [d.isoformat() for d in without_rows],
+        "warm_up_days_left_out": [d.isoformat() for d in windows.warm_up],
+    }
+    if spec.label.task == "binary":
+        report["positives"] = {n: _sum(t, spec) for n, t in (("train", train_set), ("holdout", holdout_set))}
+    return TrainingSet(train_set, holdout_set, tuple(names), report)
+
+
+def _training_rows(spec: ModelSpec, frame: pa.Table, labels: pa.Table | None, windows: Windows) -> tuple[Labelled, int]:
+    """Give training rows the labels of the moment at which the model would have been made."""
+    made_at = start_of(windows.holdout[0])
+    # By the time of training, with the first time each label was known: tells what came too late.
+    ever = attach_labels(spec, frame, _first_known(spec, labels), last_instant(windows.as_of))
+    kept, late = known_when_made(spec, ever.rows, windows)
+    then = attach_labels(spec, kept.drop_columns([spec.label.column, KNOWN_AT]), labels, made_at)
+    return replace(then, unlabelled=ever.unlabelled), late
+
+
+def _first_known(spec: ModelSpec, labels: pa.Table | None) -> pa.Table | None:
+    if labels is None:
+        return None
+    key, label = spec.events.key, spec.label.column
+    first = labels.group_by(key, use_threads=False).aggregate([(KNOWN_AT, "min"), (label, "first")])
+    return first.rename_columns({f"{KNOWN_AT}_min": KNOWN_AT, f"{label}_first": label})
+
+
+def _frame(store: Store, spec: ModelSpec, records: Mapping[date, DayRecord], days: tuple[date, ...]) -> pa.Table:
+    """List the events of some days with row features and every column that evaluation needs."""
+    chosen = [records[d] for d in days if d in records]
+    frame = event_frame(store, spec, chosen)
+    absent = [c for c in _evaluation_columns(spec) if c not in frame.column_names]
+    if not absent:
+        return frame
+    events = tables.read(store, chosen, "events", absent)
+    for name in absent:  # the frame has the events' rows in the events' order
+        frame = frame.append_column(name, events[name] if events is not None else [[]])
+    return frame
+
+
+def _plain_events(store: Store, spec: ModelSpec, records: Mapping[date, DayRecord], column: str) -> pa.Table:
+    """List key, time and one column of the events of all days."""
+    wanted = list(dict.fromkeys([spec.events.key, spec.events.time, column]))
+    events = tables.read(store, records.values(), "events", wanted)
+    if events is None:
+        raise DataContractError(f"{spec.name}: the days {spans(records)} hold no event at all.")
+    return events.append_column(TIME, events[spec.events.time])
+
+
+def _evaluation_columns(spec: ModelSpec) -> list[str]:
+    evaluation = spec.training.evaluation
+    columns = [*sorted(set(spec.entities.values())), evaluation.alert_entity, evaluation.exclude_known_positives]
+    return [c for c in dict.fromkeys(columns) if c is not None]
+
+
+def _concat(*parts: pa.Table) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.concat_tables([p.drop_columns([KNOWN_AT]) for p in parts])
+
+
+def _sum(rows: pa.Table, spec: ModelSpec) -> int:
+    import pyarrow.compute as pc
+
+    return int(pc.sum(rows[spec.label.column]).as_py() or 0)
+
+
+def _no_answer_among(spec: ModelSpec, names: list[str]) -> None:
+    """Refuse inputs that are the answer, or that only say which row it is."""
+    reserved = {
+        spec.label.column: "the label",
+        spec.events.key: "the key",
+        spec.events.time: "the event time",
+        TIME: "the event time",
+        KNOWN_AT: "when something became known",
+        KNOWN_POSITIVE: "made from labels",
+        SCORE: "the prediction",
+    }
+    wrong = {n: reserved[n] for n in names if n in reserved}
+    for name, expression in spec.features.row.items():
+        if expression.strip() in reserved:
+            wrong[name] = reserved[expression.strip()]
+    if wrong:
+        said = "; ".join(f"{name!r} is {what}" for name, what in sorted(wrong.items()))
+        raise SpecError(
+            f"{spec.name}: a feature must say something about the event that holds for later ones too, but {said}. "
+            "Remove it from features.row or from the view's SQL; of times, take parts such as hour(...)."
+        )
+
+
+def _enough(spec: ModelSpec, windows: Windows, train: pa.Table, holdout: pa.Table) -> None:
+    for name, rows, days in (("to learn from", train, windows.train), ("to be judged on", holdout, windows.holdout)):
+        if rows.num_rows == 0:
+            raise DataContractError(
+                f"{spec.name}: training as of {windows.as_of} finds no labelled row {name} in {spans(days)}. "
+                f"Look at the ingest records and quarantine of these days, and whether labels arrive within "
+                f"{spec.label.delay_days} days."
+            )
+    if spec.label.task == "binary":
+        classes = train[spec.label.column].unique().to_pylist()
+        if sorted(classes) != [0, 1]:
+            raise DataContractError(
+                f"{spec.name}: all {train.num_rows} labelled rows of the training days {spans(windows.train)} have "
+                f"{spec.label.column} = {classes[0]}; a binary model needs both classes. "
+                "Lengthen training.window_days, or choose another as_of."
+            )

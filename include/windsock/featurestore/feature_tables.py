@@ -1,0 +1,191 @@
+"""What a feature view's table looks like, and which days of it to read.
+
+A view's columns and types come from running its SQL on empty tables, not from files, so
+that a day written before a column existed reads as NULL there and an empty table still
+has its types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from windsock.days import end_of, start_of
+from windsock.errors import SpecError
+from windsock.ledger import DayRecord
+from windsock.spec import ModelSpec
+from windsock.spec.modelling import FeatureView
+from windsock.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TIMESTAMP = "event_timestamp"
+STAGE = "features"
+
+_ENTITY_TYPES: Mapping[str, str] = {"int64": "BIGINT", "string": "VARCHAR"}
+_FEATURE_TYPES = ("BIGINT", "DOUBLE", "BOOLEAN", "VARCHAR", "TIMESTAMP", "DATE")
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """One view's table of features."""
+
+    model: str
+    view: str
+    entity: str | None
+    """Column of the entity; None for a view without one."""
+    columns: tuple[tuple[str, str], ...]
+    """Name and DuckDB type of every column: entity (if any), ``event_timestamp``, features."""
+    ttl: timedelta | None
+    """Age from which a value is not used any more; None: never."""
+
+    @property
+    def name(self) -> str:
+        """Name of the table in ``DayRecord.outputs``."""
+        return table_name(self.view)
+
+    @property
+    def feast_name(self) -> str:
+        """Name of the Feast feature view and of its source."""
+        return feast_name(self.model, self.view)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Feature columns, in the order of the SQL."""
+        return tuple(name for name, _ in self.columns if name not in (self.entity, TIMESTAMP))
+
+
+def table_name(view: str) -> str:
+    """Return the name of a view's table in ``DayRecord.outputs``."""
+    return f"features/{view}"
+
+
+def feast_name(model: str, part: str) -> str:
+    """Return the name that Feast knows a model's view or entity by."""
+    return f"{model}__{part}"
+
+
+def feature_tables(spec: ModelSpec) -> list[FeatureTable]:
+    """Describe every view's table, in the order of the spec.
+
+    Raises:
+        SpecError: A view's SQL does not run, or gives a type that Feast cannot hold.
+    """
+    return [feature_table(spec, view) for view in spec.features.views]
+
+
+def feature_table(spec: ModelSpec, view: FeatureView) -> FeatureTable:
+    """Describe one view's table.
+
+    Raises:
+        SpecError: The view's SQL does not run, or gives a type that Feast cannot hold.
+    """
+    ttl = timedelta(days=view.ttl_days) if view.ttl_days is not None else None
+    entity = spec.entities[view.entity] if view.entity is not None else None
+    head = [(TIMESTAMP, "TIMESTAMP")]
+    if entity is not None:
+        head.insert(0, (entity, _entity_type(spec, view, entity)))
+    return FeatureTable(spec.name, view.name, entity, (*head, *_features(_Described(spec, view))), ttl)
+
+
+class _Described:
+    """A view as a cache key: what its columns depend on."""
+
+    def __init__(self, spec: ModelSpec, view: FeatureView) -> None:
+        self.spec, self.view = spec, view
+        self.key = (str(spec.folder), spec.model_dump_json(), view.name, spec.sql_of(view))
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Described) and self.key == other.key
+
+
+@lru_cache(maxsize=256)
+def _features(described: _Described) -> tuple[tuple[str, str], ...]:
+    from windsock.features.view_sql import view_schema
+
+    spec, view = described.spec, described.view
+    columns = []
+    for name, kind in view_schema(spec, view).items():
+        plain = "TIMESTAMP" if kind.startswith("TIMESTAMP") else kind
+        if plain not in _FEATURE_TYPES:
+            raise SpecError(
+                f"{spec.folder / view.sql}: view {view.name!r}: feature {name!r} is of type {kind}, which the feature "
+                f"store cannot hold. Cast it in the SQL to one of {', '.join(_FEATURE_TYPES)}."
+            )
+        columns.append((name, plain))
+    return tuple(columns)
+
+
+def _entity_type(spec: ModelSpec, view: FeatureView, column: str) -> str:
+    kind = spec.events.columns[column]
+    if kind not in _ENTITY_TYPES:
+        raise SpecError(
+            f"{spec.folder / 'model.yaml'}: view {view.name!r} looks rows up by {column!r}, which is of type {kind}. "
+            f"Use an entity column of type {' or '.join(_ENTITY_TYPES)}."
+        )
+    return _ENTITY_TYPES[kind]
+
+
+def arrow_schema(columns: Iterable[tuple[str, str]]) -> pa.Schema:
+    """Return the Arrow schema of columns given with their DuckDB types."""
+    import pyarrow as pa
+
+    types = {
+        "BIGINT": pa.int64(),
+        "DOUBLE": pa.float64(),
+        "BOOLEAN": pa.bool_(),
+        "VARCHAR": pa.string(),
+        "TIMESTAMP": pa.timestamp("us"),
+        "DATE": pa.date32(),
+    }
+    return pa.schema([(name, types[kind]) for name, kind in columns])
+
+
+def days_within(
+    records: Mapping[date, DayRecord], first: datetime | None, last: datetime | None
+) -> dict[date, DayRecord]:
+    """Keep the days that touch ``[first, last]``; None leaves that side open."""
+    return {
+        day: record
+        for day, record in sorted(records.items())
+        if (last is None or start_of(day) <= last) and (first is None or end_of(day) > first)
+    }
+
+
+def open_days(store: Store, records: Iterable[DayRecord], table: str, schema: pa.Schema) -> Any | None:
+    """Open a table's rows of the given days with fixed columns, or return None if there are none.
+
+    Args:
+        store: Where tables live.
+        records: Day records; only their files are read.
+        table: Table name as in ``DayRecord.outputs``.
+        schema: Columns to offer; one that a file lacks reads as NULL.
+    """
+    import pyarrow.dataset as ds
+
+    files = [f for r in sorted(records, key=lambda r: r.ds) if table in r.outputs for f in r.outputs[table].files]
+    if not files:
+        return None
+    # Arrow's own local file system reads in parallel; one made from fsspec holds the interpreter's lock.
+    filesystem = None if store.is_local else store.fs
+    return ds.dataset([store.path(f) for f in files], schema=schema, format="parquet", filesystem=filesystem)
+
+
+def latest_rows(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """Keep the last row of each key, of rows in order of time; without keys the last row of all."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not keys:
+        return rows.slice(max(rows.num_rows - 1, 0))
+    numbered = rows.select(list(keys)).append_column("line", pa.array(np.arange(rows.num_rows)))
+    last = numbered.group_by(list(keys)).aggregate([("line", "max")])["line_max"]
+    return rows.take(last.take(pc.sort_indices(last)))

@@ -1,0 +1,1 @@
+"""What one training leaves behind: its folder and the contract between Windsock and a trainer."""

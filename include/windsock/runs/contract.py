@@ -1,0 +1,176 @@
+"""The contract between Windsock and a trainer: a request in, a candidate out, as files.
+
+A trainer is any program that reads ``request.json`` and leaves a model folder and
+``metrics.json`` beside it; ``docs/trainer.md`` is the same for people. All paths in a
+request are relative to the request itself, so that a volume may be mounted anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from windsock.errors import DataContractError, SpecError
+from windsock.runs.checkpoints import CheckpointFolder
+from windsock.runs.run_folder import METRICS, REQUEST, RunFolder
+from windsock.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+REQUEST_FORMAT = "windsock-trainer/1"
+CANDIDATE_FORMAT = "windsock-candidate/1"
+REQUEST_VARIABLE = "WINDSOCK_REQUEST"
+ROLE_VARIABLE = "WINDSOCK_TRAINER_ROLE"
+CHECKPOINTS = "checkpoints"
+TRAIN_CSV = "train.csv.gz"
+
+
+@dataclass(frozen=True)
+class TrainerRequest:
+    """A candidate's request, and the folder that it lies in."""
+
+    store: Store
+    """Rooted at the candidate's folder."""
+    raw: Mapping[str, Any]
+    sha256: str
+
+    @classmethod
+    def read(cls, url: str | None = None) -> TrainerRequest:
+        """Read a request by its path or URL; default: the one that ``WINDSOCK_REQUEST`` names.
+
+        Raises:
+            SpecError: There is no request there, or it is of another format.
+        """
+        place = url or os.environ.get(REQUEST_VARIABLE, "")
+        folder, _, name = place.rpartition("/")
+        if name != REQUEST or not folder:
+            raise SpecError(
+                f"{REQUEST_VARIABLE} must be the path or URL of a candidate's {REQUEST}, such as "
+                f"/store/runs/fraud/<run>/candidates/lightgbm/{REQUEST}; it is {place!r}."
+            )
+        store = Store(folder)
+        try:
+            data = store.read_bytes(name)
+            raw = json.loads(data)
+            form = raw.get("format")
+        except FileNotFoundError as err:
+            raise SpecError(
+                f"{place}: there is no request. Run the step 'assemble' first, and check that this store is mounted."
+            ) from err
+        except (ValueError, AttributeError) as err:
+            raise SpecError(f"{place}: is no request: {err}. Run the step 'assemble' again.") from err
+        if form != REQUEST_FORMAT:
+            raise SpecError(f"{place}: is of format {form!r}, but this trainer reads {REQUEST_FORMAT}.")
+        return cls(store, raw, hashlib.sha256(data).hexdigest())
+
+    @property
+    def name(self) -> str:
+        """The estimator's name."""
+        return str(self.raw["estimator"]["name"])
+
+    @property
+    def train_url(self) -> str:
+        """Path or URL of the training rows."""
+        return resolved(self.store.root, str(self.raw["train"]["path"]))
+
+    @cached_property
+    def checkpoints(self) -> CheckpointFolder:
+        """Where the trainer keeps its progress."""
+        return CheckpointFolder(self.store.url(str(self.raw["output"]["checkpoints"])))
+
+    def train_bytes(self) -> bytes:
+        """Return the file of training rows as it lies there, Parquet or CSV.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        folder, _, name = self.train_url.rpartition("/")
+        return Store(folder).read_bytes(name)
+
+    def train_table(self) -> pa.Table:
+        """Return the training rows.
+
+        Raises:
+            SpecError: They are not the rows that the request names.
+        """
+        import pyarrow.parquet as pq
+
+        place, named = self.train_url, str(self.raw["train"]["sha256"])
+        try:
+            data = self.train_bytes()
+        except FileNotFoundError as err:
+            raise SpecError(f"{place}: the training rows are not there. Run the step 'assemble' again.") from err
+        if hashlib.sha256(data).hexdigest() != named:
+            raise SpecError(
+                f"{place} is not the file that its request names (SHA-256 {named[:12]}): "
+                "it was changed or half replaced. Run the step 'assemble' again."
+            )
+        return pq.read_table(io.BytesIO(data))
+
+    def finished(self) -> dict[str, Any] | None:
+        """Return the candidate's metrics if it is complete and was made from this very request."""
+        try:
+            found = self.store.read_json(str(self.raw["output"]["metrics"]))
+        except (FileNotFoundError, ValueError):
+            return None
+        return found if isinstance(found, dict) and found.get("request_sha256") == self.sha256 else None
+
+    def write_candidate(self, files: Mapping[str, bytes], metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the model folder, then ``metrics.json``: with it, the candidate is complete."""
+        for name, data in files.items():
+            self.store.write_bytes(data, str(self.raw["output"]["model"]), name)
+        full = {"format": CANDIDATE_FORMAT, "request_sha256": self.sha256, **metrics}
+        self.store.write_json(full, str(self.raw["output"]["metrics"]))
+        return full
+
+
+def candidate_parts(estimator: str, *names: str) -> tuple[str, ...]:
+    """Return a candidate's path below its run folder."""
+    return ("candidates", estimator, *names)
+
+
+def request_url(folder: RunFolder, estimator: str) -> str:
+    """Return where a candidate's request lies."""
+    return folder.store.url(*folder.parts(*candidate_parts(estimator, REQUEST)))
+
+
+def read_candidate(folder: RunFolder, estimator: str) -> dict[str, Any]:
+    """Return what a trainer said of its candidate.
+
+    Raises:
+        DataContractError: The candidate is incomplete or was made from another request.
+    """
+    request = TrainerRequest.read(request_url(folder, estimator))
+    place = request.store.url(METRICS)
+    if not request.store.exists(METRICS):
+        raise DataContractError(
+            f"{place} is not there: the trainer of {estimator} has ended without finishing. It must write its model "
+            f"folder, then {METRICS}. Its log says how far it came; docs/trainer.md says what is expected."
+        )
+    try:
+        found = request.store.read_json(METRICS)
+    except ValueError as err:
+        raise DataContractError(f"{place}: is no JSON: {err}.") from err
+    if not isinstance(found, dict) or found.get("format") != CANDIDATE_FORMAT:
+        raise DataContractError(f"{place}: must be a JSON object whose format is {CANDIDATE_FORMAT!r}.")
+    if found.get("request_sha256") != request.sha256:
+        raise DataContractError(
+            f"{place}: its request_sha256 is {found.get('request_sha256')!r}, but {REQUEST} has {request.sha256}: the "
+            "candidate was made from another request. Run the step 'fit' again."
+        )
+    return found
+
+
+def resolved(folder: str, path: str) -> str:
+    """Return what a path in a request means, seen from the request's folder (also in an object store)."""
+    scheme, separator, below = folder.rpartition("://")
+    return f"{scheme}{separator}{posixpath.normpath(posixpath.join(below, path))}"

@@ -1,0 +1,1 @@
+"""Choosing parameters: trials over time-ordered folds, within a budget, in one process or several."""

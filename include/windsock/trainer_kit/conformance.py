@@ -1,0 +1,248 @@
+"""Does a candidate keep the trainer contract? One sentence per clause, for the author of a trainer.
+
+:func:`check_candidate` looks at a finished folder, whoever filled it; ``trainer_trial``
+also runs the trainer, interrupts it and gives it wrong requests. ``docs/trainer.md``
+lists the clauses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from windsock.errors import DataContractError, WindsockError, did_you_mean
+from windsock.runs.contract import CANDIDATE_FORMAT, TrainerRequest
+from windsock.served.model import Model, load
+from windsock.trainers.judging import unusable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One clause of the contract and whether it is kept."""
+
+    clause: str
+    kept: bool | None
+    """None: could not be looked at."""
+    said: str
+
+
+class Broken(Exception):
+    """A clause is not kept; the text says what was found and what is expected."""
+
+
+@dataclass
+class Candidate:
+    """What a trainer left, read piece by piece."""
+
+    request: TrainerRequest
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Content of ``metrics.json``."""
+        name = str(self.request.raw["output"]["metrics"])
+        try:
+            found = self.request.store.read_json(name)
+        except FileNotFoundError as err:
+            raise Broken(f"{name} is not there; write it last, with it the candidate is complete") from err
+        except ValueError as err:
+            raise Broken(f"{name} is no JSON: {err}") from err
+        if not isinstance(found, dict):
+            raise Broken(f"{name} must be a JSON object, not a {type(found).__name__}")
+        return found
+
+    @cached_property
+    def model(self) -> Model:
+        """The model, loaded as Windsock does."""
+        try:
+            return load(self.request.store.url(str(self.request.raw["output"]["model"])))
+        except DataContractError as err:
+            raise Broken(str(err)) from err
+
+    @cached_property
+    def rows(self) -> pa.Table:
+        """The training rows, in whichever form the trainer got them."""
+        train = self.request.raw["train"]
+        if train.get("format") != "csv":
+            return self.request.train_table()
+        from windsock.dataset.csv_export import csv_table
+
+        return csv_table(self.request.train_bytes(), train["columns"])
+
+
+def check_candidate(request_url: str) -> list[Finding]:
+    """Check a finished candidate.
+
+    Args:
+        request_url: Path or URL of its ``request.json``.
+
+    Returns:
+        A finding per clause, in the order of the documentation.
+    """
+    try:
+        candidate = Candidate(TrainerRequest.read(request_url))
+    except WindsockError as err:
+        return [Finding("request", False, str(err))]
+    return list(_findings(candidate))
+
+
+def _findings(candidate: Candidate) -> Iterator[Finding]:
+    broken: set[str] = set()
+    for clause, needs, check in _CLAUSES:
+        missing = [need for need in needs if need in broken]
+        if missing:
+            yield Finding(clause, None, f"not looked at, as {missing[0]} is broken")
+            continue
+        try:
+            yield Finding(clause, True, check(candidate))
+        except Broken as err:
+            broken.add(clause)
+            yield Finding(clause, False, str(err))
+
+
+def _rows_are_untouched(candidate: Candidate) -> str:
+    train = candidate.request.raw["train"]
+    try:
+        found = hashlib.sha256(candidate.request.train_bytes()).hexdigest()
+    except FileNotFoundError as err:
+        raise Broken(f"{train['path']} is gone; a trainer only reads it") from err
+    if found != train["sha256"]:
+        raise Broken(
+            f"{train['path']} has SHA-256 {found[:12]}, the request says {train['sha256'][:12]}: it was changed. "
+            "A trainer only reads it, and refuses one that differs"
+        )
+    return f"{train['path']} is as the request names it"
+
+
+def _metrics_is_complete(candidate: Candidate) -> str:
+    form = candidate.metrics.get("format")
+    if form != CANDIDATE_FORMAT:
+        raise Broken(f"metrics.json has the format {form!r}; write {CANDIDATE_FORMAT!r}")
+    return f"metrics.json is there, of format {form}"
+
+
+def _answers_this_request(candidate: Candidate) -> str:
+    given = candidate.metrics.get("request_sha256")
+    if given != candidate.request.sha256:
+        raise Broken(
+            f"request_sha256 in metrics.json is {given!r}, but the bytes of request.json have "
+            f"{candidate.request.sha256}: it answers another request. Hash the file as it lies there, before parsing"
+        )
+    return "metrics.json carries the hash of this request.json"
+
+
+def _selection_can_be_compared(candidate: Candidate) -> str:
+    selection, wanted = candidate.metrics.get("selection"), candidate.request.raw["metric"]
+    if selection is None:
+        return "no selection: the estimator can stand alone, but not be compared with others"
+    if not isinstance(selection, dict):
+        raise Broken(f"selection is {selection!r}; give an object with metric, score and folds, or null")
+    if selection.get("metric") != wanted:
+        raise Broken(f"selection.metric is {selection.get('metric')!r}, but the request asks for {wanted!r}")
+    folds = selection.get("folds") or []
+    if not isinstance(folds, list):
+        raise Broken(f"selection.folds is {folds!r}; give the list of scores that selection.score is the mean of")
+    for name, value in [("score", selection.get("score")), *((f"folds[{n}]", v) for n, v in enumerate(folds))]:
+        if not _finite(value) and not (name != "score" and value is None):
+            raise Broken(f"selection.{name} is {value!r}; give a finite number")
+    return f"{wanted} on the folds is {selection['score']:.4g}"
+
+
+def _importance_names_features(candidate: Candidate) -> str:
+    importance = candidate.metrics.get("importance")
+    if importance is None:
+        return "no importance is told"
+    names = candidate.request.raw["features"]
+    if not isinstance(importance, dict):
+        raise Broken(f"importance is {importance!r}; give an object of feature to number, or leave it out")
+    for name, value in importance.items():
+        if name not in names:
+            raise Broken(f"importance names {name!r}, which is no feature of the request.{did_you_mean(name, names)}")
+        if not _finite(value):
+            raise Broken(f"importance of {name!r} is {value!r}; give a finite number")
+    return f"importance of {len(importance)} features"
+
+
+def _model_can_be_served(candidate: Candidate) -> str:
+    model, store = candidate.model, candidate.request.store
+    place = str(candidate.request.raw["output"]["model"])
+    present = {str(p).rsplit("/", 1)[-1] for p in store.fs.ls(store.path(place), detail=False)}
+    more = sorted(name for name in present - set(model.files()) if not name.startswith("."))
+    if more:
+        raise Broken(
+            f"the model folder also holds {', '.join(more)}, which its format does not have: Windsock neither loads "
+            "nor keeps that, least of all a pickle. What only the trainer needs belongs into checkpoints"
+        )
+    if model.task != candidate.request.raw["task"]:
+        raise Broken(f"model.json says task {model.task!r}, but the request asks for {candidate.request.raw['task']!r}")
+    return f"the model folder holds {', '.join(sorted(model.files()))} and loads"
+
+
+def _features_are_the_requests(candidate: Candidate) -> str:
+    known = candidate.request.raw["features"]
+    for name in candidate.model.feature_names:
+        if name not in known:
+            raise Broken(
+                f"model.json asks for {name!r}, which the request does not list among its features."
+                f"{did_you_mean(name, known)} Windsock could not feed it"
+            )
+    return f"the model takes {len(candidate.model.feature_names)} of the request's {len(known)} features"
+
+
+def _scores_are_scores(candidate: Candidate) -> str:
+    import pyarrow as pa
+
+    features = candidate.rows.select(candidate.model.feature_names)
+    # A row of which nothing is known has to get a score as well.
+    empty = pa.table({f.name: pa.nulls(1, f.type) for f in features.schema})
+    for what, rows in (("training rows", features), ("rows without any value", empty)):
+        try:
+            scores = np.asarray(candidate.model.predict(rows), dtype=np.float64)
+        except WindsockError as err:
+            raise Broken(f"the model cannot score the {what}: {err}") from err
+        wrong = unusable(candidate.model.task, scores)
+        if wrong.any():
+            wanted = "a probability from 0 to 1" if candidate.model.task == "binary" else "a finite number"
+            raise Broken(
+                f"{int(wrong.sum())} of {len(scores)} {what} get no usable score (for example "
+                f"{float(scores[wrong][0])!r}); {wanted} is wanted for each"
+            )
+    return f"every one of {features.num_rows} rows gets a usable score, also one without any value"
+
+
+def _metrics_came_last(candidate: Candidate) -> str:
+    store, output = candidate.request.store, candidate.request.raw["output"]
+    committed = store.fs.modified(store.path(str(output["metrics"])))
+    for path in store.fs.find(store.path(str(output["model"]))):
+        if store.fs.modified(path) > committed:
+            raise Broken(
+                f"{str(path).rsplit('/', 1)[-1]} of the model folder is younger than metrics.json; write metrics.json "
+                "last, or a reader finds a candidate that looks complete and is not"
+            )
+    return "nothing in the model folder is younger than metrics.json"
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_CLAUSES: tuple[tuple[str, tuple[str, ...], Callable[[Candidate], str]], ...] = (
+    ("rows", (), _rows_are_untouched),
+    ("metrics", (), _metrics_is_complete),
+    ("request-hash", ("metrics",), _answers_this_request),
+    ("selection", ("metrics",), _selection_can_be_compared),
+    ("importance", ("metrics",), _importance_names_features),
+    ("model", (), _model_can_be_served),
+    ("features", ("model",), _features_are_the_requests),
+    ("scores", ("rows", "model", "features"), _scores_are_scores),
+    ("order", ("metrics", "model"), _metrics_came_last),
+)
+"""Clause, the clauses without which it makes no sense, and its check."""

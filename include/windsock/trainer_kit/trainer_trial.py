@@ -1,0 +1,289 @@
+"""Put a trainer through what can happen to it: twice the same, killed, stopped, wrong inputs.
+
+How a trainer is started is left to a :class:`Runner`, so that a program on this machine,
+a container and a pod are all tried alike. What it leaves is judged by ``conformance``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from windsock.errors import SpecError
+from windsock.runs.contract import CHECKPOINTS, REQUEST_VARIABLE
+from windsock.runs.run_folder import METRICS, MODEL, REQUEST
+from windsock.store import to_json
+from windsock.trainer_kit.conformance import Finding, check_candidate
+
+GRACE_SECONDS = 30
+"""How long a trainer may take to end after SIGTERM; Kubernetes kills it then."""
+_MOMENTS = (0.6, 0.4, 0.2)
+"""When it is interrupted unless it has kept progress before, in shares of the time that it took undisturbed; the
+next if it was done already."""
+_LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trainer ended."""
+
+    code: int
+    said: str
+    """The last of what it wrote to standard output and standard error, or its termination message."""
+    seconds: float
+
+
+class Started(Protocol):
+    """A trainer that runs."""
+
+    def wait(self, seconds: float) -> Ended | None:
+        """Wait for its end; None if it still runs."""
+
+    def send(self, signal_number: int) -> None:
+        """Send it SIGTERM or SIGKILL."""
+
+
+class Runner(Protocol):
+    """A way to start a trainer."""
+
+    def start(self, request: Path) -> Started:
+        """Start it on a request; returns at once."""
+
+
+@dataclass(frozen=True)
+class ProgramRunner:
+    """Starts the trainer as a child of this process."""
+
+    command: Sequence[str]
+    """``{folder}`` stands for the run's folder, for commands that mount it."""
+    environment: Mapping[str, str]
+    """All that the trainer is given beside ``WINDSOCK_REQUEST``."""
+
+    def start(self, request: Path) -> Started:
+        """Start it on a request.
+
+        Raises:
+            SpecError: There is no such program.
+        """
+        program = [part.replace("{folder}", str(request.parents[2])) for part in self.command]
+        said = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the child
+        try:
+            child = subprocess.Popen(
+                program,
+                env={**self.environment, REQUEST_VARIABLE: str(request)},
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as err:
+            raise SpecError(f"the trainer cannot be started: {err}. Its command is {' '.join(program)!r}.") from err
+        return _Program(child, said, time.monotonic())
+
+
+@dataclass(frozen=True)
+class _Program:
+    child: subprocess.Popen[bytes]
+    said: Any
+    started: float
+
+    def wait(self, seconds: float) -> Ended | None:
+        try:
+            code = self.child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        taken = time.monotonic() - self.started
+        self.said.seek(0)
+        lines = self.said.read().decode(errors="replace").strip().splitlines()
+        return Ended(code if code >= 0 else 128 - code, lines[-1] if lines else "", taken)
+
+    def send(self, signal_number: int) -> None:
+        if self.child.poll() is not None:
+            return
+        if signal_number == signal.SIGKILL:
+            os.killpg(self.child.pid, signal_number)
+        else:  # as in a pod, where only the first process is asked to end
+            self.child.send_signal(signal_number)
+
+
+def try_trainer(runner: Runner, request: Path, *, seconds: float = 600) -> Iterator[Finding]:
+    """Put a trainer through everything; findings come as they are made.
+
+    Args:
+        runner: How to start it.
+        request: A candidate's ``request.json`` in a run folder on this machine that may be written to; further
+            candidates are made beside it.
+        seconds: Longest that one training may take.
+    """
+    before = _contents(request.parents[2])
+    first = _run(runner, request, seconds)
+    if first is None or first.code != 0:
+        yield Finding("runs", False, f"the trainer {_how(first, seconds)}; 0 is expected for a good request")
+        return
+    yield Finding("runs", True, f"exit code 0 after {first.seconds:.1f} s")
+    yield from check_candidate(str(request))
+    yield _stays_in_its_folder(before, request)
+    yield _does_not_train_twice(runner, request, seconds)
+    for name, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGTERM)):
+        yield _goes_on(runner, request, name, number, first.seconds, seconds)
+    for name in _REFUSALS:
+        yield _refuses(runner, request, name, seconds)
+
+
+def _run(runner: Runner, request: Path, seconds: float) -> Ended | None:
+    started = runner.start(request)
+    ended = started.wait(seconds)
+    if ended is None:
+        started.send(signal.SIGKILL)
+        started.wait(GRACE_SECONDS)
+    return ended
+
+
+def _how(ended: Ended | None, seconds: float) -> str:
+    if ended is None:
+        return f"was not done after {seconds:.0f} s"
+    return f"ended with exit code {ended.code} ({ended.said or 'it said nothing'})"
+
+
+def _stays_in_its_folder(before: Mapping[str, str], request: Path) -> Finding:
+    root, own = request.parents[2], request.parent.relative_to(request.parents[2])
+    now = _contents(root)
+    changed = sorted(name for name, content in before.items() if now.get(name) != content)
+    places = tuple(str(own / place) for place in (f"{MODEL}/", f"{CHECKPOINTS}/", METRICS))
+    strange = sorted(name for name in now if name not in before and not name.startswith(places))
+    if changed:
+        return Finding("writes", False, f"{changed[0]} was changed or removed; what Windsock wrote is only read")
+    if strange:
+        return Finding("writes", False, f"{strange[0]} was written; only {MODEL}/, {CHECKPOINTS}/ and {METRICS} are")
+    return Finding("writes", True, f"only {MODEL}/, {CHECKPOINTS}/ and {METRICS} were written")
+
+
+def _does_not_train_twice(runner: Runner, request: Path, seconds: float) -> Finding:
+    files = [request.parent / METRICS, *sorted((request.parent / MODEL).rglob("*"))]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    again = _run(runner, request, seconds)
+    if again is None or again.code != 0:
+        return Finding("again", False, f"on a finished candidate the trainer {_how(again, seconds)}; 0 is expected")
+    touched = [path.name for path, when in before.items() if not path.exists() or path.stat().st_mtime_ns != when]
+    if touched:
+        return Finding(
+            "again",
+            False,
+            f"on a finished candidate it wrote {touched[0]} again; if metrics.json answers the request already, end",
+        )
+    return Finding("again", True, f"a finished candidate was left alone, exit code 0 after {again.seconds:.1f} s")
+
+
+def _goes_on(runner: Runner, request: Path, name: str, number: int, usual: float, seconds: float) -> Finding:
+    for attempt, share in enumerate(_MOMENTS, 1):
+        copy = _another(request, name if attempt == 1 else f"{name}-{attempt}", lambda raw: raw)
+        finding = _interrupt(runner, request, copy, name, number, share * usual, seconds)
+        if finding is not None:
+            return finding
+    return Finding(name, None, "it was always done before it could be interrupted; try with more rows")
+
+
+def _interrupt(
+    runner: Runner, request: Path, copy: Path, name: str, number: int, after: float, seconds: float
+) -> Finding | None:
+    """Interrupt one training and let the next start finish it; None if it was done before."""
+    running = runner.start(copy)
+    early = _until_there_is_progress(running, copy.parent / CHECKPOINTS, after)
+    if early is None:
+        running.send(number)
+        early = running.wait(GRACE_SECONDS)
+    if early is None:
+        running.send(signal.SIGKILL)
+        running.wait(GRACE_SECONDS)
+        return Finding(
+            name,
+            False,
+            f"it did not end within {GRACE_SECONDS} s of SIGTERM; handle it: a pod's first process ignores it else",
+        )
+    complete = (copy.parent / METRICS).exists()
+    if early.code == 0 and not complete:
+        return Finding(name, False, "interrupted, it ended with 0 but without metrics.json; end with another code")
+    again = _run(runner, copy, seconds)
+    if again is None or again.code != 0:
+        return Finding(name, False, f"started again after the interruption, the trainer {_how(again, seconds)}")
+    broken = [finding for finding in check_candidate(str(copy)) if finding.kept is False]
+    if broken:
+        return Finding(name, False, f"what it left after an interruption breaks {broken[0].clause}: {broken[0].said}")
+    if complete:
+        return None
+    same = _contents(copy.parent / MODEL) == _contents(request.parent / MODEL)
+    model = "with the same model" if same else "with a model that differs from the uninterrupted one"
+    return Finding(name, True, f"interrupted after {early.seconds:.1f} s, the next start finished it, {model}")
+
+
+def _until_there_is_progress(running: Started, checkpoints: Path, after: float) -> Ended | None:
+    """Wait until the trainer has kept something, or for some seconds if it keeps nothing; None: it runs."""
+    deadline = time.monotonic() + after
+    while time.monotonic() < deadline and not any(checkpoints.rglob("*")):
+        if (ended := running.wait(_LOOK_SECONDS)) is not None:
+            return ended
+    return None
+
+
+def _refuses(runner: Runner, request: Path, name: str, seconds: float) -> Finding:
+    what, change, codes = _REFUSALS[name]
+    copy = _another(request, name, change)
+    ended = _run(runner, copy, seconds)
+    if (copy.parent / METRICS).exists():
+        return Finding(name, False, f"given {what}, it wrote metrics.json all the same; check before training")
+    if ended is None or ended.code not in codes:
+        wanted = " or ".join(map(str, codes))
+        return Finding(
+            name, False, f"given {what}, it {_how(ended, seconds)}; {wanted} is expected, so that nobody retries"
+        )
+    if not ended.said:
+        return Finding(name, False, f"given {what}, it ended with {ended.code} without a word; say why in one sentence")
+    return Finding(name, True, f"{what}: exit code {ended.code}, {ended.said!r}")
+
+
+def _of_another_format(raw: dict[str, Any]) -> dict[str, Any]:
+    return {**raw, "format": "windsock-trainer/999"}
+
+
+def _with_another_hash(raw: dict[str, Any]) -> dict[str, Any]:
+    return {**raw, "train": {**raw["train"], "sha256": hashlib.sha256(b"something else").hexdigest()}}
+
+
+_REFUSALS: Mapping[str, tuple[str, Callable[[dict[str, Any]], dict[str, Any]], tuple[int, ...]]] = {
+    "refuses-request": ("a request of another format", _of_another_format, (64,)),
+    "refuses-rows": ("rows with another hash", _with_another_hash, (64, 65)),
+}
+"""Clause, what the trainer is given, how that is made of a good request, and the exit codes that say so."""
+
+
+def _another(request: Path, name: str, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """Make a candidate beside the first one, with its rows and a changed request."""
+    folder = request.parent.with_name(f"{request.parent.name}-{name}")
+    folder.mkdir()
+    raw = json.loads(request.read_bytes())
+    rows = request.parent / raw["train"]["path"]
+    if rows.parent == request.parent:
+        (folder / rows.name).write_bytes(rows.read_bytes())
+    (folder / REQUEST).write_bytes(to_json(change(raw)))
+    # A trainer in a container is another user than the one who tries it.
+    folder.chmod(request.parent.stat().st_mode)
+    owner = request.parent.stat()
+    if (owner.st_uid, owner.st_gid) != (os.getuid(), os.getgid()):
+        os.chown(folder, owner.st_uid, owner.st_gid)
+    return folder / REQUEST
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,100 @@
+"""``windsock backfill`` and ``windsock trigger``: runs through Airflow, as its UI would start them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date
+from pathlib import Path
+
+import click
+
+from windsock.cli.step import read_options
+from windsock.days import parse_day, spans
+from windsock.errors import SpecError, WindsockError
+from windsock.settings import Settings
+from windsock.spec import get_spec
+from windsock_local.cli.stack import home_option, settings_for
+from windsock_local.stack.airflow_api import AirflowApi
+
+_CHAIN = ("ingest", "features", "score")
+_BACKFILLED = ("ingest", "monitor")
+
+
+class RunFailed(WindsockError):
+    """A run that was waited for did not succeed."""
+
+
+@click.command()
+@click.argument("model")
+@click.option("--from", "first", required=True, metavar="DAY", help="First day, YYYY-MM-DD.")
+@click.option("--to", "last", required=True, metavar="DAY", help="Last day, included.")
+@click.option("--stage", type=click.Choice(_BACKFILLED), default="ingest", show_default=True, help="What to run.")
+@click.option("--at-a-time", type=click.IntRange(1, 64), default=4, show_default=True, help="Runs at a time.")
+@click.option(
+    "--again",
+    type=click.Choice(["none", "failed", "completed"]),
+    default="none",
+    show_default=True,
+    help="Which days that have a run already to run again.",
+)
+@click.option("--wait", type=click.IntRange(1), metavar="SECONDS", help="Wait for the runs, at most so long.")
+@home_option
+def backfill(
+    model: str, first: str, last: str, stage: str, at_a_time: int, again: str, wait: int | None, home: Path | None
+) -> None:
+    """Run a range of days of MODEL through Airflow.
+
+    A backfill of ingest carries the days on through features and scores.
+    """
+    settings = settings_for(home)
+    days = _days(settings, model, first, last)
+    with AirflowApi.of_stack(settings) as api:
+        # A paused DAG would leave its runs queued, and drop the events that should start it.
+        for each in _CHAIN if stage == "ingest" else (stage,):
+            api.set_paused(f"{model}_{each}", False)
+        number = api.backfill(f"{model}_{stage}", *days, at_a_time, reprocess=again)
+        click.echo(f"Backfill {number} of {model}_{stage} has started: {api.url}/dags/{model}_{stage}/runs")
+        if wait is None:
+            return
+        runs = api.wait_for_backfill(number, wait)
+    states = Counter(run["state"] for run in runs)
+    click.echo(", ".join(f"{count} {state}" for state, count in sorted(states.items())))
+    if failed := [parse_day(run["partition_key"]) for run in runs if run["state"] == "failed"]:
+        raise RunFailed(f"{len(failed)} of {len(runs)} days failed: {spans(failed)}. Their logs say why.")
+
+
+@click.command()
+@click.argument("dag_id", metavar="DAG")
+@click.option("--key", "-k", help="The day, YYYY-MM-DD, for DAGs that run by day.")
+@click.option("--conf", "-c", "pairs", multiple=True, metavar="NAME=VALUE", help="A field of the form; repeatable.")
+@click.option("--wait", type=click.IntRange(1), metavar="SECONDS", help="Wait for the run, at most so long.")
+@home_option
+def trigger(dag_id: str, key: str | None, pairs: tuple[str, ...], wait: int | None, home: Path | None) -> None:
+    """Start a run of DAG, for example fraud_train."""
+    settings = settings_for(home)
+    if key is not None:
+        parse_day(key, what="--key")
+    with AirflowApi.of_stack(settings) as api:
+        api.set_paused(dag_id, False)
+        run_id = api.trigger(dag_id, key, read_options(pairs))
+        click.echo(f"{dag_id} runs as {run_id}: {api.url}/dags/{dag_id}/runs/{run_id}")
+        if wait is None:
+            return
+        run = api.wait_for_run(dag_id, run_id, wait)
+    click.echo(run["state"])
+    if run["state"] != "success":
+        raise RunFailed(f"{run_id} of {dag_id} ended as {run['state']}. Its log says why.")
+
+
+def _days(settings: Settings, model: str, first: str, last: str) -> tuple[date, date]:
+    spec = get_spec(settings, model)
+    begin, end = parse_day(first, what="--from"), parse_day(last, what="--to")
+    if end < begin:
+        raise SpecError(f"--to {end} lies before --from {begin}.")
+    latest = spec.last_day or end
+    if begin < spec.first_day or end > latest:
+        raise SpecError(
+            f"{begin}..{end} reaches outside the days of model {model!r} "
+            f"({spec.first_day} to {spec.last_day or 'now'})."
+        )
+    return begin, end

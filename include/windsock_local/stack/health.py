@@ -1,0 +1,111 @@
+"""How a stack is doing: each part's process, address and own sign of life."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from windsock.settings import Settings
+from windsock_local.stack import parts as names
+from windsock_local.stack import probes, state
+from windsock_local.stack.ending import database_processes
+from windsock_local.stack.layout import Home
+from windsock_local.stack.postgres import Postgres
+from windsock_local.stack.state import PartInfo, StackInfo, read_stack
+
+HEALTHY = "healthy"
+_EXPECTED = (
+    *(state.SUPERVISOR, state.GUARDIAN, names.POSTGRES, names.MLFLOW, names.API_SERVER),
+    *(names.SCHEDULER, names.DAG_PROCESSOR, names.TRIGGERER),
+)
+
+
+@dataclass(frozen=True)
+class PartHealth:
+    """One part, seen from outside."""
+
+    name: str
+    health: str
+    """``healthy``, ``starting``, ``down``, or ``unwell: why``."""
+    pid: int | None = None
+    address: str = ""
+    log: str = ""
+    up_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class StackHealth:
+    """All parts together."""
+
+    running: bool
+    state: str
+    """``ready``, ``starting``, ``stopping`` or ``down``."""
+    home: str
+    airflow_url: str
+    mlflow_url: str
+    parts: tuple[PartHealth, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every part is well."""
+        return self.running and all(part.health == HEALTHY for part in self.parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data, for ``status --json``."""
+        return {**asdict(self), "healthy": self.healthy}
+
+
+def check(settings: Settings) -> StackHealth:
+    """Ask every part of the stack under these settings' home how it is."""
+    info = read_stack(settings)
+    if info is None:
+        return StackHealth(False, "down", str(settings.home), "", "", ())
+    airflow = probes.airflow_health(info.airflow_url, timeout_seconds=5)
+    home = Home.of(settings)
+    asks: dict[str, Callable[[PartInfo], str]] = {
+        names.POSTGRES: lambda _part: _verdict(Postgres(home).answers(), "accepts no connection"),
+        names.MLFLOW: lambda _part: _verdict(probes.answers(f"{info.mlflow_url}/health", timeout_seconds=5), "mute"),
+        names.API_SERVER: lambda _part: _api_server(airflow),
+        **{name: _heart(name, airflow) for name in probes.HEARTBEATS},
+    }
+    found = tuple(_look(name, info, asks.get(name)) for name in _EXPECTED)
+    return StackHealth(True, info.state, info.home, info.airflow_url, info.mlflow_url, found)
+
+
+def leftovers(settings: Settings) -> int:
+    """Return how many database processes run under a home without a supervisor."""
+    return 0 if read_stack(settings) else len(database_processes(Home.of(settings)))
+
+
+def _look(name: str, info: StackInfo, ask: Callable[[PartInfo], str] | None) -> PartHealth:
+    part = info.parts.get(name)
+    if part is None:
+        return PartHealth(name, "starting" if info.state == state.STARTING else "down")
+    if not part.process_id.alive:
+        return PartHealth(name, "down", address=part.address, log=part.log)
+    verdict = HEALTHY if ask is None else ask(part) if part.ready else "starting"
+    return PartHealth(name, verdict, part.pid, part.address, part.log, round(time.time() - part.started, 1))
+
+
+def _verdict(well: bool, complaint: str) -> str:
+    return HEALTHY if well else f"unwell: {complaint}"
+
+
+def _api_server(airflow: dict[str, Any]) -> str:
+    if not airflow:
+        return "unwell: no answer"
+    return _verdict((airflow.get("metadatabase") or {}).get("status") == HEALTHY, "cannot reach its database")
+
+
+def _heart(name: str, airflow: dict[str, Any]) -> Callable[[PartInfo], str]:
+    def ask(part: PartInfo) -> str:
+        if not airflow:
+            return "unwell: the api-server does not say"
+        if probes.beat_since(airflow, name, part.started):
+            return HEALTHY
+        beat = probes.last_beat(airflow, name)
+        return "unwell: no heartbeat yet" if beat is None else f"unwell: last heartbeat {time.time() - beat:.0f} s ago"
+
+    return ask

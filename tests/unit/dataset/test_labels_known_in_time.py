@@ -1,0 +1,111 @@
+from datetime import date, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+
+from training_world import AS_OF, HOLDOUT, TRAIN, TRAINING, world_spec
+from windsock.dataset.exclusion import known_positive
+from windsock.dataset.label_join import attach_labels, known_when_made
+from windsock.dataset.time_split import windows_of
+from windsock.errors import DataContractError, SpecError
+
+LABEL_FILES = {
+    "column": "TX_FRAUD",
+    "task": "binary",
+    "delay_days": 2,
+    "files": {"url": "labels/{ds}.parquet", "key": "TRANSACTION_ID"},
+}
+
+
+def at(day: date, hour: int = 12) -> datetime:
+    return datetime(day.year, day.month, day.day, hour)
+
+
+def labels(*rows):
+    keys, values, known = zip(*rows, strict=True)
+    times = pa.array([at(TRAIN[0])] * len(rows), pa.timestamp("us"))
+    return pa.table(
+        {
+            "TRANSACTION_ID": keys,
+            "TX_FRAUD": values,
+            "event_time": times,
+            "known_at": pa.array(known, pa.timestamp("us")),
+        }
+    )
+
+
+def test_of_several_labels_the_latest_known_by_then_counts(tmp_path):
+    _, spec = world_spec(tmp_path)
+    frame = pa.table({"TRANSACTION_ID": [3, 1, 1, 9]})
+    given = labels(
+        (1, 0, at(AS_OF, 1)), (1, 1, at(AS_OF, 2)), (1, 0, at(AS_OF, 5)), (3, 1, at(AS_OF, 3)), (9, 1, at(AS_OF, 5))
+    )
+
+    got = attach_labels(spec, frame, given, at(AS_OF, 4))
+
+    assert got.rows["TRANSACTION_ID"].to_pylist() == [3, 1, 1]
+    assert got.rows["TX_FRAUD"].to_pylist() == [1, 1, 1]
+    assert got.unlabelled == 1
+
+
+def test_no_labels_at_all_leave_no_row(tmp_path):
+    _, spec = world_spec(tmp_path)
+
+    got = attach_labels(spec, pa.table({"TRANSACTION_ID": [1, 2]}), None, at(AS_OF))
+
+    assert (got.rows.num_rows, got.unlabelled) == (0, 2)
+    assert got.rows.column_names == ["TRANSACTION_ID", "TX_FRAUD", "known_at"]
+
+
+def window_rows(late: int, of: int = 40):
+    known = [at(HOLDOUT[0], 1) if n < late else at(TRAIN[1]) for n in range(of)]
+    return pa.table(
+        {
+            "event_timestamp": pa.array([at(TRAIN[1], 3)] * of, pa.timestamp("us")),
+            "known_at": pa.array(known, pa.timestamp("us")),
+        }
+    )
+
+
+def test_a_few_labels_delivered_late_are_left_out_and_counted(tmp_path):
+    _, spec = world_spec(tmp_path, label=LABEL_FILES)
+
+    rows, late = known_when_made(spec, window_rows(late=3), windows_of(spec, AS_OF))
+
+    assert (rows.num_rows, late) == (37, 3)
+
+
+def test_many_labels_delivered_late_are_refused(tmp_path):
+    _, spec = world_spec(tmp_path, label=LABEL_FILES)
+
+    with pytest.raises(DataContractError, match=f"5 of 40 labels of the training days.*events of {TRAIN[1]}"):
+        known_when_made(spec, window_rows(late=5), windows_of(spec, AS_OF))
+
+
+def test_a_short_gap_is_accepted_where_known_times_prove_it_safe(tmp_path):
+    _, spec = world_spec(tmp_path, label=LABEL_FILES, training={**TRAINING, "gap_days": 1})
+
+    assert known_when_made(spec, window_rows(late=0), windows_of(spec, AS_OF))[1] == 0
+    with pytest.raises(SpecError, match=r"training\.gap_days is 1, but labels take 2 days"):
+        known_when_made(spec, window_rows(late=1), windows_of(spec, AS_OF))
+
+
+def test_an_entity_is_known_from_the_day_after_delay_and_arrival_on():
+    day = date(2026, 3, 1)
+    history = pa.table(
+        {
+            "event_timestamp": pa.array([at(day), at(day), at(day - timedelta(days=5))], pa.timestamp("us")),
+            "card": ["in_time", "late", "too_old"],
+            "fraud": [1, 1, 1],
+            "known_at": pa.array(
+                [at(day + timedelta(days=2)), at(day + timedelta(days=6)), at(day)], pa.timestamp("us")
+            ),
+        }
+    )
+    days = [day + timedelta(days=n) for n in range(9)]
+    for card, first_known in (("in_time", 3), ("late", 7), ("too_old", 99), ("unknown", 99)):
+        frame = pa.table(
+            {"event_timestamp": pa.array([at(d) for d in days], pa.timestamp("us")), "card": [card] * len(days)}
+        )
+        marked = known_positive(frame, history, entity="card", label="fraud", since=day, delay_days=2)
+        assert marked.tolist() == [n >= first_known for n in range(9)], card

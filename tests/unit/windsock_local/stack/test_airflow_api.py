@@ -1,0 +1,143 @@
+"""The REST client against a server that is as awkward as Airflow."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+import pytest
+
+from windsock.errors import UpstreamUnavailable
+from windsock_local.stack import airflow_api, airflow_session
+from windsock_local.stack.airflow_api import AirflowApi, AirflowRefused
+
+RUN = "manual__2026-01-01T00:00:00+00:00"
+
+
+class FakeAirflow(BaseHTTPRequestHandler):
+    calls: ClassVar[list[tuple[str, str, Any]]] = []
+    answers: ClassVar[list[tuple[int, Any]]] = []
+    logins: ClassVar[int] = 0
+
+    def _handle(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(length)) if length else None
+        kind = type(self)
+        if self.path == "/auth/token":
+            kind.logins += 1
+            good = body == {"username": "admin", "password": "right"}
+            self._answer(201 if good else 401, {"access_token": f"token-{kind.logins}"})
+            return
+        kind.calls.append((self.command, self.path, body))
+        status, answer = kind.answers.pop(0)
+        self._answer(status, answer)
+
+    do_GET = do_POST = do_PATCH = _handle
+
+    def _answer(self, status: int, body: Any) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (airflow_api, airflow_session):
+        monkeypatch.setattr(module, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(airflow_api, "_POLL_SECONDS", 0.0)
+
+
+@pytest.fixture
+def server() -> Iterator[type[FakeAirflow]]:
+    FakeAirflow.calls, FakeAirflow.answers, FakeAirflow.logins = [], [], 0
+    with ThreadingHTTPServer(("127.0.0.1", 0), FakeAirflow) as http:
+        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        FakeAirflow.url = f"http://127.0.0.1:{http.server_address[1]}"  # type: ignore[attr-defined]
+        yield FakeAirflow
+        http.shutdown()
+
+
+@pytest.fixture
+def api(server: type[FakeAirflow]) -> Iterator[AirflowApi]:
+    with AirflowApi(server.url, "admin", "right") as session:  # type: ignore[attr-defined]
+        yield session
+
+
+def test_a_run_id_is_quoted_and_the_run_waited_for(api: AirflowApi, server: type[FakeAirflow]) -> None:
+    server.answers[:] = [(200, {"dag_run_id": RUN}), (200, {"state": "running"}), (200, {"state": "success"})]
+
+    run_id = api.trigger("fraud_train", "2026-01-01", conf={"trials": 3})
+    run = api.wait_for_run("fraud_train", run_id, 5)
+
+    assert run["state"] == "success"
+    assert server.calls[0][2] == {"logical_date": None, "conf": {"trials": 3}, "partition_key": "2026-01-01"}
+    assert server.calls[1][1].endswith("/dagRuns/manual__2026-01-01T00%3A00%3A00%2B00%3A00")
+    assert server.logins == 1
+
+
+def test_an_expired_token_is_renewed(api: AirflowApi, server: type[FakeAirflow]) -> None:
+    server.answers[:] = [(401, {}), (200, {"state": "success"})]
+
+    assert api.run("d", RUN)["state"] == "success"
+    assert server.logins == 2
+
+
+def test_a_backfill_refused_because_another_just_ended_is_tried_again(
+    api: AirflowApi, server: type[FakeAirflow]
+) -> None:
+    server.answers[:] = [(409, {"detail": "There can be only one running backfill per Dag."}), (200, {"id": 7})]
+
+    assert api.backfill("fraud_ingest", "2026-01-01", "2026-01-30", 4) == 7
+    assert server.calls[1][2]["from_date"] == "2026-01-01T00:00:00Z"
+    assert server.calls[1][2]["max_active_runs"] == 4
+
+
+def test_a_refusal_says_what_and_why(api: AirflowApi, server: type[FakeAirflow]) -> None:
+    server.answers[:] = [(422, {"detail": "partition_key is not a day"})]
+
+    with pytest.raises(AirflowRefused, match="POST dags/d/dagRuns: HTTP 422: partition_key is not a day") as refused:
+        api.trigger("d")
+    assert refused.value.status == 422
+    assert len(server.calls) == 1, "a refused POST must not be sent twice"
+
+
+def test_a_busy_server_is_asked_again_and_an_absent_one_named(api: AirflowApi, server: type[FakeAirflow]) -> None:
+    server.answers[:] = [(503, {}), (500, {}), (200, {"state": "queued"})]
+    assert api.run("d", RUN)["state"] == "queued"
+
+    with (
+        AirflowApi("http://127.0.0.1:9", "admin", "right") as nobody,
+        pytest.raises(UpstreamUnavailable, match="windsock status"),
+    ):
+        nobody.get("version")
+
+
+def test_a_wrong_password_is_said_without_showing_it(server: type[FakeAirflow]) -> None:
+    with (
+        AirflowApi(server.url, "admin", "wrong-one") as session,  # type: ignore[attr-defined]
+        pytest.raises(AirflowRefused, match="refuses the login of 'admin'") as refused,
+    ):
+        session.get("dags")
+    assert "wrong-one" not in str(refused.value)
+
+
+def test_every_page_of_a_listing_is_read(api: AirflowApi, server: type[FakeAirflow]) -> None:
+    pages = [[{"state": "success"}] * 100, [{"state": "failed"}] * 20]
+    server.answers[:] = [(200, {"dag_runs": page, "total_entries": 120}) for page in pages]
+
+    assert len(api.runs("~")) == 120
+    assert "offset=100" in server.calls[1][1]
+
+
+def test_waiting_ends_with_where_the_tasks_stand(api: AirflowApi, server: type[FakeAirflow]) -> None:
+    tasks = {"task_instances": [{"task_id": "train", "state": "up_for_retry"}], "total_entries": 1}
+    server.answers[:] = [(200, {"state": "running"}), (200, tasks)]
+
+    with pytest.raises(UpstreamUnavailable, match="train up_for_retry"):
+        api.wait_for_run("d", RUN, timeout_seconds=-1)

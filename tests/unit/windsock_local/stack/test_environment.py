@@ -1,0 +1,78 @@
+"""What the stack's processes inherit, and what they do not."""
+
+from pathlib import Path
+
+import pytest
+
+from windsock.settings import Settings
+from windsock_local.stack.airflow_config import airflow_variables, ignored_variables
+from windsock_local.stack.credentials import Credentials
+from windsock_local.stack.environment import part_env, service_env
+
+CREDENTIALS = Credentials("pass-word", "fernet-key", "jwt-secret", "api-key", Path("/h/secrets/passwords.json"))
+
+
+def airflow(environ: dict[str, str]) -> dict[str, str]:
+    return airflow_variables(
+        airflow_home=Path("/h/airflow"),
+        dags_folder=Path("/r/dags"),
+        plugins_folder=Path("/r/plugins"),
+        port=8123,
+        database_url="postgresql+psycopg2://postgres@/airflow?host=/h/run/pg",
+        credentials=CREDENTIALS,
+        environ=environ,
+    )
+
+
+def test_the_embedded_airflow_listens_on_loopback_and_knows_its_address() -> None:
+    variables = airflow({})
+
+    assert variables["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert variables["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8123/execution/"
+    assert variables["AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK"] == "False"
+    assert CREDENTIALS.admin_password not in variables.values()
+
+
+def test_waiting_runs_cannot_fill_up_a_dag() -> None:
+    assert int(airflow({})["AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG"]) >= 1000
+
+
+def test_a_setting_is_changed_by_its_prefixed_name_only() -> None:
+    environ = {"AIRFLOW__CORE__PARALLELISM": "99", "WINDSOCK_AIRFLOW__CORE__PARALLELISM": "6"}
+
+    assert airflow(environ)["AIRFLOW__CORE__PARALLELISM"] == "6"
+    assert ignored_variables({**environ, "AIRFLOW_HOME": "/x", "AIRFLOW_CONN_S3": "y"}) == [
+        "AIRFLOW_HOME",
+        "AIRFLOW__CORE__PARALLELISM",
+    ]
+
+
+def test_variables_of_other_programs_do_not_reach_the_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AIRFLOW__CORE__EXECUTOR", "AIRFLOW_HOME", "PGPORT", "MLFLOW_TRACKING_URI", "PYTHONDONTWRITEBYTECODE"):
+        monkeypatch.setenv(name, "wrong")
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", "postgresql://w")
+    settings = Settings.from_env({"WINDSOCK_HOME": str(tmp_path)})
+
+    env = part_env(settings, airflow_url="http://a", mlflow_url="http://m", airflow=airflow({}))
+
+    assert "wrong" not in env.values()
+    assert env["MLFLOW_TRACKING_URI"] == "http://m"
+    assert env["AIRFLOW_HOME"] == "/h/airflow"
+    assert env["AIRFLOW_CONN_WAREHOUSE"] == "postgresql://w"
+    assert env["WINDSOCK_STACK_HOME"] == str(tmp_path)
+
+
+def test_nothing_phones_home_and_loopback_never_goes_through_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "corp.example")
+    monkeypatch.delenv("no_proxy", raising=False)
+    settings = Settings.from_env({"WINDSOCK_HOME": str(tmp_path)})
+
+    env = service_env(settings, airflow_url="http://a", mlflow_url="http://m")
+
+    assert env["NO_PROXY"] == env["no_proxy"] == "corp.example,127.0.0.1,localhost"
+    assert env["GX_ANALYTICS_ENABLED"] == "false"
+    assert env["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert env["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+    assert "WINDSOCK_STACK_HOME" not in env, "a step started by hand must not be swept away with a stack"

@@ -1,0 +1,139 @@
+"""Homes: what may be one, what is removed, what is private."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from windsock.errors import SpecError, UpstreamUnavailable
+from windsock.settings import REPO_ROOT, Settings
+from windsock_local.stack import credentials, lifecycle, ports, read_stack, stack_env, state
+from windsock_local.stack.layout import Home, refuse_unsafe_home
+from windsock_local.stack.postgres import Postgres
+
+
+def settings_for(home: Path) -> Settings:
+    return Settings.from_env({"WINDSOCK_HOME": str(home)})
+
+
+@pytest.mark.parametrize("folder", [Path("/"), Path.home(), Path("/tmp"), REPO_ROOT])
+def test_a_folder_with_other_things_in_it_is_refused_as_home(folder: Path) -> None:
+    with pytest.raises(SpecError, match="cannot be Windsock's home"):
+        refuse_unsafe_home(folder)
+
+
+def test_a_source_checkout_is_refused_as_home(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+
+    with pytest.raises(SpecError, match="--home"):
+        Home(tmp_path).create()
+
+
+def test_wipe_refuses_a_folder_that_is_no_home(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+
+    with pytest.raises(SpecError, match="nothing was removed"):
+        lifecycle.wipe(settings_for(tmp_path))
+    assert (tmp_path / "store").is_dir()
+
+
+def test_wipe_removes_what_windsock_made_and_nothing_else(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    credentials.load_or_create(home)
+    mine = home.root / "thesis.txt"
+    mine.write_text("mine")
+
+    assert lifecycle.wipe(settings_for(home.root)) == [mine]
+    mine.unlink()
+    home.create()
+    assert lifecycle.wipe(settings_for(home.root)) == []
+    assert not home.root.exists()
+
+
+def test_down_without_a_stack_is_no_failure(tmp_path: Path) -> None:
+    assert lifecycle.stop_stack(settings_for(tmp_path / "nothing")) is False
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+
+    first, second = credentials.load_or_create(home), credentials.load_or_create(home)
+
+    assert first == second
+    assert len(set(first.values())) == 4
+    assert len(first.jwt_secret) >= 64
+    assert json.loads(first.passwords_file.read_text()) == {"admin": first.admin_password}
+    assert {p.stat().st_mode & 0o777 for p in home.secrets.iterdir()} == {0o600}
+    assert credentials.too_open(home) == []
+    assert not any(secret in repr(first) for secret in first.values())
+
+
+def test_a_secret_that_others_can_read_is_named(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    credentials.load_or_create(home)
+    (home.secrets / "fernet_key").chmod(0o644)
+
+    assert [p.name for p in credentials.too_open(home)] == ["fernet_key"]
+
+
+def test_a_recorded_stack_whose_supervisor_is_gone_is_no_stack(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    dead = state.PartInfo(pid=2**22 + 1, birth=1, started=0.0)
+    info = state.StackInfo(str(home.root), state.READY, "http://a", "http://m", "", 0.0, parts={"supervisor": dead})
+    state.write(home, info)
+
+    assert state.read_recorded(home) == info
+    assert read_stack(settings_for(home.root)) is None
+    with pytest.raises(UpstreamUnavailable, match="windsock up"):
+        stack_env(settings_for(home.root))
+
+
+def test_a_damaged_record_is_no_stack(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    home.state_file.write_text('{"home": 1')
+
+    assert state.read_recorded(home) is None
+
+
+def test_a_second_supervisor_is_kept_out(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+
+    with lifecycle.held(home) as first, lifecycle.held(home) as second:
+        assert (first, second) == (True, False)
+    with lifecycle.held(home) as again:
+        assert again
+
+
+def test_the_usual_port_is_taken_if_free_and_an_explicit_one_never_replaced() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+
+        assert not ports.is_free(taken)
+        assert ports.choose(taken, wanted=None, option="--port") != taken
+        with pytest.raises(SpecError, match=rf"Port {taken} \(--port\) is in use"):
+            ports.choose(8080, wanted=taken, option="--port")
+    assert ports.choose(taken, wanted=None, option="--port") == taken
+
+
+def test_a_long_home_gets_a_socket_in_a_short_private_folder(tmp_path: Path) -> None:
+    near = Postgres(Home(Path("/srv/windsock")))
+    far = Postgres(Home(tmp_path / ("x" * 100)))
+
+    assert near.socket_folder == Path("/srv/windsock/run/pg")
+    assert len(str(far.socket_folder)) < 80
+    assert far.socket_folder == Postgres(Home(tmp_path / ("x" * 100))).socket_folder
+    assert not far.socket_folder.exists(), "only a start makes folders"
+
+
+def test_the_database_opens_no_port(tmp_path: Path) -> None:
+    assert "listen_addresses=" in Postgres(Home(tmp_path)).command

@@ -1,0 +1,149 @@
+"""The supervisor's loop, with small programs as parts."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from windsock.errors import UpstreamUnavailable
+from windsock_local.stack import state, supervisor
+from windsock_local.stack.ending import end_leftovers
+from windsock_local.stack.layout import Home
+from windsock_local.stack.parts import Part
+from windsock_local.stack.state import StackInfo
+from windsock_local.stack.supervisor import Supervisor
+
+SLEEP = ["sleep", "60"]
+
+
+@pytest.fixture(autouse=True)
+def _handlers_as_before() -> Iterator[None]:
+    before = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for sig, handler in before.items():
+        signal.signal(sig, handler)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = Home(tmp_path / "home")
+    home.create()
+    yield home
+    end_leftovers(home)
+
+
+@pytest.fixture
+def supervise(home: Home) -> Callable[..., Supervisor]:
+    def make(*parts: Part) -> Supervisor:
+        info = StackInfo(str(home.root), state.STARTING, "http://a", "http://m", "", time.time())
+        return Supervisor(home, list(parts), dict(os.environ), info, lambda _name, _seconds: None)
+
+    return make
+
+
+def part(name: str, command: list[str] = SLEEP, **more: object) -> Part:
+    return Part(name, command, **{"ready": lambda _started: True, **more})  # type: ignore[arg-type]
+
+
+def script(code: str) -> list[str]:
+    return [sys.executable, "-S", "-c", code]
+
+
+def test_parts_start_when_what_they_need_is_ready_and_all_end(home: Home, supervise: Callable[..., Supervisor]) -> None:
+    order: list[str] = []
+    stack = supervise(
+        part("last", needs=("once",), before=lambda: order.append("last")),
+        part("once", ["true"], needs=("first",), one_shot=True, before=lambda: order.append("once")),
+        part("first", before=lambda: order.append("first")),
+    )
+
+    assert stack.boot()
+
+    assert order == ["first", "once", "last"]
+    recorded = state.read_recorded(home)
+    assert recorded is not None
+    assert recorded.ready
+    assert {"supervisor", "guardian", "first", "last"} == set(recorded.parts)
+
+    stack.stop()
+
+    assert not any(p.process_id.alive for name, p in recorded.parts.items() if name != "supervisor")
+    assert state.read_recorded(home) is None
+
+
+def test_a_part_told_to_go_gets_a_line_when_the_time_has_come(
+    home: Home, supervise: Callable[..., Supervisor], tmp_path: Path
+) -> None:
+    went = tmp_path / "went"
+    waiter = script(f"import time; input(); open({str(went)!r}, 'w').close(); time.sleep(60)")
+    stack = supervise(
+        part("waiter", waiter, go_after=("once",), ready=lambda _started: went.exists()),
+        part("once", ["sleep", "0.2"], one_shot=True),
+    )
+
+    assert stack.boot()
+    stack.stop()
+
+
+def test_a_part_that_dies_during_boot_stops_it_with_the_end_of_its_log(
+    supervise: Callable[..., Supervisor],
+) -> None:
+    stack = supervise(
+        part("broken", script("print('no such table: dag'); raise SystemExit(3)"), ready=lambda _started: False),
+        part("other"),
+    )
+
+    with pytest.raises(UpstreamUnavailable, match=r"broken ended during boot \(exit code 3\)[\s\S]*no such table: dag"):
+        stack.boot()
+    stack.stop()
+
+
+def test_a_part_that_dies_later_is_started_again_but_not_for_ever(
+    supervise: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_LONGEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "_WATCH_TURN_SECONDS", 0.02)
+    starts: list[float] = []
+    stack = supervise(part("frail", ["sleep", "0.3"], before=lambda: starts.append(time.time())))
+
+    assert stack.boot()
+    with pytest.raises(UpstreamUnavailable, match="frail died 6 times in 10 minutes"):
+        stack.watch()
+    stack.stop()
+
+    assert len(starts) == 6
+
+
+def test_a_signal_ends_the_watch(supervise: Callable[..., Supervisor]) -> None:
+    stack = supervise(part("one"))
+    assert stack.boot()
+
+    os.kill(os.getpid(), signal.SIGTERM)
+    stack.watch()
+    stack.stop()
+
+
+def test_what_a_dead_part_forked_does_not_work_on_beside_its_successor(
+    home: Home, supervise: Callable[..., Supervisor]
+) -> None:
+    stack = supervise(part("forker", script("import os, time; os.fork(); time.sleep(60)")))
+    assert stack.boot()
+    recorded = state.read_recorded(home)
+    assert recorded is not None
+    leader = recorded.parts["forker"].process_id
+    deadline = time.monotonic() + 5
+    while not (children := leader.process().children()) and time.monotonic() < deadline:  # type: ignore[union-attr]
+        time.sleep(0.05)
+
+    os.kill(leader.pid, signal.SIGKILL)
+    while leader.alive:
+        time.sleep(0.05)
+    stack._turn(booting=False)
+
+    assert len(children) == 1
+    assert not children[0].is_running() or children[0].status() == "zombie"
+    stack.stop()
