@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from windsock.monitoring.columns import Method, Pair, by_chance, pair
-from windsock.monitoring.window import Comparison
+from windsock.monitoring.window import Samples
 from windsock.served.metrics import SCORE
 from windsock.spec import ModelSpec
 from windsock.spec.operations import MonitoringSpec
@@ -43,7 +43,7 @@ class Drift:
     json: bytes | None
 
 
-def find_drift(spec: ModelSpec, rows: Comparison, rng: np.random.Generator) -> Drift:
+def find_drift(spec: ModelSpec, rows: Samples, rng: np.random.Generator) -> Drift:
     """Compare recent rows with the reference.
 
     Drift is a share of drifted features of at least ``monitoring.drifted_share``, or a change

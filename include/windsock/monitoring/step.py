@@ -13,8 +13,8 @@ from windsock.days import spans
 from windsock.errors import NotReady
 from windsock.ledger import DayRecord, Ledger
 from windsock.monitoring.drift import Drift, find_drift
-from windsock.monitoring.performance import judge_performance
-from windsock.monitoring.window import comparison
+from windsock.monitoring.performance import measure_performance
+from windsock.monitoring.window import draw_samples
 from windsock.promotions import Promotion, champion_on
 from windsock.steps import StepContext
 
@@ -40,9 +40,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if champion is None:
         record = ledger.publish(_no_champion(day), origin=ctx.origin)
         return _result(record)
-    rows = comparison(ctx.settings, spec, day, champion)
+    rows = draw_samples(ctx.settings, spec, day, champion)
     drift = find_drift(spec, rows, _seeded(day, 1))
-    performance, remark = judge_performance(ctx.settings, spec, day, champion, _seeded(day, 2))
+    performance, remark = measure_performance(ctx.settings, spec, day, champion, _seeded(day, 2))
     degraded = bool(performance and performance["degraded"])
     report = _save(ctx, day, drift)
     record = DayRecord(
