@@ -30,7 +30,7 @@ from windsock.spec import ModelSpec
 from windsock.spec.estimators import CustomSpec
 from windsock.store import Store
 from windsock.trainers.fit import fit
-from windsock.trainers.learn import Task, spec_of, train_chosen
+from windsock.trainers.learn import TrainingTask, spec_of, train_chosen
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -121,7 +121,7 @@ def _trained_again(
         return dict(fit(request, made.train, made.holdout, estimator=name).model.files())
     # The order in which parallel trials end, or a budget in time, is not repeatable: take what the search found.
     rows = {"path": TRAIN, "sha256": "", "rows": made.train.num_rows, "format": "parquet"}
-    task = Task.of(trainer_request(request, run, estimator, rows), made.train)
+    task = TrainingTask.of(trainer_request(request, run, estimator, rows), made.train)
     found = Choosing(dict(chosen["params"]), int(chosen["rounds"]), int(chosen["trial"]))
     return dict(train_chosen(task, found).files)
 

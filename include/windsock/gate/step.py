@@ -15,7 +15,8 @@ from windsock.gate.judge import judge
 from windsock.gate.verdict import Verdict
 from windsock.registry.aliases import reconcile
 from windsock.registry.client import asking_mlflow, mlflow_client
-from windsock.registry.models import challenger_version, version_info
+from windsock.registry.models import challenger_version
+from windsock.registry.versions import version_info
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext

@@ -17,7 +17,7 @@ from windsock.gate.judge import judge
 from windsock.gate.step import publish
 from windsock.promotions import Promotion
 from windsock.registry.aliases import reconcile
-from windsock.registry.models import VersionInfo, version_info
+from windsock.registry.versions import VersionInfo, version_info
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext

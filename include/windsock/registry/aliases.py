@@ -31,12 +31,12 @@ def reconcile(settings: Settings, spec: ModelSpec, *, expected: bool = False) ->
         UpstreamUnavailable: MLflow cannot be reached.
     """
     entry = current(settings, spec)
-    shown = alias_version(settings, spec, CHAMPION)
+    alias = alias_version(settings, spec, CHAMPION)
     wanted = entry.version if entry is not None else None
-    repaired = shown != wanted
+    repaired = alias != wanted
     if repaired:
         text = "%s: MLflow's alias champion was %s and becomes %s, as the promotion log says"
-        log.log(logging.INFO if expected else logging.WARNING, text, spec.name, shown, wanted)
+        log.log(logging.INFO if expected else logging.WARNING, text, spec.name, alias, wanted)
         if wanted is None:
             drop_alias(settings, spec, CHAMPION)
         else:

@@ -19,7 +19,7 @@ import numpy as np
 from windsock.errors import DataContractError, WindsockError, did_you_mean
 from windsock.runs.contract import CANDIDATE_FORMAT, TrainerRequest
 from windsock.served.model import Model, load
-from windsock.trainers.judging import unusable
+from windsock.trainers.evaluation import unusable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +32,7 @@ class Finding:
     clause: str
     kept: bool | None
     """None: could not be looked at."""
-    said: str
+    message: str
 
 
 class Broken(Exception):

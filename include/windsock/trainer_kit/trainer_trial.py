@@ -37,7 +37,7 @@ class Ended:
     """How a trainer ended."""
 
     code: int
-    said: str
+    message: str
     """The last of what it wrote to standard output and standard error, or its termination message."""
     seconds: float
 
@@ -75,24 +75,24 @@ class ProgramRunner:
             SpecError: There is no such program.
         """
         program = [part.replace("{folder}", str(request.parents[2])) for part in self.command]
-        said = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the child
+        output = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the child
         try:
             child = subprocess.Popen(
                 program,
                 env={**self.environment, REQUEST_VARIABLE: str(request)},
-                stdout=said,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         except OSError as err:
             raise SpecError(f"the trainer cannot be started: {err}. Its command is {' '.join(program)!r}.") from err
-        return _Program(child, said, time.monotonic())
+        return _Program(child, output, time.monotonic())
 
 
 @dataclass(frozen=True)
 class _Program:
     child: subprocess.Popen[bytes]
-    said: Any
+    output: Any
     started: float
 
     def wait(self, seconds: float) -> Ended | None:
@@ -101,8 +101,8 @@ class _Program:
         except subprocess.TimeoutExpired:
             return None
         taken = time.monotonic() - self.started
-        self.said.seek(0)
-        lines = self.said.read().decode(errors="replace").strip().splitlines()
+        self.output.seek(0)
+        lines = self.output.read().decode(errors="replace").strip().splitlines()
         return Ended(code if code >= 0 else 128 - code, lines[-1] if lines else "", taken)
 
     def send(self, signal_number: int) -> None:
@@ -150,7 +150,7 @@ def _run(runner: Runner, request: Path, seconds: float) -> Ended | None:
 def _how(ended: Ended | None, seconds: float) -> str:
     if ended is None:
         return f"was not done after {seconds:.0f} s"
-    return f"ended with exit code {ended.code} ({ended.said or 'it said nothing'})"
+    return f"ended with exit code {ended.code} ({ended.message or 'it said nothing'})"
 
 
 def _stays_in_its_folder(before: Mapping[str, str], request: Path) -> Finding:
@@ -216,7 +216,9 @@ def _interrupt(
         return Finding(name, False, f"started again after the interruption, the trainer {_how(again, seconds)}")
     broken = [finding for finding in check_candidate(str(copy)) if finding.kept is False]
     if broken:
-        return Finding(name, False, f"what it left after an interruption breaks {broken[0].clause}: {broken[0].said}")
+        return Finding(
+            name, False, f"what it left after an interruption breaks {broken[0].clause}: {broken[0].message}"
+        )
     if complete:
         return None
     same = _contents(copy.parent / MODEL) == _contents(request.parent / MODEL)
@@ -244,9 +246,9 @@ def _refuses(runner: Runner, request: Path, name: str, seconds: float) -> Findin
         return Finding(
             name, False, f"given {what}, it {_how(ended, seconds)}; {wanted} is expected, so that nobody retries"
         )
-    if not ended.said:
+    if not ended.message:
         return Finding(name, False, f"given {what}, it ended with {ended.code} without a word; say why in one sentence")
-    return Finding(name, True, f"{what}: exit code {ended.code}, {ended.said!r}")
+    return Finding(name, True, f"{what}: exit code {ended.code}, {ended.message!r}")
 
 
 def _of_another_format(raw: dict[str, Any]) -> dict[str, Any]:

@@ -1,24 +1,21 @@
 """One estimator from a training set to a judged model, in one call.
 
 For notebooks and for making a model again; the pipeline does the same in two steps,
-``fit`` (``learn``, perhaps in a pod) and ``choose`` (``judging``). Equal inputs and seed
+``fit`` (``learn``, perhaps in a pod) and ``choose`` (``evaluation``). Equal inputs and seed
 give an equal model folder, byte for byte.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from windsock.dataset.requests import run_request, trainer_request
 from windsock.runs.run_folder import TRAIN
-from windsock.served.matrix import Feature
-from windsock.served.model import FORMATS, MODEL_CARD, Model
-from windsock.trainers.judging import judge_model
-from windsock.trainers.learn import Learnt, Task, learn, spec_of
+from windsock.served.model import Model, load
+from windsock.trainers.evaluation import candidate_summary, evaluate_model
+from windsock.trainers.learn import Learnt, TrainingTask, learn, spec_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,37 +51,21 @@ def fit(request: Mapping[str, Any], train_set: pa.Table, holdout: pa.Table, *, e
     chosen = spec.training.estimator(estimator)
     rows = {"path": TRAIN, "sha256": "", "rows": train_set.num_rows, "format": "parquet"}
     full = {**run_request(spec, request["features"], ()), **request}
-    learnt = learn(Task.of(trainer_request(full, "fit", chosen, rows), train_set))
+    learnt = learn(TrainingTask.of(trainer_request(full, "fit", chosen, rows), train_set))
     model = model_of(learnt)
-    judged = judge_model(spec, list(request["features"]), model, train_set, holdout)
-    metrics = {**judged.metrics, **told(learnt.report)}
+    judged = evaluate_model(spec, list(request["features"]), model, train_set, holdout)
+    metrics = {**judged.metrics, **candidate_summary(learnt.report)}
     return Fitted(model, metrics, judged.holdout_scores, judged.reference)
 
 
-def told(candidate: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run's ``metrics.json`` repeats of its candidate's own report."""
-    return {
-        "chosen": {name: candidate.get(name) for name in ("trial", "params", "rounds", "note")},
-        "trials": candidate.get("trials") or [],
-        "folds": candidate.get("folds") or [],
-        "importance": candidate.get("importance"),
-    }
-
-
 def model_of(learnt: Learnt) -> Model:
-    """Load a model from the files that a training gave, without writing them."""
+    """Load a model from the files that a training gave, without writing them to a disk."""
     from fsspec.implementations.memory import MemoryFileSystem
 
-    fs = MemoryFileSystem()
-    root = f"/windsock-{id(learnt)}"
+    fs, folder = MemoryFileSystem(), f"/windsock-{id(learnt)}"
     try:
         for name, data in learnt.files.items():
-            fs.pipe_file(f"{root}/{name}", data)
-        card = json.loads(learnt.files[MODEL_CARD])
-        inputs = tuple(Feature.from_json(f) for f in card["features"])
-        model: Model = importlib.import_module(FORMATS[card["format"]]).read(
-            "the trained model", fs, root, card, card["task"], inputs
-        )
-        return model
+            fs.pipe_file(f"{folder}/{name}", data)
+        return load(f"memory:/{folder}")
     finally:
-        fs.rm(root, recursive=True)
+        fs.rm(folder, recursive=True)

@@ -37,7 +37,7 @@ def register(fraud: Fraud, run: str, **made: Any) -> str:
 def crown(fraud: Fraud, version: str) -> None:
     """Make a version champion without asking the gate."""
     from windsock.promotions import Promotion, append, current, first_day_in_force
-    from windsock.registry.models import version_info
+    from windsock.registry.versions import version_info
 
     settings, spec = fraud
     info, now = version_info(settings, spec, version), current(settings, spec)
