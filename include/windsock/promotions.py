@@ -105,13 +105,7 @@ def first_day_in_force(settings: Settings, spec: ModelSpec, as_of: date, previou
 
 
 def append(settings: Settings, spec: ModelSpec, entry: Promotion, *, after: Promotion | None) -> Promotion:
-    """Add an entry if the log still ends with ``after``.
-
-    Args:
-        settings: This installation.
-        spec: The model.
-        entry: What to record; its ``seq`` and ``recorded_at`` are set here.
-        after: The last entry that the decision was based on; None if there was none.
+    """Add an entry, with its number and time, if the log still ends with ``after``.
 
     Returns:
         The entry as recorded.

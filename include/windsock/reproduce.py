@@ -69,11 +69,6 @@ class Reproduction:
 def reproduce(settings: Settings, model: str, run: str) -> Reproduction:
     """Assemble and train a run again, without changing anything that is stored.
 
-    Args:
-        settings: This installation.
-        model: Model name.
-        run: Name of the run folder.
-
     Raises:
         SpecError: The run folder is incomplete, or a pinned day is gone from the store.
     """

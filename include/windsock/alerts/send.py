@@ -14,14 +14,9 @@ _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ER
 
 
 def send(settings: Settings, alert: Alert, spec: ModelSpec | None = None) -> bool:
-    """Report something: always as one line in the log, and to Slack if that is configured.
+    """Report something: always as one line in the log, and to Slack if that is configured (a model's channel first).
 
     Takes at most five seconds, whatever Slack or the network do, and never raises.
-
-    Args:
-        settings: With token, channel and address of Slack.
-        alert: What to say.
-        spec: The model it is about; its own channel comes first.
 
     Returns:
         Whether Slack took the message.

@@ -41,11 +41,6 @@ class _ShortRateLimit(RateLimitErrorRetryHandler):  # type: ignore[misc]
 def post(settings: Settings, channel: str, text: str) -> str | None:
     """Post a message.
 
-    Args:
-        settings: With Slack's address and token.
-        channel: Channel name or id.
-        text: Slack markup.
-
     Returns:
         None if Slack took it, else what went wrong in words, without the token.
     """

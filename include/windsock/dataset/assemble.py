@@ -68,13 +68,6 @@ def pin(settings: Settings, spec: ModelSpec, windows: Windows) -> dict[str, dict
 def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, join: FeatureJoin) -> TrainingSet:
     """Make the training set from pinned days.
 
-    Args:
-        settings: This installation.
-        spec: The model.
-        windows: Which days to use how.
-        pins: From :func:`pin`, or from an earlier run's lineage.
-        join: How view features are joined.
-
     Raises:
         SpecError: The gap is too short for the labels, or a feature is one of the answer's columns.
         DataContractError: No row is left, labels come later than they should, or there is one class only.

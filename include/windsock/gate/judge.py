@@ -22,13 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def judge(settings: Settings, spec: ModelSpec, version: str, champion: str | None) -> Verdict:
-    """Run every check on a version and keep the evidence in its run folder.
-
-    Args:
-        settings: This installation.
-        spec: The model.
-        version: The challenger.
-        champion: The champion in force, or None before the first promotion.
+    """Run every check on a version, against a champion if there is one, and keep the evidence in its run folder.
 
     Raises:
         SpecError: There is no such version.

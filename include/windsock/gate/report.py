@@ -17,12 +17,7 @@ _WIDTH, _HEIGHT, _MARGIN = 640, 180, 30
 
 
 def render(record: Mapping[str, Any], info: VersionInfo) -> str:
-    """Return the page of a verdict.
-
-    Args:
-        record: Content of ``gate.json``.
-        info: The version that was judged.
-    """
+    """Return the page of a verdict, from the content of ``gate.json``."""
     pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
     pages.filters["number"] = _number
     plot = _plot(record["bootstrap"]) if record["bootstrap"] else None

@@ -49,11 +49,6 @@ def find_drift(spec: ModelSpec, rows: Samples, rng: np.random.Generator) -> Drif
     Drift is a share of drifted features of at least ``monitoring.drifted_share``, or a change
     of the predictions that a drifted feature goes with: one feature alone matters if it moves
     the model, and else does not.
-
-    Args:
-        spec: The model.
-        rows: The two samples.
-        rng: Where chance comes from; seeded, so that a rerun finds the same.
     """
     policy = spec.monitoring
     findings: dict[str, dict[str, Any]] = {}

@@ -45,14 +45,7 @@ _DIGITS = 6
 def measure_performance(
     settings: Settings, spec: ModelSpec, day: date, champion: Promotion, rng: np.random.Generator
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """Judge the champion's predictions of the last matured days.
-
-    Args:
-        settings: This installation.
-        spec: The model.
-        day: Labels known by the end of this day are used.
-        champion: Whose predictions.
-        rng: Seeded, for the bootstrap.
+    """Measure the champion's predictions of the last matured days, by the labels known at the end of ``day``.
 
     Returns:
         The finding (metric, value, the holdout's value, relative loss, ``degraded``, rows, positives, days,
@@ -184,13 +177,7 @@ def _not_enough(spec: ModelSpec, result: Mapping[str, Any]) -> str | None:
 
 
 def metric_interval(spec: ModelSpec, frame: pa.Table, rng: np.random.Generator) -> tuple[float, float]:
-    """Return the 5 % and 95 % quantiles of the metric over clustered resamples, as the gate draws them.
-
-    Args:
-        spec: The model.
-        frame: From :func:`scored_and_labelled`.
-        rng: Seeded.
-    """
+    """Return the 5 % and 95 % quantiles of the metric over clustered resamples, as the gate draws them."""
     rows, counted = clustered_rows(spec, frame)
     scores = frame.column(metrics.SCORE).to_numpy().astype(np.float64)[counted]
     measure = weighted_metric(spec.training.metric, rows, scores, k=spec.training.evaluation.alerts_per_day)

@@ -17,12 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def reconcile(settings: Settings, spec: ModelSpec, *, expected: bool = False) -> bool:
-    """Make MLflow's aliases say what the promotion log says.
-
-    Args:
-        settings: This installation.
-        spec: The model.
-        expected: The log has just been written, so that a difference is no surprise.
+    """Make MLflow's aliases say what the promotion log says; ``expected`` if that has just been written.
 
     Returns:
         Whether anything had to be repaired.

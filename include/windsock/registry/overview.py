@@ -15,11 +15,7 @@ STAGES = ("ingest", "features", "score", "monitor")
 
 
 def overview(settings: Settings, model: str | None = None) -> list[dict[str, Any]]:
-    """Return what is known of each model, in order of names.
-
-    Args:
-        settings: This installation.
-        model: Only this one.
+    """Return what is known of each model, or of one, in order of names.
 
     Raises:
         SpecError: There is no model of that name.

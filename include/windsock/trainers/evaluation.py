@@ -42,13 +42,6 @@ def evaluate_model(
 ) -> Evaluation:
     """Score the training rows and the holdout, and measure the latter.
 
-    Args:
-        spec: The model.
-        names: Its features in model order.
-        model: The candidate.
-        train_set: Rows of the window with features and label.
-        holdout: Held-out rows with the same columns.
-
     Raises:
         DataContractError: The model wants other features, or its scores are no scores.
     """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from windsock.dataset.requests import run_request, trainer_request
 from windsock.runs.run_folder import TRAIN
 from windsock.served.model import Model, load
-from windsock.trainers.evaluation import candidate_summary, evaluate_model
+from windsock.trainers.evaluation import Evaluation, candidate_summary, evaluate_model
 from windsock.trainers.learn import Learnt, TrainingTask, learn, spec_of
 
 if TYPE_CHECKING:
@@ -22,16 +22,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What a training gives."""
+class Fitted(Evaluation):
+    """A trained model and its evaluation; ``metrics`` is what ``metrics.json`` of a run with this candidate says."""
 
     model: Model
-    metrics: dict[str, Any]
-    """What ``metrics.json`` of a run with this one candidate says of model and holdout."""
-    holdout_scores: pa.Table
-    """Key, time, label, ``known_positive``, alert entity and score of every held-out row."""
-    reference: pa.Table
-    """Sample of rows with features, ``score`` and ``part`` (train or holdout), for monitoring."""
 
 
 def fit(request: Mapping[str, Any], train_set: pa.Table, holdout: pa.Table, *, estimator: str | None = None) -> Fitted:
@@ -53,9 +47,9 @@ def fit(request: Mapping[str, Any], train_set: pa.Table, holdout: pa.Table, *, e
     full = {**run_request(spec, request["features"], ()), **request}
     learnt = learn(TrainingTask.of(trainer_request(full, "fit", chosen, rows), train_set))
     model = model_of(learnt)
-    judged = evaluate_model(spec, list(request["features"]), model, train_set, holdout)
-    metrics = {**judged.metrics, **candidate_summary(learnt.report)}
-    return Fitted(model, metrics, judged.holdout_scores, judged.reference)
+    found = evaluate_model(spec, list(request["features"]), model, train_set, holdout)
+    metrics = {**found.metrics, **candidate_summary(learnt.report)}
+    return Fitted(metrics, found.holdout_scores, found.reference, model)
 
 
 def model_of(learnt: Learnt) -> Model:
