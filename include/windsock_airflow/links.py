@@ -25,20 +25,22 @@ class MlflowVersionLink(BaseOperatorLink):
     """From a task whose result names a model version to that version in MLflow."""
 
     name = "Model version in MLflow"
+    key = "mlflow"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """Return the address, or nothing."""
-        return str(getattr(operator, "links", {}).get("mlflow", ""))
+        return str(getattr(operator, "links", {}).get(self.key, ""))
 
 
-class ReportLink(BaseOperatorLink):
+class ReportLink(MlflowVersionLink):
     """From a task that wrote a report to that report."""
 
     name = "Report"
+    key = "report"
 
-    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        """Return the address, or nothing."""
-        return str(getattr(operator, "links", {}).get("report", ""))
+
+RESULT_LINKS = (MlflowVersionLink(), ReportLink())
+"""The buttons of every task that runs a step."""
 
 
 def links_of(model: str, result: Mapping[str, Any]) -> dict[str, str]:

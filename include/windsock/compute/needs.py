@@ -81,6 +81,13 @@ def needs_of(spec: ModelSpec, estimator: Estimator | None, site: SiteCompute) ->
     gpu = site.gpu if asked.gpu is None else asked.gpu
     spot = asked.spot or site.spot
     memory, limit = _memory(place, asked, site)
+    if site.gpus is not None and gpu > site.gpus:
+        # Airflow would let it wait for slots for ever, and say nothing.
+        raise SpecError(
+            f"{place}: asks for {gpu} GPUs, but Airflow's pool {site.pool!r} has {site.gpus}. Ask for fewer "
+            "(compute.gpu), or set WINDSOCK_GPUS and the pool to the cluster's number of GPUs: "
+            f"airflow pools set --include-deferred {site.pool} <GPUs> 'GPUs of the cluster'."
+        )
     if spot != "never" and site.spot_label is None:
         raise SpecError(
             f"{place}: compute.spot is {spot}, but the site does not say how spot nodes are told. "

@@ -68,7 +68,9 @@ class SiteCompute(Part):
     service_account: DnsName = "windsock-step"
     kubernetes_conn_id: str = Field("kubernetes_default", description="Airflow connection; it need not exist.")
     deferrable: bool = Field(False, description="Watch pods in the triggerer, so that they hold no worker slot.")
+    installation: DnsName | None = Field(None, description="Name where several share a store and a namespace.")
     pool: str = Field("windsock_gpu", description="Airflow pool of steps that ask for GPUs.")
+    gpus: NonNegativeInt | None = Field(None, description="Slots of that pool; absent: WINDSOCK_GPUS.")
     wait_minutes: PositiveInt = Field(120, description="How long a pod may wait for quota, a node or a GPU.")
 
     cpu: float = Field(1, gt=0, description="Cores asked for.")
@@ -118,11 +120,8 @@ def load_site(settings: Settings) -> SiteCompute:
         SpecError: It cannot be read or breaks a rule; every fault is named at once.
     """
     path = settings.compute_file
-    if path is None:
-        return SiteCompute()
-    raw = read_yaml(path, named_by="WINDSOCK_COMPUTE_FILE")
-    if raw is None:
-        return SiteCompute()
-    if not isinstance(raw, dict):
+    raw = read_yaml(path, named_by="WINDSOCK_COMPUTE_FILE") if path is not None else None
+    if raw is not None and not isinstance(raw, dict):
         raise SpecError(f"{path}: is no mapping. Its lines are fields such as 'namespace: windsock'.")
-    return checked(SiteCompute, raw, path)
+    site = checked(SiteCompute, raw, path) if path is not None and raw is not None else SiteCompute()
+    return site if site.gpus is not None else site.model_copy(update={"gpus": settings.gpus})
