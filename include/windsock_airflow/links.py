@@ -44,12 +44,7 @@ RESULT_LINKS = (MlflowVersionLink(), ReportLink())
 
 
 def links_of(model: str, result: Mapping[str, Any]) -> dict[str, str]:
-    """Return the addresses of what a step's result names.
-
-    Args:
-        model: The model's name.
-        result: Its ``version`` is looked for in MLflow, its ``report`` in the store.
-    """
+    """Return the addresses of a result's ``version`` in MLflow and of its ``report`` in the store."""
     settings, links = Settings.from_env(), {}
     if result.get("version") is not None and settings.mlflow_uri.startswith("http"):
         links["mlflow"] = f"{settings.mlflow_uri.rstrip('/')}/#/models/{quote(model)}/versions/{result['version']}"

@@ -42,18 +42,15 @@ class StepCall:
     cause: Collection[str] = ()
     """Names that become options, taken from the asset events that started the run, unless the form gives them."""
     days_from: Mapping[str, str] = field(default_factory=dict)
-    """Asset name to the result field that lists the days to announce on it, instead of the run's own day; an empty
-    list announces nothing."""
+    """Asset name to the result field that lists the days to announce on it, instead of the run's; none, no event."""
     announce: Collection[str] = ()
     """Result fields that the asset events carry beside ``live`` and ``origin``."""
     skip_replayed: bool = False
     """Skip instead of running when the run is replayed."""
     skip_on_schedule: bool = False
-    """Skip instead of waiting or failing when the clock started the run and there are not enough days yet: the next
-    tick comes anyway."""
+    """Skip when the clock started the run and there are not enough days yet: the next tick comes anyway."""
     poke_interval: timedelta | float = 5
-    """Shortest pause between two tries of a step whose input is not there; pauses grow to a quarter of the time
-    waited so far, up to five minutes."""
+    """Shortest pause while the input is not there; pauses grow to a quarter of the time waited, up to five minutes."""
     timeout: timedelta | float = timedelta(days=14)
     """How long ``NotReady`` may last."""
 

@@ -17,7 +17,6 @@ from windsock.compute.site import SiteCompute
 from windsock.settings import Settings
 from windsock.store import Store
 
-PART_OF = "app.kubernetes.io/part-of"
 PREFIX = "windsock.io/"
 TASK_LABEL, INSTALLATION_LABEL = f"{PREFIX}task", f"{PREFIX}installation"
 KEPT_LABEL = f"{PREFIX}settled"
@@ -45,8 +44,16 @@ class TaskIdentity:
     @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that stand for this task instance."""
-        parts = (self.installation, self.dag_id, self.run_id, self.task_id, str(self.map_index))
-        return _digest("\n".join(parts))
+        return _digest("\n".join((self.installation, self.dag_id, self.run_id, self.task_id, str(self.map_index))))
+
+    def labels(self, **shown: str) -> dict[str, str]:
+        """Return the labels of this task's pods; ``shown`` are for people and for accounting of costs."""
+        return {
+            "app.kubernetes.io/part-of": "windsock",
+            INSTALLATION_LABEL: self.installation,
+            TASK_LABEL: self.digest,
+            **{f"{PREFIX}{name}": label_value(text) for name, text in shown.items()},
+        }
 
     @property
     def annotations(self) -> dict[str, str]:

@@ -138,7 +138,7 @@ class PodStepOperator(KubernetesPodOperator):
         self._parent, self._phase = os.getppid(), "watching"
         try:
             with no_retry_of_faulty_input():
-                self._task = PodTask.of(self, self.call, self.options, context, self.estimator)
+                self._task = PodTask(self, self.call, self.options, context, self.estimator)
                 return watch(self._task)
         except WatchEnded:
             self._phase = "ending"
@@ -222,7 +222,7 @@ class PodStepOperator(KubernetesPodOperator):
 
     def _wait_later(self, task: PodTask, pod: V1Pod | None, message: str) -> AirflowRescheduleException:
         """Return the exception that makes the task wait; beyond the limit, fail it for good."""
-        waited = task.record.wait()
+        waited = task.record.waited("waiting_since")
         left = task.needs.wait_minutes * 60 - waited
         if left <= 0:
             give_up_waiting(task, pod, message)

@@ -96,7 +96,7 @@ def _wait_for_input(task: PodTask, message: str) -> NoReturn:
     if call.skips_too_early(task.facts):
         raise AirflowSkipException(f"Nothing to do yet: {message}")
     message = message.removeprefix(_NOT_READY)
-    waited = task.record.not_ready()
+    waited = task.record.waited("not_ready_since")
     if waited > seconds(call.timeout):
         raise AirflowSensorTimeout(f"Gave up after waiting {timedelta(seconds=seconds(call.timeout))}. {message}")
     log.warning("Not ready: %s", message)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 _KEY = "windsock_pod"
 
@@ -45,9 +45,8 @@ class PodRecord:
     def of(cls, context: Any) -> PodRecord:
         """Read the record of the context's task instance, or begin one."""
         store, ti = context.get("task_state_store"), context["ti"]
-        kept = store.get(_KEY) if store is not None else None
-        names = {f.name for f in fields(cls)}
-        record = cls(**{k: v for k, v in kept.items() if k in names}) if isinstance(kept, dict) else cls()
+        kept = (store.get(_KEY) if store is not None else None) or {}
+        record = cls(**{f.name: kept[f.name] for f in fields(cls) if f.name in kept})
         record._store = store
         try_number, max_tries = int(ti.try_number), int(getattr(ti, "max_tries", 0) or 0)
         record.cleared = record.max_tries not in {-1, max_tries}
@@ -63,23 +62,17 @@ class PodRecord:
         if self._store is not None:
             self._store.set(_KEY, asdict(self))
 
-    def wait(self) -> float:
-        """Return for how many seconds the task has waited for the cluster, now included."""
-        self.waiting_since = self.waiting_since or time.time()
+    def waited(self, since: Literal["waiting_since", "not_ready_since"]) -> float:
+        """Return for how many seconds the task has waited for the cluster, or for its input, now included."""
+        setattr(self, since, getattr(self, since) or time.time())
         self.save()
-        return time.time() - self.waiting_since
+        return time.time() - float(getattr(self, since))
 
     def stop_waiting(self) -> None:
         """Note that the cluster has found a place."""
         if self.waiting_since is not None:
             self.waiting_since = None
             self.save()
-
-    def not_ready(self) -> float:
-        """Return for how many seconds the step's input has not been there, now included."""
-        self.not_ready_since = self.not_ready_since or time.time()
-        self.save()
-        return time.time() - self.not_ready_since
 
     def next_pod(self) -> None:
         """Note that the pod is done with, before it is deleted: the next one gets another name."""

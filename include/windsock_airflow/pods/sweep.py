@@ -23,10 +23,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from windsock.compute import SiteCompute, load_site
-from windsock.errors import WindsockError
+from windsock.compute import load_site
 from windsock.settings import Settings
 from windsock.spec import load_specs
+from windsock.spec.compute import ComputeSpec
 from windsock_airflow.pods.wanted import still_wanted
 
 log = logging.getLogger(__name__)
@@ -58,16 +58,7 @@ def start_in_scheduler() -> threading.Thread | None:
 
 def pods_are_used(settings: Settings) -> bool:
     """Say whether the installation or any model runs steps in pods."""
-    if settings.compute == "kubernetes":
-        return True
-    specs = load_specs(settings)[0].values()
-    return any(e.compute.backend == "kubernetes" for spec in specs for e in spec.training.estimators)
-
-
-def namespaces(settings: Settings, site: SiteCompute) -> set[str]:
-    """Return every namespace that pods of this installation may be in."""
-    specs = load_specs(settings)[0].values()
-    return {site.namespace, *(e.compute.namespace or site.namespace for s in specs for e in s.training.estimators)}
+    return settings.compute == "kubernetes" or any(c.backend == "kubernetes" for c in _compute_specs(settings))
 
 
 def unwanted(pods: Iterable[Any], states: Mapping[str, States]) -> list[Any]:
@@ -99,17 +90,21 @@ def owner_of(pod: Any) -> tuple[str, str, str, int] | None:
 
 
 def sweep(settings: Settings, client: Any) -> None:
-    """Look once."""
+    """Look once, in every namespace that pods of this installation may be in."""
     from windsock_airflow.pods import cluster
     from windsock_airflow.pods.identity import INSTALLATION_LABEL, KEPT_LABEL, installation_of
 
     site = load_site(settings)
     selector = f"{INSTALLATION_LABEL}={installation_of(settings, site)},!{KEPT_LABEL}"
-    for namespace in sorted(namespaces(settings, site)):
+    for namespace in sorted({site.namespace, *(c.namespace or site.namespace for c in _compute_specs(settings))}):
         pods = client.list_namespaced_pod(namespace=namespace, label_selector=selector).items
         for pod in unwanted(pods, _states_of_owners(pods)):
             log.warning("Deleting pod %s/%s: its task is over or gone.", namespace, pod.metadata.name)
             cluster.delete_pod(client, pod)
+
+
+def _compute_specs(settings: Settings) -> list[ComputeSpec]:
+    return [e.compute for spec in load_specs(settings)[0].values() for e in spec.training.estimators]
 
 
 def _states_of_owners(pods: Iterable[Any]) -> dict[str, States]:
@@ -146,9 +141,9 @@ def _sweep_for_ever(settings: Settings) -> None:
             reported = ""
         except Exception as err:
             # A cluster or an Airflow that is away, a faulty site file: reported once, and looked at again.
-            sentence = str(err) if isinstance(err, WindsockError) else str(err)[:300]
+            sentence = f"{type(err).__name__}: {str(err)[:1000]}"
             if sentence != reported:
-                log.warning("Pods could not be looked after: %s: %s", type(err).__name__, sentence)
+                log.warning("Pods could not be looked after: %s", sentence)
             client, reported = None, sentence
             time.sleep(SWEEP_SECONDS)
 
@@ -157,9 +152,6 @@ def _wait_for_forks() -> None:
     """Wait until the embedded stack's executor has forked its workers: forks and busy threads do not mix."""
     file, started = os.environ.get(_FORKED_VARIABLE), time.time()
     while file and time.time() - started < _LONGEST_FORK_S:
-        try:
-            if Path(file).stat().st_mtime >= started:
-                return
-        except OSError:
-            pass
+        if Path(file).exists() and Path(file).stat().st_mtime >= started:
+            return
         time.sleep(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
@@ -13,28 +12,18 @@ from airflow.sdk.exceptions import AirflowException
 from kubernetes.client import CoreV1Api, V1Pod
 
 from windsock.compute.memory import in_bytes
-from windsock.compute.needs import PodNeeds, check_store_is_mounted, needs_of
+from windsock.compute.needs import check_store_is_mounted, needs_of
 from windsock.compute.site import load_site
 from windsock.errors import DataContractError
 from windsock.settings import Settings
 from windsock.spec import get_spec
 from windsock.store import Store
 from windsock_airflow.pods import cluster
-from windsock_airflow.pods.identity import (
-    INSTALLATION_LABEL,
-    KEPT_LABEL,
-    PART_OF,
-    PREFIX,
-    TASK_LABEL,
-    TaskIdentity,
-    installation_of,
-    label_value,
-)
+from windsock_airflow.pods.identity import KEPT_LABEL, PREFIX, TaskIdentity, installation_of
 from windsock_airflow.pods.manifest import pod_manifest
 from windsock_airflow.pods.record import PodRecord
 from windsock_airflow.pods.status import OVER, State, has_ended, status_of
 from windsock_airflow.pods.work import StepWork, TrainerWork, Work
-from windsock_airflow.runs import RunFacts
 from windsock_airflow.step_call import StepCall
 
 log = logging.getLogger(__name__)
@@ -44,60 +33,50 @@ MOST_INTERRUPTIONS = 10
 _NUMBER = f"{PREFIX}number"
 
 
-@dataclass
 class PodTask:
-    """Everything about one task instance that runs in a pod."""
+    """Everything about one task instance that runs in a pod.
 
-    operator: KubernetesPodOperator
-    call: StepCall
-    context: Context
-    facts: RunFacts
-    identity: TaskIdentity
-    needs: PodNeeds
-    work: Work
-    record: PodRecord
-    labels: dict[str, str]
+    Made, it has read site, spec and record, and has set the operator up for them.
 
-    @classmethod
-    def of(
-        cls,
+    Args:
+        operator: Makes the manifest and has the client.
+        call: What the task asks of its step.
+        own_options: The operator's, rendered.
+        context: Airflow's.
+        estimator: Name of the one that ``fit`` trains; absent: the option ``estimator``, or the only one.
+
+    Raises:
+        SpecError: Site or spec are faulty, or do not fit each other.
+    """
+
+    def __init__(
+        self,
         operator: KubernetesPodOperator,
         call: StepCall,
         own_options: Mapping[str, Any],
         context: Context,
         estimator: str | None = None,
-    ) -> PodTask:
-        """Read site, spec and record, and set the operator up for them.
-
-        Raises:
-            SpecError: Site or spec are faulty, or do not fit each other.
-        """
-        facts = call.run_facts(context)
+    ) -> None:
+        self.operator, self.call, self.context = operator, call, context
+        self.facts = call.run_facts(context)
         settings = Settings.from_env()
         site, spec = load_site(settings), get_spec(settings, call.model)
-        identity = TaskIdentity.of(context, installation_of(settings, site))
-        options = call.step_options(facts, context, own_options)
-        work: Work
+        self.identity = TaskIdentity.of(context, installation_of(settings, site))
+        self.record = PodRecord.of(context)
+        options = call.step_options(self.facts, context, own_options)
+        self.work: Work
         if call.step == "fit":
             trained = spec.training.estimator(estimator or options.get("estimator"))
-            needs = needs_of(spec, trained, site)
-            work = TrainerWork(settings, spec, trained, needs, options)
+            self.needs = needs_of(spec, trained, site)
+            self.work = TrainerWork(settings, spec, trained, self.needs, options)
         else:
-            needs = needs_of(spec, None, site)
-            work = StepWork(settings, spec, call.step, facts, options, identity.digest)
-        check_store_is_mounted(Store.of(settings), needs)
-        labels = {
-            PART_OF: "windsock",
-            f"{PREFIX}team": label_value(spec.owner),
-            f"{PREFIX}model": label_value(spec.name),
-            f"{PREFIX}run": label_value(str(options.get("run") or facts.run_id)),
-            f"{PREFIX}step": label_value(call.step),
-            INSTALLATION_LABEL: identity.installation,
-            TASK_LABEL: identity.digest,
-        }
-        operator.kubernetes_conn_id = needs.kubernetes_conn_id
-        operator.termination_grace_period = needs.termination_grace_seconds
-        return cls(operator, call, context, facts, identity, needs, work, PodRecord.of(context), labels)
+            self.needs = needs_of(spec, None, site)
+            self.work = StepWork(settings, spec, call.step, self.facts, options, self.identity.digest)
+        check_store_is_mounted(Store.of(settings), self.needs)
+        run = str(options.get("run") or self.facts.run_id)
+        self.labels = self.identity.labels(team=spec.owner, model=spec.name, run=run, step=call.step)
+        operator.kubernetes_conn_id = self.needs.kubernetes_conn_id
+        operator.termination_grace_period = self.needs.termination_grace_seconds
 
     @property
     def client(self) -> CoreV1Api:

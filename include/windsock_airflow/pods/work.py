@@ -50,12 +50,7 @@ class Work:
 class TrainerWork(Work):
     """A trainer on the request of one candidate; it goes on from what lies in its folder.
 
-    Args:
-        settings: Of this installation.
-        spec: The model.
-        estimator: Whose candidate.
-        needs: Of the pod.
-        options: Of the step; ``run`` names the run folder, ``role`` what the trainer is to do.
+    The step's option ``run`` names the run folder, ``role`` what the trainer is to do.
 
     Raises:
         SpecError: No run is named.
@@ -94,20 +89,14 @@ class TrainerWork(Work):
 class StepWork(Work):
     """``windsock step`` in the site's step image; run again, it looks for itself what there is to do.
 
-    Args:
-        settings: Of this installation.
-        spec: The model.
-        step: Name of the step.
-        facts: Of the run.
-        options: Of the step.
-        task: Digest of the task instance, which names the result.
+    The digest of the task instance names the result.
     """
 
     def __init__(
-        self, settings: Settings, spec: ModelSpec, step: str, facts: RunFacts, options: Mapping[str, Any], task: str
+        self, settings: Settings, spec: ModelSpec, step: str, facts: RunFacts, options: Mapping[str, Any], digest: str
     ) -> None:
         self._store = Store.of(settings)
-        self._result = ("steps", spec.name, f"{task}.json")
+        self._result = ("steps", spec.name, f"{digest}.json")
         self.title = f"{spec.name}, {step}"
         self.command = ("windsock",)
         arguments = ["step", step, "--model", spec.name, "--origin", facts.run_id, "--result", "/".join(self._result)]

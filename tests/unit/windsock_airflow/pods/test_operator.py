@@ -91,7 +91,7 @@ def manifest(task: PodTask) -> dict[str, Any]:
 
 
 def task_of(operator: PodStepOperator, given: dict[str, Any]) -> PodTask:
-    return PodTask.of(operator, operator.call, operator.options, given, operator.estimator)  # type: ignore[arg-type]
+    return PodTask(operator, operator.call, operator.options, given, operator.estimator)  # type: ignore[arg-type]
 
 
 def fit(site: Path, store: StateStore | None = None, try_number: int = 1, **estimator: Any) -> PodTask:
@@ -227,7 +227,7 @@ def test_a_record_outlives_processes_and_retries_and_begins_afresh_when_the_task
     store = StateStore()
     first = read(store, 1, 2)
     first.interruptions, first.memory = 3, "4Gi"
-    assert first.wait() < 1
+    assert first.waited("waiting_since") < 1
     first.next_pod()
     again, retried, cleared = read(store, 1, 2), read(store, 2, 2), read(store, 2, 3)
     assert (again.number, again.interruptions, again.memory, again.cleared) == (1, 3, "4Gi", False)
