@@ -35,15 +35,8 @@ def pod_manifest(
 ) -> V1Pod:
     """Return the pod that runs one command with these needs.
 
-    Args:
-        needs: Image, resources, placement, security.
-        name: The pod's name.
-        labels: Beside those of the needs, which give way.
-        annotations: As they are.
-        env: Plain values; they give way to the site's, and secrets have no place here.
-        command: Instead of the image's entrypoint.
-        arguments: Of the command or entrypoint.
-        deadline_seconds: After which the cluster ends the pod.
+    The site's labels give way to ``labels``, the values of ``env`` to the site's; secrets have no place in it.
+    Without a ``command`` the image's entrypoint gets the ``arguments``.
     """
     values = {"HOME": "/tmp", "OMP_WAIT_POLICY": "passive", **env, **needs.env}
     mounted = [*_scratch_volumes(needs), *(_site_volume(v) for v in needs.volumes)]

@@ -56,10 +56,9 @@ class PodStepOperator(KubernetesPodOperator):
     them fails the task with a sentence and hides no DAG.
 
     Args:
-        options: Options of the step; values may be outputs of earlier tasks.
+        options, task_id: As of :class:`~windsock_airflow.step.StepOperator`.
         estimator: Name of the estimator that ``fit`` trains; absent: the only one.
         poll_seconds: Between two looks at a pod that starts, runs or goes.
-        task_id: Instead of the step's name.
         **kwargs: The fields of :class:`~windsock_airflow.step_call.StepCall`, and Airflow's own. The step ``fit``
             runs a trainer, any other one ``windsock step``.
     """
@@ -144,7 +143,7 @@ class PodStepOperator(KubernetesPodOperator):
             self._phase = "ending"
             self._end_early(context)
         finally:
-            self._phase = "" if self._phase == "watching" else self._phase
+            self._phase = "ending" if self._phase == "ending" else ""
 
     def _watch_to_end(self, task: PodTask, pod: V1Pod | None, *, may_defer: bool = True) -> Any:
         """Look at the pod and do what its state asks for, until there is a result."""

@@ -18,7 +18,7 @@ OVERDUE             is retried: the pod ran into its deadline
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.utils.pod_manager import detect_pod_terminate_early_issues
@@ -30,16 +30,7 @@ from windsock_airflow.pods.manifest import CONTAINER
 class State(Enum):
     """See the module's table."""
 
-    QUEUED = auto()
-    STARTING = auto()
-    RUNNING = auto()
-    ENDING = auto()
-    DONE = auto()
-    BROKEN = auto()
-    FAILED = auto()
-    OUT_OF_MEMORY = auto()
-    INTERRUPTED = auto()
-    OVERDUE = auto()
+    QUEUED, STARTING, RUNNING, ENDING, DONE, BROKEN, FAILED, OUT_OF_MEMORY, INTERRUPTED, OVERDUE = range(10)
 
 
 OVER = frozenset({State.DONE, State.FAILED, State.OUT_OF_MEMORY, State.INTERRUPTED, State.OVERDUE})

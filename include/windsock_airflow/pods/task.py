@@ -36,14 +36,8 @@ _NUMBER = f"{PREFIX}number"
 class PodTask:
     """Everything about one task instance that runs in a pod.
 
-    Made, it has read site, spec and record, and has set the operator up for them.
-
-    Args:
-        operator: Makes the manifest and has the client.
-        call: What the task asks of its step.
-        own_options: The operator's, rendered.
-        context: Airflow's.
-        estimator: Name of the one that ``fit`` trains; absent: the option ``estimator``, or the only one.
+    Made, it has read site, spec and record, and has set the operator up for them. Without an ``estimator``, ``fit``
+    trains the one of the option of that name, or the only one.
 
     Raises:
         SpecError: Site or spec are faulty, or do not fit each other.
