@@ -1,5 +1,6 @@
 """Labels that Kubernetes takes, and names that stand for one task instance."""
 
+import hashlib
 import re
 
 from hypothesis import given
@@ -43,4 +44,5 @@ def test_installations_differ_by_their_store_and_the_name_that_the_site_gives():
 
     assert of(WINDSOCK_STORE="s3://a/x/") == of(WINDSOCK_STORE="s3://a/x", WINDSOCK_UI_URL="http://elsewhere")
     assert of(WINDSOCK_STORE="s3://a/x") != of(WINDSOCK_STORE="s3://a/y")
+    assert of(WINDSOCK_STORE="s3://a/x") == hashlib.sha256(b"s3://a/x").hexdigest()[:16], "pods of 0.1 are not found"
     assert len({of(name, WINDSOCK_STORE="s3://a/x") for name in (None, "blue", "green")}) == 3
