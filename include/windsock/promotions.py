@@ -11,7 +11,6 @@ other way round, so that scoring neither needs MLflow nor follows a hand-set ali
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import uuid
@@ -74,9 +73,11 @@ def history(settings: Settings, spec: ModelSpec) -> list[Promotion]:
     """Return every promotion and rollback, in order."""
     store = Store.of(settings)
     found: list[Promotion] = []
-    while (raw := _read(store, spec.name, len(found) + 1)) is not None:
-        found.append(Promotion.from_json(raw))
-    return found
+    while True:
+        try:
+            found.append(Promotion.from_json(store.read_json(spec.name, FOLDER, _name(len(found) + 1))))
+        except FileNotFoundError:
+            return found
 
 
 def current(settings: Settings, spec: ModelSpec) -> Promotion | None:
@@ -104,13 +105,7 @@ def first_day_in_force(settings: Settings, spec: ModelSpec, as_of: date, previou
 
 
 def append(settings: Settings, spec: ModelSpec, entry: Promotion, *, after: Promotion | None) -> Promotion:
-    """Add an entry if the log still ends with ``after``.
-
-    Args:
-        settings: This installation.
-        spec: The model.
-        entry: What to record; its ``seq`` and ``recorded_at`` are set here.
-        after: The last entry that the decision was based on; None if there was none.
+    """Add an entry, with its number and time, if the log still ends with ``after``.
 
     Returns:
         The entry as recorded.
@@ -138,14 +133,6 @@ def _name(seq: int) -> str:
     return f"{seq:06d}.json"
 
 
-def _read(store: Store, model: str, seq: int) -> dict[str, Any] | None:
-    try:
-        raw: dict[str, Any] = json.loads(store.read_bytes(model, FOLDER, _name(seq)))
-    except FileNotFoundError:
-        return None
-    return raw
-
-
 def _create(store: Store, data: bytes, *parts: str) -> None:
     """Create an object with its whole content, only if there is none.
 
@@ -167,15 +154,14 @@ def _create(store: Store, data: bytes, *parts: str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(aside, path)  # fails if the name is taken, and shows the whole content at once
-        except FileExistsError:
-            raise
-        except OSError as err:
-            raise WindsockError(
-                f"{path.parent}: this file system has no hard links ({err.strerror}), which promotions need so that "
-                "only one of two writers wins. Put WINDSOCK_STORE on a local disk or in an object store."
-            ) from err
+        os.link(aside, path)  # fails if the name is taken, and shows the whole content at once
+    except FileExistsError:
+        raise
+    except OSError as err:
+        raise WindsockError(
+            f"{path.parent}: a promotion could not be put in place ({err.strerror}). It needs hard links, so that only "
+            "one of two writers wins: put WINDSOCK_STORE on a local disk with room, or in an object store."
+        ) from err
     finally:
         aside.unlink(missing_ok=True)
 

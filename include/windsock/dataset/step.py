@@ -49,7 +49,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     """
     from windsock.featurestore.retrieval import training_frame
 
-    settings, spec = ctx.settings, as_asked(ctx.spec, ctx.options)
+    settings, spec = ctx.settings, with_overrides(ctx.spec, ctx.options)
     windows = chosen_windows(settings, spec, ctx.options.get("as_of"))
     pins = pin(settings, spec, windows)
     inputs = inputs_of(spec, windows, pins)
@@ -77,14 +77,14 @@ def run(ctx: StepContext) -> dict[str, Any]:
     }
 
 
-def as_asked(spec: ModelSpec, options: Mapping[str, Any]) -> ModelSpec:
+def with_overrides(spec: ModelSpec, options: Mapping[str, Any]) -> ModelSpec:
     """Return the spec with the values that this one training was asked for; ``trials`` counts for all that search.
 
     Raises:
         SpecError: A value lies outside its range, or trials are asked for and nothing is searched.
     """
-    asked = {name: options[name] for name in ("window_days", "holdout_days") if options.get(name) is not None}
-    training = {**spec.training.model_dump(), **asked}
+    given = {name: options[name] for name in ("window_days", "holdout_days") if options.get(name) is not None}
+    training = {**spec.training.model_dump(), **given}
     if options.get("trials") is not None:
         searched = [estimator for estimator in training["estimators"] if estimator.get("search")]
         if not searched:

@@ -8,7 +8,6 @@ request are relative to the request itself, so that a volume may be mounted anyw
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import posixpath
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from windsock.errors import DataContractError, SpecError
 from windsock.runs.checkpoints import CheckpointFolder
-from windsock.runs.run_folder import METRICS, REQUEST, RunFolder
+from windsock.runs.run_folder import METRICS, REQUEST, RunFolder, parquet_rows
 from windsock.store import Store
 
 if TYPE_CHECKING:
@@ -102,19 +101,11 @@ class TrainerRequest:
         Raises:
             SpecError: They are not the rows that the request names.
         """
-        import pyarrow.parquet as pq
-
-        place, named = self.train_url, str(self.raw["train"]["sha256"])
+        url = self.train_url
         try:
-            data = self.train_bytes()
+            return parquet_rows(self.train_bytes(), url, str(self.raw["train"]["sha256"]))
         except FileNotFoundError as err:
-            raise SpecError(f"{place}: the training rows are not there. Run the step 'assemble' again.") from err
-        if hashlib.sha256(data).hexdigest() != named:
-            raise SpecError(
-                f"{place} is not the file that its request names (SHA-256 {named[:12]}): "
-                "it was changed or half replaced. Run the step 'assemble' again."
-            )
-        return pq.read_table(io.BytesIO(data))
+            raise SpecError(f"{url}: the training rows are not there. Run the step 'assemble' again.") from err
 
     def finished(self) -> dict[str, Any] | None:
         """Return the candidate's metrics if it is complete and was made from this very request."""

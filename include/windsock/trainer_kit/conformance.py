@@ -19,7 +19,7 @@ import numpy as np
 from windsock.errors import DataContractError, WindsockError, did_you_mean
 from windsock.runs.contract import CANDIDATE_FORMAT, TrainerRequest
 from windsock.served.model import Model, load
-from windsock.trainers.judging import unusable
+from windsock.trainers.evaluation import unusable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,11 +32,25 @@ class Finding:
     clause: str
     kept: bool | None
     """None: could not be looked at."""
-    said: str
+    message: str
 
 
 class Broken(Exception):
     """A clause is not kept; the text says what was found and what is expected."""
+
+
+class Unchecked(Exception):
+    """A clause could not be looked at; the text says why."""
+
+
+def finding_of(clause: str, check: Callable[..., str], *inputs: Any) -> Finding:
+    """Run the check of a clause: it returns what it found, or raises :class:`Broken` or :class:`Unchecked`."""
+    try:
+        return Finding(clause, True, check(*inputs))
+    except Broken as err:
+        return Finding(clause, False, str(err))
+    except Unchecked as err:
+        return Finding(clause, None, str(err))
 
 
 @dataclass
@@ -81,9 +95,6 @@ class Candidate:
 def check_candidate(request_url: str) -> list[Finding]:
     """Check a finished candidate.
 
-    Args:
-        request_url: Path or URL of its ``request.json``.
-
     Returns:
         A finding per clause, in the order of the documentation.
     """
@@ -101,11 +112,10 @@ def _findings(candidate: Candidate) -> Iterator[Finding]:
         if missing:
             yield Finding(clause, None, f"not looked at, as {missing[0]} is broken")
             continue
-        try:
-            yield Finding(clause, True, check(candidate))
-        except Broken as err:
+        finding = finding_of(clause, check, candidate)
+        if finding.kept is False:
             broken.add(clause)
-            yield Finding(clause, False, str(err))
+        yield finding
 
 
 def _rows_are_untouched(candidate: Candidate) -> str:

@@ -24,8 +24,7 @@ from windsock.runs.run_folder import (
 from windsock.served.model import load
 from windsock.steps import StepContext
 from windsock.store import to_json
-from windsock.trainers.fit import told
-from windsock.trainers.judging import best_of, judge_model
+from windsock.trainers.evaluation import best_of, candidate_summary, evaluate_model
 from windsock.trainers.learn import spec_of
 
 log = logging.getLogger(__name__)
@@ -53,14 +52,14 @@ def run(ctx: StepContext) -> dict[str, Any]:
     model = load(folder.store.url(*source))
     files = request["files"]
     train_set, holdout = (folder.read_table(table, files[table]) for table in (TRAIN, HOLDOUT))
-    judged = judge_model(spec, list(request["features"]), model, train_set, holdout)
+    judged = evaluate_model(spec, list(request["features"]), model, train_set, holdout)
     kept = model.files()
     _remove_other_files(folder, set(kept))
     folder.write_files(kept, MODEL)
     folder.write_table(judged.holdout_scores, HOLDOUT_SCORES)
     folder.write_table(judged.reference, REFERENCE)
     best = candidates[name]
-    content = told(best)
+    content = candidate_summary(best)
     metrics = {
         **judged.metrics,
         **content,
@@ -91,8 +90,7 @@ def model_sha256(files: dict[str, bytes]) -> str:
 
 def _remove_other_files(folder: RunFolder, names: set[str]) -> None:
     """A run that was chosen from before may hold a model of another format."""
-    store, place = folder.store, folder.parts(MODEL)
-    if store.exists(*place):
-        for path in store.fs.ls(store.path(*place), detail=False):
+    if folder.exists(MODEL):
+        for path in folder.store.fs.ls(folder.store.path(*folder.parts(MODEL)), detail=False):
             if str(path).rsplit("/", 1)[-1] not in names:
-                store.fs.rm(path)
+                folder.store.fs.rm(path)

@@ -48,7 +48,7 @@ class Learnt:
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """Everything that a request says, ready to be learnt from."""
 
     spec: ModelSpec
@@ -58,7 +58,7 @@ class Task:
     folds: tuple[Fold, ...]
 
     @classmethod
-    def of(cls, request: Mapping[str, Any], train_set: pa.Table) -> Task:
+    def of(cls, request: Mapping[str, Any], train_set: pa.Table) -> TrainingTask:
         """Read a trainer request.
 
         Args:
@@ -86,7 +86,7 @@ class Task:
 
 
 def learn(
-    task: Task,
+    task: TrainingTask,
     *,
     checkpoints: CheckpointFolder | None = None,
     shared_study: SharedStudy | None = None,
@@ -95,7 +95,7 @@ def learn(
     """Search, then train on the whole window.
 
     Args:
-        task: From :meth:`Task.of`.
+        task: From :meth:`TrainingTask.of`.
         checkpoints: Where progress is kept; what is found there is gone on from.
         shared_study: The study that several trainers share.
         watch: Told of every trial.
@@ -112,7 +112,7 @@ def learn(
     return train_chosen(task, chosen, checkpoints=checkpoints)
 
 
-def train_chosen(task: Task, chosen: Choosing, *, checkpoints: CheckpointFolder | None = None) -> Learnt:
+def train_chosen(task: TrainingTask, chosen: Choosing, *, checkpoints: CheckpointFolder | None = None) -> Learnt:
     """Train on the whole window with parameters that have been chosen."""
     spec = task.spec
     log.info(
@@ -142,7 +142,9 @@ def train_chosen(task: Task, chosen: Choosing, *, checkpoints: CheckpointFolder 
     return Learnt(dict(learned.files()), report)
 
 
-def search_only(task: Task, checkpoints: CheckpointFolder, shared_study: SharedStudy, watch: TrialWatch | None) -> int:
+def search_only(
+    task: TrainingTask, checkpoints: CheckpointFolder, shared_study: SharedStudy, watch: TrialWatch | None
+) -> int:
     """Take part in a shared search without training the final model; returns how many trials were done here."""
     return take_part(
         task.learner, task.spec, task.estimator, task.rows, task.folds,

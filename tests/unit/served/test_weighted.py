@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from windsock.gate.weighted import JudgedRows, weighted_metric
 from windsock.served import metrics
+from windsock.served.resampling import ClusteredRows
+from windsock.served.weighted import weighted_metric
 
 BINARY = {
     "average_precision": metrics.average_precision,
@@ -18,7 +19,7 @@ REGRESSION = {
 }
 
 
-def rows_of(seed: int, n: int = 300, *, binary: bool = True) -> tuple[JudgedRows, np.ndarray]:
+def rows_of(seed: int, n: int = 300, *, binary: bool = True) -> tuple[ClusteredRows, np.ndarray]:
     rng = np.random.default_rng(seed)
     label = (rng.random(n) < 0.2).astype(float) if binary else rng.normal(10, 3, n)
     if binary:
@@ -26,7 +27,7 @@ def rows_of(seed: int, n: int = 300, *, binary: bool = True) -> tuple[JudgedRows
     score = np.clip(np.round(0.3 * label + 0.5 * rng.random(n), 2), 0.01, 0.99)  # rounded: many ties
     entity = np.unique(rng.integers(0, 40, n), return_inverse=True)[1]
     day = np.sort(rng.integers(0, 5, n))
-    return JudgedRows(label, day, entity, entity, "entity"), score
+    return ClusteredRows(label, day, entity, entity, "entity"), score
 
 
 @pytest.mark.parametrize("name", BINARY)

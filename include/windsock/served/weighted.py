@@ -9,52 +9,21 @@ gather and a cumulative sum. With all weights one, every value equals
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
-    Vector = NDArray[np.float64]
-    Index = NDArray[np.intp]
+from windsock.served.resampling import ClusteredRows
 
-Weighted = Callable[["NDArray[Any]"], "NDArray[np.float64]"]
+Vector = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+Weighted = Callable[[NDArray[Any]], Vector]
 """Weights, shape ``(resamples, rows)``, to values, shape ``(resamples,)``."""
 
 
-@dataclass(frozen=True)
-class JudgedRows:
-    """The rows on which models are compared; excluded rows have already been left out."""
-
-    label: Vector
-    """Shape ``(rows,)``; 0 or 1 for binary tasks."""
-    day: Index
-    """Day number of each row, shape ``(rows,)``."""
-    entity: Index
-    """What alerts are counted by, as numbers, shape ``(rows,)``; each row its own where there is no entity."""
-    cluster: Index
-    """Resampled unit of each row, 0-based and dense, shape ``(rows,)``."""
-    clustered_by: str
-    """What the units are, in words."""
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are."""
-        return len(self.label)
-
-    @property
-    def clusters(self) -> int:
-        """How many resampled units there are."""
-        return int(self.cluster.max()) + 1 if self.rows else 0
-
-    @property
-    def positives(self) -> int:
-        """Rows with a label above zero."""
-        return int((self.label > 0).sum())
-
-
-def weighted_metric(name: str, rows: JudgedRows, score: Vector, *, k: int = 100) -> Weighted:
+def weighted_metric(name: str, rows: ClusteredRows, score: Vector, *, k: int = 100) -> Weighted:
     """Prepare one metric of one model's scores.
 
     Args:
@@ -77,8 +46,6 @@ def weighted_metric(name: str, rows: JudgedRows, score: Vector, *, k: int = 100)
 
 def _thresholds(score: Vector) -> tuple[Index, Index]:
     """Return the order from the highest score down, and the last position of each distinct score in it."""
-    import numpy as np
-
     order = np.argsort(-score, kind="stable")
     ordered = score[order]
     last = np.r_[np.nonzero(np.diff(ordered))[0], len(ordered) - 1]
@@ -86,8 +53,6 @@ def _thresholds(score: Vector) -> tuple[Index, Index]:
 
 
 def _average_precision(label: Vector, score: Vector) -> Weighted:
-    import numpy as np
-
     order, last = _thresholds(score)
     positive = label[order] > 0
     # Only thresholds that catch another positive add to the sum: the rest need no column.
@@ -107,8 +72,6 @@ def _average_precision(label: Vector, score: Vector) -> Weighted:
 
 
 def _roc_auc(label: Vector, score: Vector) -> Weighted:
-    import numpy as np
-
     order, last = _thresholds(score)
     positive = (label[order] > 0).astype(np.float64)
 
@@ -122,13 +85,11 @@ def _roc_auc(label: Vector, score: Vector) -> Weighted:
     return value
 
 
-def _precision_at_k(rows: JudgedRows, score: Vector, k: int) -> Weighted:
+def _precision_at_k(rows: ClusteredRows, score: Vector, k: int) -> Weighted:
     """Share of true ones among the k highest entities of a day, mean over days; found ones leave later lists.
 
     An entity of weight w takes w of the k places. With weights one this is ``metrics.precision_at_k``.
     """
-    import numpy as np
-
     entities = int(rows.entity.max()) + 1
     _, first, group = np.unique(
         rows.day.astype(np.int64) * entities + rows.entity, return_index=True, return_inverse=True
@@ -158,8 +119,6 @@ def _precision_at_k(rows: JudgedRows, score: Vector, k: int) -> Weighted:
 
 
 def _mean_of(loss: Vector, finish: Callable[[Vector], Vector] | None = None) -> Weighted:
-    import numpy as np
-
     def value(weights: NDArray[Any]) -> Vector:
         mean = np.asarray(weights @ loss / weights.sum(axis=1), dtype=np.float64)
         return mean if finish is None else finish(mean)
@@ -168,8 +127,6 @@ def _mean_of(loss: Vector, finish: Callable[[Vector], Vector] | None = None) -> 
 
 
 def _log_loss(label: Vector, score: Vector) -> Weighted:
-    import numpy as np
-
     p = np.clip(score, 1e-15, 1 - 1e-15)
     return _mean_of(-(label * np.log(p) + (1 - label) * np.log1p(-p)))
 
@@ -179,14 +136,10 @@ def _mae(label: Vector, score: Vector) -> Weighted:
 
 
 def _rmse(label: Vector, score: Vector) -> Weighted:
-    import numpy as np
-
     return _mean_of((label - score) ** 2, np.sqrt)
 
 
 def _r2(label: Vector, score: Vector) -> Weighted:
-    import numpy as np
-
     centred = label - label.mean()  # near zero mean, so that the difference of squares stays exact
     squared, value, error = _mean_of(centred**2), _mean_of(centred), _mean_of((label - score) ** 2)
 

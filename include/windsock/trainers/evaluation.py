@@ -1,4 +1,4 @@
-"""Windsock's own judgement of a candidate, whoever trained it: scores and metrics on the holdout."""
+"""Windsock's own evaluation of a candidate, whoever trained it: scores and metrics on the holdout."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from windsock.errors import DataContractError
 from windsock.served.metrics import KNOWN_POSITIVE, SCORE, TIME, evaluate
 from windsock.served.model import Model
 from windsock.spec import ModelSpec
+from windsock.spec.modelling import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,8 +26,8 @@ REFERENCE_ROWS = 20_000
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What judging gives."""
+class Evaluation:
+    """A model held against the rows it was trained on and the holdout."""
 
     metrics: dict[str, Any]
     """The part of ``metrics.json`` that does not depend on who trained the model."""
@@ -36,15 +37,10 @@ class Judged:
     """Sample of rows with features, ``score`` and ``part`` (train or holdout), for monitoring."""
 
 
-def judge_model(spec: ModelSpec, names: Sequence[str], model: Model, train_set: pa.Table, holdout: pa.Table) -> Judged:
+def evaluate_model(
+    spec: ModelSpec, names: Sequence[str], model: Model, train_set: pa.Table, holdout: pa.Table
+) -> Evaluation:
     """Score the training rows and the holdout, and measure the latter.
-
-    Args:
-        spec: The model.
-        names: Its features in model order.
-        model: The candidate.
-        train_set: Rows of the window with features and label.
-        holdout: Held-out rows with the same columns.
 
     Raises:
         DataContractError: The model wants other features, or its scores are no scores.
@@ -69,7 +65,7 @@ def judge_model(spec: ModelSpec, names: Sequence[str], model: Model, train_set: 
     log.info(
         "%s: holdout %s", spec.name, ", ".join(f"{k} {v:.4g}" for k, v in judged["metrics"].items() if v is not None)
     )
-    return Judged(
+    return Evaluation(
         metrics, _scored(spec, holdout, scores), _reference(spec, names, (train_set, train_scores), (holdout, scores))
     )
 
@@ -86,8 +82,6 @@ def best_of(metric: str, candidates: Mapping[str, Mapping[str, Any]]) -> tuple[s
     Returns:
         The chosen name, and a sentence that says why.
     """
-    from windsock.served.metrics import better
-
     names = list(candidates)
     if len(names) == 1:
         return names[0], ""
@@ -101,12 +95,9 @@ def best_of(metric: str, candidates: Mapping[str, Mapping[str, Any]]) -> tuple[s
     left_out = f"; {', '.join(silent)} reported no {metric} on folds and could not be compared" if silent else ""
     if not scores:
         return names[0], f"no candidate reported {metric} on folds, so the first of the spec was taken"
-    best = next(iter(scores))
-    for name, score in scores.items():
-        if better(metric, score, scores[best]):
-            best = name
-    said = ", ".join(f"{name} {score:.4g}" for name, score in scores.items())
-    return best, f"{metric} on the folds: {said}{left_out}"
+    best = (min if metric in LOWER_IS_BETTER else max)(scores, key=lambda name: scores[name])  # of equals, the first
+    reached = ", ".join(f"{name} {score:.4g}" for name, score in scores.items())
+    return best, f"{metric} on the folds: {reached}{left_out}"
 
 
 def unusable(task: str, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
@@ -150,3 +141,13 @@ def _reference(spec: ModelSpec, names: Sequence[str], *parts: tuple[pa.Table, np
         sample = frame.select([TIME, *names]).take(pa.array(rows)).append_column(SCORE, pa.array(scores[rows]))
         sampled.append(sample.append_column("part", pa.array([part] * len(rows), pa.string())))
     return pa.concat_tables(sampled).combine_chunks()
+
+
+def candidate_summary(candidate: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run's ``metrics.json`` repeats of its candidate's own report."""
+    return {
+        "chosen": {name: candidate.get(name) for name in ("trial", "params", "rounds", "note")},
+        "trials": candidate.get("trials") or [],
+        "folds": candidate.get("folds") or [],
+        "importance": candidate.get("importance"),
+    }

@@ -3,7 +3,7 @@
 import pytest
 
 from training_world import TRAINING, world_spec
-from windsock.dataset.step import as_asked
+from windsock.dataset.step import with_overrides
 from windsock.errors import SpecError
 
 SEARCH = {"num_leaves": {"kind": "int", "low": 7, "high": 31}}
@@ -22,24 +22,24 @@ def spec_of(tmp_path):
 
 def test_what_is_asked_for_counts_for_this_training_and_the_rest_stays(spec_of):
     spec = spec_of(TREES)
-    asked = as_asked(spec, {"window_days": 3, "trials": 2, "reason": "cheaper"})
+    asked = with_overrides(spec, {"window_days": 3, "trials": 2, "reason": "cheaper"})
 
     assert (asked.training.window_days, asked.training.estimators[0].trials) == (3, 2)
     assert asked.training.holdout_days == spec.training.holdout_days
-    assert as_asked(spec, {"window_days": None}) == spec
+    assert with_overrides(spec, {"window_days": None}) == spec
 
 
 def test_trials_count_for_what_is_searched_and_for_nothing_else(spec_of):
     spec = spec_of(TREES, NETWORK)
 
-    assert [e.trials for e in as_asked(spec, {"trials": 4}).training.estimators] == [4, 1]
+    assert [e.trials for e in with_overrides(spec, {"trials": 4}).training.estimators] == [4, 1]
 
 
 def test_trials_where_nothing_is_searched_are_refused_with_the_place_to_change(spec_of):
     with pytest.raises(SpecError, match=r"4 trials were asked for, .* training\.estimators\[\]\.search"):
-        as_asked(spec_of(NETWORK), {"trials": 4})
+        with_overrides(spec_of(NETWORK), {"trials": 4})
 
 
 def test_a_value_outside_its_range_is_refused_with_field_and_value(spec_of):
     with pytest.raises(SpecError, match=r"cannot be run as asked: .*window_days: .* \(given: 0\)"):
-        as_asked(spec_of(TREES), {"window_days": 0})
+        with_overrides(spec_of(TREES), {"window_days": 0})
