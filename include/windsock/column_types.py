@@ -1,0 +1,39 @@
+"""The column types that a spec may declare, and what each is called in Arrow and in DuckDB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+import pyarrow as pa
+
+ARROW_TYPES: Mapping[str, pa.DataType] = MappingProxyType(
+    {
+        "int64": pa.int64(),
+        "double": pa.float64(),
+        "string": pa.string(),
+        "bool": pa.bool_(),
+        "timestamp": pa.timestamp("us"),
+        "date": pa.date32(),
+    }
+)
+"""Declared type to Arrow's."""
+
+SQL_TYPES: Mapping[str, str] = MappingProxyType(
+    {
+        "int64": "BIGINT",
+        "double": "DOUBLE",
+        "string": "VARCHAR",
+        "bool": "BOOLEAN",
+        "timestamp": "TIMESTAMP",
+        "date": "DATE",
+    }
+)
+"""Declared type to DuckDB's."""
+
+_BY_ANY_NAME = {**ARROW_TYPES, **{sql: ARROW_TYPES[name] for name, sql in SQL_TYPES.items()}}
+
+
+def arrow_schema(columns: Iterable[tuple[str, str]]) -> pa.Schema:
+    """Return the Arrow schema of columns given by name and type, declared (``int64``) or DuckDB's (``BIGINT``)."""
+    return pa.schema([(name, _BY_ANY_NAME[kind]) for name, kind in columns])
