@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ARROW_TYPES: Mapping[str, pa.DataType] = MappingProxyType(
     {
@@ -37,3 +41,16 @@ _BY_ANY_NAME = {**ARROW_TYPES, **{sql: ARROW_TYPES[name] for name, sql in SQL_TY
 def arrow_schema(columns: Iterable[tuple[str, str]]) -> pa.Schema:
     """Return the Arrow schema of columns given by name and type, declared (``int64``) or DuckDB's (``BIGINT``)."""
     return pa.schema([(name, _BY_ANY_NAME[kind]) for name, kind in columns])
+
+
+def to_pandas(rows: pa.Table) -> pd.DataFrame:
+    """Return rows as pandas, whole numbers and truth values as such also where some are null."""
+    import pandas as pd
+
+    nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    return pd.DataFrame(
+        {
+            name: column.to_pandas(types_mapper=nullable.get if column.null_count else None)
+            for name, column in zip(rows.column_names, rows.columns, strict=True)
+        }
+    )

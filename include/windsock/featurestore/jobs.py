@@ -14,6 +14,7 @@ from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 
+from windsock.column_types import to_pandas
 from windsock.errors import SpecError
 from windsock.store import Store
 
@@ -79,12 +80,3 @@ class WindsockRetrievalJob(RetrievalJob):  # type: ignore[misc]
         sink = pa.BufferOutputStream()
         pq.write_table(self.to_arrow(), sink)
         Store(storage.file_options.uri).write_bytes(sink.getvalue().to_pybytes())
-
-
-def to_pandas(rows: pa.Table) -> pd.DataFrame:
-    """Turn rows into pandas without turning whole numbers with gaps into floats."""
-    frame: pd.DataFrame = rows.to_pandas()
-    for field in rows.schema:
-        if pa.types.is_integer(field.type) and rows[field.name].null_count:
-            frame[field.name] = rows[field.name].to_pandas(types_mapper={field.type: pd.Int64Dtype()}.get)
-    return frame
