@@ -116,7 +116,7 @@ def read(folder: str, fs: Any, root: str, card: Mapping[str, Any], task: Task, i
     except Exception as err:
         raise DataContractError(
             f"{where}: cannot score two rows of {len(inputs)} features (one of zeros, one without any value): "
-            f"{type(err).__name__}: {str(err)[:300]}. One number per row is wanted from column {column} of {output!r}."
+            f"{type(err).__name__}: {str(err)[-200:]}. One number per row is wanted from column {column} of {output!r}."
         ) from err
     return model
 
@@ -138,6 +138,6 @@ def _session(raw: bytes, where: str) -> Any:
         return onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
     except Exception as err:
         raise DataContractError(
-            f"{where}: onnxruntime {onnxruntime.__version__} cannot load it: {str(err)[:300]}. Fetch it again, convert "
-            "for an older opset, or train the version again."
+            f"{where}: onnxruntime {onnxruntime.__version__} cannot load it: {str(err)[-200:]}. Fetch it again, "
+            "convert for an older opset, or train the version again."
         ) from err
