@@ -178,7 +178,7 @@ def test_a_part_that_is_killed_is_started_again(own_stack: Stack) -> None:
 
 def test_no_secret_is_in_a_log_or_on_a_command_line(own_stack: Stack) -> None:
     home = Home.of(own_stack.settings)
-    token = own_stack.api._client.headers["Authorization"].removeprefix("Bearer ")
+    token = own_stack.api._auth.token
     secrets = [*credentials.load_or_create(home).values(), token, token.split(".")[0]]
     files = [p for folder in (home.logs, home.airflow / "logs") for p in folder.rglob("*") if p.is_file()]
     files += [home.state_file, home.root / "up.log"]
