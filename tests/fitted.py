@@ -1,4 +1,4 @@
-"""From a request to a judged model in one call, without a store: what ``fit`` and ``choose`` do in two steps."""
+"""From a request to a judged model, in one call and without a store: what ``fit`` and ``choose`` do in two steps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

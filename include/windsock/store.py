@@ -8,13 +8,12 @@ sees the old bytes or the new ones.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from windsock.files import replace_file
 from windsock.settings import Settings
 
 
@@ -64,20 +63,10 @@ class Store:
     def write_bytes(self, data: bytes, *parts: str) -> None:
         """Put an object in place in one step; a kill leaves the old one or the new one."""
         target = self.path(*parts)
-        if not self.is_local:
+        if self.is_local:
+            replace_file(Path(target), data)
+        else:
             self.fs.pipe_file(target, data)  # an object store's PUT is atomic
-            return
-        folder = Path(target).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f".{Path(target).name}.{uuid.uuid4().hex}.tmp"
-        try:
-            with open(aside, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
 
     def read_json(self, *parts: str) -> Any:
         """Return an object's content, parsed."""

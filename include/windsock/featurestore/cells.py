@@ -11,10 +11,10 @@ import math
 import struct
 from collections.abc import Sequence
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+import pyarrow as pa
+import pyarrow.compute as pc
 
 Cell = int | float | str | bytes | None
 
@@ -57,9 +57,6 @@ def entity_value(column: str | None, key: bytes) -> int | str | None:
 
 def column_cells(column: pa.ChunkedArray) -> list[Cell]:
     """Turn a feature column into cells; times become whole seconds, as Feast holds them."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if pa.types.is_temporal(column.type):
         micros = column.cast(pa.timestamp("us")).cast(pa.int64())
         return [None if v is None else v // 1_000_000 for v in micros.to_pylist()]

@@ -6,12 +6,9 @@ every step may call it; the check imports no Feast. Callers in parallel take tur
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -20,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from windsock.errors import SpecError
 from windsock.featurestore.feast_import import import_feast
 from windsock.featurestore.repo import CONFIG_FILE, FeastPaths, embedded_online_path, feature_store, raw_config
+from windsock.files import locked, replace_file
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, load_specs
 from windsock.spec.load import find_specs
-from windsock.store import Store, to_json
+from windsock.store import to_json
 
 if TYPE_CHECKING:
     from windsock.featurestore.objects import FeastObjects
@@ -61,14 +59,14 @@ def apply(settings: Settings, *, remove_gone: bool = True) -> Applied:
     paths = FeastPaths.of(settings)
     if (done := _read_applied(settings, paths, fingerprint(settings), remove_gone)) is not None:
         return done
-    with _lock(paths.home / "apply.lock"):
+    with locked(paths.home / "apply.lock"):
         state = fingerprint(settings)
         if (done := _read_applied(settings, paths, state, remove_gone)) is not None:
             return done
         result, left = _apply(settings, remove_gone)
         # Written last: a kill before this line only means that the work is done once more.
         content = {"state": state, "models": result.models, "broken": result.broken, "left": left}
-        Store(str(paths.home)).write_bytes(to_json(content), "applied.json")
+        replace_file(paths.home / "applied.json", to_json(content))
     return result
 
 
@@ -142,14 +140,6 @@ def _keep_names_apart(wanted: dict[str, FeastObjects], broken: dict[str, str]) -
             del wanted[name]
             continue
         owner.update({v.name: name for v in wanted[name].views})
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # closing the file gives the lock back, also when the process is killed
 
 
 def repo_objects(settings: Settings) -> list[Any]:

@@ -21,10 +21,10 @@ from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.featurestore.cells import NO_ENTITY_COLUMN
 from windsock.featurestore.definitions import apply
 from windsock.featurestore.feature_tables import FeatureTable
-from windsock.featurestore.online import _to_cell, _to_proto
+from windsock.featurestore.online import to_cell, to_proto
 from windsock.featurestore.online_db import OnlineRow
+from windsock.featurestore.online_rows import Entity, Observed, OnlineRows
 from windsock.featurestore.repo import feature_store
-from windsock.featurestore.sinks import Entity, Observed, OnlineRows
 from windsock.settings import Settings
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -109,7 +109,7 @@ class FeastSink:
         for entity, (time, values) in zip(entities, answers, strict=True):
             if time is not None and values is not None:
                 known = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-                cells = tuple(_to_cell(values.get(f)) for f in table.features)
+                cells = tuple(to_cell(values.get(f)) for f in table.features)
                 found[entity] = OnlineRow((known - _EPOCH) // _MICROSECOND, cells)
         return found
 
@@ -129,7 +129,7 @@ class FeastSink:
         return [
             (
                 _key(table, entity),
-                {f: _to_proto(v, types[f]) for f, v in zip(table.features, values, strict=True)},
+                {f: to_proto(v, types[f]) for f, v in zip(table.features, values, strict=True)},
                 _EPOCH + timedelta(microseconds=micros),
                 None,
             )

@@ -10,6 +10,7 @@ Inside ``with pinned(...)`` it reads exact versions of days, else those in force
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -168,8 +169,6 @@ class WindsockOfflineStore(OfflineStore):  # type: ignore[misc]
 
 def _with_pins_of_now(run: Callable[[], pa.Table]) -> Callable[[], pa.Table]:
     """Keep the pins of the moment of asking: a job may run after the ``with`` block has ended."""
-    from contextvars import copy_context
-
     context = copy_context()
     return lambda: context.copy().run(run)
 

@@ -14,17 +14,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
 
 from windsock.errors import ParityError, SpecError
-from windsock.featurestore.feature_tables import STAGE, FeatureTable, arrow_schema, open_days
+from windsock.featurestore.feature_tables import STAGE, FeatureTable
 from windsock.featurestore.online_db import OnlineRow
-from windsock.featurestore.sinks import Entity, OnlineRows, Sink
+from windsock.featurestore.online_rows import Entity, OnlineRows
+from windsock.featurestore.sinks import Sink
 from windsock.ledger import DayRecord, Ledger
 from windsock.store import Store
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SAMPLE = 100
 """Entities looked up per view and day."""
@@ -128,7 +125,10 @@ def _check_newer(
 ) -> None:
     """Compare entities that are served a row of another day with that day's table."""
     entities = [entity for entity, _ in served]
-    held = [_rows_of(store, table, record, entities) for record in _versions_of(store, table.model, day, versions)]
+    held = [
+        OnlineRows.of(table, table.read(store, [record], entities)).by_entity_and_time()
+        for record in _versions_of(store, table.model, day, versions)
+    ]
     for entity, online in served:
         parity.checked += 1
         rows = [h[entity, online.micros] for h in held if (entity, online.micros) in h]
@@ -149,27 +149,6 @@ def _versions_of(store: Store, model: str, day: date, versions: Mapping[str, str
         with suppress(SpecError):  # maintenance may have removed it since
             found.insert(0, ledger.pinned({day.isoformat(): written})[day])
     return found
-
-
-def _rows_of(
-    store: Store, table: FeatureTable, record: DayRecord, entities: Sequence[Entity]
-) -> dict[tuple[Entity, int], OnlineRow]:
-    import pyarrow as pa
-    import pyarrow.dataset as ds
-
-    schema = arrow_schema(table.columns)
-    dataset = open_days(store, [record], table.name, schema)
-    if dataset is None:
-        return {}
-    chosen = None
-    if table.entity is not None:
-        chosen = ds.field(table.entity).isin(pa.array(entities, schema.field(table.entity).type))
-    rows: pa.Table = dataset.to_table(filter=chosen)
-    held = OnlineRows.of(table, rows)
-    return {
-        (entity, micros): OnlineRow(micros, values)
-        for entity, micros, values in zip(held.entities, held.micros, held.values, strict=True)
-    }
 
 
 def _sample(rows: OnlineRows, day: date) -> list[int]:

@@ -6,59 +6,18 @@ not know which store is configured. The embedded one imports no Feast.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from windsock.featurestore.cells import Cell, column_cells, entity_keys, entity_value, micros_of
-from windsock.featurestore.feature_tables import TIMESTAMP, FeatureTable
+from windsock.featurestore.cells import entity_keys, entity_value
+from windsock.featurestore.feast_import import import_feast
+from windsock.featurestore.feature_tables import FeatureTable
 from windsock.featurestore.online_db import OnlineDb, OnlineRow
+from windsock.featurestore.online_rows import Entity, Observed, OnlineRows
 from windsock.featurestore.repo import embedded_online_path, raw_config
 from windsock.settings import Settings
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-Entity = int | str | None
-
-
-@dataclass(frozen=True)
-class OnlineRows:
-    """Rows on their way into the online store, at most one per entity."""
-
-    entities: list[Entity]
-    micros: list[int]
-    values: list[tuple[Cell, ...]]
-
-    @classmethod
-    def of(cls, table: FeatureTable, rows: pa.Table) -> OnlineRows:
-        """Turn a view's rows into cells; rows without an entity cannot be looked up and are left out."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        if table.entity is not None:
-            rows = rows.filter(pc.is_valid(rows[table.entity]))
-        entities = rows[table.entity].to_pylist() if table.entity is not None else [None] * rows.num_rows
-        micros = rows[TIMESTAMP].cast(pa.int64()).to_pylist()
-        columns = [column_cells(rows[f]) for f in table.features]
-        return cls(entities, micros, list(zip(*columns, strict=True)))
-
-    def at(self, places: Sequence[int]) -> OnlineRows:
-        """Keep some rows."""
-        return OnlineRows(
-            [self.entities[i] for i in places], [self.micros[i] for i in places], [self.values[i] for i in places]
-        )
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What an online store serves at one moment."""
-
-    rows: Mapping[Entity, OnlineRow]
-    versions: Mapping[str, str] | None
-    """Day to the content hash that was materialized last; None if the store keeps no such note."""
 
 
 class Sink(Protocol):
@@ -151,22 +110,13 @@ def open_sink(settings: Settings, tables: Sequence[FeatureTable]) -> Sink:
         UpstreamUnavailable: The store cannot be reached.
     """
     path = embedded_online_path(settings)
-    if path is not None:
-        section = raw_config(settings)["online_store"]
-        db = OnlineDb(path, float(section.get("busy_timeout_s", 60.0)))
-        sink = EmbeddedSink(db, raw_config(settings)["project"])
-        sink.prepare(tables)
-        return sink
-    from windsock.featurestore.feast_import import import_feast
+    if path is None:
+        import_feast()
+        from windsock.featurestore.feast_sink import FeastSink
 
-    import_feast()
-    from windsock.featurestore.feast_sink import FeastSink
-
-    return FeastSink(settings)
-
-
-def day_micros(day: date) -> tuple[int, int]:
-    """Return first and stop of a day in microseconds since 1970."""
-    from windsock.days import end_of, start_of
-
-    return micros_of(start_of(day)), micros_of(end_of(day))
+        return FeastSink(settings)
+    config = raw_config(settings)
+    db = OnlineDb(path, float(config["online_store"].get("busy_timeout_s", 60.0)))
+    sink = EmbeddedSink(db, config["project"])
+    sink.prepare(tables)
+    return sink

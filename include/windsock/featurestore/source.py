@@ -6,23 +6,29 @@ It survives the registry: model, view and columns travel in Feast's ``custom_opt
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from feast import RepoConfig, ValueType
 from feast.data_source import DataSource
 from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
+from feast.types import Bool, Float64, Int64, PrimitiveFeastType, String, UnixTimestamp
 
-from windsock.featurestore.feature_tables import TIMESTAMP, FeatureTable, feast_name, table_name
+from windsock.features.view_sql import TIMESTAMP, table_name
+from windsock.featurestore.feature_tables import FeatureTable, feast_name
 
-_VALUE_TYPES = {
-    "BIGINT": ValueType.INT64,
-    "DOUBLE": ValueType.DOUBLE,
-    "BOOLEAN": ValueType.BOOL,
-    "VARCHAR": ValueType.STRING,
-    "TIMESTAMP": ValueType.UNIX_TIMESTAMP,
-    "DATE": ValueType.UNIX_TIMESTAMP,
-}
+FEAST_TYPES: Mapping[str, PrimitiveFeastType] = MappingProxyType(
+    {
+        "BIGINT": Int64,
+        "DOUBLE": Float64,
+        "BOOLEAN": Bool,
+        "VARCHAR": String,
+        "TIMESTAMP": UnixTimestamp,
+        "DATE": UnixTimestamp,
+    }
+)
+"""DuckDB's type to Feast's."""
 
 
 class WindsockSource(DataSource):  # type: ignore[misc]
@@ -101,4 +107,4 @@ class WindsockSource(DataSource):  # type: ignore[misc]
     @staticmethod
     def source_datatype_to_feast_value_type() -> Callable[[str], ValueType]:
         """Return the function from DuckDB's type to Feast's."""
-        return _VALUE_TYPES.__getitem__
+        return lambda kind: FEAST_TYPES[kind].to_value_type()

@@ -14,19 +14,14 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
+from windsock.days import end_of, start_of
 from windsock.errors import NotReady, UpstreamUnavailable
+from windsock.featurestore.cells import micros_of
 from windsock.featurestore.definitions import apply
-from windsock.featurestore.feature_tables import (
-    STAGE,
-    TIMESTAMP,
-    FeatureTable,
-    arrow_schema,
-    feature_tables,
-    latest_rows,
-    open_days,
-)
+from windsock.featurestore.feature_tables import STAGE, FeatureTable, feature_tables
+from windsock.featurestore.online_rows import Entity, OnlineRows
 from windsock.featurestore.parity import Parity, check_view
-from windsock.featurestore.sinks import Entity, OnlineRows, Sink, day_micros, open_sink
+from windsock.featurestore.sinks import Sink, open_sink
 from windsock.ledger import DayRecord, Ledger
 from windsock.steps import StepContext
 from windsock.store import Store
@@ -100,11 +95,7 @@ def _record(ledger: Ledger, day: date) -> DayRecord:
 
 def _latest(store: Store, table: FeatureTable, record: DayRecord) -> OnlineRows:
     """Read the day's latest row of each entity."""
-    schema = arrow_schema(table.columns)
-    dataset = open_days(store, [record], table.name, schema)
-    rows = dataset.to_table() if dataset is not None else schema.empty_table()
-    keys = [table.entity] if table.entity is not None else []
-    return OnlineRows.of(table, latest_rows(rows.sort_by(TIMESTAMP), keys))
+    return OnlineRows.of(table, table.latest(table.read(store, [record])))
 
 
 def _write(sink: Sink, table: FeatureTable, rows: OnlineRows) -> dict[str, int]:
@@ -121,7 +112,7 @@ def _replaced(sink: Sink, table: FeatureTable, record: DayRecord) -> bool:
 def _retract(store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, record: DayRecord, rows: OnlineRows) -> int:
     """Set right who is served a row of this day that went with the version before; return how many."""
     held = dict(zip(rows.entities, rows.micros, strict=True))
-    served = sink.read(table, sink.entities_between(table, *day_micros(record.day)))
+    served = sink.read(table, _served_on(sink, table, record.day))
     gone = [entity for entity, row in served.items() if held.get(entity) != row.micros]
     _set_right(store, ledger, sink, table, gone)
     return len(gone)
@@ -131,32 +122,20 @@ def _correct(
     store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, record: DayRecord, rows: OnlineRows
 ) -> dict[str, int]:
     """Set the day's entities, and those that are served a row of this day, to what the tables hold now."""
-    entities = list(dict.fromkeys([*rows.entities, *sink.entities_between(table, *day_micros(record.day))]))
+    entities = list(dict.fromkeys([*rows.entities, *_served_on(sink, table, record.day)]))
     return _set_right(store, ledger, sink, table, entities)
 
 
 def _set_right(
     store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, entities: Sequence[Entity]
 ) -> dict[str, int]:
-    truth = _latest_of(store, ledger, table, entities)
+    truth = OnlineRows.of(table, table.latest(table.read(store, ledger.all().values(), entities)))
     written = sink.write(table, truth, regardless_of_time=True)
     known = set(truth.entities)
     removed = sink.delete(table, [e for e in entities if e not in known])
     return {"written": written, "skipped": len(truth.entities) - written, "removed": removed}
 
 
-def _latest_of(store: Store, ledger: Ledger, table: FeatureTable, entities: Sequence[Entity]) -> OnlineRows:
-    """Read the latest row of these entities over all days."""
-    import pyarrow as pa
-    import pyarrow.dataset as ds
-
-    schema = arrow_schema(table.columns)
-    dataset = open_days(store, ledger.all().values(), table.name, schema)
-    rows = schema.empty_table()
-    if dataset is not None and entities:
-        chosen = None
-        if table.entity is not None:
-            chosen = ds.field(table.entity).isin(pa.array(entities, schema.field(table.entity).type))
-        rows = dataset.to_table(filter=chosen)
-    keys = [table.entity] if table.entity is not None else []
-    return OnlineRows.of(table, latest_rows(rows.sort_by(TIMESTAMP), keys))
+def _served_on(sink: Sink, table: FeatureTable, day: date) -> list[Entity]:
+    """List the entities that are served a row of this day, where the store can tell."""
+    return sink.entities_between(table, micros_of(start_of(day)), micros_of(end_of(day)))

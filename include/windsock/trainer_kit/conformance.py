@@ -18,7 +18,8 @@ import numpy as np
 
 from windsock.errors import DataContractError, WindsockError, did_you_mean
 from windsock.runs.contract import CANDIDATE_FORMAT, TrainerRequest
-from windsock.served.model import Model, load
+from windsock.served.first_load import load_untrusted
+from windsock.served.model import Model
 from windsock.trainers.evaluation import unusable
 
 if TYPE_CHECKING:
@@ -75,9 +76,9 @@ class Candidate:
 
     @cached_property
     def model(self) -> Model:
-        """The model, loaded as Windsock does."""
+        """The model, loaded as Windsock does with a stranger's."""
         try:
-            return load(self.request.store.url(str(self.request.raw["output"]["model"])))
+            return load_untrusted(self.request.store.url(str(self.request.raw["output"]["model"])))
         except DataContractError as err:
             raise Broken(str(err)) from err
 

@@ -21,6 +21,7 @@ from windsock.runs.run_folder import (
     TRAIN,
     RunFolder,
 )
+from windsock.served.first_load import load_untrusted
 from windsock.served.model import load
 from windsock.steps import StepContext
 from windsock.store import to_json
@@ -47,9 +48,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
     name, why = best_of(spec.training.metric, candidates)
     if why:
         log.info("%s: %s is chosen (%s)", spec.name, name, why)
-    kind = spec.training.estimator(name).kind
-    source = folder.parts(*candidate_parts(name, MODEL))
-    model = load(folder.store.url(*source))
+    estimator = spec.training.estimator(name)
+    source = folder.store.url(*folder.parts(*candidate_parts(name, MODEL)))
+    # Windsock's own trainers in its own image are known; what anybody else wrote is tried in a child first.
+    model = load(source) if estimator.kind != "custom" and not estimator.compute.image else load_untrusted(source)
     files = request["files"]
     train_set, holdout = (folder.read_table(table, files[table]) for table in (TRAIN, HOLDOUT))
     judged = evaluate_model(spec, list(request["features"]), model, train_set, holdout)
@@ -63,7 +65,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     metrics = {
         **judged.metrics,
         **content,
-        "chosen": {"estimator": name, "kind": kind, "why": why, **content["chosen"]},
+        "chosen": {"estimator": name, "kind": estimator.kind, "why": why, **content["chosen"]},
         "candidates": {
             n: {k: c.get(k) for k in ("selection", "trial", "rounds", "device")} for n, c in candidates.items()
         },

@@ -6,14 +6,12 @@ them afterwards (``build``), or a single day's page is added (``add_day``). One 
 
 from __future__ import annotations
 
-import fcntl
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from windsock.files import locked
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.validate.context import open_context, output_folder
@@ -43,7 +41,7 @@ def build(settings: Settings) -> Path:
     Returns:
         The site's first page.
     """
-    with _one_builder(settings):
+    with locked(output_folder(settings) / ".data_docs.lock"):
         open_context(settings).build_data_docs(site_names=[SITE])
     return index_path(settings)
 
@@ -56,7 +54,7 @@ def add_day(settings: Settings, spec: ModelSpec, day: date) -> Path | None:
     """
     if not result_path(settings, spec, day).is_file():
         return None
-    with _one_builder(settings):
+    with locked(output_folder(settings) / ".data_docs.lock"):
         open_context(settings).build_data_docs(site_names=[SITE], resource_identifiers=[_identifier(spec, day)])
     return page_path(settings, spec, day)
 
@@ -70,12 +68,3 @@ def _identifier(spec: ModelSpec, day: date) -> Any:
 
     run = RunIdentifier(run_name=day.isoformat(), run_time=run_time(day))
     return ValidationResultIdentifier(ExpectationSuiteIdentifier(suite_name(spec)), run, BATCH)
-
-
-@contextmanager
-def _one_builder(settings: Settings) -> Iterator[None]:
-    folder = output_folder(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".data_docs.lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -5,8 +5,15 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+from great_expectations.expectations.registry import list_registered_expectation_implementations
+
+from windsock.column_types import to_pandas
 from windsock.days import end_of, start_of
 from windsock.errors import SpecError, did_you_mean
 from windsock.settings import Settings
@@ -14,11 +21,6 @@ from windsock.spec import ModelSpec
 from windsock.validate.context import great_expectations, open_context
 from windsock.validate.sentences import column_of, failed_sentence, rows_sentence, rule_of, whole_sentence
 from windsock.validate.suites import expectations_of, find_suite, suite_name
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +60,6 @@ def validate(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table) -> 
     Raises:
         SpecError: The model's suite cannot be used.
     """
-    import numpy as np
-
     expectations = expectations_of(settings, spec)
     frame = to_pandas(rows)
     suite = _suite(settings, spec, expectations)
@@ -96,9 +96,6 @@ def _suite(settings: Settings, spec: ModelSpec, expectations: list[dict[str, Any
 
 def _fault(settings: Settings, spec: ModelSpec, expectations: list[dict[str, Any]]) -> SpecError:
     """Return the error that names the expectation GX cannot use."""
-    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
-    from great_expectations.expectations.registry import list_registered_expectation_implementations
-
     path, known = find_suite(settings, spec), list_registered_expectation_implementations()
     for expectation in expectations:
         kind = expectation["type"]
@@ -111,23 +108,8 @@ def _fault(settings: Settings, spec: ModelSpec, expectations: list[dict[str, Any
     return SpecError(f"{path}: two expectations are equal. Remove one of them.")
 
 
-def to_pandas(rows: pa.Table) -> pd.DataFrame:
-    """Return rows for checking: whole numbers stay whole also where some are null."""
-    import pandas as pd
-
-    nullable = {"int64": pd.Int64Dtype(), "bool": pd.BooleanDtype()}
-    columns = {}
-    for name in rows.column_names:
-        column = rows.column(name)
-        wanted = nullable.get(str(column.type)) if column.null_count else None
-        columns[name] = column.to_pandas(types_mapper=lambda _, w=wanted: w)
-    return pd.DataFrame(columns)
-
-
 def _broken(result: Any, given: dict[str, Any], spec: ModelSpec, frame: pd.DataFrame) -> Broken | None:
     """Turn one failed GX result into words and rows."""
-    import numpy as np
-
     # GX's own configuration has the day's values in place of parameters; the words are ours.
     config = {**given, "kwargs": {**result.expectation_config.to_json_dict()["kwargs"]}}
     rule, severity, key = f"{column_of(config)} {rule_of(config)}", str(given["severity"]), spec.events.key

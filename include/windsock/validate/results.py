@@ -7,12 +7,11 @@ So the file is put in place in one step, under the name that GX gives it.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from windsock.files import replace_file
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.validate.context import output_folder
@@ -35,7 +34,6 @@ def result_path(settings: Settings, spec: ModelSpec, day: date) -> Path:
 def keep_result(settings: Settings, spec: ModelSpec, day: date, result: dict[str, Any]) -> Path:
     """Keep a day's validation result for Data Docs, replacing an earlier one."""
     path = result_path(settings, spec, day)
-    path.parent.mkdir(parents=True, exist_ok=True)
     when = run_time(day).isoformat()
     meta = {
         **result.get("meta", {}),
@@ -43,7 +41,5 @@ def keep_result(settings: Settings, spec: ModelSpec, day: date, result: dict[str
         "validation_time": when,
         "batch_markers": {},
     }
-    aside = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    aside.write_text(json.dumps({**result, "meta": meta}, sort_keys=True), encoding="utf-8")
-    os.replace(aside, path)
+    replace_file(path, json.dumps({**result, "meta": meta}, sort_keys=True).encode())
     return path

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
 
 _RULES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "expect_column_values_to_not_be_null": lambda k: "not null",

@@ -148,14 +148,7 @@ class AirflowApi(AirflowSession):
     # --- backfills
 
     def backfill(
-        self,
-        dag_id: str,
-        from_day: date | str,
-        to_day: date | str,
-        max_active_runs: int = 4,
-        *,
-        reprocess: str = "none",
-        conf: Mapping[str, Any] | None = None,
+        self, dag_id: str, from_day: date | str, to_day: date | str, max_active_runs: int = 4, reprocess: str = "none"
     ) -> int:
         """Start a backfill of a range of days, both included, and return its id.
 
@@ -168,7 +161,6 @@ class AirflowApi(AirflowSession):
             to_day: Last day.
             max_active_runs: How many at a time.
             reprocess: ``none``, ``failed`` or ``completed``: which existing runs to run again.
-            conf: Parameters of every run.
         """
         body = {
             "dag_id": dag_id,
@@ -176,7 +168,7 @@ class AirflowApi(AirflowSession):
             "to_date": f"{to_day}T00:00:00Z",
             "max_active_runs": max_active_runs,
             "reprocess_behavior": reprocess,
-            "dag_run_conf": dict(conf or {}),
+            "dag_run_conf": {},
         }
         deadline = time.monotonic() + _CONFLICT_SECONDS
         while True:

@@ -32,7 +32,8 @@ _TUNING: dict[tuple[str, str], str] = {
     ("core", "max_active_runs_per_dag"): "5000",
     ("core", "max_active_tasks_per_dag"): "64",
     # --- speed
-    ("scheduler", "scheduler_idle_sleep_time"): "0.1",
+    # The warm executor does the waiting, as it can be woken.
+    ("scheduler", "scheduler_idle_sleep_time"): "0",
     # One look at every active run per loop, not 20 of a thousand.
     ("scheduler", "max_dagruns_per_loop_to_schedule"): "100",
     ("scheduler", "max_dagruns_to_create_per_loop"): "50",

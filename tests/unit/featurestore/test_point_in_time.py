@@ -13,9 +13,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from feature_tables import at, publish, rows_of, two_views
+from windsock.column_types import arrow_schema
 from windsock.errors import DataContractError
 from windsock.featurestore.asof import History, join_point_in_time, utc_micros
-from windsock.featurestore.feature_tables import STAGE, arrow_schema
+from windsock.featurestore.feature_tables import STAGE
 from windsock.featurestore.retrieval import point_in_time
 from windsock.ledger import Ledger
 from windsock.store import Store

@@ -179,8 +179,8 @@ def test_a_full_size_day_takes_a_blink() -> None:
 
 
 def test_fetch_gives_a_delivery_with_its_own_bytes(tmp_path: Path) -> None:
-    settings, spec = small_fraud(tmp_path)
-    one, two = (fetch(settings, spec, date(2026, 3, 9)) for _ in range(2))
+    _, spec = small_fraud(tmp_path)
+    one, two = (fetch(spec, date(2026, 3, 9)) for _ in range(2))
     assert one.raw == two.raw
     assert one.content_hash == two.content_hash
     assert one.name == "2026-03-09.parquet"

@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from skl2onnx import to_onnx
+from sklearn.linear_model import LogisticRegression
 
-from windsock.learners.neural.export import exported
 from windsock.registry.flavours import save_flavour
+from windsock.served.formats import onnx
 from windsock.served.formats.lightgbm import from_booster
-from windsock.served.formats.torch import FORMAT, MODEL_FILE
+from windsock.served.formats.torch import scored
 from windsock.served.matrix import Feature
 from windsock.served.model import MODEL_CARD, load
 
@@ -44,14 +46,17 @@ def card(form, **terms):
     return {"format": form, "task": "binary", "features": features}
 
 
+class NetworkModel:
+    """What a format gives whose model is a PyTorch module."""
+
+    task, features, feature_names, module = "binary", FEATURES, ("a", "b"), Network().eval()
+
+
 def test_mlflow_loads_a_network_without_pickle_and_scores_the_same(tmp_path):
-    program = exported(Network(), 2)
-    model = loaded(tmp_path / "model", {MODEL_FILE: program, MODEL_CARD: json.dumps(card(FORMAT)).encode()})
-    save_flavour(model, str(tmp_path / "flavour"), "0" * 32, "m-1")
+    save_flavour(NetworkModel(), str(tmp_path / "flavour"), "0" * 32, "m-1")
 
     saved = mlflow.pyfunc.load_model(str(tmp_path / "flavour"))
-    expected = model.predict(_table())
-    np.testing.assert_allclose(saved.predict(X), expected, atol=1e-6)
+    np.testing.assert_allclose(saved.predict(X), scored(NetworkModel.module, X), atol=1e-6)
     assert saved.metadata.model_id == "m-1"
 
 
@@ -65,13 +70,26 @@ def test_mlflow_loads_trees_without_pickle_and_scores_the_same(tmp_path):
     np.testing.assert_allclose(saved.predict(pd.DataFrame(X, columns=["a", "b"])), model.predict(_table()))
 
 
-def test_a_linear_model_goes_up_as_the_folder_it_is(tmp_path):
-    raw = json.dumps(card("windsock-linear/1", coefficient=1.5) | {"intercept": 0.1}).encode()
-    model = loaded(tmp_path / "model", {MODEL_CARD: raw})
+def onnx_files():
+    kind = LogisticRegression().fit(X, X[:, 0] > 0)
+    made = to_onnx(kind, X[:1].astype(np.float32), options={"zipmap": False})
+    given = onnx.card_of("binary", FEATURES, input="float32", output="probabilities", column=1)
+    return {onnx.MODEL_FILE: made.SerializeToString(), MODEL_CARD: given}
+
+
+def linear_files():
+    given = card("windsock-linear/1", coefficient=1.5) | {"intercept": 0.1}
+    return {MODEL_CARD: json.dumps(given).encode()}
+
+
+@pytest.mark.parametrize("files", [linear_files, onnx_files])
+def test_a_model_of_no_flavour_goes_up_as_the_folder_it_is_with_its_inputs_by_name(tmp_path, files):
+    model = loaded(tmp_path / "model", files())
     save_flavour(model, str(tmp_path / "flavour"), "0" * 32, "m-1")
 
     about = mlflow.models.Model.load(str(tmp_path / "flavour"))
     assert list(about.flavors) == ["windsock"]
+    assert about.signature.inputs.input_names() == ["a", "b"]
     np.testing.assert_array_equal(load(tmp_path / "flavour" / "data").predict(_table()), model.predict(_table()))
 
 

@@ -12,17 +12,16 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import URL, Engine
 
 from windsock.days import end_of, start_of
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.ingest.sources.base import Delivery, NotDelivered, shorten
 from windsock.spec import ModelSpec
 from windsock.spec.data import SqlSource
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from sqlalchemy import URL, Engine
 
 # Bounds carry no zone; a session in another one would move the day's edges of columns that do.
 _IN_UTC = MappingProxyType(
@@ -137,8 +136,6 @@ def _is_away(err: Exception, url: URL) -> bool:
 
 
 def _to_table(names: list[str], rows: Sequence[Any], *, as_text: bool) -> pa.Table:
-    import pyarrow as pa
-
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SpecError(f"source.query returns {', '.join(twice)} more than once. Name each column once.")
@@ -149,8 +146,6 @@ def _to_table(names: list[str], rows: Sequence[Any], *, as_text: bool) -> pa.Tab
 
 def _to_array(values: Sequence[Any]) -> pa.Array:
     """Let Arrow infer the type; mixtures, documents and what Arrow has no type for become text."""
-    import pyarrow as pa
-
     try:
         array = pa.array(values)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
@@ -161,8 +156,6 @@ def _to_array(values: Sequence[Any]) -> pa.Array:
 
 
 def _to_text(values: Sequence[Any]) -> pa.Array:
-    import pyarrow as pa
-
     return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 

@@ -1,18 +1,15 @@
 """PyTorch's exported program as a model: ``model.pt2`` holds graph and weights, ``model.json`` what to feed it.
 
-The program takes the matrix of :func:`windsock.served.matrix.to_matrix` (float64, NaN is
-missing, a category is its value's position) and gives a score per row, so a user's own
-trainer may write any network into it. What an archive may contain is in
-:mod:`windsock.served.formats.pt2`; a pickle is never loaded.
+Windsock 0.1 kept its networks so, and trainers of others may still hand one in (ONNX is
+better). The program takes the matrix of :func:`windsock.served.matrix.to_matrix` (float64, NaN
+is missing, a category is its value's position) and gives a score per row. It is read and
+evaluated by :mod:`windsock.served.formats.pt2`; a pickle is never loaded.
 """
 
 from __future__ import annotations
 
-import io
-import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from windsock.errors import DataContractError
-from windsock.served.formats.pt2 import checked, rewritten
+from windsock.served.formats.pt2 import program_of
 from windsock.served.matrix import Feature, to_matrix
-from windsock.served.model import MODEL_CARD, Task, absent, threads
+from windsock.served.model import MODEL_CARD, ROWS_AT_ONCE, Task, read_file, threads
 from windsock.store import to_json
 
 if TYPE_CHECKING:
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
 
 FORMAT = "windsock-torch/1"
 MODEL_FILE = "model.pt2"
-_ROWS_AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -71,23 +67,18 @@ def read(folder: str, fs: Any, root: str, card: Mapping[str, Any], task: Task, i
     Raises:
         DataContractError: The program is absent, damaged, something else, or could run code.
     """
-    try:
-        raw = bytes(fs.cat_file(f"{root}/{MODEL_FILE}"))
-    except FileNotFoundError as err:
-        raise absent(folder, fs, root, MODEL_FILE) from err
+    raw = read_file(folder, fs, root, MODEL_FILE)
     where = f"{folder}/{MODEL_FILE}"
-    safe = checked(raw, where)
     # Waiting threads must sleep: spinning ones burn the cores that other tasks need.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
 
+    module = program_of(raw, where)
     try:
-        with _quiet():
-            module = torch.export.load(io.BytesIO(safe)).module()
         tried = scored(module, np.full((2, len(inputs)), np.nan))
     except Exception as err:
         raise DataContractError(
-            f"{where}: PyTorch {torch.__version__} cannot load or run it on rows of {len(inputs)} features: "
+            f"{where}: PyTorch {torch.__version__} cannot run it on rows of {len(inputs)} features: "
             f"{type(err).__name__}: {str(err)[:300]}. Fetch it again, use the PyTorch it was made with, or train the "
             "version again."
         ) from err
@@ -114,24 +105,9 @@ def scored(module: Callable[[Any], Any], x: npt.NDArray[np.float64]) -> npt.NDAr
     try:
         with torch.no_grad():
             parts = [
-                module(torch.from_numpy(np.ascontiguousarray(x[start : start + _ROWS_AT_ONCE], dtype=np.float64)))
-                for start in range(0, len(x), _ROWS_AT_ONCE)
+                module(torch.from_numpy(np.ascontiguousarray(x[start : start + ROWS_AT_ONCE], dtype=np.float64)))
+                for start in range(0, len(x), ROWS_AT_ONCE)
             ]
             return torch.cat(parts).to(torch.float64).numpy()  # type: ignore[no-any-return]
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep PyTorch from logging tracebacks of what becomes an error message of ours."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-__all__ = ["FORMAT", "MODEL_FILE", "TorchModel", "card_of", "read", "rewritten", "scored"]

@@ -9,30 +9,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
+from windsock.column_types import to_pandas
 from windsock.ingest.conform import Conformed
-from windsock.ingest.quarantine import DUPLICATE, Aside
+from windsock.ingest.quarantine import DUPLICATE, Quarantine
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from windsock.validate.engine import validate
+from windsock.validate.results import keep_result
 
 
 @dataclass(frozen=True)
-class Judged:
+class ValidatedDelivery:
     """One delivery after validation."""
 
     rows: pa.Table
     """Valid rows in their final order: declared columns, then the inline label."""
-    aside: Aside
+    quarantine: Quarantine
     warnings: tuple[str, ...]
     reasons: tuple[str, ...]
     """Why the delivery is refused whole; empty if it is accepted."""
 
 
-def judge(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table, conformed: Conformed) -> Judged:
+def validate_delivery(
+    settings: Settings, spec: ModelSpec, day: date, rows: pa.Table, conformed: Conformed
+) -> ValidatedDelivery:
     """Decide which rows of a day stay, what to warn of, and whether to refuse the day whole.
 
     Args:
@@ -45,13 +50,7 @@ def judge(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table, confor
     Raises:
         SpecError: The model's suite cannot be used.
     """
-    import numpy as np
-    import pyarrow as pa
-
-    from windsock.validate.engine import validate
-    from windsock.validate.results import keep_result
-
-    aside, warnings, reasons = Aside(rows.num_rows), list(conformed.warnings), list[str]()
+    quarantine, warnings, reasons = Quarantine(rows.num_rows), list(conformed.warnings), list[str]()
     copies = _copies(rows)
     if len(copies):
         example = rows.column(spec.events.key)[int(copies[0])].as_py()
@@ -59,10 +58,10 @@ def judge(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table, confor
             f"{spec.events.key}: {len(copies):,} of {rows.num_rows:,} rows are exact copies of other rows (rule "
             f"'{DUPLICATE}'), e.g. {example}. Each is counted once."
         )
-        aside.add(DUPLICATE, sentence, copies)
+        quarantine.add(DUPLICATE, sentence, copies)
         warnings.append(sentence)
     for fault in conformed.faults:
-        aside.add(fault.rule, fault.sentence, np.setdiff1d(fault.rows, copies))
+        quarantine.add(fault.rule, fault.sentence, np.setdiff1d(fault.rows, copies))
         warnings.append(f"{fault.sentence} Set aside.")
     once = np.setdiff1d(np.arange(rows.num_rows), copies)
     findings = validate(settings, spec, day, rows.take(pa.array(once)))
@@ -71,33 +70,29 @@ def judge(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table, confor
         if broken.severity == "critical":
             reasons.append(broken.sentence)
         elif broken.severity == "warning" and broken.rows is not None:
-            aside.add(broken.rule, broken.sentence, once[broken.rows])
+            quarantine.add(broken.rule, broken.sentence, once[broken.rows])
             warnings.append(f"{broken.sentence} Set aside.")
         else:
             warnings.append(broken.sentence)
-    reasons += _over_budget(spec, aside)
-    kept = rows.filter(pa.array(aside.keep()))
+    reasons += _over_budget(spec, quarantine)
+    kept = rows.filter(pa.array(quarantine.kept()))
     order = [(spec.events.time, "ascending"), (spec.events.key, "ascending")]
-    return Judged(kept.sort_by(order), aside, tuple(warnings), tuple(reasons))
+    return ValidatedDelivery(kept.sort_by(order), quarantine, tuple(warnings), tuple(reasons))
 
 
-def _over_budget(spec: ModelSpec, aside: Aside) -> list[str]:
+def _over_budget(spec: ModelSpec, quarantine: Quarantine) -> list[str]:
     """Say why too many rows are faulty, if they are."""
     budget = spec.validation.quarantine_budget
-    valid = int(aside.keep().sum())
-    if valid and aside.faulty <= budget * aside.total:
+    faulty, total, valid = quarantine.faulty, quarantine.total, int(quarantine.kept().sum())
+    if valid and faulty <= budget * total:
         return []
     return [
-        f"{aside.faulty:,} of {aside.total:,} rows ({aside.faulty / aside.total:.2%}) break a rule, more than "
+        f"{faulty:,} of {total:,} rows ({faulty / total:.2%}) break a rule, more than "
         f"validation.quarantine_budget ({budget:.2%}) allows; {valid:,} valid rows. {sentence}"
-        for sentence in aside.sentences()
+        for sentence in quarantine.sentences()
     ]
 
 
 def _copies(rows: pa.Table) -> Any:
     """Return the positions of rows that say exactly what an earlier row says."""
-    import numpy as np
-
-    from windsock.validate.engine import to_pandas
-
     return np.flatnonzero(to_pandas(rows).duplicated(keep="first").to_numpy())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.client import models as k8s
 
-from windsock_airflow.pods.verdict import OVER, State, has_ended, judge, last_words
+from windsock_airflow.pods.status import OVER, State, has_ended, last_words, status_of
 
 
 def pod(
@@ -49,7 +49,7 @@ NO_NODE = [("PodScheduled", "False", "Unschedulable", "0/3 nodes are available: 
 
 
 @pytest.mark.parametrize(
-    ("given", "state", "said"),
+    ("given", "state", "message"),
     [
         ({"phase": "Pending"}, State.QUEUED, ""),
         ({"phase": "Pending", "conditions": NO_NODE}, State.QUEUED, "3 Insufficient nvidia.com/gpu."),
@@ -98,17 +98,17 @@ NO_NODE = [("PodScheduled", "False", "Unschedulable", "0/3 nodes are available: 
         ({"phase": "Failed"}, State.INTERRUPTED, "before its container ran"),
     ],
 )
-def test_each_way_to_stand_or_end_has_its_verdict(given: dict[str, Any], state: State, said: str):
-    verdict = judge(pod(**given))
-    assert verdict.state is state
-    assert said in verdict.said
+def test_each_way_to_stand_or_end_has_its_state(given: dict[str, Any], state: State, message: str):
+    status = status_of(pod(**given))
+    assert status.state is state
+    assert message in status.message
     ended_for_good = state in OVER or "terminated" in given
     assert has_ended(pod(**given)) == ended_for_good
 
 
 def test_a_registry_that_is_only_busy_is_waited_for():
     busy = pod("Pending", conditions=SCHEDULED, waiting=("ErrImagePull", "toomanyrequests: rate limit exceeded"))
-    assert judge(busy).state is State.STARTING
+    assert status_of(busy).state is State.STARTING
 
 
 def test_of_a_logs_end_the_last_line_is_the_sentence_and_own_words_are_kept_whole():

@@ -18,7 +18,7 @@ OVERDUE             is retried: the pod ran into its deadline
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.utils.pod_manager import detect_pod_terminate_early_issues
@@ -30,16 +30,7 @@ from windsock_airflow.pods.manifest import CONTAINER
 class State(Enum):
     """See the module's table."""
 
-    QUEUED = auto()
-    STARTING = auto()
-    RUNNING = auto()
-    ENDING = auto()
-    DONE = auto()
-    BROKEN = auto()
-    FAILED = auto()
-    OUT_OF_MEMORY = auto()
-    INTERRUPTED = auto()
-    OVERDUE = auto()
+    QUEUED, STARTING, RUNNING, ENDING, DONE, BROKEN, FAILED, OUT_OF_MEMORY, INTERRUPTED, OVERDUE = range(10)
 
 
 OVER = frozenset({State.DONE, State.FAILED, State.OUT_OF_MEMORY, State.INTERRUPTED, State.OVERDUE})
@@ -51,33 +42,33 @@ _MOST_LINES = 12
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A pod's state, and what it or the cluster said."""
+class PodStatus:
+    """A pod's state, and what it or the cluster says of it."""
 
     state: State
-    said: str = ""
+    message: str = ""
     exit_code: int | None = None
 
 
-def judge(pod: k8s.V1Pod) -> Verdict:
+def status_of(pod: k8s.V1Pod) -> PodStatus:
     """Say what has become of a pod."""
     ended = _ended(pod)
     if ended is not None:
         return ended
     if pod.metadata.deletion_timestamp is not None:
-        return Verdict(State.ENDING, f"Pod {pod.metadata.name} is being deleted.")
+        return PodStatus(State.ENDING, f"Pod {pod.metadata.name} is being deleted.")
     waiting = _of_container(pod, "waiting")
     if waiting is not None and waiting.reason in _CANNOT_START:
-        return Verdict(State.BROKEN, f"{waiting.reason}: {waiting.message or 'no reason was given'}")
+        return PodStatus(State.BROKEN, f"{waiting.reason}: {waiting.message or 'no reason was given'}")
     if issue := detect_pod_terminate_early_issues(pod):
-        return Verdict(State.BROKEN, " ".join(issue.split()))
+        return PodStatus(State.BROKEN, " ".join(issue.split()))
     if _of_container(pod, "running") is not None:
-        return Verdict(State.RUNNING)
+        return PodStatus(State.RUNNING)
     scheduled = _condition(pod, "PodScheduled")
     if scheduled is None or scheduled.status != "True":
-        return Verdict(State.QUEUED, (scheduled and scheduled.message) or "")
+        return PodStatus(State.QUEUED, (scheduled and scheduled.message) or "")
     reason = waiting.reason if waiting is not None and waiting.reason else "Pending"
-    return Verdict(State.STARTING, f"{reason}: {waiting.message}" if waiting and waiting.message else reason)
+    return PodStatus(State.STARTING, f"{reason}: {waiting.message}" if waiting and waiting.message else reason)
 
 
 def has_ended(pod: k8s.V1Pod) -> bool:
@@ -97,29 +88,29 @@ def last_words(message: str | None) -> str:
     return "\n".join(lines)
 
 
-def _ended(pod: k8s.V1Pod) -> Verdict | None:
+def _ended(pod: k8s.V1Pod) -> PodStatus | None:
     status, terminated = pod.status, _of_container(pod, "terminated")
     if (terminated is not None and terminated.exit_code == 0) or status.phase == "Succeeded":
-        return Verdict(State.DONE, exit_code=0)
+        return PodStatus(State.DONE, exit_code=0)
     if status.reason == "DeadlineExceeded":
-        return Verdict(State.OVERDUE, status.message or "")
+        return PodStatus(State.OVERDUE, status.message or "")
     disruption = _condition(pod, "DisruptionTarget")
     if status.phase == "Failed" and (status.reason or disruption is not None):
         why = status.message or (disruption and disruption.message) or ""
         reason = status.reason or (disruption and disruption.reason)
-        return Verdict(State.INTERRUPTED, f"{reason}: {why}".rstrip(": "))
+        return PodStatus(State.INTERRUPTED, f"{reason}: {why}".rstrip(": "))
     if terminated is None:
-        return Verdict(State.INTERRUPTED, "it failed before its container ran") if status.phase == "Failed" else None
+        return PodStatus(State.INTERRUPTED, "it failed before its container ran") if status.phase == "Failed" else None
     code, message = terminated.exit_code, terminated.message
     if terminated.reason == "OOMKilled":
-        return Verdict(State.OUT_OF_MEMORY, last_words(message), code)
+        return PodStatus(State.OUT_OF_MEMORY, last_words(message), code)
     if pod.metadata.deletion_timestamp is not None:
-        return Verdict(State.INTERRUPTED, "it was deleted while it ran", code)
+        return PodStatus(State.INTERRUPTED, "it was deleted while it ran", code)
     if terminated.reason in _NEVER_STARTED:
-        return Verdict(State.BROKEN, f"{terminated.reason}: {message or 'its command cannot be run'}", code)
+        return PodStatus(State.BROKEN, f"{terminated.reason}: {message or 'its command cannot be run'}", code)
     if code in _KILLED:
-        return Verdict(State.INTERRUPTED, f"its container was killed ({_KILLED[code]})", code)
-    return Verdict(State.FAILED, last_words(message), code)
+        return PodStatus(State.INTERRUPTED, f"its container was killed ({_KILLED[code]})", code)
+    return PodStatus(State.FAILED, last_words(message), code)
 
 
 def _of_container(pod: k8s.V1Pod, state: str) -> Any:
