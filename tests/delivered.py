@@ -22,7 +22,7 @@ INGEST_MODULES = [
     "windsock.ingest.sources.simulator",
     "windsock.staleness",
     "windsock.validate.engine",
-    "windsock.validate.results",
+    "windsock.validate.docs",
     "great_expectations.expectations",
     "deltalake",
     "pyarrow.parquet",

@@ -30,7 +30,7 @@ _HEAVY = (
     "windsock.ingest.step",
     "windsock.ingest.sources.simulator",
     "windsock.validate.engine",
-    "windsock.validate.results",
+    "windsock.validate.docs",
     "great_expectations.expectations",
     "windsock.features.step",
     "windsock.featurestore.step",

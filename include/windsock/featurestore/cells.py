@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Cell = int | float | str | bytes | None
+Entity = int | str | None
+"""Value of a view's entity column; None for the only row of a view without an entity."""
 
 NAN = b"nan"
 """Stands for NaN; no serialized Feast value begins with these bytes (their wire type does not exist)."""

@@ -20,8 +20,13 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from windsock.errors import UpstreamUnavailable
-from windsock.featurestore.cells import Cell
+from windsock.features.view_sql import TIMESTAMP
+from windsock.featurestore.cells import Cell, Entity, column_cells
+from windsock.featurestore.feature_tables import FeatureTable
 from windsock.sql import quoted
 
 _CHUNK = 500
@@ -35,6 +40,16 @@ class OnlineRow:
     micros: int
     """Event time in microseconds since 1970, UTC."""
     values: tuple[Cell, ...]
+
+
+def online_rows(table: FeatureTable, rows: pa.Table) -> Iterator[tuple[Entity, OnlineRow]]:
+    """Yield a view's rows as cells; rows without an entity cannot be looked up and are left out."""
+    if table.entity is not None:
+        rows = rows.filter(pc.is_valid(rows[table.entity]))
+    entities = rows[table.entity].to_pylist() if table.entity is not None else [None] * rows.num_rows
+    times = rows[TIMESTAMP].cast(pa.int64()).to_pylist()
+    values = zip(*(column_cells(rows[f]) for f in table.features), strict=True)
+    yield from zip(entities, map(OnlineRow, times, values), strict=True)
 
 
 class OnlineDb:

@@ -10,16 +10,16 @@ never happens by itself.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
 from windsock.days import end_of, start_of
 from windsock.errors import NotReady, UpstreamUnavailable
-from windsock.featurestore.cells import micros_of
+from windsock.featurestore.cells import Entity, micros_of
 from windsock.featurestore.definitions import apply
 from windsock.featurestore.feature_tables import STAGE, FeatureTable, feature_tables
-from windsock.featurestore.online_rows import Entity, OnlineRows
+from windsock.featurestore.online_db import OnlineRow, online_rows
 from windsock.featurestore.parity import Parity, check_view
 from windsock.featurestore.sinks import Sink, open_sink
 from windsock.ledger import DayRecord, Ledger
@@ -29,6 +29,8 @@ from windsock.store import Store
 log = logging.getLogger(__name__)
 
 _ROUNDS = 5
+
+Rows = Mapping[Entity, OnlineRow]
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -93,47 +95,45 @@ def _record(ledger: Ledger, day: date) -> DayRecord:
     return record
 
 
-def _latest(store: Store, table: FeatureTable, record: DayRecord) -> OnlineRows:
+def _latest(store: Store, table: FeatureTable, record: DayRecord) -> Rows:
     """Read the day's latest row of each entity."""
-    return OnlineRows.of(table, table.latest(table.read(store, [record])))
+    return dict(online_rows(table, table.latest(table.read(store, [record]))))
 
 
-def _write(sink: Sink, table: FeatureTable, rows: OnlineRows) -> dict[str, int]:
+def _write(sink: Sink, table: FeatureTable, rows: Rows) -> dict[str, int]:
     written = sink.write(table, rows, regardless_of_time=False)
-    return {"written": written, "skipped": len(rows.entities) - written}
+    return {"written": written, "skipped": len(rows) - written}
 
 
 def _replaced(sink: Sink, table: FeatureTable, record: DayRecord) -> bool:
     """Say whether another version of the day was written before."""
-    noted = (sink.observe(table, []).versions or {}).get(record.ds)
-    return noted not in (None, record.content_hash)
+    _, versions = sink.observe(table, [])
+    return (versions or {}).get(record.ds) not in (None, record.content_hash)
 
 
-def _retract(store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, record: DayRecord, rows: OnlineRows) -> int:
+def _retract(store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, record: DayRecord, rows: Rows) -> int:
     """Set right who is served a row of this day that went with the version before; return how many."""
-    held = dict(zip(rows.entities, rows.micros, strict=True))
     served = sink.read(table, _served_on(sink, table, record.day))
-    gone = [entity for entity, row in served.items() if held.get(entity) != row.micros]
+    gone = [entity for entity, row in served.items() if entity not in rows or rows[entity].micros != row.micros]
     _set_right(store, ledger, sink, table, gone)
     return len(gone)
 
 
 def _correct(
-    store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, record: DayRecord, rows: OnlineRows
+    store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, record: DayRecord, rows: Rows
 ) -> dict[str, int]:
     """Set the day's entities, and those that are served a row of this day, to what the tables hold now."""
-    entities = list(dict.fromkeys([*rows.entities, *_served_on(sink, table, record.day)]))
+    entities = list(dict.fromkeys([*rows, *_served_on(sink, table, record.day)]))
     return _set_right(store, ledger, sink, table, entities)
 
 
 def _set_right(
     store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, entities: Sequence[Entity]
 ) -> dict[str, int]:
-    truth = OnlineRows.of(table, table.latest(table.read(store, ledger.all().values(), entities)))
+    truth = dict(online_rows(table, table.latest(table.read(store, ledger.all().values(), entities))))
     written = sink.write(table, truth, regardless_of_time=True)
-    known = set(truth.entities)
-    removed = sink.delete(table, [e for e in entities if e not in known])
-    return {"written": written, "skipped": len(truth.entities) - written, "removed": removed}
+    removed = sink.delete(table, [e for e in entities if e not in truth])
+    return {"written": written, "skipped": len(truth) - written, "removed": removed}
 
 
 def _served_on(sink: Sink, table: FeatureTable, day: date) -> list[Entity]:

@@ -19,8 +19,8 @@ from windsock.ingest.conform import Conformed
 from windsock.ingest.quarantine import DUPLICATE, Quarantine
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
+from windsock.validate.docs import keep_result
 from windsock.validate.engine import validate
-from windsock.validate.results import keep_result
 
 
 @dataclass(frozen=True)

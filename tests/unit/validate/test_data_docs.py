@@ -9,7 +9,7 @@ from delivered import DAY, INGEST_MODULES, Inbox, transactions
 from windsock.settings import REPO_ROOT
 from windsock.steps import run_step
 from windsock.validate import docs
-from windsock.validate.results import result_path
+from windsock.validate.docs import result_path
 
 
 def _digest(folder):
