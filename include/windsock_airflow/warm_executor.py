@@ -119,7 +119,7 @@ class WarmLocalExecutor(LocalExecutor):
 
     def _process_workloads(self, workload_list: Any) -> None:
         self._handed_over = True
-        super()._process_workloads(workload_list)
+        super()._process_workloads(workload_list)  # type: ignore[no-untyped-call]
 
 
 def warm_up() -> list[str]:
