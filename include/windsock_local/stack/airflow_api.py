@@ -18,7 +18,7 @@ from windsock.settings import Settings
 from windsock_local.stack.airflow_session import AirflowRefused, AirflowSession
 from windsock_local.stack.credentials import ADMIN_USER, admin_password
 from windsock_local.stack.layout import Home
-from windsock_local.stack.state import read_stack
+from windsock_local.stack.state import running_stack
 
 __all__ = ["AirflowApi", "AirflowRefused"]
 
@@ -40,10 +40,7 @@ class AirflowApi(AirflowSession):
         Raises:
             UpstreamUnavailable: No stack runs there.
         """
-        info = read_stack(settings)
-        if info is None:
-            raise UpstreamUnavailable(f"No stack runs under {settings.home}. Start it with `windsock up`.")
-        return cls(info.airflow_url, ADMIN_USER, admin_password(Home.of(settings)))
+        return cls(running_stack(settings).airflow_url, ADMIN_USER, admin_password(Home.of(settings)))
 
     # --- DAGs
 
@@ -85,7 +82,6 @@ class AirflowApi(AirflowSession):
         conf: Mapping[str, Any] | None = None,
         *,
         run_id: str | None = None,
-        note: str | None = None,
     ) -> str:
         """Start a run now and return its id.
 
@@ -94,12 +90,10 @@ class AirflowApi(AirflowSession):
             partition_key: The day, for DAGs that run by partition.
             conf: Parameters of the run.
             run_id: Chosen by Airflow if absent.
-            note: Shown beside the run.
         """
         body: dict[str, Any] = {"logical_date": None, "conf": dict(conf or {})}
         body |= {"partition_key": partition_key} if partition_key else {}
         body |= {"dag_run_id": run_id} if run_id else {}
-        body |= {"note": note} if note else {}
         return str(self.post(f"dags/{_quoted(dag_id)}/dagRuns", body)["dag_run_id"])
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from windsock.errors import UpstreamUnavailable
 from windsock.settings import REPO_ROOT, Settings
 from windsock_local.stack import credentials
 from windsock_local.stack.airflow_config import airflow_variables, ignored_variables
 from windsock_local.stack.layout import Home
 from windsock_local.stack.postgres import Postgres
 from windsock_local.stack.processes import MARKER_VARIABLE
-from windsock_local.stack.state import StackInfo, read_stack
+from windsock_local.stack.state import running_stack
 
 # Nothing here phones home, and no library may spin on a core that another task needs.
 _MANNERS = {
@@ -55,13 +54,12 @@ def installation_env(settings: Settings) -> dict[str, str]:
 def service_env(settings: Settings, *, airflow_url: str, mlflow_url: str) -> dict[str, str]:
     """Return the variables that lead Windsock's own code to a stack's services."""
     threads = str(min(os.cpu_count() or 1, _MOST_THREADS))
+    limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {
         **installation_env(settings),
         "WINDSOCK_UI_URL": airflow_url,
         "MLFLOW_TRACKING_URI": mlflow_url,
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or threads,
-        "MKL_NUM_THREADS": os.environ.get("MKL_NUM_THREADS") or threads,
-        "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS") or threads,
+        **{name: os.environ.get(name) or threads for name in limits},
         **_MANNERS,
         **_no_proxy(os.environ),
     }
@@ -89,7 +87,7 @@ def stack_env(settings: Settings) -> dict[str, str]:
     Raises:
         UpstreamUnavailable: No stack runs under this home.
     """
-    info = _running(settings)
+    info = running_stack(settings)
     return service_env(settings, airflow_url=info.airflow_url, mlflow_url=info.mlflow_url)
 
 
@@ -99,7 +97,7 @@ def stack_settings(settings: Settings) -> Settings:
     Raises:
         UpstreamUnavailable: No stack runs under this home.
     """
-    info = _running(settings)
+    info = running_stack(settings)
     return replace(settings, mlflow_uri=info.mlflow_url, ui_url=info.airflow_url)
 
 
@@ -111,7 +109,7 @@ def airflow_env(settings: Settings) -> dict[str, str]:
     Raises:
         UpstreamUnavailable: No stack runs under this home.
     """
-    info = _running(settings)
+    info = running_stack(settings)
     home = Home.of(settings)
     variables = airflow_variables(
         airflow_home=home.airflow,
@@ -123,13 +121,6 @@ def airflow_env(settings: Settings) -> dict[str, str]:
         environ=os.environ,
     )
     return {**_inherited(os.environ), **stack_env(settings), **variables}
-
-
-def _running(settings: Settings) -> StackInfo:
-    info = read_stack(settings)
-    if info is None:
-        raise UpstreamUnavailable(f"No stack runs under {settings.home}. Start it with `windsock up`.")
-    return info
 
 
 def _inherited(environ: Mapping[str, str]) -> dict[str, str]:

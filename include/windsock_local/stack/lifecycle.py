@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.settings import Settings
@@ -25,7 +26,7 @@ from windsock_local.stack.layout import MARKER, Home, refuse_unsafe_home
 from windsock_local.stack.parts import make_parts
 from windsock_local.stack.postgres import Postgres
 from windsock_local.stack.processes import end, family
-from windsock_local.stack.state import SUPERVISOR, StackInfo, read_recorded, read_stack
+from windsock_local.stack.state import SUPERVISOR, StackInfo, read_stack
 from windsock_local.stack.supervisor import BOOT_SECONDS, Supervisor
 
 log = logging.getLogger(__name__)
@@ -39,14 +40,6 @@ WIPED = (
     *("demo.json", MARKER),
 )
 """What `down --wipe` removes from a home: all that Windsock makes there, nothing else."""
-
-
-@dataclass(frozen=True)
-class UpOptions:
-    """What the user asked of ``up``."""
-
-    airflow_port: int | None = None
-    mlflow_port: int | None = None
 
 
 class AlreadyRunning(Exception):
@@ -69,22 +62,29 @@ def held(home: Home) -> Iterator[bool]:
         yield True
 
 
+class Watcher(Protocol):
+    """Whoever wants to hear how a boot goes."""
+
+    def start(self, info: StackInfo, remarks: list[str]) -> None:
+        """Nothing has been started yet; ``remarks`` are for the user."""
+
+    def part(self, name: str, seconds: float) -> None:
+        """A part is ready after so many seconds."""
+
+    def ready(self, info: StackInfo) -> None:
+        """All of it is ready."""
+
+
 def run_stack(
-    settings: Settings,
-    options: UpOptions,
-    *,
-    on_start: Callable[[StackInfo, list[str]], None],
-    on_part: Callable[[str, float], None],
-    on_ready: Callable[[StackInfo], None],
+    settings: Settings, watcher: Watcher, *, airflow_port: int | None = None, mlflow_port: int | None = None
 ) -> None:
-    """Boot a stack, call ``on_ready``, and stay its parent until a signal ends it.
+    """Boot a stack and stay its parent until a signal ends it.
 
     Args:
         settings: Their ``home`` is where it lives.
-        options: Ports.
-        on_start: Gets the addresses and remarks for the user before anything starts.
-        on_part: Gets each part's name and boot seconds when it is ready.
-        on_ready: Gets the addresses when all of it is ready.
+        watcher: Hears how it goes.
+        airflow_port: Another than the usual one.
+        mlflow_port: Likewise.
 
     Raises:
         AlreadyRunning: It runs already, perhaps only just.
@@ -97,24 +97,21 @@ def run_stack(
         if not free:
             raise AlreadyRunning(wait_until_ready(settings))
         remarks = _remarks(end_leftovers(home))
-        supervisor = _prepare(settings, home, options, on_part)
-        on_start(supervisor.info, remarks)
+        supervisor = _prepare(settings, home, airflow_port, mlflow_port, watcher)
+        watcher.start(supervisor.info, remarks)
         try:
             if supervisor.boot():
-                on_ready(supervisor.info)
+                watcher.ready(supervisor.info)
                 supervisor.watch()
         finally:
             supervisor.stop()
 
 
-def start_detached(settings: Settings, options: UpOptions) -> subprocess.Popen[bytes]:
-    """Start ``windsock up`` in the background; see :func:`wait_until_ready`."""
+def start_detached(settings: Settings, *options: str) -> subprocess.Popen[bytes]:
+    """Start ``windsock up`` with some options in the background; see :func:`wait_until_ready`."""
     home = Home.of(settings)
     home.create()
-    command = [sys.executable, "-P", "-m", "windsock.cli", "up", "--home", str(home.root)]
-    for option, value in (("--port", options.airflow_port), ("--mlflow-port", options.mlflow_port)):
-        if value:
-            command += [option, str(value)]
+    command = [sys.executable, "-P", "-m", "windsock.cli", "up", "--home", str(home.root), *options]
     path = home.log(SUPERVISOR)
     logs.begin(path, command)
     with path.open("ab") as output:
@@ -180,9 +177,7 @@ def stop_stack(settings: Settings) -> bool:
         left = end([supervisor], signal.SIGTERM, wait_seconds=_STOP_SECONDS)
         end(left, signal.SIGKILL, wait_seconds=5)
     ended = _clear(home)
-    recorded = read_recorded(home)
-    stuck = [*family(home.root), *database_processes(home)]
-    if stuck or recorded is not None:
+    if stuck := [*family(home.root), *database_processes(home)]:
         pids = ", ".join(str(p.pid) for p in stuck)
         raise UpstreamUnavailable(f"Processes of the stack in {home.root} would not end: {pids}. Kill them by hand.")
     return supervisor is not None or ended > 0
@@ -235,10 +230,12 @@ def _clear(home: Home) -> int:
         time.sleep(_TURN_SECONDS)
 
 
-def _prepare(settings: Settings, home: Home, options: UpOptions, on_part: Callable[[str, float], None]) -> Supervisor:
-    airflow_port = ports.choose(ports.AIRFLOW_PORT, wanted=options.airflow_port, option="--port")
+def _prepare(
+    settings: Settings, home: Home, wanted_port: int | None, wanted_mlflow_port: int | None, watcher: Watcher
+) -> Supervisor:
+    airflow_port = ports.choose(ports.AIRFLOW_PORT, wanted=wanted_port, option="--port")
     mlflow_port = ports.choose(
-        ports.MLFLOW_PORT, wanted=options.mlflow_port, option="--mlflow-port", taken=frozenset({airflow_port})
+        ports.MLFLOW_PORT, wanted=wanted_mlflow_port, option="--mlflow-port", taken=frozenset({airflow_port})
     )
     airflow_url, mlflow_url = f"http://{ports.HOST}:{airflow_port}", f"http://{ports.HOST}:{mlflow_port}"
     database = Postgres(home)
@@ -264,7 +261,7 @@ def _prepare(settings: Settings, home: Home, options: UpOptions, on_part: Callab
         started=time.time(),
         dags_folder=str(dags_folder),
     )
-    return Supervisor(home, parts, env, info, on_part)
+    return Supervisor(home, parts, env, info, watcher.part)
 
 
 def _remarks(ended: int) -> list[str]:

@@ -31,7 +31,7 @@ class Part:
 
     name: str
     command: list[str]
-    ready: Callable[[float], bool]
+    ready: Callable[[float], bool] = lambda _started: True
     """Asked with the part's start time (UTC seconds) until it says yes."""
     needs: tuple[str, ...] = ()
     """Parts that must be ready before this one starts."""
@@ -47,9 +47,26 @@ class Part:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-def _module(*arguments: str) -> list[str]:
+def module(*arguments: str) -> list[str]:
+    """Return the command that runs a Python module."""
     # -P: a file in the working folder must not shadow a library.
     return [sys.executable, "-P", "-m", *arguments]
+
+
+def database_parts(database: Postgres) -> list[Part]:
+    """Return the server, and what makes Airflow's tables if they are not there yet."""
+    server = Part(
+        POSTGRES,
+        database.command,
+        ready=lambda _started: database.answers(),
+        after=database.create_databases,
+        user=database.user,
+        address=str(database.socket_folder),
+        stop_signal=signal.SIGINT,  # "fast shutdown": ends sessions, writes everything out
+    )
+    command = module("airflow", "db", "migrate")
+    migration = Part(MIGRATION, command, after=database.note_migrated, needs=(POSTGRES,), one_shot=True)
+    return [server] if database.is_migrated else [server, migration]
 
 
 def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port: int) -> list[Part]:
@@ -75,29 +92,13 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
         ready_file = home.scheduler_ready_file
         return ready_file.exists() and ready_file.stat().st_mtime >= started and beats(SCHEDULER)(started)
 
-    tables = Part(
-        MIGRATION,
-        _module("airflow", "db", "migrate"),
-        ready=lambda _started: True,
-        after=database.note_migrated,
-        needs=(POSTGRES,),
-        one_shot=True,
-    )
-    with_tables = (POSTGRES,) if database.is_migrated else (MIGRATION,)
+    database_first = database_parts(database)
+    with_tables = (database_first[-1].name,)
     return [
-        Part(
-            POSTGRES,
-            database.command,
-            ready=lambda _started: database.answers(),
-            after=database.create_databases,
-            user=database.user,
-            address=str(database.socket_folder),
-            stop_signal=signal.SIGINT,  # "fast shutdown": ends sessions, writes everything out
-        ),
-        *([] if database.is_migrated else [tables]),
+        *database_first,
         Part(
             API_SERVER,
-            _module("airflow", "api-server", "--host", HOST, "--port", str(airflow_port)),
+            module("airflow", "api-server", "--host", HOST, "--port", str(airflow_port)),
             ready=api_is_warm,
             after=lambda: ensure_gpu_pool(airflow_url, home),
             needs=with_tables,
@@ -106,7 +107,7 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
         ),
         Part(
             SCHEDULER,
-            _module("windsock_airflow.warm_scheduler"),
+            module("windsock_airflow.warm_scheduler"),
             ready=scheduler_is_warm,
             go_after=with_tables,
             env={
@@ -118,7 +119,7 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
         Part(
             MLFLOW,
             [
-                *_module("mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"),
+                *module("mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"),
                 *("--artifacts-destination", home.mlflow_artifacts.as_uri()),
                 *("--allowed-hosts", f"{HOST}:{mlflow_port},localhost:{mlflow_port}"),
                 *("--cors-allowed-origins", f"{mlflow_url},http://localhost:{mlflow_port}"),
@@ -128,10 +129,10 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
             address=mlflow_url,
             env={"MLFLOW_BACKEND_STORE_URI": database.url("mlflow"), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         ),
-        Part(DAG_PROCESSOR, _module("airflow", "dag-processor"), ready=beats(DAG_PROCESSOR), needs=(API_SERVER,)),
+        Part(DAG_PROCESSOR, module("airflow", "dag-processor"), ready=beats(DAG_PROCESSOR), needs=(API_SERVER,)),
         Part(
             TRIGGERER,
-            _module("airflow", "triggerer", "--skip-serve-logs"),
+            module("airflow", "triggerer", "--skip-serve-logs"),
             ready=beats(TRIGGERER),
             needs=(API_SERVER,),
         ),

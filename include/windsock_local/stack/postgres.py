@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -154,7 +155,7 @@ class Postgres:
         folder = self.socket_folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
-        mine = {os.geteuid()} | ({_uid(self.user)} if self.user else set())
+        mine = {os.geteuid()} | ({pwd.getpwnam(self.user).pw_uid} if self.user else set())
         if not stat.S_ISDIR(found.st_mode) or found.st_uid not in mine:
             raise SpecError(
                 f"{folder}, where PostgreSQL's socket should go, belongs to somebody else. "
@@ -210,8 +211,6 @@ def _programs() -> Path:
 
 
 def _ensure_user(name: str) -> None:
-    import pwd
-
     try:
         pwd.getpwnam(name)
     except KeyError:
@@ -223,12 +222,6 @@ def _ensure_user(name: str) -> None:
                 f"PostgreSQL refuses to run as root, and the user {name!r} cannot be made: "
                 f"{getattr(err, 'stderr', '') or err}. Run windsock as a normal user, or create that user."
             ) from err
-
-
-def _uid(user: str) -> int:
-    import pwd
-
-    return pwd.getpwnam(user).pw_uid
 
 
 def _let_pass(*paths: Path) -> None:

@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -93,9 +94,6 @@ def spawn(
         death_signal: What the child gets when this process dies.
         user: Run as this user instead (needs root).
         stdin: As for :class:`subprocess.Popen`.
-
-    Raises:
-        OSError: The program cannot be started.
     """
     parent = os.getpid()
 
@@ -180,8 +178,6 @@ def as_user(user: str | None) -> dict[str, Any]:
     """
     if user is None:
         return {}
-    import pwd
-
     return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
 
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import FrameType
+from typing import Any
 
 from windsock.errors import UpstreamUnavailable
 from windsock_local.stack import guardian, logs, state
@@ -84,6 +85,7 @@ class Supervisor:
         self._own = {state.SUPERVISOR: PartInfo.of(os.getpid(), info.started, log=log_file, ready=True)}
         self._guardian: subprocess.Popen[bytes] | None = None
         self._signals = 0
+        self._handlers_before: dict[signal.Signals, Any] = {}
         self._began = time.monotonic()
         self._wake, self._waker = socket.socketpair()
 
@@ -138,6 +140,8 @@ class Supervisor:
         reap_orphans(())
         self._home.forget_run()
         signal.set_wakeup_fd(-1)
+        for sig, handler in self._handlers_before.items():
+            signal.signal(sig, handler)
         if self._guardian is not None:
             guardian.release(self._guardian)
 
@@ -239,10 +243,11 @@ class Supervisor:
     # --- the rest
 
     def _listen_to_signals(self) -> None:
-        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._on_signal)
+        # Without a handler, a child's end would wake nobody.
+        for sig, handler in (handlers | {signal.SIGCHLD: lambda _signum, _frame: None}).items():
             if signal.getsignal(sig) is not signal.SIG_IGN:  # nohup and --detach ignore SIGHUP
-                signal.signal(sig, self._on_signal)
-        signal.signal(signal.SIGCHLD, lambda _signum, _frame: None)  # without a handler it would wake nobody
+                self._handlers_before[sig] = signal.signal(sig, handler)
         for end_of_pair in (self._wake, self._waker):
             end_of_pair.setblocking(False)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)

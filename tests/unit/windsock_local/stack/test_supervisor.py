@@ -20,14 +20,6 @@ from windsock_local.stack.supervisor import Supervisor
 SLEEP = ["sleep", "60"]
 
 
-@pytest.fixture(autouse=True)
-def _handlers_as_before() -> Iterator[None]:
-    before = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)}
-    yield
-    for sig, handler in before.items():
-        signal.signal(sig, handler)
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
     home = Home(tmp_path / "home")
@@ -124,6 +116,8 @@ def test_a_signal_ends_the_watch(supervise: Callable[..., Supervisor]) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     stack.watch()
     stack.stop()
+
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "what signals did before, they do again"
 
 
 def test_what_a_dead_part_forked_does_not_work_on_beside_its_successor(
