@@ -25,6 +25,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.utils.quantity import parse_quantity
 
 from windsock_airflow.pods.identity import KEPT_LABEL, TASK_LABEL
+from windsock_airflow.pods.manifest import CONTAINER
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +46,12 @@ class PodRefused(Exception):
     """The cluster will never take this pod as it is."""
 
 
-def message_of(err: Exception) -> str:
-    """Return the API's own sentence, or what else there is to say."""
+def message_of(err: ApiException) -> str:
+    """Return the API's own sentence."""
     try:
-        return str(json.loads(getattr(err, "body", ""))["message"])
+        return str(json.loads(err.body)["message"])
     except (TypeError, ValueError, KeyError):
-        return str(getattr(err, "reason", None) or err)
+        return str(err.reason or err)
 
 
 def create_pod(client: CoreV1Api, pod: V1Pod) -> V1Pod:
@@ -104,6 +105,16 @@ def keep_pod(client: CoreV1Api, pod: V1Pod) -> None:
     with _tolerating(404):
         body = {"metadata": {"labels": {KEPT_LABEL: "true"}}}
         client.patch_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body)
+
+
+def log_lines(client: CoreV1Api, pod: V1Pod) -> Iterator[str]:
+    """Yield the lines that a pod's container has written so far."""
+    raw = client.read_namespaced_pod_log(
+        name=pod.metadata.name, namespace=pod.metadata.namespace, container=CONTAINER, _preload_content=False
+    )
+    for line in raw:
+        if text := line.decode("utf-8", errors="backslashreplace").rstrip():
+            yield text
 
 
 def last_warning(client: CoreV1Api, pod: V1Pod) -> str:

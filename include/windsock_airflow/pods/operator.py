@@ -24,7 +24,6 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRescheduleException
 from kubernetes.client import V1Pod
 from kubernetes.client.exceptions import ApiException
-from urllib3.exceptions import HTTPError
 
 from windsock_airflow.links import RESULT_LINKS, links_of
 from windsock_airflow.pods import cluster
@@ -161,7 +160,7 @@ class PodStepOperator(KubernetesPodOperator):
                 self.log.info("Following pod %s.", pod.metadata.name)
                 if may_defer and (self.deferrable or task.needs.deferrable):
                     self.invoke_defer_method(context=task.context)  # raises TaskDeferred
-                self._copy_log(pod)
+                self._follow_log(pod)
                 since, followed = time.monotonic(), pod.metadata.uid
             elif status.exit_code is not None and followed != pod.metadata.uid:
                 self._copy_log(pod)  # it ended while nobody looked
@@ -197,14 +196,22 @@ class PodStepOperator(KubernetesPodOperator):
         self.log.info("Pod %s/%s for %s.", pod.metadata.namespace, pod.metadata.name, task.work.title)
         return pod
 
-    def _copy_log(self, pod: V1Pod) -> None:
+    def _follow_log(self, pod: V1Pod) -> None:
         """Copy the container's log until it ends."""
         try:
             self.await_pod_completion(pod)
-        except (ApiException, HTTPError) as err:
-            if getattr(err, "status", None) != 404:
+        except ApiException as err:
+            if err.status != 404:
                 self.log.warning("The log of pod %s broke off: %s", pod.metadata.name, cluster.message_of(err))
         time.sleep(min(self.poll_seconds, 0.5))
+
+    def _copy_log(self, pod: V1Pod) -> None:
+        """Copy the log of a container that has ended; Airflow's own would not, two minutes after the end."""
+        try:
+            for line in cluster.log_lines(self.client, pod):
+                self.log.info("[%s] %s", CONTAINER, line)
+        except Exception as err:
+            self.log.warning("The log of pod %s could not be read: %s", pod.metadata.name, err)
 
     def _wait_for_cluster(self, task: PodTask, pod: V1Pod, status: PodStatus, looked_for: float) -> None:
         """Look again soon, or give the slot back if that will not help."""
