@@ -97,7 +97,9 @@ def load(folder: str | Path) -> Model:
     except (KeyError, TypeError, AttributeError) as err:
         raise DataContractError(f"{place}: does not describe a model's inputs: {err!r}.") from err
     if form not in FORMATS:
-        raise DataContractError(f"{place}: is of format {form!r}, but Windsock reads {', '.join(FORMATS)}.")
+        raise DataContractError(
+            f"{place}: is of format {form!r}, but this version of Windsock reads {', '.join(FORMATS)}."
+        )
     _check_inputs(place, inputs)
     model: Model = importlib.import_module(FORMATS[form]).read(str(folder), fs, root, card, task, inputs)
     return model
