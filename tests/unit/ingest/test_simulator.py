@@ -1,5 +1,4 @@
 import functools
-import time
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -167,15 +166,6 @@ def test_the_real_data_has_the_same_statistics() -> None:
     loose = {"scenario 1": 0.4, "scenario 2": 0.2, "scenario 3": 0.2, "amount of scenario 3": 0.2}
     for name, value in expected.items():
         assert got[name] == pytest.approx(value, rel=loose.get(name, 0.06)), name
-
-
-def test_a_full_size_day_takes_a_blink() -> None:
-    source = SimulatorSource(kind="simulator")
-    simulate(source, 0)
-    started = time.process_time()
-    for n in range(50, 60):
-        simulate(source, n)
-    assert (time.process_time() - started) / 10 < 0.3
 
 
 def test_fetch_gives_a_delivery_with_its_own_bytes(tmp_path: Path) -> None:
