@@ -29,10 +29,10 @@ from windsock.featurestore.asof import History, join_point_in_time, time_range, 
 from windsock.featurestore.cells import NO_ENTITY_COLUMN
 from windsock.featurestore.entity_rows import entity_rows, entity_rows_between, time_column
 from windsock.featurestore.jobs import WindsockRetrievalJob
-from windsock.featurestore.reading import open_source, pull, source_schema
+from windsock.featurestore.reading import open_source, pull, source_of, source_schema
 
 
-class WindsockOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
+class WindsockOfflineStoreConfig(FeastConfigBaseModel):
     """Settings of Windsock's offline store."""
 
     type: Literal["windsock.featurestore.offline.WindsockOfflineStore"] = (
@@ -42,7 +42,7 @@ class WindsockOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     """URL or folder of the tables; default ``WINDSOCK_STORE``."""
 
 
-class WindsockOfflineStore(OfflineStore):  # type: ignore[misc]
+class WindsockOfflineStore(OfflineStore):
     """Point-in-time retrieval over Windsock's tables (and over Feast's ``FileSource``)."""
 
     @staticmethod
@@ -180,10 +180,8 @@ def _history(
     full_feature_names: bool,
     span: tuple[datetime, datetime] | None,
 ) -> History:
-    source = view.batch_source
-    if source is None:
-        raise SpecError(f"Feature view {view.name!r} has no batch source, so there is no history to read.")
-    called = view.projection.name_to_use()
+    source = source_of(view)
+    called: str = view.projection.name_to_use()  # type: ignore[no-untyped-call]
     wanted = dict.fromkeys(ref.split(":", 1)[1] for ref in references if ref.split(":", 1)[0] == called)
     prefix = view.projection.name_alias or view.name
     back = {new: old for old, new in source.field_mapping.items()}

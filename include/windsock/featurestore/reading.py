@@ -8,7 +8,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from feast import FileSource, RepoConfig
+from feast import FeatureView, FileSource, RepoConfig
 from feast.data_source import DataSource
 
 from windsock import tables
@@ -50,6 +50,17 @@ def open_source(
         f"Source {source.name!r} is a {type(source).__name__}, which Windsock's offline store cannot read. "
         "Use a WindsockSource or a FileSource, or choose another offline_store in feature_store.yaml."
     )
+
+
+def source_of(view: FeatureView) -> DataSource:
+    """Return where a view's history lies.
+
+    Raises:
+        SpecError: It has none.
+    """
+    if view.batch_source is None:
+        raise SpecError(f"Feature view {view.name!r} has no batch source, so there is no history to read.")
+    return view.batch_source
 
 
 def source_schema(config: RepoConfig, source: DataSource) -> pa.Schema:

@@ -31,7 +31,7 @@ FEAST_TYPES: Mapping[str, PrimitiveFeastType] = MappingProxyType(
 """DuckDB's type to Feast's."""
 
 
-class WindsockSource(DataSource):  # type: ignore[misc]
+class WindsockSource(DataSource):
     """The table of one feature view, read through the ledger's records."""
 
     def __init__(self, *, model: str, view: str, columns: Iterable[tuple[str, str]], **common: Any) -> None:
@@ -59,7 +59,7 @@ class WindsockSource(DataSource):  # type: ignore[misc]
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, WindsockSource)
-            and super().__eq__(other)
+            and super().__eq__(other)  # type: ignore[no-untyped-call]
             and (self.model, self.view, self.columns) == (other.model, other.view, other.columns)
         )
 
