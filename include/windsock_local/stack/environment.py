@@ -75,6 +75,8 @@ def part_env(settings: Settings, *, airflow_url: str, mlflow_url: str, airflow: 
         # Otherwise process titles overwrite the mark above, and strays could not be found.
         "SPT_NOENV": "1",
         "PYTHONUNBUFFERED": "1",
+        # Each thread that ever allocated keeps an arena of its own otherwise.
+        "MALLOC_ARENA_MAX": "2",
     }
 
 
