@@ -113,7 +113,7 @@ def airflow_env(settings: Settings) -> dict[str, str]:
     info = running_stack(settings)
     home = Home.of(settings)
     variables = airflow_variables(
-        airflow_home=home.airflow,
+        home=home,
         dags_folder=Path(info.dags_folder),
         plugins_folder=folder_setting(os.environ, "WINDSOCK_PLUGINS_FOLDER", "plugins"),
         port=int(info.airflow_url.rpartition(":")[2]),

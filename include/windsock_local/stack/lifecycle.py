@@ -241,7 +241,7 @@ def _prepare(
     database = Postgres(home)
     dags_folder = folder_setting(os.environ, "WINDSOCK_DAGS_FOLDER", "dags")
     airflow = airflow_variables(
-        airflow_home=home.airflow,
+        home=home,
         dags_folder=dags_folder,
         plugins_folder=folder_setting(os.environ, "WINDSOCK_PLUGINS_FOLDER", "plugins"),
         port=airflow_port,
