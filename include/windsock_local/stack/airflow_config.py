@@ -46,7 +46,8 @@ _TUNING: dict[tuple[str, str], str] = {
     # The first call after boot takes seconds, and so may any call on a busy laptop.
     ("workers", "execution_api_timeout"): "30",
     ("dag_processor", "refresh_interval"): "10",
-    ("dag_processor", "min_file_process_interval"): "15",
+    # A changed DAG file is parsed at once, and so are all when a model's files change (`spec_watch`).
+    ("dag_processor", "min_file_process_interval"): "120",
     ("dag_processor", "parsing_processes"): "1",
     # --- closed to others
     ("api", "host"): HOST,

@@ -26,6 +26,7 @@ from windsock_local.stack.layout import MARKER, Home, refuse_unsafe_home
 from windsock_local.stack.parts import make_parts
 from windsock_local.stack.postgres import Postgres
 from windsock_local.stack.processes import end, family
+from windsock_local.stack.spec_watch import SpecWatch
 from windsock_local.stack.state import SUPERVISOR, StackInfo, read_stack
 from windsock_local.stack.supervisor import BOOT_SECONDS, Supervisor
 
@@ -261,7 +262,7 @@ def _prepare(
         started=time.time(),
         dags_folder=str(dags_folder),
     )
-    return Supervisor(home, parts, env, info, watcher.part)
+    return Supervisor(home, parts, env, info, watcher.part, SpecWatch(settings, airflow_url).look)
 
 
 def _remarks(ended: int) -> list[str]:
