@@ -23,6 +23,7 @@ from typing import Any, Literal, Self
 
 from windsock.days import utc_now
 from windsock.errors import ChampionChanged, UpstreamUnavailable, WindsockError
+from windsock.format_numbers import numbered, taken
 from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
@@ -67,7 +68,8 @@ class Promotion:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {**asdict(self), "in_force_from": self.in_force_from.isoformat(), "as_of": self.as_of.isoformat()}
+        days = {name: getattr(self, name).isoformat() for name in ("in_force_from", "as_of")}
+        return numbered("promotion", {**asdict(self), **days})
 
 
 def history(settings: Settings, spec: ModelSpec) -> list[Promotion]:
@@ -143,7 +145,7 @@ def _read(store: Store, model: str, seq: int) -> dict[str, Any] | None:
         raw: dict[str, Any] = json.loads(store.read_bytes(model, FOLDER, _name(seq)))
     except FileNotFoundError:
         return None
-    return raw
+    return taken("promotion", raw, store.url(model, FOLDER, _name(seq)))
 
 
 def _create(store: Store, data: bytes, *parts: str) -> None:

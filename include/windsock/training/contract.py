@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from windsock.errors import DataContractError, SpecError
+from windsock.format_numbers import KEY, check, numbered, written
 from windsock.spec.estimators import Estimator
 from windsock.spec.modelling import jsonable
 from windsock.store import Store, to_json
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from windsock.spec import ModelSpec
 
-REQUEST_FORMAT = "windsock-trainer/1"
+REQUEST_FORMAT = written("trainer request")
 CANDIDATE_FORMAT = "windsock-candidate/1"
 REQUEST_VARIABLE = "WINDSOCK_REQUEST"
 ROLE_VARIABLE = "WINDSOCK_TRAINER_ROLE"
@@ -62,7 +63,7 @@ def run_request(spec: ModelSpec, features: Iterable[str], train_days: Iterable[d
         "seed": spec.training.seed,
         "gap_days": spec.gap_days,
         "train_days": [day.isoformat() for day in train_days],
-        "spec": jsonable(spec),
+        "spec": numbered("definition", jsonable(spec)),
     }
 
 
@@ -125,15 +126,14 @@ class TrainerRequest:
         try:
             data = store.read_bytes(name)
             raw = json.loads(data)
-            form = raw.get("format")
+            form = raw.get(KEY, "none")
         except FileNotFoundError as err:
             raise SpecError(
                 f"{place}: there is no request. Run the step 'assemble' first, and check that this store is mounted."
             ) from err
         except (ValueError, AttributeError) as err:
             raise SpecError(f"{place}: is no request: {err}. Run the step 'assemble' again.") from err
-        if form != REQUEST_FORMAT:
-            raise SpecError(f"{place}: is of format {form!r}, but this trainer reads {REQUEST_FORMAT}.")
+        check("trainer request", form, place)
         return cls(store, raw, hashlib.sha256(data).hexdigest())
 
     @property

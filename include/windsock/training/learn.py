@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from windsock.errors import DataContractError, SpecError
+from windsock.format_numbers import taken
 from windsock.spec import ModelSpec
 from windsock.spec.estimators import CustomSpec, TorchSpec
 from windsock.training.checkpoints import CheckpointFolder
@@ -162,7 +163,8 @@ def spec_of(request: Mapping[str, Any]) -> ModelSpec:
     from pydantic import ValidationError
 
     try:
-        raw = copy.deepcopy(request["spec"])
+        place = " ".join(str(request[name]) for name in ("model", "run", "as_of") if name in request)
+        raw = taken("definition", copy.deepcopy(request["spec"]), f"spec in the request of training {place}")
         row, order = raw["features"]["row"], list(request["features"])
         raw["features"]["row"] = {name: row[name] for name in sorted(row, key=order.index)}
         return ModelSpec.model_validate(raw)
