@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windsock.errors import SpecError, did_you_mean
+from windsock.format_numbers import taken
 from windsock.settings import Settings
 from windsock.spec.model_spec import ModelSpec
 from windsock.spec.yaml_file import checked, read_yaml
@@ -45,7 +46,7 @@ def load_spec(path: Path) -> ModelSpec:
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise SpecError(f"{path}: is empty or no mapping. Start it with 'name: {path.parent.name}'.")
-    spec = checked(ModelSpec, raw, path)
+    spec = checked(ModelSpec, taken("definition", raw, path), path)
     if spec.name != path.parent.name:
         raise SpecError(f"{path}: name is {spec.name!r}, but its folder is {path.parent.name!r}. Make them equal.")
     object.__setattr__(spec, "_folder", path.parent)
