@@ -272,7 +272,7 @@ def test_the_command_tries_a_trainer_and_ends_with_0(capsys):
 
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines][:2] == ["runs", "rows"]
-    assert len(lines) == 16
+    assert len(lines) == 17
     assert not any(line.startswith("BROKEN") for line in lines)
 
 

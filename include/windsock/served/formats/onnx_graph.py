@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from windsock.errors import DataContractError
+from windsock.served.formats.onnx_trees import fault_of_trees
 
 MOST_BYTES = 256 << 20
 _MOST_NODES = 20_000
@@ -25,7 +26,7 @@ _MOST_SIDE = 4096
 
 _ML = """
 ArrayFeatureExtractor Binarizer CategoryMapper FeatureVectorizer Imputer LabelEncoder LinearClassifier LinearRegressor
-Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor
+Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsembleClassifier TreeEnsembleRegressor
 """
 _CORE = """
 Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Celu Clip Concat Constant Conv Cos CumSum Div Dropout
@@ -60,7 +61,9 @@ _REFUSED_PARTS = {
     ("type", 4): "a sequence", ("type", 5): "a map (convert with zipmap=False)",
 }  # fmt: skip
 _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 8: 1, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
-_SIDES = (b"pads", b"kernel_shape", b"strides", b"dilations", b"output_padding")
+_SIDES = ("pads", "kernel_shape", "strides", "dilations", "output_padding")
+_TREES = ("nodes_treeids", "nodes_nodeids", "nodes_truenodeids", "nodes_falsenodeids")
+_MODES = "nodes_modes"
 _INPUT_TYPES = {1: "float32", 11: "float64"}
 
 _LONG = 4096
@@ -141,25 +144,38 @@ def _check_node(node: _Message) -> None:
     operator, domain = _text(node, 4), _text(node, 7)
     if operator not in _OPERATORS.get(domain, ()):
         raise _Refused(f"it uses the operator {domain + ':' if domain else ''}{operator[:80]}, which is not served")
+    lists: dict[str, list[int]] = {}
     for data in map(_bytes, node[5]):
         attribute = _message(data, "attribute", skip=_RUN if len(data) > _LONG else None)
         for tensor in [*attribute[5], *attribute[10]]:
             _check_tensor(tensor)
-        name = bytes(_only(attribute, 1, "name"))
-        if name in _SIDES and (len(data) > _LONG or any(not _small(side) for side in attribute[8])):
-            raise _Refused(f"a {operator} has {name.decode()} above {_MOST_SIDE}, or below 0")
+        name = _text(attribute, 1)
+        if name in _SIDES and (len(data) > _LONG or max(_whole(attribute[8]), default=0) > _MOST_SIDE):
+            raise _Refused(f"a {operator} has {name} above {_MOST_SIDE}, or below 0")
+        if operator.startswith("TreeEnsemble") and name in (*_TREES, _MODES):
+            if name in lists:
+                raise _Refused(f"a {operator} has {name} twice")
+            attribute = _message(data, "attribute")
+            lists[name] = (
+                _whole(attribute[8]) if name != _MODES else [bytes(_bytes(mode)) == b"LEAF" for mode in attribute[9]]
+            )
+    if operator.startswith("TreeEnsemble"):
+        trees, nodes, true, false, leaves = (lists.get(name, []) for name in (*_TREES, _MODES))
+        fault = fault_of_trees(trees, nodes, true, false, leaves)
+        if fault:
+            raise _Refused(f"a {operator} has {fault}")
 
 
-def _small(side: int | memoryview) -> bool:
-    values = [side] if isinstance(side, int) else _varints(side)
-    return all(value <= _MOST_SIDE for value in values)
+def _whole(given: list[int | memoryview]) -> list[int]:
+    """Return whole numbers, each of which stood alone or packed with others."""
+    return [value for one in given for value in ([one] if isinstance(one, int) else _varints(one))]
 
 
 def _check_tensor(data: int | memoryview) -> str:
     """Return a constant's name, once its shape is known to be no larger than its content."""
     tensor = _message(data, "tensor")
     kind = _number(tensor, 2)
-    sides = [side for given in tensor[1] for side in ([given] if isinstance(given, int) else _varints(given))]
+    sides = _whole(tensor[1])
     if kind not in _ITEM_BYTES or len(sides) > 16 or _number(tensor, 14):
         raise _Refused("it has a constant of a type that is not served, or whose data lies elsewhere")
     count = math.prod(sides)
