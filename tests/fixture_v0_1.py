@@ -13,13 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from windsock.stack.layout import Home
-from windsock.stack.parts import MLFLOW, make_parts
-from windsock.stack.postgres import DATABASES, Postgres
-from windsock.stack.processes import spawn
-
 from stack_fixture import free_ports
 from windsock.settings import Settings
+from windsock_local.stack.layout import Home
+from windsock_local.stack.parts import MLFLOW, make_parts
+from windsock_local.stack.postgres import DATABASES, Postgres
+from windsock_local.stack.processes import spawn
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "v0_1" / "home.tar.xz"
 MADE_IN = "/tmp/windsock-0.1"

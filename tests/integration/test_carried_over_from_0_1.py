@@ -13,24 +13,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from windsock.stack import lifecycle
-from windsock.training.model import load
-from windsock.training.reproduce import reproduce
-from windsock.training.run_folder import HOLDOUT, HOLDOUT_SCORES, RunFolder
 
 from fixture_v0_1 import MODELS, database, golden, mlflow_server, unpack
 from model_runs import ModelRuns
 from stack_fixture import Stack, start_stack
 from whole_chain import online_content
-from windsock import tables
+from windsock import promotions, tables
 from windsock.ledger import Ledger
-from windsock.promotion import log as promotions
 from windsock.registry.models import alias_version
 from windsock.registry.versions import version_info
+from windsock.reproduce import reproduce
+from windsock.runs.run_folder import HOLDOUT, HOLDOUT_SCORES, RunFolder
+from windsock.served.model import load
 from windsock.settings import Settings
 from windsock.spec import get_spec
 from windsock.steps import run_step
 from windsock.store import Store
+from windsock_local.stack import lifecycle
 
 pytestmark = pytest.mark.integration
 

@@ -10,23 +10,22 @@ from typing import Any
 
 import pytest
 import yaml
-from windsock.stack.layout import Home
-from windsock.training.contract import TrainerRequest, request_url
-from windsock.training.learn import spec_of
-from windsock.training.model import load
-from windsock.training.run_folder import REQUEST, RunFolder
 
 from training_world import AS_OF, FIRST, make_world
-from windsock import format_numbers, store
+from windsock import format_numbers, promotions, store
 from windsock.errors import DataContractError, SpecError
 from windsock.format_numbers import NEWEST, check, numbered, written
 from windsock.ledger import Ledger
-from windsock.promotion import log as promotions
 from windsock.registry.versions import VersionInfo, record_version, version_info
+from windsock.runs.contract import TrainerRequest, request_url
+from windsock.runs.run_folder import REQUEST, RunFolder
+from windsock.served.model import load
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.steps import run_step
 from windsock.store import Store
+from windsock.trainers.learn import spec_of
+from windsock_local.stack.layout import Home
 
 LATER = 99
 

@@ -32,6 +32,7 @@ REQUEST_VARIABLE = "WINDSOCK_REQUEST"
 ROLE_VARIABLE = "WINDSOCK_TRAINER_ROLE"
 CHECKPOINTS = "checkpoints"
 TRAIN_CSV = "train.csv.gz"
+NATIVE_SCORES = "check.csv.gz"
 
 
 @dataclass(frozen=True)
