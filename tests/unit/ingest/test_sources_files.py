@@ -15,10 +15,10 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sources_data import csv_bytes, parquet, three_days
 
+from examples import examples
 from shared_data import shared_data
 from small_model import small_fraud
 from windsock.errors import SpecError, UpstreamUnavailable
@@ -157,7 +157,7 @@ def test_an_unreadable_file_is_a_problem_that_names_the_file_and_is_kept(
 
 
 @given(st.data())
-@hypothesis_settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_damaged_file_is_read_or_refused_but_never_an_unknown_error(data: st.DataObject) -> None:
     raw = bytearray(parquet(three_days()))
     for _ in range(data.draw(st.integers(1, 4))):

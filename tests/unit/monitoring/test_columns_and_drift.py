@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from small_model import small_fraud
 from windsock.monitoring.columns import by_chance, pair
 from windsock.monitoring.drift import Drift, find_drift
@@ -203,7 +204,7 @@ def test_without_days_in_the_reference_calendar_features_wait_for_whole_weeks(sp
     assert left_out == {}
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(st.integers(0, 6), min_size=1, max_size=200),
     st.lists(st.integers(0, 6), min_size=1, max_size=200),
