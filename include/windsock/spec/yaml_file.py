@@ -15,11 +15,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def read_yaml(path: Path, named_by: str = "") -> Any:
-    """Return what a YAML file holds; None if it is empty.
-
-    Args:
-        path: The file.
-        named_by: The setting that names it, for the message if it is not there.
+    """Return what a YAML file holds, None if it is empty; ``named_by`` is the setting that names it, for messages.
 
     Raises:
         SpecError: It cannot be read, or is no YAML in UTF-8.
