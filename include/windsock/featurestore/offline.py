@@ -58,16 +58,8 @@ class WindsockOfflineStore(OfflineStore):
     ) -> RetrievalJob:
         """Join features to entity rows, as they were known at each row's time.
 
-        Args:
-            config: Feast's configuration.
-            feature_views: Views that are referred to.
-            feature_refs: Features wanted, ``view:feature``.
-            entity_df: Entity rows as pandas or Arrow; or SQL over a model's ``events`` and ``labels``;
-                or None for all entity rows of a time range.
-            registry: Feast's registry.
-            project: Feast's project.
-            full_feature_names: Whether features are named ``view__feature``.
-            window: ``start_date`` and ``end_date`` of the range without entity rows.
+        ``entity_df`` holds entity rows as pandas or Arrow, or is SQL over a model's ``events`` and ``labels``;
+        without it, all entity rows from ``start_date`` to ``end_date`` are meant.
         """
         if entity_df is None:
             frame = entity_rows_between(config, feature_views, window.get("start_date"), window.get("end_date"))

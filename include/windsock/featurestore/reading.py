@@ -79,16 +79,9 @@ def pull(
     end: datetime | None,
     latest_by: list[str] | None = None,
 ) -> pa.Table:
-    """Read a source's rows of a time range, in order of time.
+    """Read a source's rows from ``start`` to ``end``, both included, in order of time.
 
-    Args:
-        config: Feast's configuration.
-        source: Where from.
-        columns: Keys and features wanted.
-        timestamp: The source's time column.
-        start: First time, itself included; None: any.
-        end: Last time, itself included; None: any.
-        latest_by: Keys: keep only the latest row of each; None: keep all.
+    ``latest_by`` names the keys of which only the latest row is kept; None keeps all rows.
     """
     first, last = naive_utc(start), naive_utc(end)
     rows = open_source(config, source, first, last)

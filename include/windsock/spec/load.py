@@ -30,11 +30,7 @@ def find_specs(folders: Iterable[Path]) -> dict[str, Path]:
     Raises:
         SpecError: Two folders claim the same model name.
     """
-    found = _spec_files(folders)
-    for name, paths in found.items():
-        if len(paths) > 1:
-            raise _stands_twice(name, paths)
-    return {name: paths[0] for name, paths in found.items()}
+    return {name: _only(name, paths) for name, paths in _spec_files(folders).items()}
 
 
 def load_spec(path: Path) -> ModelSpec:
@@ -64,9 +60,7 @@ def load_specs(settings: Settings) -> tuple[dict[str, ModelSpec], list[BrokenSpe
     broken: list[BrokenSpec] = []
     for name, paths in _spec_files(settings.models).items():
         try:
-            if len(paths) > 1:
-                raise _stands_twice(name, paths)
-            specs[name] = load_spec(paths[0])
+            specs[name] = load_spec(_only(name, paths))
         except SpecError as err:
             broken.append(BrokenSpec(name, paths[0], err))
     return specs, broken
@@ -81,9 +75,7 @@ def get_spec(settings: Settings, model: str) -> ModelSpec:
     found = _spec_files(settings.models)
     if model not in found:
         raise SpecError.unknown("model", model, found)
-    if len(found[model]) > 1:
-        raise _stands_twice(model, found[model])
-    return load_spec(found[model][0])
+    return load_spec(_only(model, found[model]))
 
 
 def _spec_files(folders: Iterable[Path]) -> dict[str, list[Path]]:
@@ -95,8 +87,10 @@ def _spec_files(folders: Iterable[Path]) -> dict[str, list[Path]]:
     return found
 
 
-def _stands_twice(name: str, paths: list[Path]) -> SpecError:
-    return SpecError(f"Model {name!r} stands twice: {' and '.join(map(str, paths))}. Rename one of the folders.")
+def _only(name: str, paths: list[Path]) -> Path:
+    if len(paths) > 1:
+        raise SpecError(f"Model {name!r} stands twice: {' and '.join(map(str, paths))}. Rename one of the folders.")
+    return paths[0]
 
 
 def _files_exist(spec: ModelSpec, path: Path) -> None:
