@@ -154,7 +154,7 @@ def shorten_slot_hold() -> bool:
 
     Airflow's supervisor waits up to a heartbeat for an event that cannot come once all
     of the task's sockets are closed. The method is private, so it is wrapped only if it
-    looks as it did in the version this was measured with (docs/adr/0018).
+    looks as it did in the version this was measured with (docs/adr/0011).
 
     Returns:
         Whether the wrapper is in place.
