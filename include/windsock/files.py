@@ -55,9 +55,7 @@ def _written_beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold a file's lock (``flock``) for the block; a process that ends, however it ends, lets go of it.
 
-    Args:
-        path: The lock file, made if need be.
-        wait: Whether to wait for another holder.
+    Without ``wait`` it yields False at once where somebody else holds it; else True.
 
     Yields:
         Whether the lock is held; False only without waiting.

@@ -12,8 +12,6 @@ other way round, so that scoring neither needs MLflow nor follows a hand-set ali
 from __future__ import annotations
 
 import logging
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
@@ -22,6 +20,8 @@ from typing import Any, Literal, Self
 
 from windsock.days import utc_now
 from windsock.errors import ChampionChanged, UpstreamUnavailable, WindsockError
+from windsock.files import create_file
+from windsock.format_numbers import numbered, taken
 from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
@@ -66,7 +66,8 @@ class Promotion:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {**asdict(self), "in_force_from": self.in_force_from.isoformat(), "as_of": self.as_of.isoformat()}
+        days = {name: getattr(self, name).isoformat() for name in ("in_force_from", "as_of")}
+        return numbered("promotion", {**asdict(self), **days})
 
 
 def history(settings: Settings, spec: ModelSpec) -> list[Promotion]:
@@ -74,10 +75,12 @@ def history(settings: Settings, spec: ModelSpec) -> list[Promotion]:
     store = Store.of(settings)
     found: list[Promotion] = []
     while True:
+        parts = (spec.name, FOLDER, _name(len(found) + 1))
         try:
-            found.append(Promotion.from_json(store.read_json(spec.name, FOLDER, _name(len(found) + 1))))
+            raw = store.read_json(*parts)
         except FileNotFoundError:
             return found
+        found.append(Promotion.from_json(taken("promotion", raw, store.url(*parts))))
 
 
 def current(settings: Settings, spec: ModelSpec) -> Promotion | None:
@@ -146,24 +149,15 @@ def _create(store: Store, data: bytes, *parts: str) -> None:
         except OSError as err:
             _settle(store, data, parts, err)
         return
-    path = Path(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(aside, path)  # fails if the name is taken, and shows the whole content at once
+        create_file(Path(target), data)
     except FileExistsError:
         raise
     except OSError as err:
         raise WindsockError(
-            f"{path.parent}: a promotion could not be put in place ({err.strerror}). It needs hard links, so that only "
+            f"{target}: a promotion could not be put in place ({err.strerror}). It needs hard links, so that only "
             "one of two writers wins: put WINDSOCK_STORE on a local disk with room, or in an object store."
         ) from err
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _settle(store: Store, data: bytes, parts: tuple[str, ...], err: OSError) -> None:

@@ -77,13 +77,7 @@ def write_day(
 def read(
     store: Store, records: Iterable[DayRecord], table: str, columns: Sequence[str] | None = None
 ) -> pa.Table | None:
-    """Read one table's rows of the given days, in order of days, then as written.
-
-    Args:
-        store: Where tables live.
-        records: Day records; only their files are read.
-        table: Table name as in ``DayRecord.outputs``.
-        columns: Columns to read; default all but ``ds``.
+    """Read one table's rows of the given days (default: every column but ``ds``), in order of days, then as written.
 
     Returns:
         The rows without ``ds``, or None if no given day has any.

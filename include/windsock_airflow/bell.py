@@ -3,7 +3,8 @@
 Airflow's scheduler looks into the database again and again: often, and an idle machine is busy; seldom, and every
 task waits. Here whoever has changed the database rings a named pipe instead: the API server after each call that
 writes, which is how people, tasks and asset events reach the database. The warm executor waits on the pipe between two
-of the scheduler's looks. A ring that is lost costs a second: the scheduler still looks by itself that often.
+of the scheduler's looks. A ring that is lost costs seconds: the scheduler still looks by
+itself, though seldom.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ fork, and what they held would stay locked.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import inspect
 import logging
@@ -79,9 +80,10 @@ WARM_MODULES: tuple[str, ...] = (
 # Not step code: commands and the supervisor run elsewhere.
 _OWN_PACKAGES_NOT_WARMED = ("windsock.cli", "windsock_local.stack", "windsock_local.demo")
 _PODS = "windsock_airflow.pods"  # brings the Kubernetes client; a laptop does without
-_AWAKE_SECONDS = 5.0
-"""How long after the last event the scheduler goes on looking often: what one look starts may need another."""
-_AWAKE_WAIT_SECONDS, _IDLE_WAIT_SECONDS = 0.1, 1.0
+_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
+_PAUSE_PER_QUIET = 0.1
+"""Without a ring the scheduler pauses for a tenth of the time since the last event: what one look starts may need
+another soon, and what waits for a time to come is never found later than by a tenth of its wait."""
 _SLOT_HOLD_SECONDS = 0.01
 _API_WAIT_SECONDS = 120.0
 
@@ -91,7 +93,7 @@ class WarmLocalExecutor(LocalExecutor):
 
     _bell: Bell | None = None
     _handed_over = False
-    _awake_until = 0.0
+    _last_event = 0.0
 
     def start(self) -> None:
         """Import, wait until tasks can report back, then fork the workers."""
@@ -99,6 +101,7 @@ class WarmLocalExecutor(LocalExecutor):
         shorten_slot_hold()
         _wait_for_execution_api()
         super().start()
+        gc.freeze()  # half a million objects that never go away: no collection need look at them again
         if path := os.environ.get(BELL_VARIABLE):
             self._bell = Bell(Path(path))
         if ready_file := os.environ.get(READY_FILE_VARIABLE):
@@ -109,11 +112,13 @@ class WarmLocalExecutor(LocalExecutor):
 
         It ends with a result or a ring. After a look that gave work away there is none, as with Airflow's own pause.
         """
-        if self._bell is not None and not self._handed_over:
-            awake = time.monotonic() < self._awake_until
-            seconds = _AWAKE_WAIT_SECONDS if awake else _IDLE_WAIT_SECONDS
-            if self._bell.wait(seconds, self.result_queue._reader):  # type: ignore[attr-defined]
-                self._awake_until = time.monotonic() + _AWAKE_SECONDS
+        if self._handed_over:
+            self._last_event = time.monotonic()
+        elif self._bell is not None:
+            quiet = time.monotonic() - self._last_event
+            pause = min(max(_PAUSE_PER_QUIET * quiet, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+            if self._bell.wait(pause, self.result_queue._reader):  # type: ignore[attr-defined]
+                self._last_event = time.monotonic()
         self._handed_over = False
         super().sync()
 
@@ -131,6 +136,7 @@ def warm_up() -> list[str]:
     """
     started = time.monotonic()
     failed = []
+    gc.disable()  # what an import makes stays: to look for garbage in it is a tenth of the time
     for name in _modules():
         try:
             importlib.import_module(name)
@@ -138,6 +144,7 @@ def warm_up() -> list[str]:
             # Whatever an import may raise, the scheduler must start without that module.
             failed.append(name)
             log.warning("Cannot import %s before forking: %s: %s", name, type(err).__name__, err)
+    gc.enable()
     log.info("Warmed up in %.1f s", time.monotonic() - started)
     return failed
 
@@ -147,7 +154,7 @@ def shorten_slot_hold() -> bool:
 
     Airflow's supervisor waits up to a heartbeat for an event that cannot come once all
     of the task's sockets are closed. The method is private, so it is wrapped only if it
-    looks as it did in the version this was measured with (docs/adr/0008).
+    looks as it did in the version this was measured with (docs/adr/0011).
 
     Returns:
         Whether the wrapper is in place.

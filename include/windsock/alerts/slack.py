@@ -29,7 +29,7 @@ _quiet = logging.getLogger(f"{__name__}.client")
 _quiet.setLevel(logging.CRITICAL)
 
 
-class _ShortRateLimit(RateLimitErrorRetryHandler):  # type: ignore[misc]
+class _ShortRateLimit(RateLimitErrorRetryHandler):
     """Waits for a rate limit only if it ends within the time that there is."""
 
     def _can_retry(self, *, response: HttpResponse | None = None, **asked: Any) -> bool:

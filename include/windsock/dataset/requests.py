@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from windsock.dataset.folds import time_folds
+from windsock.format_numbers import numbered
 from windsock.runs.contract import CHECKPOINTS, REQUEST_FORMAT, TRAIN_CSV, candidate_parts
 from windsock.runs.run_folder import METRICS, MODEL, REQUEST, TRAIN, RunFolder
 from windsock.spec.estimators import Estimator
@@ -46,7 +47,7 @@ def run_request(spec: ModelSpec, features: Iterable[str], train_days: Iterable[d
         "seed": spec.training.seed,
         "gap_days": spec.gap_days,
         "train_days": [day.isoformat() for day in train_days],
-        "spec": jsonable(spec),
+        "spec": numbered("definition", jsonable(spec)),
     }
 
 

@@ -20,6 +20,7 @@ from windsock.dataset.requests import run_request, write_requests
 from windsock.dataset.time_split import Windows, windows_of
 from windsock.days import day_range, parse_day
 from windsock.errors import DataContractError, NotReady, SpecError
+from windsock.format_numbers import written
 from windsock.ledger import Ledger
 from windsock.runs.run_folder import HOLDOUT, LINEAGE, REQUEST, TRAIN, RunFolder, run_id
 from windsock.settings import Settings
@@ -136,7 +137,7 @@ def chosen_windows(settings: Settings, spec: ModelSpec, as_of: str | date | None
 def request_of(spec: ModelSpec, windows: Windows, made: TrainingSet, hashes: dict[str, str]) -> dict[str, Any]:
     """Return the content of ``request.json``: everything that a trainer needs to know."""
     return {
-        "format": "windsock-request/1",
+        "format": written("training request"),
         **run_request(spec, made.features, windows.train),
         "as_of": windows.as_of.isoformat(),
         "holdout_days": [d.isoformat() for d in windows.holdout],

@@ -22,12 +22,7 @@ from windsock.store import Store
 
 
 def event_frame(store: Store, spec: ModelSpec, records: Iterable[DayRecord]) -> pa.Table:
-    """List the events of some days with their row features.
-
-    Args:
-        store: Where tables live.
-        spec: The model.
-        records: Ingest records of the days wanted.
+    """List the events of some days, given by their ingest records, with their row features.
 
     Returns:
         Columns: the key, ``event_timestamp``, every entity column, then the row features; rows in

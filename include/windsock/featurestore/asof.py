@@ -71,12 +71,7 @@ def time_range(times: pa.ChunkedArray) -> tuple[datetime, datetime] | None:
 
 
 def join_point_in_time(frame: pa.Table, times: pa.ChunkedArray, histories: Sequence[History]) -> pa.Table:
-    """Add every history's features to the frame, as they were known at each row's time.
-
-    Args:
-        frame: Rows with the key columns of all histories; any order, duplicates allowed.
-        times: The rows' times from :func:`utc_micros`, one per row.
-        histories: What to join.
+    """Add every history's features to the frame, as they were known at each row's time (see :func:`utc_micros`).
 
     Returns:
         The frame, row for row, with the feature columns behind its own. NULL where the key or

@@ -33,9 +33,7 @@ _EPOCH = datetime(1970, 1, 1)
 def entity_keys(column: str | None, values: Sequence[Any]) -> list[bytes]:
     """Serialize the values of one entity column as Feast does, version 3.
 
-    Args:
-        column: Join key; None for a view without an entity.
-        values: Whole numbers or strings, none of them None; for no entity one value per row, ignored.
+    The values are whole numbers or strings, none of them None; without an entity column they are ignored.
     """
     name = (column or NO_ENTITY_COLUMN).encode()
     head = struct.pack("<III", 1, _STRING, len(name)) + name

@@ -14,7 +14,7 @@ from windsock.errors import DataContractError, SpecError
 from windsock.features.view_sql import TIMESTAMP
 from windsock.featurestore.asof import MEMORY_LIMIT
 from windsock.featurestore.cells import NO_ENTITY_COLUMN
-from windsock.featurestore.reading import pull, store_of
+from windsock.featurestore.reading import pull, source_of, store_of
 from windsock.featurestore.source import WindsockSource
 from windsock.ledger import Ledger
 from windsock.sql import open_duckdb
@@ -64,9 +64,9 @@ def entity_rows_between(
     keys = []
     for view in views:
         columns = [c.name for c in view.entity_columns if c.name != NO_ENTITY_COLUMN]
-        rows = pull(config, view.batch_source, columns, view.batch_source.timestamp_field, start, end)
-        names = [*columns, view.batch_source.timestamp_field]
-        keys.append(rows.select(names).rename_columns([*columns, TIMESTAMP]))
+        source = source_of(view)
+        rows = pull(config, source, columns, source.timestamp_field, start, end)
+        keys.append(rows.select([*columns, source.timestamp_field]).rename_columns([*columns, TIMESTAMP]))
     frame = pa.concat_tables(keys, promote_options="default")
     order = [(TIMESTAMP, "ascending"), *((c, "ascending") for c in frame.column_names if c != TIMESTAMP)]
     return frame.group_by(frame.column_names).aggregate([]).sort_by(order)

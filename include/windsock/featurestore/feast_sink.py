@@ -21,7 +21,7 @@ from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.featurestore.cells import NO_ENTITY_COLUMN, Entity
 from windsock.featurestore.definitions import apply
 from windsock.featurestore.feature_tables import FeatureTable
-from windsock.featurestore.online import to_cell, to_proto
+from windsock.featurestore.online import OnlineData, to_cell, to_proto
 from windsock.featurestore.online_db import OnlineRow
 from windsock.featurestore.repo import feature_store
 from windsock.settings import Settings
@@ -77,7 +77,7 @@ class FeastSink:
             return
         view = self._view(table)
         types = {f.name: f.dtype for f in view.features}
-        data = [
+        data: OnlineData = [
             (
                 _key(table, entity),
                 {f: to_proto(v, types[f]) for f, v in zip(table.features, row.values, strict=True)},

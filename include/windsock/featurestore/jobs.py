@@ -19,7 +19,7 @@ from windsock.errors import SpecError
 from windsock.store import Store
 
 
-class WindsockRetrievalJob(RetrievalJob):  # type: ignore[misc]
+class WindsockRetrievalJob(RetrievalJob):
     """A retrieval that runs when its result is asked for."""
 
     def __init__(

@@ -32,7 +32,7 @@ _PLAIN = {"int32_val", "int64_val", "bool_val", "unix_timestamp_val", "float_val
 OnlineData = list[tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | None]]
 
 
-class WindsockOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
+class WindsockOnlineStoreConfig(FeastConfigBaseModel):
     """Settings of the embedded online store."""
 
     type: Literal["windsock.featurestore.online.WindsockOnlineStore"] = (
@@ -44,7 +44,7 @@ class WindsockOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     """How long a writer waits for another."""
 
 
-class WindsockOnlineStore(OnlineStore):  # type: ignore[misc]
+class WindsockOnlineStore(OnlineStore):
     """An online store that never goes backwards."""
 
     def __init__(self) -> None:

@@ -79,16 +79,7 @@ def check_view(
     rows: Mapping[Entity, OnlineRow],
     parity: Parity,
 ) -> None:
-    """Compare a sample of a view's entities and add the outcome to ``parity``.
-
-    Args:
-        store: Where tables live.
-        sink: The online store.
-        table: The view.
-        record: The version of the day that was materialized.
-        rows: The day's latest row per entity, as that version holds it.
-        parity: Collects counts and mismatches.
-    """
+    """Compare a sample of the day's latest rows, as they were materialized, and add the outcome to ``parity``."""
     sample = _sample(rows, record.day)
     served, versions = sink.observe(table, sample)
     if versions is not None and versions.get(record.ds) != record.content_hash:

@@ -23,12 +23,7 @@ _pinned: ContextVar[Mapping[str, Records] | None] = ContextVar("windsock_pinned_
 
 @contextmanager
 def pinned(model: str, records: Records) -> Iterator[None]:
-    """Let the offline store read exactly these feature records of a model, and nothing newer.
-
-    Args:
-        model: Model name; other models are read as they are now.
-        records: Day to record of ledger stage ``features``.
-    """
+    """Let the offline store read exactly these feature records of one model, and nothing newer."""
     token = _pinned.set({**(_pinned.get() or {}), model: dict(records)})
     try:
         yield

@@ -8,7 +8,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from feast import FileSource, RepoConfig
+from feast import FeatureView, FileSource, RepoConfig
 from feast.data_source import DataSource
 
 from windsock import tables
@@ -52,6 +52,17 @@ def open_source(
     )
 
 
+def source_of(view: FeatureView) -> DataSource:
+    """Return where a view's history lies.
+
+    Raises:
+        SpecError: It has none.
+    """
+    if view.batch_source is None:
+        raise SpecError(f"Feature view {view.name!r} has no batch source, so there is no history to read.")
+    return view.batch_source
+
+
 def source_schema(config: RepoConfig, source: DataSource) -> pa.Schema:
     """Return a source's columns, also if it has no rows yet."""
     if isinstance(source, WindsockSource):
@@ -68,16 +79,9 @@ def pull(
     end: datetime | None,
     latest_by: list[str] | None = None,
 ) -> pa.Table:
-    """Read a source's rows of a time range, in order of time.
+    """Read a source's rows from ``start`` to ``end``, both included, in order of time.
 
-    Args:
-        config: Feast's configuration.
-        source: Where from.
-        columns: Keys and features wanted.
-        timestamp: The source's time column.
-        start: First time, itself included; None: any.
-        end: Last time, itself included; None: any.
-        latest_by: Keys: keep only the latest row of each; None: keep all.
+    ``latest_by`` names the keys of which only the latest row is kept; None keeps all rows.
     """
     first, last = naive_utc(start), naive_utc(end)
     rows = open_source(config, source, first, last)

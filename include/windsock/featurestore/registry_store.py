@@ -19,7 +19,7 @@ from windsock.files import replace_file
 from windsock.settings import Settings
 
 
-class WindsockRegistryStore(FileRegistryStore):  # type: ignore[misc]
+class WindsockRegistryStore(FileRegistryStore):
     """A registry file at ``path``, by default ``$WINDSOCK_HOME/feast/registry.db``."""
 
     def __init__(self, registry_config: RegistryConfig, repo_path: Path) -> None:

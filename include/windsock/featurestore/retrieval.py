@@ -50,11 +50,7 @@ def point_in_time(store: Store, spec: ModelSpec, frame: pa.Table, records: Mappi
 def training_frame(settings: Settings, spec: ModelSpec, frame: pa.Table, pins: Mapping[str, str]) -> pa.Table:
     """Do the same as :func:`point_in_time` through Feast's own API, from pinned days.
 
-    Args:
-        settings: This installation; its registry must hold the model (see ``definitions.apply``).
-        spec: The model.
-        frame: As for :func:`point_in_time`.
-        pins: Day to content hash in ledger stage ``features`` (``Ledger.pins``).
+    The registry must hold the model (see ``definitions.apply``); ``pins`` are ``Ledger.pins`` of stage ``features``.
 
     Raises:
         DataContractError: Feast gave other rows than it was given, or lacks a column.

@@ -31,18 +31,11 @@ FEAST_TYPES: Mapping[str, PrimitiveFeastType] = MappingProxyType(
 """DuckDB's type to Feast's."""
 
 
-class WindsockSource(DataSource):  # type: ignore[misc]
+class WindsockSource(DataSource):
     """The table of one feature view, read through the ledger's records."""
 
     def __init__(self, *, model: str, view: str, columns: Iterable[tuple[str, str]], **common: Any) -> None:
-        """Name a view's table.
-
-        Args:
-            model: Model name.
-            view: View name in the model's spec.
-            columns: Name and DuckDB type of every column.
-            common: What every Feast data source takes (description, owner, tags).
-        """
+        """Name a view's table by model and view; columns are given by name and DuckDB type."""
         super().__init__(name=common.pop("name", feast_name(model, view)), timestamp_field=TIMESTAMP, **common)
         self.model, self.view, self.columns = model, view, tuple((n, t) for n, t in columns)
 
@@ -59,7 +52,7 @@ class WindsockSource(DataSource):  # type: ignore[misc]
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, WindsockSource)
-            and super().__eq__(other)
+            and super().__eq__(other)  # type: ignore[no-untyped-call]
             and (self.model, self.view, self.columns) == (other.model, other.view, other.columns)
         )
 

@@ -41,12 +41,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def cast_column(column: pa.ChunkedArray, kind: str, *, from_text: bool) -> tuple[pa.Array, np.ndarray]:
-    """Read a column as a declared type.
-
-    Args:
-        column: As delivered.
-        kind: Declared type.
-        from_text: Whether the whole delivery is text, so that text is no fault.
+    """Read a column as a declared type; ``from_text``: the whole delivery is text, so that text is no fault.
 
     Returns:
         The values (null where one could not be read) and the positions of those that could not.

@@ -50,14 +50,7 @@ def stats_of(spec: ModelSpec, events: pa.Table) -> dict[str, Any]:
 
 
 def alarms(settings: Settings, spec: ModelSpec, day: date, events: pa.Table, stats: Mapping[str, Any]) -> list[str]:
-    """Compare a day with the published days before it.
-
-    Args:
-        settings: This installation.
-        spec: The model.
-        day: The day.
-        events: Its valid events.
-        stats: What :func:`stats_of` says about them.
+    """Compare a day's valid events, and what :func:`stats_of` says of them, with the published days before it.
 
     Returns:
         One sentence per alarm; none while there is too little history.

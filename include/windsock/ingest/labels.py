@@ -28,12 +28,7 @@ from windsock.validate.sentences import show
 
 
 def inline_labels(spec: ModelSpec, rows: pa.Table) -> pa.Table:
-    """Return table ``labels`` for events that carry their label.
-
-    Args:
-        spec: The model.
-        rows: Valid events in their final order, with the label column.
-    """
+    """Return table ``labels`` for valid events, in their final order, that carry their label."""
     known = rows.filter(pc.is_valid(rows.column(spec.label.column)))
     time = known.column(spec.events.time)
     delay = pa.scalar(spec.label.delay_days * 86_400_000_000, pa.duration("us"))

@@ -3,7 +3,7 @@
 The key of a run is the day of delivery. Its labels may be for any event of the last
 ``label.files.horizon_days``, so those days must be settled first; a label for no published event
 is set aside, and the day of delivery is run again when such an event is published later
-(see ``features.staleness``). An event may be labelled again by a later delivery: readers take the
+(see ``windsock.staleness``). An event may be labelled again by a later delivery: readers take the
 latest label that was known by their day.
 """
 

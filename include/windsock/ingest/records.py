@@ -76,14 +76,7 @@ def record_refusal(
 ) -> str:
     """Keep a refused delivery with its reasons at ``quarantine/<model>/<day>/<sha256>/`` and record the refusal.
 
-    Args:
-        ctx: The step's run.
-        stage: The ledger to record it in.
-        delivery: What was refused.
-        inputs: What the record says it was made from.
-        reasons: Why it was refused.
-        warnings: What else was found.
-        in_force: Whether earlier content of the day stays in force; then its record stays too.
+    ``in_force`` says that earlier content of the day stays in force; then its record stays too.
 
     Returns:
         The folder within the store.
@@ -105,13 +98,7 @@ def record_refusal(
 
 
 def step_result(previous: DayRecord | None, record: DayRecord, warnings: Sequence[str]) -> dict[str, Any]:
-    """Return the part of the result that ingest and labels share.
-
-    Args:
-        previous: The day's record before this run, if there was one.
-        record: The record now in force; its detail counts rows and names rules.
-        warnings: Sentences for people; they may go beyond the record's own.
-    """
+    """Return the part of the result that ingest and labels share; ``warnings`` may go beyond the record's own."""
     by_rule = dict(record.detail["quarantined"])
     return {
         "status": record.status,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from datetime import date
-from types import MappingProxyType
 from typing import Any, NoReturn
 
 import pyarrow as pa
@@ -161,9 +160,9 @@ def _record(
     status: Status,
     source: Mapping[str, Any],
     detail: dict[str, Any],
-    outputs: Mapping[str, Output] = MappingProxyType({}),
+    outputs: Mapping[str, Output] | None = None,
 ) -> DayRecord:
-    return DayRecord(ctx.day.isoformat(), status, outputs, {"source": source["hash"] or ""}, detail)
+    return DayRecord(ctx.day.isoformat(), status, outputs or {}, {"source": source["hash"] or ""}, detail)
 
 
 def _settle(ctx: StepContext, previous: DayRecord | None, record: DayRecord, alarms: list[str]) -> dict[str, Any]:

@@ -38,14 +38,7 @@ class ValidatedDelivery:
 def validate_delivery(
     settings: Settings, spec: ModelSpec, day: date, rows: pa.Table, conformed: Conformed
 ) -> ValidatedDelivery:
-    """Decide which rows of a day stay, what to warn of, and whether to refuse the day whole.
-
-    Args:
-        settings: This installation.
-        spec: The model.
-        day: The day.
-        rows: The delivery in its declared form; not empty.
-        conformed: What bringing it into that form found.
+    """Decide which rows of a day (some, in declared form) stay, what to warn of, and whether to refuse it whole.
 
     Raises:
         SpecError: The model's suite cannot be used.

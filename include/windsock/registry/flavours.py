@@ -31,10 +31,10 @@ def save_flavour(model: Model, target: str, run_id: str, model_id: str) -> None:
     """
     from mlflow.models import Model as MlflowModel
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, Schema, TensorSpec
 
     about = MlflowModel(run_id=run_id, model_id=model_id, artifact_path=MODEL_NAME)
-    inputs = [ColSpec("double", name, required=False) for name in model.feature_names]
+    inputs: list[ColSpec | TensorSpec] = [ColSpec("double", name, required=False) for name in model.feature_names]
     about.signature = ModelSignature(Schema(inputs), Schema([ColSpec("double")]))
     torch, module = sys.modules.get("torch"), getattr(model, "module", None)
     if hasattr(model, "booster"):

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from windsock.errors import DataContractError, SpecError
+from windsock.format_numbers import KEY, check, written
 from windsock.runs.checkpoints import CheckpointFolder
 from windsock.runs.run_folder import METRICS, REQUEST, RunFolder, parquet_rows
 from windsock.store import Store
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-REQUEST_FORMAT = "windsock-trainer/1"
+REQUEST_FORMAT = written("trainer request")
 CANDIDATE_FORMAT = "windsock-candidate/1"
 REQUEST_VARIABLE = "WINDSOCK_REQUEST"
 ROLE_VARIABLE = "WINDSOCK_TRAINER_ROLE"
 CHECKPOINTS = "checkpoints"
 TRAIN_CSV = "train.csv.gz"
+NATIVE_SCORES = "check.csv.gz"
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,14 @@ class TrainerRequest:
         try:
             data = store.read_bytes(name)
             raw = json.loads(data)
-            form = raw.get("format")
+            form = raw.get(KEY, "none")
         except FileNotFoundError as err:
             raise SpecError(
                 f"{place}: there is no request. Run the step 'assemble' first, and check that this store is mounted."
             ) from err
         except (ValueError, AttributeError) as err:
             raise SpecError(f"{place}: is no request: {err}. Run the step 'assemble' again.") from err
-        if form != REQUEST_FORMAT:
-            raise SpecError(f"{place}: is of format {form!r}, but this trainer reads {REQUEST_FORMAT}.")
+        check("trainer request", form, place)
         return cls(store, raw, hashlib.sha256(data).hexdigest())
 
     @property

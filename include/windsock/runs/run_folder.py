@@ -15,6 +15,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from windsock.errors import SpecError
+from windsock.format_numbers import KEY, check
 from windsock.store import Store, to_json
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class RunFolder:
                 f"{self.model}: run {self.run} has no {name} in {self.store.url(*self.parts())}: "
                 f"the step '{earlier}' has not finished for it. Run that step first, or check the run's name."
             ) from err
+        if name == REQUEST:
+            check("training request", content.get(KEY), self.store.url(*self.parts(name)))
         return content
 
     def write_json(self, value: Any, name: str) -> None:

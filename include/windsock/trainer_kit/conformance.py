@@ -21,6 +21,7 @@ from windsock.runs.contract import CANDIDATE_FORMAT, TrainerRequest
 from windsock.served.first_load import load_untrusted
 from windsock.served.model import Model
 from windsock.trainers.evaluation import unusable
+from windsock.trainers.native_scores import compare_native_scores
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -229,6 +230,14 @@ def _scores_are_scores(candidate: Candidate) -> str:
     return f"every one of {features.num_rows} rows gets a usable score, also one without any value"
 
 
+def _scores_are_its_librarys(candidate: Candidate) -> str:
+    request = candidate.request
+    try:
+        return compare_native_scores(request.store, str(request.raw["key"]), candidate.model, candidate.rows)
+    except WindsockError as err:
+        raise Broken(str(err)) from err
+
+
 def _metrics_came_last(candidate: Candidate) -> str:
     store, output = candidate.request.store, candidate.request.raw["output"]
     committed = store.fs.modified(store.path(str(output["metrics"])))
@@ -254,6 +263,7 @@ _CLAUSES: tuple[tuple[str, tuple[str, ...], Callable[[Candidate], str]], ...] = 
     ("model", (), _model_can_be_served),
     ("features", ("model",), _features_are_the_requests),
     ("scores", ("rows", "model", "features"), _scores_are_scores),
+    ("exact", ("rows", "model", "features"), _scores_are_its_librarys),
     ("order", ("metrics", "model"), _metrics_came_last),
 )
 """Clause, the clauses without which it makes no sense, and its check."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from windsock.errors import SpecError
-from windsock.runs.contract import CHECKPOINTS, REQUEST_VARIABLE
+from windsock.runs.contract import CHECKPOINTS, NATIVE_SCORES, REQUEST_VARIABLE
 from windsock.runs.run_folder import METRICS, MODEL, REQUEST
 from windsock.store import to_json
 from windsock.trainer_kit.conformance import Broken, Finding, Unchecked, check_candidate, finding_of
@@ -30,6 +30,8 @@ _MOMENTS = (0.6, 0.4, 0.2)
 """When it is interrupted unless it has kept progress before, in shares of the time that it took undisturbed; the
 next if it was done already."""
 _LOOK_SECONDS = 0.1
+_OWN = f"{MODEL}/, {CHECKPOINTS}/, {METRICS} and {NATIVE_SCORES}"
+"""What a trainer may write."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +161,11 @@ def _stays_in_its_folder(before: Mapping[str, str], request: Path) -> str:
     changed = sorted(name for name, content in before.items() if now.get(name) != content)
     if changed:
         raise Broken(f"{changed[0]} was changed or removed; what Windsock wrote is only read")
-    places = tuple(str(own / place) for place in (f"{MODEL}/", f"{CHECKPOINTS}/", METRICS))
+    places = tuple(str(own / place) for place in (f"{MODEL}/", f"{CHECKPOINTS}/", METRICS, NATIVE_SCORES))
     strange = sorted(name for name in now if name not in before and not name.startswith(places))
     if strange:
-        raise Broken(f"{strange[0]} was written; only {MODEL}/, {CHECKPOINTS}/ and {METRICS} are")
-    return f"only {MODEL}/, {CHECKPOINTS}/ and {METRICS} were written"
+        raise Broken(f"{strange[0]} was written; only {_OWN} are")
+    return f"nothing but {_OWN} was written"
 
 
 def _does_not_train_twice(runner: Runner, request: Path, seconds: float) -> str:

@@ -24,9 +24,10 @@ from windsock.runs.run_folder import (
 from windsock.served.first_load import load_untrusted
 from windsock.served.model import load
 from windsock.steps import StepContext
-from windsock.store import to_json
+from windsock.store import Store, to_json
 from windsock.trainers.evaluation import best_of, candidate_summary, evaluate_model
 from windsock.trainers.learn import spec_of
+from windsock.trainers.native_scores import compare_native_scores
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +50,13 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if why:
         log.info("%s: %s is chosen (%s)", spec.name, name, why)
     estimator = spec.training.estimator(name)
-    source = folder.store.url(*folder.parts(*candidate_parts(name, MODEL)))
+    candidate = Store(folder.store.url(*folder.parts(*candidate_parts(name))))
+    source = candidate.url(MODEL)
     # Windsock's own trainers in its own image are known; what anybody else wrote is tried in a child first.
     model = load(source) if estimator.kind != "custom" and not estimator.compute.image else load_untrusted(source)
     files = request["files"]
     train_set, holdout = (folder.read_table(table, files[table]) for table in (TRAIN, HOLDOUT))
+    log.info("%s: %s: %s", spec.name, name, compare_native_scores(candidate, spec.events.key, model, train_set))
     judged = evaluate_model(spec, list(request["features"]), model, train_set, holdout)
     kept = model.files()
     _remove_other_files(folder, set(kept))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from windsock.dataset.folds import Fold
 from windsock.errors import DataContractError, SpecError
+from windsock.format_numbers import taken
 from windsock.learners.learner import Learner
 from windsock.learners.rows import Rows
 from windsock.runs.checkpoints import CheckpointFolder
@@ -164,7 +165,8 @@ def spec_of(request: Mapping[str, Any]) -> ModelSpec:
     from pydantic import ValidationError
 
     try:
-        raw = copy.deepcopy(request["spec"])
+        place = " ".join(str(request[name]) for name in ("model", "run", "as_of") if name in request)
+        raw = taken("definition", copy.deepcopy(request["spec"]), f"spec in the request of training {place}")
         row, order = raw["features"]["row"], list(request["features"])
         raw["features"]["row"] = {name: row[name] for name in sorted(row, key=order.index)}
         return ModelSpec.model_validate(raw)

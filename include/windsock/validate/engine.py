@@ -49,13 +49,7 @@ class Findings:
 
 
 def validate(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table) -> Findings:
-    """Check one day's rows against the model's expectations.
-
-    Args:
-        settings: This installation.
-        spec: The model.
-        day: The day the rows are for.
-        rows: Declared columns and, if it comes with the events, the label.
+    """Check one day's rows (declared columns, and the inline label) against the model's expectations.
 
     Raises:
         SpecError: The model's suite cannot be used.

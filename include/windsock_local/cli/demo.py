@@ -71,7 +71,7 @@ def demo(data: Path | None, first: datetime | None, last: datetime | None, stop:
         output = base.home / "demo.json"
         result["links"] = _links(settings, stack.airflow_url, stack.mlflow_url, output, stopped=stop)
         Store(str(base.home)).write_bytes(to_json(result), output.name)
-        report.tell(Console(soft_wrap=False), result)
+        report.print_report(Console(soft_wrap=False), result)
     except (KeyboardInterrupt, SystemExit):
         stop = True
         raise

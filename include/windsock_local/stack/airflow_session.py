@@ -13,9 +13,7 @@ import httpx
 
 from windsock.errors import UpstreamUnavailable, WindsockError
 
-_CALL_SECONDS = 30.0
 _RETRY_SECONDS = 1.0
-_ATTEMPTS = 4
 _PAGE = 100
 
 
@@ -62,14 +60,17 @@ class AirflowSession:
         url: Of the API server, without a path.
         user: Name to log in with.
         password: Kept in memory only.
+        call_seconds: Longest wait for an answer.
+        attempts: How often a call is sent if that is safe.
     """
 
-    def __init__(self, url: str, user: str, password: str) -> None:
+    def __init__(self, url: str, user: str, password: str, *, call_seconds: float = 30.0, attempts: int = 4) -> None:
+        self._attempts = attempts
         self.url = url.rstrip("/")
         self._auth = _TokenAuth(self.url, user, password)
         # trust_env: a proxy for the outside world must not see calls to this machine.
         self._client = httpx.Client(
-            base_url=f"{self.url}/api/v2/", auth=self._auth, timeout=_CALL_SECONDS, trust_env=False
+            base_url=f"{self.url}/api/v2/", auth=self._auth, timeout=call_seconds, trust_env=False
         )
 
     def __enter__(self) -> Self:
@@ -91,6 +92,10 @@ class AirflowSession:
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """POST, and return the decoded body."""
         return self._call("POST", path, json=body or {})
+
+    def put(self, path: str) -> Any:
+        """PUT without a body, and return the decoded one, if there is one."""
+        return self._call("PUT", path)
 
     def patch(self, path: str, body: Mapping[str, Any]) -> Any:
         """PATCH, and return the decoded body."""
@@ -119,7 +124,7 @@ class AirflowSession:
     def _call(self, method: str, path: str, **content: Any) -> Any:
         """Send a call; again if nothing was sent, if Airflow is busy, or if it only reads."""
         last = ""
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(self._attempts):
             if attempt:
                 time.sleep(_RETRY_SECONDS)
             try:

@@ -76,6 +76,8 @@ def part_env(settings: Settings, *, airflow_url: str, mlflow_url: str, airflow: 
         # Otherwise process titles overwrite the mark above, and strays could not be found.
         "SPT_NOENV": "1",
         "PYTHONUNBUFFERED": "1",
+        # Each thread that ever allocated keeps an arena of its own otherwise.
+        "MALLOC_ARENA_MAX": "2",
     }
 
 
@@ -112,7 +114,7 @@ def airflow_env(settings: Settings) -> dict[str, str]:
     info = running_stack(settings)
     home = Home.of(settings)
     variables = airflow_variables(
-        airflow_home=home.airflow,
+        home=home,
         dags_folder=Path(info.dags_folder),
         plugins_folder=folder_setting(os.environ, "WINDSOCK_PLUGINS_FOLDER", "plugins"),
         port=int(info.airflow_url.rpartition(":")[2]),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from windsock.errors import SpecError
+from windsock.format_numbers import check, written
 from windsock.settings import REPO_ROOT, Settings
 
 MARKER = ".windsock-home"
-_MARKER_TEXT = "State of a Windsock stack. `windsock down --wipe` removes it.\n"
+_MARKER_TEXT = f"State of a Windsock stack. `windsock down --wipe` removes it.\nformat: {written('home')}\n"
 
 
 class Home:
@@ -53,9 +54,11 @@ class Home:
         """Make the folders and mark the home as Windsock's.
 
         Raises:
-            SpecError: The folder is one that must never become a home.
+            SpecError: The folder is one that must never become a home, or another version's home.
         """
         refuse_unsafe_home(self.root)
+        if self.marker.exists():
+            check("home", _number(self.marker.read_text(encoding="utf-8")), self.marker)
         for folder in (self.root, self.run, self.logs, self.airflow, self.mlflow_artifacts):
             folder.mkdir(parents=True, exist_ok=True)
         self.secrets.mkdir(mode=0o700, exist_ok=True)
@@ -67,6 +70,12 @@ class Home:
         """Remove what says that a stack runs."""
         self.state_file.unlink(missing_ok=True)
         self.scheduler_ready_file.unlink(missing_ok=True)
+
+
+def _number(marker: str) -> int | str | None:
+    """Return the format that a home's marker names; None if it is of version 0.1, which named none."""
+    found = next((line.partition(":")[2].strip() for line in marker.splitlines() if line.startswith("format:")), None)
+    return int(found) if found is not None and found.isdecimal() else found
 
 
 def refuse_unsafe_home(root: Path) -> None:

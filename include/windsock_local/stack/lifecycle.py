@@ -26,6 +26,7 @@ from windsock_local.stack.layout import MARKER, Home, refuse_unsafe_home
 from windsock_local.stack.parts import make_parts
 from windsock_local.stack.postgres import Postgres
 from windsock_local.stack.processes import end, family
+from windsock_local.stack.spec_watch import SpecWatch
 from windsock_local.stack.state import SUPERVISOR, StackInfo, read_stack
 from windsock_local.stack.supervisor import BOOT_SECONDS, Supervisor
 
@@ -241,7 +242,7 @@ def _prepare(
     database = Postgres(home)
     dags_folder = folder_setting(os.environ, "WINDSOCK_DAGS_FOLDER", "dags")
     airflow = airflow_variables(
-        airflow_home=home.airflow,
+        home=home,
         dags_folder=dags_folder,
         plugins_folder=folder_setting(os.environ, "WINDSOCK_PLUGINS_FOLDER", "plugins"),
         port=airflow_port,
@@ -261,7 +262,7 @@ def _prepare(
         started=time.time(),
         dags_folder=str(dags_folder),
     )
-    return Supervisor(home, parts, env, info, watcher.part)
+    return Supervisor(home, parts, env, info, watcher.part, SpecWatch(settings, airflow_url).look)
 
 
 def _remarks(ended: int) -> list[str]:

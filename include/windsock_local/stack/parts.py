@@ -80,8 +80,6 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
     """
     airflow_url, mlflow_url = f"http://{HOST}:{airflow_port}", f"http://{HOST}:{mlflow_port}"
 
-    bell = {"WINDSOCK_SCHEDULER_BELL": str(home.scheduler_bell)}
-
     def beats(part: str) -> Callable[[float], bool]:
         return lambda started: probes.beat_since(probes.airflow_health(airflow_url, timeout_seconds=1), part, started)
 
@@ -103,7 +101,6 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
             after=lambda: ensure_gpu_pool(airflow_url, home),
             needs=with_tables,
             address=airflow_url,
-            env=bell,
         ),
         Part(
             SCHEDULER,
@@ -111,7 +108,6 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
             ready=scheduler_is_warm,
             go_after=with_tables,
             env={
-                **bell,
                 "WINDSOCK_EXECUTOR_READY_FILE": str(home.scheduler_ready_file),
                 "WINDSOCK_WAIT_FOR_EXECUTION_API": f"{airflow_url}/execution/health",
             },

@@ -53,6 +53,7 @@ class Postgres:
     def __init__(self, home: Home) -> None:
         self._data = home.postgres
         self._version_file = self._data / "windsock-airflow-version"
+        self._copied = home.run / "postgres.part"
         self._programs = _programs()
         self.user = _UNPRIVILEGED_USER if os.geteuid() == 0 else None
         """Whom the server runs as: PostgreSQL refuses to run as root."""
@@ -82,10 +83,11 @@ class Postgres:
         return f"postgresql+{driver}://{SUPERUSER}@/{database}?host={self.socket_folder}"
 
     def prepare(self) -> None:
-        """Make the data folder if there is none yet, and remove a dead server's lock.
+        """Make the data folder, if there is none yet, and the socket's.
 
         Raises:
-            UpstreamUnavailable: ``initdb`` failed.
+            UpstreamUnavailable: The template could not be copied, or ``initdb`` failed.
+            SpecError: The socket's folder belongs to somebody else.
         """
         if self.user is not None:
             _ensure_user(self.user)
@@ -94,7 +96,9 @@ class Postgres:
             if self._data.exists():  # a first start was cut off half-way: nothing in it is usable
                 shutil.rmtree(self._data)
             if os.access(template_folder() / "PG_VERSION", os.R_OK):
-                copy_data(template_folder(), self._data)
+                shutil.rmtree(self._copied, ignore_errors=True)
+                copy_data(template_folder(), self._copied)
+                self._copied.rename(self._data)
             else:
                 self._initdb()
         self._make_socket_folder()

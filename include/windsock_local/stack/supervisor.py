@@ -2,7 +2,7 @@
 
 One thread and one loop. Each turn starts what may start, asks the unready whether they
 are ready, and looks after those that died. Booting is only the turns until all are ready;
-afterwards a turn comes when a child ends, so that watching costs nothing.
+afterwards a turn comes when a child ends, or every few seconds, so that watching costs next to nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 BOOT_SECONDS = 240.0
 """Longest boot; a cold disk and a busy machine included."""
-_BUSY_TURN_SECONDS, _QUIET_TURN_SECONDS = 0.1, 30.0
+_BUSY_TURN_SECONDS, _QUIET_TURN_SECONDS = 0.1, 5.0
 _MOST_RESTARTS, _RESTART_WINDOW_SECONDS = 5, 600.0
 _LONGEST_PAUSE_SECONDS = 15.0
 _TASKS_FINISH_SECONDS = 5.0
@@ -66,6 +66,7 @@ class Supervisor:
         env: The environment of the parts.
         info: Addresses to publish; process ids are filled in here.
         on_ready: Called with a part's name and its boot seconds when it is ready.
+        on_quiet_turn: Called every few seconds while all is well.
     """
 
     def __init__(
@@ -75,8 +76,9 @@ class Supervisor:
         env: dict[str, str],
         info: StackInfo,
         on_ready: Callable[[str, float], None],
+        on_quiet_turn: Callable[[], None] = lambda: None,
     ) -> None:
-        self._home, self._info, self._on_ready = home, info, on_ready
+        self._home, self._info, self._on_ready, self._on_quiet_turn = home, info, on_ready, on_quiet_turn
         self._env = {**env, MARKER_VARIABLE: str(home.root)}
         self._children = {part.name: Child(part) for part in parts}
         self._done: set[str] = set()
@@ -94,6 +96,10 @@ class Supervisor:
         """What the state file says now."""
         return self._info
 
+    @property
+    def _all_ready(self) -> bool:
+        return len(self._done) == len(self._children)
+
     def boot(self) -> bool:
         """Start everything and wait until all is ready.
 
@@ -106,7 +112,7 @@ class Supervisor:
         adopt_orphans()
         self._listen_to_signals()
         self._turn(booting=True)
-        while len(self._done) < len(self._children):
+        while not self._all_ready:
             if time.monotonic() - self._began > BOOT_SECONDS:
                 waiting = next(name for name in self._children if name not in self._done)
                 raise self._failure(waiting, f"was not ready after {BOOT_SECONDS:.0f} s")
@@ -126,6 +132,8 @@ class Supervisor:
         while not self._signals:
             self._turn(booting=False)
             reap_orphans(c.process.pid for c in self._children.values() if c.process is not None)
+            if self._all_ready:
+                self._on_quiet_turn()
             self._pause()
 
     def stop(self) -> None:
@@ -258,8 +266,7 @@ class Supervisor:
 
     def _pause(self) -> None:
         """Wait for the next turn: a moment while something is not ready, else until a signal comes."""
-        quiet = len(self._done) == len(self._children)
-        select.select([self._wake], [], [], _QUIET_TURN_SECONDS if quiet else _BUSY_TURN_SECONDS)
+        select.select([self._wake], [], [], _QUIET_TURN_SECONDS if self._all_ready else _BUSY_TURN_SECONDS)
         with contextlib.suppress(BlockingIOError):
             self._wake.recv(4096)
 

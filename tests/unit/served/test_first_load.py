@@ -50,20 +50,6 @@ def onnx_files(nodes, constants=()):
     return {"model.onnx": model.SerializeToString(), "model.json": card}
 
 
-def deep_tree(levels=300_000):
-    """One tree as a chain: onnxruntime goes down it by recursion, further than the stack."""
-    after = [i + 2 if i % 2 == 0 else 0 for i in range(2 * levels)] + [0]
-    leaves = [i + 1 if i % 2 == 0 else 0 for i in range(2 * levels)] + [0]
-    count = len(after)
-    tree = helper.make_node(
-        "TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", n_targets=1, nodes_nodeids=list(range(count)),
-        nodes_truenodeids=after, nodes_falsenodeids=leaves, nodes_modes=["BRANCH_LEQ", "LEAF"] * levels + ["LEAF"],
-        nodes_treeids=[0] * count, nodes_featureids=[0] * count, nodes_values=[0.0] * count,
-        target_ids=[0], target_nodeids=[count - 1], target_treeids=[0], target_weights=[1.0],
-    )  # fmt: skip
-    return onnx_files([tree])
-
-
 def product(side, times):
     """Constants whose product has side² numbers, multiplied with itself some times."""
     first, second = (numpy_helper.from_array(np.zeros(s, "f"), n) for n, s in (("u", (side, 1)), ("v", (1, side))))
@@ -86,6 +72,17 @@ def endless_trees():
     return trees() | {"model.txt": "\n".join(line for line in lines if not line.startswith("tree_sizes=")).encode()}
 
 
+def wild_trees():
+    """A child far outside of its tree."""
+    text = trees()["model.txt"].decode()
+    head, _, rest = text.partition("left_child=")
+    values, _, rest = rest.partition("\n")
+    wild = head + "left_child=" + " ".join("99999999" for _ in values.split()) + "\n" + rest
+    return trees() | {
+        "model.txt": "\n".join(line for line in wild.splitlines() if not line.startswith("tree_sizes=")).encode()
+    }
+
+
 def cut_trees():
     whole = trees()
     return whole | {"model.txt": whole["model.txt"][: len(whole["model.txt"]) // 2]}
@@ -104,7 +101,7 @@ def test_an_honest_model_scores_as_if_loaded_directly(tmp_path, made):
 @pytest.mark.parametrize(
     ("made", "says"),
     [
-        pytest.param(deep_tree, r"its library crashed \(SIGSEGV\)", id="deep tree"),
+        pytest.param(wild_trees, r"its library crashed \(SIG(SEGV|ABRT|BUS)\)", id="wild trees"),
         pytest.param(cut_trees, r"its library crashed \(SIGABRT\)|damaged", id="cut text"),
         pytest.param(endless_trees, "it took more than 3 s of CPU", id="endless trees"),
         pytest.param(lambda: product(3000, 100), "it took more than 3 s of CPU", id="busy"),

@@ -86,11 +86,11 @@ def test_the_api_server_rings_after_what_may_let_the_scheduler_go_on(
 @pytest.fixture
 def executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WarmLocalExecutor:
     """An executor as after its start, without workers."""
-    monkeypatch.setattr(warm_executor, "_IDLE_WAIT_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr(warm_executor, "_LONGEST_PAUSE_SECONDS", LONG_SECONDS)
     executor = WarmLocalExecutor(parallelism=1)
     executor.activity_queue, executor.result_queue = multiprocessing.SimpleQueue(), multiprocessing.SimpleQueue()
     executor.workers, executor._unread_messages = {}, multiprocessing.Value("I")
-    executor._bell = Bell(tmp_path / "bell")
+    executor._bell, executor._last_event = Bell(tmp_path / "bell"), time.monotonic() - 10 * LONG_SECONDS
     return executor
 
 
@@ -100,9 +100,9 @@ def test_the_scheduler_pauses_until_it_is_rung_for_and_looks_often_for_a_while(
     threading.Timer(0.1, ring, [str(tmp_path / "bell")]).start()
 
     executor.sync()
-    executor.sync()  # awake: would take a minute otherwise
+    executor.sync()  # would take a minute otherwise
 
-    assert executor._awake_until > time.monotonic()
+    assert time.monotonic() - executor._last_event < LONG_SECONDS
 
 
 def test_a_result_of_a_worker_ends_the_pause(executor: WarmLocalExecutor) -> None:

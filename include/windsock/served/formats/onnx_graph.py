@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+import numpy as np
+
 from windsock.errors import DataContractError
+from windsock.served.formats.onnx_trees import fault_of_trees
 
 MOST_BYTES = 256 << 20
 _MOST_NODES = 20_000
@@ -25,7 +28,7 @@ _MOST_SIDE = 4096
 
 _ML = """
 ArrayFeatureExtractor Binarizer CategoryMapper FeatureVectorizer Imputer LabelEncoder LinearClassifier LinearRegressor
-Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor
+Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsembleClassifier TreeEnsembleRegressor
 """
 _CORE = """
 Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Celu Clip Concat Constant Conv Cos CumSum Div Dropout
@@ -60,14 +63,17 @@ _REFUSED_PARTS = {
     ("type", 4): "a sequence", ("type", 5): "a map (convert with zipmap=False)",
 }  # fmt: skip
 _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 8: 1, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
-_SIDES = (b"pads", b"kernel_shape", b"strides", b"dilations", b"output_padding")
+_SIDES = ("pads", "kernel_shape", "strides", "dilations", "output_padding")
+_TREES = ("nodes_treeids", "nodes_nodeids", "nodes_truenodeids", "nodes_falsenodeids")
+_MODES = "nodes_modes"
 _INPUT_TYPES = {1: "float32", 11: "float64"}
 
-_LONG = 4096
-# Whole fields of an attribute's long lists (floats, ints, short strings), passed over without decoding each.
-_RUN = re.compile(rb"(?:\x3d.{4}|\x40[\x80-\xff]{0,9}[\x00-\x7f]|\x4a\x04.{4}|\x4a\x09.{9}|\x4a\x0a.{10})++", re.DOTALL)
+# An attribute's long lists as they stand in a file, one field after the other: floats, whole numbers, short texts.
+_TEXT = re.compile(rb"\x4a(?:\x04.{4}|\x09.{9}|\x0a.{10})", re.DOTALL)
+_RUN = re.compile(rb"(?:\x3d.{4})++|(?:\x40[\x80-\xff]{0,9}[\x00-\x7f])++|(?:" + _TEXT.pattern + rb")++", re.DOTALL)
 
-_Message = dict[int, list[int | memoryview]]
+_Value = int | memoryview
+_Message = dict[int, list[_Value]]
 
 
 @dataclass(frozen=True)
@@ -141,25 +147,43 @@ def _check_node(node: _Message) -> None:
     operator, domain = _text(node, 4), _text(node, 7)
     if operator not in _OPERATORS.get(domain, ()):
         raise _Refused(f"it uses the operator {domain + ':' if domain else ''}{operator[:80]}, which is not served")
+    lists: dict[str, list[int]] = {}
     for data in map(_bytes, node[5]):
-        attribute = _message(data, "attribute", skip=_RUN if len(data) > _LONG else None)
+        attribute = _message(data, "attribute")
         for tensor in [*attribute[5], *attribute[10]]:
             _check_tensor(tensor)
-        name = bytes(_only(attribute, 1, "name"))
-        if name in _SIDES and (len(data) > _LONG or any(not _small(side) for side in attribute[8])):
-            raise _Refused(f"a {operator} has {name.decode()} above {_MOST_SIDE}, or below 0")
+        name = _text(attribute, 1)
+        if name in _SIDES and max(_whole(attribute[8]), default=0) > _MOST_SIDE:
+            raise _Refused(f"a {operator} has {name} above {_MOST_SIDE}, or below 0")
+        if operator.startswith("TreeEnsemble") and name in (*_TREES, _MODES):
+            if name in lists:
+                raise _Refused(f"a {operator} has {name} twice")
+            lists[name] = (
+                _whole(attribute[8]) if name != _MODES else [bytes(_bytes(mode)) == b"LEAF" for mode in attribute[9]]
+            )
+    if operator.startswith("TreeEnsemble"):
+        trees, nodes, true, false, leaves = (lists.get(name, []) for name in (*_TREES, _MODES))
+        fault = fault_of_trees(trees, nodes, true, false, leaves)
+        if fault:
+            raise _Refused(f"a {operator} has {fault}")
 
 
-def _small(side: int | memoryview) -> bool:
-    values = [side] if isinstance(side, int) else _varints(side)
-    return all(value <= _MOST_SIDE for value in values)
+def _whole(given: list[_Value]) -> list[int]:
+    """Return whole numbers, each of which stood alone or packed with others."""
+    found: list[int] = []
+    for one in given:
+        if isinstance(one, int):
+            found.append(one)
+        else:
+            found += _varints(one)
+    return found
 
 
-def _check_tensor(data: int | memoryview) -> str:
+def _check_tensor(data: _Value) -> str:
     """Return a constant's name, once its shape is known to be no larger than its content."""
     tensor = _message(data, "tensor")
     kind = _number(tensor, 2)
-    sides = [side for given in tensor[1] for side in ([given] if isinstance(given, int) else _varints(given))]
+    sides = _whole(tensor[1])
     if kind not in _ITEM_BYTES or len(sides) > 16 or _number(tensor, 14):
         raise _Refused("it has a constant of a type that is not served, or whose data lies elsewhere")
     count = math.prod(sides)
@@ -170,7 +194,7 @@ def _check_tensor(data: int | memoryview) -> str:
     return _text(tensor, 8)
 
 
-def _value(data: int | memoryview) -> tuple[str, int, list[int | None]]:
+def _value(data: _Value) -> tuple[str, int, list[int | None]]:
     """Return name, element type and shape of an input, an output or something between."""
     value = _message(data, "value")
     kind = _message(_only(value, 2, "type"), "type")
@@ -180,29 +204,31 @@ def _value(data: int | memoryview) -> tuple[str, int, list[int | None]]:
     return _text(value, 1), _number(tensor, 1), [int(side[-1]) if side else None for side in sides]
 
 
-def _message(data: int | memoryview, kind: str, skip: re.Pattern[bytes] | None = None) -> _Message:
+def _message(data: _Value, kind: str) -> _Message:
     """Return the fields of a message by their number."""
     known = _FIELDS[kind]
     found: _Message = {number: [] for number in known}
-    for number, wire_type, value in _fields(_bytes(data), skip):
+    for number, wire_type, values in _fields(_bytes(data), runs=kind == "attribute"):
         if wire_type not in known.get(number, ()):
             part = _REFUSED_PARTS.get((kind, number), f"part {number} of a {kind}, which is not known here")
             raise _Refused(f"it has {part}")
-        found[number].append(value)
+        found[number].extend(values)
     return found
 
 
-def _fields(data: memoryview, skip: re.Pattern[bytes] | None) -> Iterator[tuple[int, int, int | memoryview]]:
+def _fields(data: memoryview, *, runs: bool) -> Iterator[tuple[int, int, Sequence[_Value]]]:
+    """Yield number, wire type and content of each field, or of many of one number together."""
     at = 0
     while at < len(data):
-        if skip is not None and (run := skip.match(data, at)):
+        if runs and (run := _RUN.match(data, at)):
             at = run.end()
+            yield from _run_of(run[0])
             continue
         key, at = _varint(data, at)
         wire_type = key & 7
         if wire_type == 0:
             value, at = _varint(data, at)
-            yield key >> 3, wire_type, value
+            yield key >> 3, wire_type, [value]
             continue
         size = {1: 8, 5: 4}.get(wire_type, 0)
         if wire_type == 2:
@@ -211,8 +237,24 @@ def _fields(data: memoryview, skip: re.Pattern[bytes] | None) -> Iterator[tuple[
             _damaged()
         if at + size > len(data):
             _damaged()
-        yield key >> 3, wire_type, data[at : at + size]
+        yield key >> 3, wire_type, [data[at : at + size]]
         at += size
+
+
+def _run_of(run: bytes) -> Iterator[tuple[int, int, Sequence[_Value]]]:
+    """Yield a long list; of floats there is nothing to know."""
+    if run[0] == 0x4A:
+        yield 9, 2, [memoryview(text)[2:] for text in _TEXT.findall(run)]
+    elif run[0] == 0x40:
+        content = np.frombuffer(run, dtype=np.uint8)
+        ends = np.flatnonzero(content < 0x80)  # the mark of a field, the last byte of its number, the next mark ...
+        starts, lasts = ends[::2] + 1, ends[1::2]
+        values = np.zeros(len(starts), dtype=np.uint64)
+        for place in range(int((lasts - starts).max()) + 1):
+            at = np.minimum(starts + place, lasts)
+            digits = (content[at] & 0x7F).astype(np.uint64) << np.uint64(7 * place)
+            values |= np.where(starts + place <= lasts, digits, np.uint64(0))
+        yield 8, 0, values.tolist()
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
@@ -235,7 +277,7 @@ def _varints(data: memoryview) -> list[int]:
     return found
 
 
-def _only(message: _Message, number: int, what: str) -> int | memoryview:
+def _only(message: _Message, number: int, what: str) -> _Value:
     # A field that is given twice would be merged with, or replace, the first: which one was looked at?
     if len(message[number]) != 1:
         raise _Refused(f"it has {len(message[number])} entries for a {what}, not one")
@@ -251,7 +293,7 @@ def _number(message: _Message, number: int) -> int:
     return given if isinstance(given, int) else _damaged()
 
 
-def _bytes(value: int | memoryview) -> memoryview:
+def _bytes(value: _Value) -> memoryview:
     return value if isinstance(value, memoryview) else _damaged()
 
 

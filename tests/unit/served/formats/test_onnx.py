@@ -253,6 +253,56 @@ def test_damaged_files_are_refused_with_a_sentence_or_score(tmp_path):
     refused(tmp_path / "m", b"\x80\x04\x95", "is not an ONNX model")
 
 
+def ensemble(after, *, trees=None, modes=None, **more):
+    """Return one tree ensemble; ``after`` names the two nodes that follow each, None for a leaf."""
+    count = len(after)
+    modes = modes or ["LEAF" if pair is None else "BRANCH_LEQ" for pair in after]
+    true, false = ([0 if pair is None else pair[side] for pair in after] for side in (0, 1))
+    return graph([
+        helper.make_node(
+            "TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", n_targets=1, nodes_modes=modes,
+            nodes_nodeids=list(range(count)), nodes_truenodeids=true, nodes_falsenodeids=false,
+            nodes_treeids=trees or [0] * count, nodes_featureids=[0] * count, nodes_values=[0.0] * count,
+            target_ids=[0], target_nodeids=[count - 1], target_treeids=[0], target_weights=[1.0], **more,
+        )
+    ])  # fmt: skip
+
+
+def chain(levels):
+    return ensemble([pair for n in range(levels) for pair in ((2 * n + 2, 2 * n + 1), None)] + [None])
+
+
+@pytest.mark.parametrize(
+    ("made", "match"),
+    [
+        (lambda: ensemble([(1, 2), (0, 2), None]), "a node that several lead to"),
+        (lambda: ensemble([(1, 2), (3, 1), None, None]), "a node that several lead to"),
+        (lambda: ensemble([(1, 1), None]), "a node that several lead to"),
+        (lambda: ensemble([(1, 2), None, None, (4, 5), (3, 6), None, None]), "nodes that no root leads to"),
+        (lambda: ensemble([(1, 9), None]), "leads to none of its tree"),
+        (lambda: ensemble([(1, -1), None]), "leads to none of its tree"),
+        (lambda: ensemble([(1, 2), None, None], trees=[0, 0, 1]), "leads to none of its tree"),
+        (lambda: ensemble([(1, 2), None, None], trees=[0, 0]), "lists of unequal length"),
+        (lambda: ensemble([(1, 2), None, None], trees=[1 << 40] * 3), "number above"),
+        (lambda: chain(2000), "more than 1000 levels"),
+        (
+            lambda: graph([helper.make_node("TreeEnsemble", ["x"], ["y"], domain="ai.onnx.ml")]),
+            "TreeEnsemble, which is",
+        ),
+    ],
+)
+def test_trees_in_a_circle_and_other_than_trees_never_reach_onnxruntime(tmp_path, made, match, monkeypatch):
+    monkeypatch.setattr(format_onnx, "_session", lambda *_: pytest.fail("it was loaded"))
+    refused(tmp_path / "m", made(), match)
+
+
+def test_a_tree_in_any_order_of_its_nodes_is_served(tmp_path):
+    made = ensemble([(2, 3), None, (4, 1), None, None])
+
+    assert load(saved(tmp_path / "m", made)).scores(np.array([[-1.0, 0, 0], [1.0, 0, 0]])).tolist() == [1.0, 0.0]
+    assert load(saved(tmp_path / "deep", chain(900))).scores(np.zeros((1, 3))).tolist() == [1.0]
+
+
 def test_what_the_lists_name_is_what_onnx_knows():
     for domain, names in onnx_graph._OPERATORS.items():
         for name in names:
@@ -260,8 +310,10 @@ def test_what_the_lists_name_is_what_onnx_knows():
 
 
 def test_long_lists_are_passed_over_quickly_and_still_seen(tmp_path):
-    node = helper.make_node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", nodes_values=[1.0] * 300_000)
-    node.attribute[0].graphs.append(branch().attribute[0].g)  # at the end of the list
+    node = ensemble([None], nodes_hitrates=[1.0] * 300_000).graph.node[0]
+    next(a for a in node.attribute if a.name == "nodes_hitrates").graphs.append(
+        branch().attribute[0].g
+    )  # at the end of the list
     refused(tmp_path / "m", graph([node]), "graphs inside the graph")
 
 

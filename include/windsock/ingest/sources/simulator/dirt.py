@@ -20,13 +20,7 @@ _NEGATIVE_SHARE = 0.01
 
 
 def spoil(rows: pa.Table, kind: str, rng: np.random.Generator) -> pa.Table:
-    """Return the day's delivery, broken.
-
-    Args:
-        rows: The clean day.
-        kind: One of ``windsock.spec.data.Dirt``'s kinds.
-        rng: Chooses the rows.
-    """
+    """Return the clean day, broken in one of the kinds of ``windsock.spec.data.Dirt``."""
     return _KINDS[kind](rows, rng)
 
 

@@ -84,12 +84,7 @@ class Payments:
 
 
 def transactions(source: SimulatorSource, first_day: date, day: date) -> pa.Table:
-    """Simulate one clean day.
-
-    Args:
-        source: Seed, sizes and drift.
-        first_day: Day 0 of ``TX_TIME_DAYS``; from here on terminals and cards get compromised.
-        day: The day to simulate.
+    """Simulate one clean day; from ``first_day`` (day 0 of ``TX_TIME_DAYS``) on, terminals and cards get compromised.
 
     Returns:
         The handbook's nine columns, sorted by time; amounts rounded to cents.
