@@ -30,6 +30,7 @@ import httpx
 from airflow import __version__ as airflow_version
 from airflow.executors.local_executor import LocalExecutor
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
+from airflow.sdk.listener import get_listener_manager
 
 from windsock_airflow.bell import BELL_VARIABLE, Bell
 
@@ -59,6 +60,9 @@ WARM_MODULES: tuple[str, ...] = (
     # what each task's process would import for itself
     "airflow.sdk.execution_time.task_runner",
     "airflow.sdk.execution_time.callback_runner",
+    "airflow.sdk.execution_time.task_mapping",
+    "airflow.sdk.execution_time.timeout",
+    "airflow.sdk.definitions.retry_policy",
     "airflow.sdk.bases.operator",
     "airflow.sdk.bases.decorator",
     "airflow.sdk.bases.sensor",
@@ -99,6 +103,7 @@ class WarmLocalExecutor(LocalExecutor):
         """Import, wait until tasks can report back, then fork the workers."""
         warm_up()
         shorten_slot_hold()
+        get_listener_manager()  # loads the plugins, as each task's process would
         _wait_for_execution_api()
         super().start()
         gc.freeze()  # half a million objects that never go away: no collection need look at them again

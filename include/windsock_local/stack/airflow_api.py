@@ -83,14 +83,7 @@ class AirflowApi(AirflowSession):
         *,
         run_id: str | None = None,
     ) -> str:
-        """Start a run now and return its id.
-
-        Args:
-            dag_id: A paused DAG's run waits until it is unpaused.
-            partition_key: The day, for DAGs that run by partition.
-            conf: Parameters of the run.
-            run_id: Chosen by Airflow if absent.
-        """
+        """Start a run now and return its id; the run of a paused DAG waits until it is unpaused."""
         body: dict[str, Any] = {"logical_date": None, "conf": dict(conf or {})}
         body |= {"partition_key": partition_key} if partition_key else {}
         body |= {"dag_run_id": run_id} if run_id else {}
@@ -147,14 +140,7 @@ class AirflowApi(AirflowSession):
         """Start a backfill of a range of days, both included, and return its id.
 
         Airflow refuses a second one for about half a minute after a first has ended;
-        that is waited out.
-
-        Args:
-            dag_id: What to run.
-            from_day: First day.
-            to_day: Last day.
-            max_active_runs: How many at a time.
-            reprocess: ``none``, ``failed`` or ``completed``: which existing runs to run again.
+        that is waited out. ``reprocess`` says which existing runs to run again: ``none``, ``failed`` or ``completed``.
         """
         body = {
             "dag_id": dag_id,

@@ -79,14 +79,8 @@ def airflow_variables(
 ) -> dict[str, str]:
     """Return the environment that configures every Airflow process of a stack.
 
-    Args:
-        home: Logs and other state.
-        dags_folder: DAG files.
-        plugins_folder: UI plugins and listeners.
-        port: Of the API server.
-        database_url: SQLAlchemy URL of the metadata database.
-        credentials: Secrets; they end up in the values, so log only the names.
-        environ: Where overrides (``WINDSOCK_AIRFLOW__SECTION__KEY``) are looked up.
+    The secrets of ``credentials`` end up in the values: log only the names. Overrides
+    (``WINDSOCK_AIRFLOW__SECTION__KEY``) are looked up in ``environ``.
     """
     url = f"http://{HOST}:{port}"
     placed: dict[tuple[str, str], str] = {

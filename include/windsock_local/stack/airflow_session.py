@@ -106,13 +106,7 @@ class AirflowSession:
         return self._call("DELETE", path)
 
     def pages(self, path: str, key: str, **params: Any) -> Iterator[dict[str, Any]]:
-        """Yield every item of a listing, page by page.
-
-        Args:
-            path: Of the listing.
-            key: Field of the body that holds the items.
-            params: Filters.
-        """
+        """Yield every item of a listing, page by page; ``key`` is the field of the body that holds them."""
         offset = 0
         while True:
             body = self.get(path, limit=_PAGE, offset=offset, **params)

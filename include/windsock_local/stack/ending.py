@@ -22,11 +22,7 @@ _DATABASE_SECONDS = 6.0
 def end_family(home: Home, *, term_seconds: float = _TERM_SECONDS) -> int:
     """End every process of a home's stack but its supervisor and its guardian, which carry no mark.
 
-    The database goes last and is asked to write everything out.
-
-    Args:
-        home: Whose processes.
-        term_seconds: Patience between SIGTERM and SIGKILL.
+    The database goes last and is asked to write everything out. ``term_seconds`` lie between SIGTERM and SIGKILL.
 
     Returns:
         How many processes were found.

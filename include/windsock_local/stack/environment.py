@@ -8,10 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from windsock.settings import REPO_ROOT, Settings
-from windsock_local.stack import credentials
-from windsock_local.stack.airflow_config import airflow_variables, ignored_variables
+from windsock_local.stack.airflow_config import ignored_variables
 from windsock_local.stack.layout import Home
-from windsock_local.stack.postgres import Postgres
 from windsock_local.stack.processes import MARKER_VARIABLE
 from windsock_local.stack.state import running_stack
 
@@ -101,28 +99,6 @@ def stack_settings(settings: Settings) -> Settings:
     """
     info = running_stack(settings)
     return replace(settings, mlflow_uri=info.mlflow_url, ui_url=info.airflow_url)
-
-
-def airflow_env(settings: Settings) -> dict[str, str]:
-    """Return a whole environment for Airflow's own CLI against the running stack.
-
-    It holds secrets: pass it to a child, never log it.
-
-    Raises:
-        UpstreamUnavailable: No stack runs under this home.
-    """
-    info = running_stack(settings)
-    home = Home.of(settings)
-    variables = airflow_variables(
-        home=home,
-        dags_folder=Path(info.dags_folder),
-        plugins_folder=folder_setting(os.environ, "WINDSOCK_PLUGINS_FOLDER", "plugins"),
-        port=int(info.airflow_url.rpartition(":")[2]),
-        database_url=Postgres(home).url("airflow"),
-        credentials=credentials.load_or_create(home),
-        environ=os.environ,
-    )
-    return {**_inherited(os.environ), **stack_env(settings), **variables}
 
 
 def _inherited(environ: Mapping[str, str]) -> dict[str, str]:

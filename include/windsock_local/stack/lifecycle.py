@@ -79,13 +79,7 @@ class Watcher(Protocol):
 def run_stack(
     settings: Settings, watcher: Watcher, *, airflow_port: int | None = None, mlflow_port: int | None = None
 ) -> None:
-    """Boot a stack and stay its parent until a signal ends it.
-
-    Args:
-        settings: Their ``home`` is where it lives.
-        watcher: Hears how it goes.
-        airflow_port: Another than the usual one.
-        mlflow_port: Likewise.
+    """Boot a stack in the home of the settings, and stay its parent until a signal ends it.
 
     Raises:
         AlreadyRunning: It runs already, perhaps only just.
@@ -132,12 +126,9 @@ def wait_until_ready(
     process: subprocess.Popen[bytes] | None = None,
     on_part: Callable[[str, float], None] | None = None,
 ) -> StackInfo:
-    """Wait until the stack of a home is ready.
+    """Wait until the stack of a home is ready, or until the supervisor, if it is our ``process``, has ended.
 
-    Args:
-        settings: Their ``home``.
-        process: The supervisor, if it is ours; its end ends the waiting.
-        on_part: Gets each part's name and boot seconds when it is ready.
+    ``on_part`` gets each part's name and boot seconds when it is ready.
 
     Raises:
         UpstreamUnavailable: It ended, or took too long; with the end of its log.

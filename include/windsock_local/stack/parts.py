@@ -70,14 +70,7 @@ def database_parts(database: Postgres) -> list[Part]:
 
 
 def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port: int) -> list[Part]:
-    """Return the parts of a stack, in the order in which they are shown.
-
-    Args:
-        home: Where state and logs go.
-        database: The server to run, prepared.
-        airflow_port: Port of Airflow's API and UI.
-        mlflow_port: Port of MLflow.
-    """
+    """Return the parts of a stack on a prepared database."""
     airflow_url, mlflow_url = f"http://{HOST}:{airflow_port}", f"http://{HOST}:{mlflow_port}"
 
     def beats(part: str) -> Callable[[float], bool]:

@@ -21,13 +21,7 @@ def is_free(port: int) -> bool:
 
 
 def choose(usual: int, *, wanted: int | None, option: str, taken: frozenset[int] = frozenset()) -> int:
-    """Return the port to use.
-
-    Args:
-        usual: Taken if free.
-        wanted: The user's explicit choice; never replaced by another.
-        option: The command-line option to name in a message.
-        taken: Ports already promised to another part.
+    """Return the usual port, or a free one in its place; what the user ``wanted`` is never replaced.
 
     Raises:
         SpecError: The explicitly wanted port is in use.

@@ -84,16 +84,8 @@ def spawn(
     """Start a child in its own session; call this from the main thread only.
 
     The kernel sends ``death_signal`` when the *thread* that forked ends, which is
-    why a helper thread must not start children.
-
-    Args:
-        command: Program and arguments; never put a secret here, ``ps`` shows it.
-        env: The child's whole environment.
-        log_file: Receives stdout and stderr, appended.
-        cwd: The child's working folder.
-        death_signal: What the child gets when this process dies.
-        user: Run as this user instead (needs root).
-        stdin: As for :class:`subprocess.Popen`.
+    why a helper thread must not start children. ``env`` is the child's whole environment; never put a
+    secret into ``command``, as ``ps`` shows it. Another ``user`` needs root.
     """
     parent = os.getpid()
 
