@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MODEL_CARD = "model.json"
 FORMATS: Mapping[str, str] = {
     "windsock-lightgbm/1": "windsock.served.formats.lightgbm",
+    "windsock-network/1": "windsock.served.formats.network",
     "windsock-torch/1": "windsock.served.formats.torch",
     "windsock-onnx/1": "windsock.served.formats.onnx",
     "windsock-linear/1": "windsock.served.formats.linear",

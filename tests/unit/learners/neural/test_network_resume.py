@@ -30,7 +30,7 @@ def run_child(monkeypatch, wanted, out):
     context = multiprocessing.get_context("forkserver")
     # Its server takes no search path from here, but the environment.
     monkeypatch.setenv("PYTHONPATH", str(HERE))
-    context.set_forkserver_preload(["neural_rows", "windsock.learners.neural.learned", "pytest"])
+    context.set_forkserver_preload(["neural_rows", "windsock.learners.neural.trained", "pytest"])
     process = context.Process(target=child, args=(wanted, out))
     process.start()
     process.join(120)
