@@ -176,9 +176,7 @@ def spec_of(request: Mapping[str, Any]) -> ModelSpec:
         ) from err
 
 
-def _learner(
-    spec: ModelSpec, estimator: BuiltIn, features: list[Feature], module: Mapping[str, str] | None
-) -> Learner:
+def _learner(spec: ModelSpec, estimator: BuiltIn, features: list[Feature], module: Mapping[str, str] | None) -> Learner:
     if isinstance(estimator, TorchSpec):
         from windsock.learners.neural import NetworkLearner
 

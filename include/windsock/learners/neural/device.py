@@ -8,15 +8,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from windsock.errors import SpecError
 from windsock.learners.ranks import world
 
-if TYPE_CHECKING:
-    from windsock.learners.neural.step import Mode
-
 log = logging.getLogger(__name__)
+
+Mode = Literal["eager", "captured", "compiled"]
+"""How a step is run: operation by operation, as a CUDA graph, or compiled before that."""
 
 DEVICE = "WINDSOCK_DEVICE"
 """Environment variable that names the device: ``cpu`` or ``cuda``; absent: a GPU if there is one."""
@@ -75,7 +75,7 @@ def uses_bf16(precision: Literal["auto", "bf16", "float32"], device: Any) -> boo
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def choose_mode(wanted: Literal["auto", "eager", "captured", "compiled"], device: Any, steps: int) -> Mode:
+def choose_mode(wanted: Mode | Literal["auto"], device: Any, steps: int) -> Mode:
     """Return how steps are run: on a GPU captured, and compiled before that where it can be and pays.
 
     Args:

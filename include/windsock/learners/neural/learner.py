@@ -96,7 +96,8 @@ class NetworkLearner:
             steps = rounds * math.ceil(len(rows.y) / wanted.batch_size)
             plan = self._plan(wanted, rows, rounds, device, steps)
             network = self._network(params, wanted, rows, plan)
-            table = make_table(network.preparation, rows.x, (rows.y - float(network.target[0])) / float(network.target[1]))
+            middle, spread = network.target.tolist()
+            table = make_table(network.preparation, rows.x, (rows.y - middle) / spread)
             resident = keeps_resident(estimator.data, table, device)
             log.info(
                 "%s: training on %s, %s, %s, %s rows", estimator.name, devices.describe(device),

@@ -76,7 +76,8 @@ def _graph(network: TabularNetwork, features: int) -> bytes:
         ) from err
     finally:
         quiet.setLevel(level)
-    return _plain(program.model_proto).SerializeToString(deterministic=True)
+    data: bytes = _plain(program.model_proto).SerializeToString(deterministic=True)
+    return data
 
 
 def _plain(model: Any) -> Any:
@@ -101,7 +102,9 @@ def _run(data: bytes, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def _odd_rows(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return rows with missing, unknown and extreme values: one of each kind per feature, and of all at once."""
     kinds = np.array([np.nan, -1.0, 0.0, 1e6, -1e300, 1e300, np.inf, -np.inf])
-    middle = np.nan_to_num(np.nanmedian(np.where(np.isfinite(x), x, np.nan), axis=0)) if len(x) else np.zeros(x.shape[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a column of missing values has no median
+        middle = np.nan_to_num(np.nanmedian(np.where(np.isfinite(x), x, np.nan), axis=0))
     rows = [np.full(x.shape[1], kind) for kind in kinds]
     for place in range(x.shape[1]):
         for kind in kinds:

@@ -21,11 +21,11 @@ import torch
 from torch.nn import functional
 
 from windsock.learners.neural.data import Batch, seed_of
+from windsock.learners.neural.device import Mode
 from windsock.learners.neural.distributed import add_up
 from windsock.served.network import Perceptron, TabularNetwork
 
 Loss = Literal["log", "square", "absolute"]
-Mode = Literal["eager", "captured", "compiled"]
 
 _LEVELS = 1 << 16
 _WARM_UP = 3

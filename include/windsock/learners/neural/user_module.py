@@ -52,19 +52,18 @@ class UserModule:
         """
         import torch
 
-        call = f"{self.file}: {self.name}(inputs={inputs}, categories={list(categories)}, " + ", ".join(
-            [*(f"{name}={value!r}" for name, value in arguments.items())]
-        )
+        given = {"inputs": inputs, "categories": list(categories), **arguments}
+        call = f"{self.file}: {self.name}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
         try:
-            made = getattr(self._loaded(), self.name)(inputs=inputs, categories=list(categories), **arguments).float()
+            made = getattr(self._loaded(), self.name)(**given).float()
             with torch.no_grad():
                 tried = made.eval()(torch.zeros(2, inputs), torch.zeros((2, len(categories)), dtype=torch.int64))
             shape = tuple(tried.shape)
             trained = sum(p.numel() for p in made.parameters() if p.requires_grad)
         except Exception as err:
             raise SpecError(
-                f"{self.where}: {call.removesuffix(', ')}) does not work: {type(err).__name__}: {str(err)[:300]}. It must "
-                "be a torch.nn.Module with forward(numbers, codes); see docs/models.md."
+                f"{self.where}: {call} does not work: {type(err).__name__}: {str(err)[:300]}. "
+                "It must be a torch.nn.Module with forward(numbers, codes); see docs/models.md."
             ) from err
         if shape not in ((2,), (2, 1)) or trained == 0:
             raise SpecError(

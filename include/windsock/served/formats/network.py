@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from windsock.errors import DataContractError
 from windsock.served.matrix import Feature, to_matrix
-from windsock.served.model import MODEL_CARD, Task, absent, threads
+from windsock.served.model import MODEL_CARD, ROWS_AT_ONCE, Task, absent, threads
 from windsock.store import to_json
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ FORMAT = "windsock-network/1"
 MODEL_FILE = "model.safetensors"
 _MOST_LAYERS, _MOST_UNITS, _MOST_BYTES = 8, 1 << 20, 1 << 31
 _MOST_HEADER = 1 << 20
-_ROWS_AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def _built(where: str, card: Mapping[str, Any], task: Task, inputs: Sequence[Fea
         body = Perceptron(preparation.width, preparation.tables, hidden)
         network = TabularNetwork(preparation, body, binary=task == "binary")
     if sum(tensor.nbytes for tensor in network.state_dict().values()) > _MOST_BYTES:
-        raise DataContractError(f"{where}: describes a network of more than {_MOST_BYTES >> 30} GiB, which is not loaded.")
+        raise DataContractError(f"{where}: describes a network of more than {_MOST_BYTES >> 30} GiB; none is loaded.")
     return network
 
 
@@ -162,14 +161,16 @@ def scored(network: Callable[[Any], Any], x: npt.NDArray[np.float64]) -> npt.NDA
         network: From float64 rows, shape ``(rows, features)``, to scores, shape ``(rows,)``.
         x: Shape ``(rows, features)``.
     """
-    scores = np.empty(len(x), dtype=np.float64)
+    if len(x) == 0:
+        return np.empty(0, dtype=np.float64)
     import torch
 
     with torch.no_grad(), threads_limited():
-        for start in range(0, len(x), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
-            scores[part] = network(torch.from_numpy(np.ascontiguousarray(x[part], dtype=np.float64))).numpy()
-    return scores
+        parts = [
+            network(torch.from_numpy(np.ascontiguousarray(x[start : start + ROWS_AT_ONCE], dtype=np.float64)))
+            for start in range(0, len(x), ROWS_AT_ONCE)
+        ]
+        return torch.cat(parts).to(torch.float64).numpy()  # type: ignore[no-any-return]
 
 
 @contextmanager

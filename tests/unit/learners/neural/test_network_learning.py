@@ -5,13 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from neural_rows import FEATURES, learner, result, rows, spec_of
 from neural_rows import assert_equal as same
-
-from windsock.errors import SpecError
 from windsock.learners.neural.adamw import AdamW
 from windsock.learners.neural.batches import make_table
 from windsock.learners.neural.gradient import Gradient, Weights, loss_of
 from windsock.learners.neural.network import TabularNetwork
 from windsock.learners.neural.randomness import Dropout
+
+from windsock.errors import SpecError
 from windsock.served.matrix import Feature
 from windsock.served.metrics import average_precision, log_loss, r2
 
