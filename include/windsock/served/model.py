@@ -137,7 +137,8 @@ def absent(folder: str, fs: Any, root: str, name: str) -> DataContractError:
     present = sorted(str(p).rsplit("/", 1)[-1] for p in fs.ls(root, detail=False)) if fs.exists(root) else []
     return DataContractError(
         f"{folder}: is no model: it lacks {name} (it holds: {', '.join(present) or 'nothing'}). Windsock loads "
-        "LightGBM's own text, ONNX, safetensors, PyTorch's pt2 and plain JSON, never a pickle: that would run whatever it contains."
+        "LightGBM's own text, ONNX, safetensors, PyTorch's pt2 and plain JSON, never a pickle: that would run whatever "
+        "it contains."
     )
 
 

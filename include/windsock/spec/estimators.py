@@ -6,9 +6,18 @@ time-ordered folds goes on to the gate.
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
 from windsock.spec.base import Name, Part
 from windsock.spec.compute import ComputeSpec
@@ -119,9 +128,15 @@ class TorchSpec(_Searched):
         pattern=r"^[A-Za-z0-9_./-]+\.py(:[A-Za-z_][A-Za-z0-9_]*)?$",
         description="A network of your own: a Python file in the model's folder, and its class (default: `Network`).",
     )
-    arguments: dict[str, Any] = Field(
-        default_factory=dict, description="Given to the module's class beside `inputs` and `categories`; plain values."
+    arguments: dict[str, int | float | str | bool | list[int | float | str | bool]] = Field(
+        default_factory=dict, description="Given to the module's class beside `inputs` and `categories`."
     )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Specs that do not use these keep the hash that they had before there were such fields.
+        unused: dict[str, Any] = {"execution": "auto", "module": None, "arguments": {}}
+        return {name: value for name, value in dump(self).items() if name not in unused or value != unused[name]}
 
     @property
     def module_file(self) -> str | None:
@@ -145,6 +160,9 @@ class TorchSpec(_Searched):
         if self.module is None and self.arguments:
             raise ValueError("arguments are for a module of your own: give module, or put them into params")
         if self.module is not None:
+            path = PurePosixPath(str(self.module_file))
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"module {self.module!r} must lie in the model's folder: give its path from there")
             wrong = sorted(self.params.model_fields_set & _OWN_NETWORK)
             if wrong:
                 raise ValueError(f"params.{wrong[0]} is of Windsock's own network: give it in arguments instead")

@@ -51,10 +51,13 @@ class NetworkLearner:
             module: The user's own network as the request carries it; None: Windsock's.
 
         Raises:
-            SpecError: The module is not the one that the request names.
+            SpecError: The request lacks the module, or it is not the one that the request names.
         """
+        where = f"{spec.name}: estimator {estimator.name!r}"
+        if estimator.module is not None and module is None:
+            raise SpecError(f"{where}: the request lacks {estimator.module}. Run 'assemble' again.")
         self._spec, self._estimator, self._features = spec, estimator, tuple(features)
-        self._module = UserModule.of(module, f"{spec.name}: estimator {estimator.name!r}") if module else None
+        self._module = UserModule.of(module, where) if module else None
         ensure_process_group()
 
     @property
