@@ -16,7 +16,6 @@ from windsock.served.formats.network import network_files, scored
 from windsock.served.matrix import Feature
 from windsock.served.model import MODEL_CARD, load
 from windsock.served.network import Perceptron, Preparation, TabularNetwork
-from windsock.settings import REPO_ROOT
 
 FEATURES = (Feature("a"), Feature("b"))
 X = np.random.default_rng(0).normal(size=(200, 2))
@@ -39,26 +38,19 @@ def card(form, **terms):
     return {"format": form, "task": "binary", "features": features}
 
 
-def network_of_ours():
+def network_files_of_ours():
     torch.manual_seed(0)
     preparation = Preparation.fit(FEATURES, X)
     body = Perceptron(preparation.width, preparation.tables, (4,))
     return network_files(TabularNetwork(preparation, body, binary=True), "binary", FEATURES)
 
 
-def network_of_version_0_1():
-    folder = REPO_ROOT / "tests" / "fixtures" / "network_v0_1"
-    return {path.name: path.read_bytes() for path in folder.glob("model.*")}
-
-
-@pytest.mark.parametrize("files", [network_of_ours, network_of_version_0_1])
-def test_mlflow_loads_a_network_without_pickle_and_scores_the_same(tmp_path, files):
-    model = loaded(tmp_path / "model", files())
+def test_mlflow_loads_a_network_without_pickle_and_scores_the_same(tmp_path):
+    model = loaded(tmp_path / "model", network_files_of_ours())
     save_flavour(model, str(tmp_path / "flavour"), "0" * 32, "m-1")
 
     saved = mlflow.pyfunc.load_model(str(tmp_path / "flavour"))
-    rows = np.random.default_rng(0).integers(0, 2, (50, len(model.features))).astype(float)
-    np.testing.assert_allclose(saved.predict(rows), scored(model.module, rows), atol=1e-6)
+    np.testing.assert_allclose(saved.predict(X), scored(model.module, X), atol=1e-6)
     assert saved.metadata.model_id == "m-1"
 
 
