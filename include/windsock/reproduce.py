@@ -131,10 +131,10 @@ def _windows(lineage: Mapping[str, Any]) -> Windows:
 
 @contextmanager
 def _spec_then(lineage: Mapping[str, Any]) -> Iterator[ModelSpec]:
-    """Give the spec as it was, in a folder with its SQL files as they were."""
+    """Give the spec as it was, in a folder with its SQL files and networks as they were."""
     spec = spec_of(lineage)
     with tempfile.TemporaryDirectory(prefix="windsock-reproduce-") as folder:
-        for name, text in lineage["sql"].items():
+        for name, text in {**lineage["sql"], **lineage.get("modules", {})}.items():
             path = Path(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")

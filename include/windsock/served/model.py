@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MODEL_CARD = "model.json"
 FORMATS: Mapping[str, str] = {
     "windsock-lightgbm/1": "windsock.served.formats.lightgbm",
+    "windsock-network/1": "windsock.served.formats.network",
     "windsock-torch/1": "windsock.served.formats.torch",
     "windsock-onnx/1": "windsock.served.formats.onnx",
     "windsock-linear/1": "windsock.served.formats.linear",
@@ -136,7 +137,8 @@ def absent(folder: str, fs: Any, root: str, name: str) -> DataContractError:
     present = sorted(str(p).rsplit("/", 1)[-1] for p in fs.ls(root, detail=False)) if fs.exists(root) else []
     return DataContractError(
         f"{folder}: is no model: it lacks {name} (it holds: {', '.join(present) or 'nothing'}). Windsock loads "
-        "LightGBM's own text, ONNX, PyTorch's pt2 and plain JSON, never a pickle: that would run whatever it contains."
+        "LightGBM's own text, ONNX, safetensors, PyTorch's pt2 and plain JSON, never a pickle: that would run whatever "
+        "it contains."
     )
 
 

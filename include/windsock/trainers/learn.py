@@ -83,7 +83,8 @@ class TrainingTask:
         folds = tuple(
             Fold(_days(fold["learn"]), _days(fold["judge"]), int(fold["gap_days"])) for fold in request["folds"]
         )
-        return cls(spec, estimator, _learner(spec, estimator, features), rows, folds)
+        learner = _learner(spec, estimator, features, request.get("module"))
+        return cls(spec, estimator, learner, rows, folds)
 
 
 def learn(
@@ -177,11 +178,11 @@ def spec_of(request: Mapping[str, Any]) -> ModelSpec:
         ) from err
 
 
-def _learner(spec: ModelSpec, estimator: BuiltIn, features: list[Feature]) -> Learner:
+def _learner(spec: ModelSpec, estimator: BuiltIn, features: list[Feature], module: Mapping[str, str] | None) -> Learner:
     if isinstance(estimator, TorchSpec):
         from windsock.learners.neural import NetworkLearner
 
-        return NetworkLearner(spec, estimator, features)
+        return NetworkLearner(spec, estimator, features, module)
     from windsock.learners.booster import BoosterLearner
 
     return BoosterLearner(spec, estimator, features)

@@ -86,6 +86,7 @@ def test_nothing_secret_is_an_argument_or_a_variable_of_an_image(image: str) -> 
 def test_the_trainer_holds_neither_airflow_nor_feast_and_only_what_the_lock_names() -> None:
     wanted = names((DOCKER / "trainer.in").read_text())
     assert {"lightgbm", "torch", "optuna", "pyarrow", "s3fs", "psycopg2-binary"} <= wanted <= locked()
+    assert {"safetensors", "onnx", "onnxscript", "onnxruntime"} <= wanted, "what networks are handed over as"
     assert not [name for name in wanted if re.match("apache-airflow|feast|great-expectations|evidently", name)]
     copied = [rest for word, rest in instructions("trainer") if word == "COPY" and "--from" not in rest]
     assert copied == ["include/windsock /opt/windsock/include/windsock"]

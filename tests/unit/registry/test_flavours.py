@@ -12,9 +12,10 @@ from sklearn.linear_model import LogisticRegression
 from windsock.registry.flavours import save_flavour
 from windsock.served.formats import onnx
 from windsock.served.formats.lightgbm import from_booster
-from windsock.served.formats.torch import scored
+from windsock.served.formats.network import network_files, scored
 from windsock.served.matrix import Feature
 from windsock.served.model import MODEL_CARD, load
+from windsock.served.network import Perceptron, Preparation, TabularNetwork
 
 FEATURES = (Feature("a"), Feature("b"))
 X = np.random.default_rng(0).normal(size=(200, 2))
@@ -23,15 +24,6 @@ X = np.random.default_rng(0).normal(size=(200, 2))
 @pytest.fixture(autouse=True)
 def _no_pickle(monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-
-
-class Network(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(2, 1, dtype=torch.float64)
-
-    def forward(self, x):
-        return torch.sigmoid(self.layer(x)[:, 0])
 
 
 def loaded(folder, files):
@@ -46,17 +38,19 @@ def card(form, **terms):
     return {"format": form, "task": "binary", "features": features}
 
 
-class NetworkModel:
-    """What a format gives whose model is a PyTorch module."""
-
-    task, features, feature_names, module = "binary", FEATURES, ("a", "b"), Network().eval()
+def network_files_of_ours():
+    torch.manual_seed(0)
+    preparation = Preparation.fit(FEATURES, X)
+    body = Perceptron(preparation.width, preparation.tables, (4,))
+    return network_files(TabularNetwork(preparation, body, binary=True), "binary", FEATURES)
 
 
 def test_mlflow_loads_a_network_without_pickle_and_scores_the_same(tmp_path):
-    save_flavour(NetworkModel(), str(tmp_path / "flavour"), "0" * 32, "m-1")
+    model = loaded(tmp_path / "model", network_files_of_ours())
+    save_flavour(model, str(tmp_path / "flavour"), "0" * 32, "m-1")
 
     saved = mlflow.pyfunc.load_model(str(tmp_path / "flavour"))
-    np.testing.assert_allclose(saved.predict(X), scored(NetworkModel.module, X), atol=1e-6)
+    np.testing.assert_allclose(saved.predict(X), scored(model.module, X), atol=1e-6)
     assert saved.metadata.model_id == "m-1"
 
 

@@ -9,7 +9,7 @@ evaluated by :mod:`windsock.served.formats.pt2`; a pickle is never loaded.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from windsock.errors import DataContractError
+from windsock.served.formats.network import scored
 from windsock.served.formats.pt2 import program_of
 from windsock.served.matrix import Feature, to_matrix
-from windsock.served.model import MODEL_CARD, ROWS_AT_ONCE, Task, read_file, threads
+from windsock.served.model import MODEL_CARD, Task, read_file
 from windsock.store import to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = "windsock-torch/1"
 MODEL_FILE = "model.pt2"
 
 
@@ -56,11 +56,6 @@ class TorchModel:
         return {MODEL_FILE: self.program, MODEL_CARD: self.card}
 
 
-def card_of(task: Task, features: Sequence[Feature]) -> bytes:
-    """Return ``model.json`` of a network."""
-    return to_json({"format": FORMAT, "task": task, "features": [f.to_json() for f in features]})
-
-
 def read(folder: str, fs: Any, root: str, card: Mapping[str, Any], task: Task, inputs: Sequence[Feature]) -> TorchModel:
     """Read the program that a card describes.
 
@@ -87,27 +82,3 @@ def read(folder: str, fs: Any, root: str, card: Mapping[str, Any], task: Task, i
             f"{where}: gives scores of shape {tried.shape} for 2 rows; one score per row, shape (2,), is needed."
         )
     return TorchModel(raw, to_json(dict(card)), task, tuple(inputs), module)
-
-
-def scored(module: Callable[[Any], Any], x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Score a matrix by a network, some rows at a time, with ``WINDSOCK_THREADS`` threads.
-
-    Args:
-        module: From float64 rows, shape ``(rows, features)``, to scores, shape ``(rows,)``.
-        x: Shape ``(rows, features)``.
-    """
-    if len(x) == 0:
-        return np.empty(0, dtype=np.float64)
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads())
-    try:
-        with torch.no_grad():
-            parts = [
-                module(torch.from_numpy(np.ascontiguousarray(x[start : start + ROWS_AT_ONCE], dtype=np.float64)))
-                for start in range(0, len(x), ROWS_AT_ONCE)
-            ]
-            return torch.cat(parts).to(torch.float64).numpy()  # type: ignore[no-any-return]
-    finally:
-        torch.set_num_threads(before)

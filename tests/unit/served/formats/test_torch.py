@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from windsock.errors import DataContractError
+from windsock.served.formats.network import scored
 from windsock.served.formats.pt2 import program_of
-from windsock.served.formats.torch import MODEL_FILE, TorchModel, card_of, scored
+from windsock.served.formats.torch import MODEL_FILE, TorchModel
 from windsock.served.matrix import Feature, to_matrix
 from windsock.served.model import MODEL_CARD, load
 from windsock.settings import REPO_ROOT
@@ -108,7 +109,7 @@ def test_any_number_of_rows_can_be_scored(files, tmp_path, count):
 def test_many_rows_are_scored_in_parts(files, tmp_path, monkeypatch):
     model = load(saved(files, tmp_path / "model"))
     whole = model.predict(table(1000))
-    monkeypatch.setattr("windsock.served.formats.torch.ROWS_AT_ONCE", 77)
+    monkeypatch.setattr("windsock.served.formats.network.ROWS_AT_ONCE", 77)
 
     np.testing.assert_allclose(model.predict(table(1000)), whole, rtol=0, atol=1e-6)
 
@@ -191,7 +192,8 @@ def exported(network, width=4):
 def test_a_program_made_by_others_scores_bit_for_bit_as_pytorch_itself_runs_it(network, tmp_path):
     torch.manual_seed(0)
     program = exported(network())
-    card = card_of("regression", [Feature(name) for name in "abcd"])
+    features = [Feature(name).to_json() for name in "abcd"]
+    card = json.dumps({"format": "windsock-torch/1", "task": "regression", "features": features}).encode()
     model = load(saved({MODEL_FILE: program, MODEL_CARD: card}, tmp_path / "model"))
     x = np.random.default_rng(0).normal(size=(3000, 4)) * 3
     x[::7, 1] = np.nan

@@ -3,57 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from windsock.learners.neural.checkpoint import Floats
-from windsock.learners.neural.device import threads_limited
-from windsock.learners.neural.gradient import loss_of
-from windsock.learners.neural.loop import Plan
-from windsock.learners.neural.network import TabularNetwork
-from windsock.learners.neural.randomness import seed_of
+from windsock.learners.neural.data import seed_of
+from windsock.learners.neural.onnx_export import exported
+from windsock.learners.neural.step import Plan, loss_of
 from windsock.learners.rows import Rows
-from windsock.served.formats.torch import MODEL_FILE, card_of, scored
+from windsock.served.formats.network import network_files, scored, threads_limited
 from windsock.served.matrix import Feature
-from windsock.served.model import MODEL_CARD
+from windsock.served.model import Task
+from windsock.served.network import Perceptron, TabularNetwork
+
+if TYPE_CHECKING:
+    from windsock.learners.neural.loop import Training
 
 _SAMPLE_ROWS = 10_000
-"""Training rows that importance is measured on."""
+"""Training rows that importance is measured on, and that an exported module is tried on."""
 
 
-class LearnedNetwork:
-    """One trained network, on the CPU."""
+class TrainedNetwork:
+    """One trained network, on the CPU; see :class:`windsock.learners.learner.Learned`."""
 
     def __init__(
         self,
         network: TabularNetwork,
         features: Sequence[Feature],
-        task: Literal["binary", "regression"],
-        curve: list[float],
-        final: Floats,
-        kept: list[Floats],
+        task: Task,
+        training: Training,
         plan: Plan,
         rows: Rows,
     ) -> None:
         """Keep a sample of the training rows.
 
         Args:
-            network: On the CPU; its weights are set from the vectors below.
+            network: On the CPU; the training's weights are put into it.
             features: Inputs in order.
             task: Of the model.
-            curve: Loss on the judged rows after each epoch.
-            final: Weights as they are now, in the order of the network's parameters.
-            kept: Weights after each epoch of the curve.
+            training: That has ended.
             plan: How it was trained.
             rows: What it was trained on.
         """
-        self._network: TabularNetwork = network.eval().requires_grad_(False)
-        self._features, self._task = tuple(features), task
-        self._final, self._kept, self._plan = final, kept, plan
-        self._curve = curve
+        self._network: TabularNetwork = network.eval()
+        self._trained = [p for p in network.body.parameters() if p.requires_grad]
+        network.requires_grad_(False)
+        self._features, self._task, self._plan = tuple(features), task, plan
+        self._final, self._kept, self._curve = training.averaged(), training.kept, training.curve
         picked = np.random.default_rng(plan.seed).permutation(len(rows.y))[:_SAMPLE_ROWS]
         self._sample = rows.x[picked], rows.y[picked]
 
@@ -63,24 +61,20 @@ class LearnedNetwork:
         return list(self._curve)
 
     def predict(self, x: npt.NDArray[np.float64], rounds: int | None = None) -> npt.NDArray[np.float64]:
-        """Score rows as the network stood after some epochs.
-
-        Args:
-            x: Shape ``(rows, features)``.
-            rounds: Up to the length of the curve; None: as it is now.
-
-        Returns:
-            Probability of 1 or the expected value, shape ``(rows,)``.
-        """
+        """Score rows as the network stood after some epochs."""
         return scored(self._as_of(rounds), x)
 
     def files(self) -> dict[str, bytes]:
-        """Return the model folder: file name to bytes."""
-        from windsock.learners.neural.export import exported
+        """Return the model folder: safetensors of Windsock's own network, ONNX of a user's module.
 
+        Raises:
+            SpecError: The module cannot be exported, or the export does not score as it does.
+        """
+        network = self._as_of(None)
+        if isinstance(network.body, Perceptron):
+            return network_files(network, self._task, self._features)
         with threads_limited():
-            program = exported(self._as_of(None), len(self._features))
-        return {MODEL_FILE: program, MODEL_CARD: card_of(self._task, self._features)}
+            return exported(network, self._task, self._features, self._sample[0])
 
     def importance(self) -> dict[str, float] | None:
         """Return each feature's share of what the loss gains by mixing up a feature's values; None if it never does."""
@@ -100,16 +94,17 @@ class LearnedNetwork:
     def _loss(self, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
         network = self._network
         with torch.no_grad(), threads_limited():
-            outcome = network.outcome(network.body(network.prepare(torch.from_numpy(x))))
+            prepared = network.preparation.split(network.preparation(torch.from_numpy(x)))
             # Scores are corrected for the weight of positives, so the loss is a plain one.
-            return float(loss_of(self._plan.loss, 1.0, outcome, torch.from_numpy(y))) / len(y)
+            return float(loss_of(self._plan.loss, 1.0, network.outcome(network.body(*prepared)), torch.from_numpy(y)))
 
     def _as_of(self, rounds: int | None) -> TabularNetwork:
-        vector: Floats = self._final if rounds is None or not self._kept else self._kept[rounds - 1]
+        state = self._final if rounds is None or not self._kept else self._kept[rounds - 1]
         start = 0
-        for parameter in self._network.parameters():
+        for parameter in self._trained:
             part = slice(start, start + parameter.numel())
-            # A copy each: the export would keep the whole vector for every view of it.
-            parameter.data = torch.from_numpy(vector[part].copy()).view_as(parameter)
+            parameter.copy_(torch.from_numpy(state["weights"][part]).view_as(parameter))
             start = part.stop
+        for name, buffer in self._network.body.named_buffers():
+            buffer.copy_(torch.from_numpy(state[f"buffers.{name}"]))
         return self._network
