@@ -1,7 +1,7 @@
 # Windsock: every command a developer or CI uses. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test test-thorough test-fast test-kubernetes images lint lint-deploy format bench lock clean
+.PHONY: help setup demo up down status test test-thorough test-fast test-kubernetes mutations images lint lint-deploy format bench lock clean
 
 BIN := .venv/bin
 # Heavy libraries must not spin while they wait for a core that somebody else uses.
@@ -39,6 +39,9 @@ test-fast: setup ## Run the tests that need no running stack
 
 test-kubernetes: setup ## Run the tests on the cluster that KUBECONFIG names (or on one started here, if that can be)
 	@scripts/with-cluster.sh $(BIN)/python -m pytest tests/kubernetes $(ARGS)
+
+mutations: setup ## Break one rule at a time and see that the test named for it fails
+	@$(BIN)/python scripts/mutations.py $(ARGS)
 
 images: setup ## Build the container images of trainer and Airflow
 	@scripts/images.sh $(ARGS)
