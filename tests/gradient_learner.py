@@ -20,6 +20,7 @@ from windsock.days import day_range
 from windsock.errors import SpecError
 from windsock.learners.ranks import rank, shared
 from windsock.learners.rows import Rows
+from windsock.search.trials import Search
 
 EVERY = 5
 DAYS = day_range(date(2026, 3, 4), date(2026, 3, 10))
@@ -46,6 +47,11 @@ def spec_with(training=(), search_more=(), **estimator):
     with tempfile.TemporaryDirectory() as home:
         _, spec = world_spec(Path(home), training={**TRAINING, **dict(training), "estimator": own})
     return spec, spec.training.estimator()
+
+
+def a_search(learner, spec, estimator, rows, folds=FOLDS, **more):
+    """Return the inputs of a search."""
+    return Search(learner, spec, estimator, rows, folds, **more)
 
 
 @dataclass

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gradient_learner import FOLDS, GradientLearner, some_rows, spec_with
+from gradient_learner import GradientLearner, a_search, some_rows, spec_with
 from windsock.runs.checkpoints import CheckpointFolder
 from windsock.search.search import choose
 from windsock.search.study import TRIALS, SharedStudy
@@ -22,7 +22,7 @@ def search(folder, url=None):
     study = SharedStudy(url, "fraud/run/torch") if url else None
     checkpoints = CheckpointFolder(str(folder)) if folder else None
     return choose(
-        GradientLearner(10), spec, estimator, some_rows(40), FOLDS, checkpoints=checkpoints, shared_study=study
+        a_search(GradientLearner(10), spec, estimator, some_rows(40), checkpoints=checkpoints, shared_study=study)
     )
 
 

@@ -8,7 +8,9 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -16,16 +18,12 @@ import pytest
 import sqlalchemy
 
 from fork_server import fork_context
-from gradient_learner import FOLDS, GradientLearner, some_rows, spec_with
+from gradient_learner import GradientLearner, a_search, some_rows, spec_with
 from windsock.errors import UpstreamUnavailable
 from windsock.runs.checkpoints import CheckpointFolder
-from windsock.search import shared_study, study_database
-from windsock.search.budget import Budget
-from windsock.search.sampling import Sampler
+from windsock.search import study as study_module
 from windsock.search.search import choose, take_part
-from windsock.search.shared_study import JoinedStudy
-from windsock.search.study import SharedStudy, Turn
-from windsock.search.trials import Trial
+from windsock.search.study import SharedStudy
 from windsock_local.stack.layout import Home
 from windsock_local.stack.postgres import Postgres
 from windsock_local.stack.processes import as_user
@@ -79,17 +77,12 @@ def study_of(server, name):
     return SharedStudy(server.url, f"fraud/{name}/lightgbm", heartbeat_s=1, grace_s=10)
 
 
-def joined(server, name, budget):
-    sampler = Sampler(spec_with()[1], GradientLearner().own, seed=7, maximize=True)
-    return JoinedStudy(study_of(server, name), "f" * 64, sampler, budget)
-
-
 def search(role, study, folder, trials, pause_s):
     """Take part in a search of one name."""
     spec, estimator = spec_with(trials=trials, budget={"parallel": 3})
     learner, run = GradientLearner(20, pause_s=pause_s), {"fit": choose, "search": take_part}[role]
     checkpoints = CheckpointFolder(str(folder))
-    return learner, run(learner, spec, estimator, ROWS, FOLDS, checkpoints=checkpoints, shared_study=study)
+    return learner, run(a_search(learner, spec, estimator, ROWS, checkpoints=checkpoints, shared_study=study))
 
 
 def _search(study, folder, trials, pause_s):
@@ -153,7 +146,7 @@ def test_a_process_killed_in_its_trial_costs_no_trial_and_adds_none(server, tmp_
     assert retried[0].state.name in ("COMPLETE", "PRUNED")
     lost = next(t for t in after if t.number == retried[0].system_attrs["failed_trial"])
     assert (lost.state.name, lost.params) == ("FAIL", retried[0].params)
-    assert lost.user_attrs["number"] == retried[0].user_attrs["number"]
+    assert retried[0].user_attrs["record"]["number"] == lost.number
     assert [t.number for t in chosen.trials] == list(range(trials))
     assert chosen.trials[0].params == {}
     assert chosen.trials[chosen.chosen].state == "complete"
@@ -173,9 +166,12 @@ def test_processes_that_race_for_the_last_trials_never_run_one_too_many(server, 
             assert [child.exitcode for child in started] == [0] * 4
         found = in_optuna(server, name)
 
-        assert count(found, "COMPLETE", "PRUNED") == len(found) == trials
+        assert count(found, "COMPLETE", "PRUNED") == trials
+        assert count(found, "RUNNING", "WAITING") == 0
         assert sum(json.loads(path.read_text()) for path in folder.glob("done-*.json")) == trials
-        assert sum(t.user_attrs["number"] == 0 for t in found) == 1
+        assert sorted(t.user_attrs["record"]["number"] for t in found if "record" in t.user_attrs) == list(
+            range(trials)
+        )
 
 
 def test_a_search_begun_again_goes_on_and_a_finished_one_is_not_done_again(server, tmp_path):
@@ -189,49 +185,49 @@ def test_a_search_begun_again_goes_on_and_a_finished_one_is_not_done_again(serve
     assert learner.rounds_trained == 0
 
 
-def test_a_holder_of_the_lock_that_hangs_is_cut_off(server, monkeypatch):
-    study, other = (joined(server, "hanging", Budget(3)) for _ in range(2))
-    in_it, done, ends = threading.Event(), threading.Event(), []
+@dataclass
+class StoppingLearner(GradientLearner):
+    """Takes the database away in the middle of its first trial, and lets it come back later."""
 
-    def hang():
-        with study._database.locked():
-            in_it.set()
-            done.wait(120)
+    stop: Callable[[], None] = lambda: None
 
-    def hanging():
-        with pytest.raises(UpstreamUnavailable):
-            hang()
-        ends.append("cut off")
-
-    holder = threading.Thread(target=hanging)
-    with monkeypatch.context() as impatient:
-        impatient.setattr(study_database, "_HANGING_S", 1)
-        holder.start()
-        assert in_it.wait(60)
-    claim = other.claim()  # while the holder still holds on
-    done.set()
-    holder.join()
-
-    assert claim.number == 0
-    assert ends == ["cut off"]
+    def train(self, *arguments, **more):
+        if self.rounds_trained == self.most_rounds:
+            self.stop()
+        return super().train(*arguments, **more)
 
 
-def test_a_database_that_restarts_while_a_trial_runs_costs_nothing(server, monkeypatch, caplog):
-    monkeypatch.setattr(shared_study, "_PAUSES_S", (0.5,) * 60)
-    study = joined(server, "restart", Budget(1))
-    claim = study.claim()
-    with study.running(claim):
+def test_a_database_that_restarts_while_a_trial_runs_costs_nothing(server, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(study_module, "PAUSES_S", (0.5,) * 60)
+    spec, estimator = spec_with(trials=2, budget={"parallel": 3})
+    starting = threading.Timer(2, server.start)
+
+    def stop():
         server.stop()
-        try:
-            with pytest.raises(UpstreamUnavailable, match="database of shared studies"):
-                joined(server, "restart", Budget(1))
-        finally:
-            starting = threading.Timer(2, server.start)
-            starting.start()
-        trial = Trial(0, {}, 3, 0.5, (0.5,))
-        assert study.finish(claim, trial)
-        starting.join()
+        starting.start()
+        time.sleep(1.5)  # longer than between two signs of life
 
-    assert "cannot be kept yet" in caplog.text
-    assert study.claim() is Turn.OVER
-    assert study.finished() == [trial]
+    learner = StoppingLearner(20, stop=stop)
+    chosen = choose(a_search(learner, spec, estimator, ROWS, shared_study=study_of(server, "restart")))
+    starting.join()
+
+    assert "database of shared studies does not answer as it should" in caplog.text
+    assert "gives no sign of life" in caplog.text
+    assert len(chosen.trials) == 2
+    assert learner.rounds_trained == 2 * 3 * 20
+    assert count(in_optuna(server, "restart"), "COMPLETE") == 2
+
+
+def test_a_database_that_stays_away_ends_the_search_which_goes_on_from_its_checkpoints(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_module, "PAUSES_S", (0.1,))
+    spec, estimator = spec_with(trials=2, budget={"parallel": 3})
+    inputs = {"shared_study": study_of(server, "away"), "checkpoints": CheckpointFolder(str(tmp_path))}
+    with pytest.raises(UpstreamUnavailable, match="does not answer"):
+        choose(a_search(StoppingLearner(20, stop=server.stop), spec, estimator, ROWS, **inputs))
+    server.start()
+    monkeypatch.setattr(study_module, "PAUSES_S", ())
+    learner = GradientLearner(20)
+    chosen = choose(a_search(learner, spec, estimator, ROWS, **inputs))
+
+    assert [t.state for t in chosen.trials] == ["complete"] * 2
+    assert learner.rounds_trained <= 3 * 20 + 3  # of the first trial, what had been done was not done again

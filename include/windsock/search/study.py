@@ -1,83 +1,36 @@
-"""Where the trials of a search are kept, so that a killed trainer goes on where it stopped.
-
-Two answers to the same questions. :class:`OwnStudy` is one trainer's: a file among its
-checkpoints. :class:`SharedStudy` names a database that several trainers share;
-``shared_study`` has that one. ``search`` is the loop that asks.
-"""
+"""Where the Optuna study of a search is kept: a file among the checkpoints, or a database of several trainers."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any, Protocol, Self
+from functools import partial
+from typing import Any, Self, TypeVar
 
-import numpy as np
-import numpy.typing as npt
+import optuna
+import sqlalchemy as sa
+from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import FrozenTrial, TrialState
 
-from windsock.dataset.folds import Fold
-from windsock.learners.learner import Learner, Params
-from windsock.learners.rows import Rows
+from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.runs.checkpoints import CheckpointFolder
-from windsock.search.budget import Budget
-from windsock.search.sampling import Sampler
-from windsock.search.trials import Trial
-from windsock.spec import ModelSpec
-from windsock.spec.base import Part
 from windsock.spec.estimators import BuiltIn
 from windsock.store import to_json
 
 log = logging.getLogger(__name__)
 
 TRIALS = "trials.json"
-_FORMAT = "windsock-trials/1"
-
-
-class Turn(Enum):
-    """Why there is no trial to run."""
-
-    WAIT = "others run the last ones"
-    OVER = "the budget is used up"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A trial that is this process's to run."""
-
-    number: int
-    params: Params
-    """What differs from the spec's own."""
-    key: int = 0
-    """What the study knows it by."""
-    seconds: float = 0.0
-    """Spent on it by processes that died."""
-
-
-class Study(Protocol):
-    """The trials of one search."""
-
-    why_over: str
-    """What was used up; empty while the search goes on."""
-
-    def claim(self) -> Claim | Turn:
-        """Take the next trial."""
-
-    def running(self, claim: Claim) -> AbstractContextManager[None]:
-        """Keep a claim while its trial runs; it is given back if that ends with an error."""
-
-    def finish(self, claim: Claim, trial: Trial) -> bool:
-        """Keep a trial for good; False if it has meanwhile been given to another process."""
-
-    def finished(self) -> list[Trial]:
-        """Return the trials that are done, in order of their numbers."""
-
-    def elapsed_s(self) -> float:
-        """Return the seconds since the first trial began."""
+RECORD, SECONDS = "record", "seconds of try "
+"""Attributes of a trial: how it did, and how long the try of an id ran."""
+MOST_RETRIES = 4
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+_AWAY = (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -98,119 +51,171 @@ class SharedStudy:
         if estimator.budget.parallel == 1:
             return None
         if not url:
-            log.info(
-                "%s: no database for shared studies (WINDSOCK_STUDIES), so one process does the whole search",
-                request["model"],
-            )
+            note = "no database for shared studies (WINDSOCK_STUDIES), so one process does the whole search"
+            log.info("%s: %s", request["model"], note)
             return None
         return cls(url, f"{request['model']}/{request['run']}/{estimator.name}")
 
 
-class OwnStudy:
-    """The study of a trainer that searches alone."""
+@dataclass(frozen=True)
+class KeptStudy:
+    """An Optuna study, and what the place where it is kept asks for."""
 
-    def __init__(
-        self,
-        fingerprint: str,
-        sampler: Sampler,
-        budget: Budget,
-        checkpoints: CheckpointFolder | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._fingerprint, self._sampler, self._budget = fingerprint, sampler, budget
-        self._checkpoints, self._clock = checkpoints, clock
-        self._began: float | None = None
-        self._trials: list[Trial] = []
-        self.why_over = ""
-        self._recall()
+    study: optuna.Study
+    keep: Callable[[], None] = lambda: None
+    """Puts what was done in its place."""
+    errors: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Turns the storage's errors into ours."""
 
-    def claim(self) -> Claim | Turn:
-        """Take the next trial."""
-        if not self._trials:
-            if self._began is None:
-                self._began = self._clock()
-                self._keep()
-            return Claim(0, {})
-        over = self._budget.used_up(self._trials, elapsed_s=self.elapsed_s())
-        if over is not None:
-            self.why_over = over
-            return Turn.OVER
-        number = len(self._trials)
-        return Claim(number, self._sampler.propose(number, self._trials))
+    def latest_tries(self) -> list[FrozenTrial]:
+        """Put back what dead processes left, and return each trial's latest try, in order of the trials' numbers."""
+        with experimental():
+            optuna.storages.fail_stale_trials(self.study)
+        return list({t.system_attrs.get("failed_trial", t.number): t for t in self.study.get_trials()}.values())
 
-    def running(self, claim: Claim) -> AbstractContextManager[None]:
-        """Nobody else could take it."""
-        return nullcontext()
+    def put_back(self, number: int, *, counts: bool) -> None:
+        """Queue a try that came to no end again, by Optuna's number; ``counts``: it took its process with it."""
+        failed = next(t for t in self.study.get_trials() if t.number == number)
+        if not failed.state.is_finished():
+            self.study.tell(number, state=TrialState.FAIL)
+        if not counts:
+            failed.system_attrs.pop("retry_history", None)
+        _retry(self.study, failed)
 
-    def finish(self, claim: Claim, trial: Trial) -> bool:
-        """Keep a trial for good."""
-        self._trials.append(trial)
-        self._keep()
-        return True
 
-    def finished(self) -> list[Trial]:
-        """Return the trials that are done."""
-        return list(self._trials)
+def _retry(study: optuna.Study, failed: FrozenTrial) -> None:
+    if RECORD not in failed.user_attrs:  # else it died with its work done
+        with experimental():
+            optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES)(study, failed)
 
-    def elapsed_s(self) -> float:
-        """Return the seconds since the first trial began, also over restarts."""
-        return 0.0 if self._began is None else max(0.0, self._clock() - self._began)
 
-    def _keep(self) -> None:
-        if self._checkpoints is not None:
-            kept = {"format": _FORMAT, "fingerprint": self._fingerprint, "began": self._began}
-            self._checkpoints.write(TRIALS, to_json({**kept, "trials": [t.to_record() for t in self._trials]}))
+@contextmanager
+def experimental() -> Iterator[None]:
+    """Use what Optuna calls experimental: heartbeats, retries, fixed parameters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
 
-    def _recall(self) -> None:
-        data = self._checkpoints.read(TRIALS) if self._checkpoints is not None else None
-        if data is None:
-            return
+
+def patiently(do: Callable[[], T]) -> T:
+    """Do what a database may refuse for a moment, again and again for half a minute."""
+    for pause_s in PAUSES_S:
         try:
-            kept = json.loads(data)
-            if kept["format"] != _FORMAT or kept["fingerprint"] != self._fingerprint:
-                log.info("%s is of a training on other rows or parameters; the search begins anew", TRIALS)
-                self._forget()
-                return
-            self._began, self._trials = kept["began"], [Trial.from_record(t) for t in kept["trials"]]
-        except (ValueError, KeyError, TypeError) as err:
-            log.warning("%s cannot be read (%s); the search begins anew", TRIALS, err)
-            self._forget()
-            return
-        log.info("The search goes on after %d trials that are done already", len(self._trials))
-
-    def _forget(self) -> None:
-        # Checkpoints inside the trials are of that other training, too.
-        if self._checkpoints is not None:
-            self._checkpoints.clear()
+            return do()
+        except UpstreamUnavailable as err:
+            log.warning("%s Trying again in %g s.", err, pause_s)
+            time.sleep(pause_s)
+    return do()
 
 
-def fingerprint(learner: Learner, spec: ModelSpec, estimator: BuiltIn, rows: Rows, folds: Sequence[Fold]) -> str:
-    """Return a digest of everything that decides how a trial does; a budget may change between two starts."""
-    described = {
-        "estimator": _described(estimator),
-        "own": learner.own_params(),
-        "rounds": learner.most_rounds,
-        "label": spec.label.model_dump(mode="json"),
-        "metric": spec.training.metric,
-        "seed": spec.training.seed,
-        "evaluation": spec.training.evaluation.model_dump(mode="json"),
-        "folds": [[[d.isoformat() for d in fold.learn], [d.isoformat() for d in fold.judge]] for fold in folds],
-    }
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
-    for part in (rows.x, rows.y, rows.days, rows.entities, rows.blocked_by):
-        digest.update(b"-" if part is None else f"{part.dtype}{part.shape}".encode())
-        if part is not None and part.size:
-            digest.update(_bytes_of(part))
-    return digest.hexdigest()
+class _Journal(BaseJournalBackend):  # type: ignore[misc]
+    """Optuna's journal in memory; ``open_file`` puts it in one file, as a whole."""
+
+    def __init__(self, data: bytes | None) -> None:
+        self.logs: list[dict[str, Any]] = [] if data is None else json.loads(data)
+
+    def read_logs(self, log_number_from: int) -> Sequence[dict[str, Any]]:
+        return self.logs[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self.logs.extend(logs)
 
 
-def _described(estimator: Part) -> dict[str, Any]:
-    return estimator.model_dump(mode="json", exclude={"trials", "budget", "compute"})
+def open_file(checkpoints: CheckpointFolder | None, fingerprint: str, direction: str) -> KeptStudy:
+    """Return the study of a trainer that searches alone, as far as it had come."""
+    data = None if checkpoints is None else checkpoints.read(TRIALS)
+    journal = _Journal(None)
+    if checkpoints is not None and data is not None:
+        try:
+            journal = _Journal(data)
+            optuna.load_study(study_name=fingerprint, storage=optuna.storages.JournalStorage(journal))
+        except Exception as err:  # whatever the file holds instead
+            log.warning("%s is damaged or of another training (%r); the search begins anew", TRIALS, err)
+            checkpoints.clear()  # those inside the trials are of that other training, too
+            journal = _Journal(None)
+    storage = optuna.storages.JournalStorage(journal)
+    study = optuna.create_study(study_name=fingerprint, storage=storage, direction=direction, load_if_exists=True)
+
+    def keep() -> None:
+        if checkpoints is not None:
+            checkpoints.write(TRIALS, to_json(journal.logs))
+
+    return KeptStudy(study, keep)
 
 
-def _bytes_of(array: npt.NDArray[Any]) -> bytes | memoryview:
-    if array.dtype.hasobject:
-        return repr(array.tolist()).encode()
-    # Column by column if it lies so in memory: no copy of what may be most of the memory.
-    ordered = array.T if array.flags.f_contiguous and not array.flags.c_contiguous else np.ascontiguousarray(array)
-    return ordered.reshape(-1).view(np.uint8).data
+class _Storage(optuna.storages.RDBStorage):  # type: ignore[misc]
+    """Optuna's storage, but its signs of life outlast a database that is away, and say how long a try took so far."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        started = self.__dict__.setdefault(f"started {trial_id}", time.monotonic())
+        try:
+            super().record_heartbeat(trial_id)
+            self.set_trial_user_attr(trial_id, f"{SECONDS}{trial_id}", round(time.monotonic() - started, 3))
+        except optuna.exceptions.OptunaError as err:
+            log.warning("A trial gives no sign of life (%s)", type(err).__name__)
+
+
+def open_database(shared: SharedStudy, fingerprint: str, direction: str) -> KeptStudy:
+    """Return a shared study, begun if it is not there yet: in PostgreSQL, or in SQLite for processes of one machine.
+
+    Raises:
+        SpecError: The URL is none, names a database of another kind, or its tables are of another Optuna.
+        UpstreamUnavailable: The database cannot be reached.
+    """
+    try:
+        url = sa.make_url(shared.url)
+        kind = url.get_backend_name()
+    except (sa.exc.ArgumentError, ValueError):
+        kind = ""
+    if kind != "postgresql" and (kind != "sqlite" or not url.database):
+        raise SpecError(
+            "WINDSOCK_STUDIES is no URL of a PostgreSQL database (it is not shown here: it may hold a password). "
+            "It looks like postgresql+psycopg2://user:password@host:5432/studies."
+        )
+    connect = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10}
+    if kind == "sqlite":
+        connect = {"timeout": 60}
+
+    def open_study() -> optuna.Study:
+        with _errors(url), experimental():
+            storage = _Storage(
+                shared.url,
+                engine_kwargs={"connect_args": connect, "pool_pre_ping": True},
+                heartbeat_interval=shared.heartbeat_s,
+                grace_period=shared.grace_s,
+                heartbeat_stale_trial_callback=_retry,
+            )
+            name = f"{shared.name}/{fingerprint[:16]}"
+            return optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
+
+    try:
+        study = patiently(open_study)  # several that make the tables at once trip over each other
+    except (sa.exc.ArgumentError, ImportError, RuntimeError) as err:
+        raise SpecError(
+            f"WINDSOCK_STUDIES: {_described(url, err)}. Use postgresql+psycopg2://, and a database whose tables are "
+            "of this version of Optuna."
+        ) from None
+    return KeptStudy(study, errors=partial(_errors, url))
+
+
+@contextmanager
+def _errors(url: sa.URL) -> Iterator[None]:
+    """Turn the database's errors into ours; the password of the URL is in none of them."""
+    try:
+        yield
+    except (*_AWAY, UnboundLocalError) as error:
+        # Optuna 5.0 trips over itself where the storage is away at a trial's end.
+        err = error.__context__ if isinstance(error, UnboundLocalError) else error
+        if isinstance(err, sa.exc.ArgumentError) or not isinstance(err, _AWAY):
+            raise
+        raise UpstreamUnavailable(
+            f"The database of shared studies does not answer as it should: {_described(url, err.__cause__ or err)}. "
+            "See that it runs and can be reached from here; the search goes on where it stopped."
+        ) from None
+
+
+def _described(url: sa.URL, err: BaseException) -> str:
+    text = " ".join(str(getattr(err, "orig", None) or err).split())[:300].rstrip(".")
+    for secret in (url.password, *url.query.values()):
+        text = text.replace(str(secret), "***") if secret else text
+    return f"{url.set(query={}).render_as_string(hide_password=True)}: {type(err).__name__}: {text}"

@@ -1,19 +1,21 @@
 """One trial of a search: a parameter set trained and judged on every fold.
 
 The number of rounds is where the mean loss curve of the folds is lowest; loss is smooth
-where ranking metrics of a few hundred positives jump. ``search`` is the loop around this,
-``pruning`` says when a trial is stopped early.
+where ranking metrics of a few hundred positives jump.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
-import numpy.typing as npt
+import optuna
 
 from windsock.dataset.folds import Fold
 from windsock.errors import DataContractError, SpecError
@@ -21,11 +23,14 @@ from windsock.learners import ranks
 from windsock.learners.learner import Learned, Learner, Params
 from windsock.learners.rows import Rows
 from windsock.runs.checkpoints import CheckpointFolder
-from windsock.search.pruning import Prunes, Pruning, TrialPruned, best_so_far
+from windsock.search.pruning import Pruning, best_so_far
+from windsock.search.study import SharedStudy
 from windsock.served.metrics import judge
 from windsock.spec import ModelSpec
+from windsock.spec.estimators import BuiltIn, TorchSpec
+from windsock.spec.modelling import LOWER_IS_BETTER
 
-State = Literal["complete", "pruned", "failed"]
+_NOT_REPORTED = ("losses", "means", "seconds", "gpus")
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,12 @@ class Trial:
     number: int
     params: Params
     """What the search changed; empty for the spec's own parameters."""
-    rounds: int
-    """Rounds chosen; where it was stopped if it was pruned; 0 if it failed."""
-    score: float | None
+    rounds: int = 0
+    """Rounds chosen, or done when it was pruned."""
+    score: float | None = None
     """Mean of the folds; None if a fold could not be judged, or the trial did not get to its end."""
-    folds: tuple[float | None, ...]
-    state: State = "complete"
+    folds: tuple[float | None, ...] = ()
+    state: Literal["complete", "pruned", "failed"] = "complete"
     reason: str = ""
     """Why it was pruned or failed."""
     losses: tuple[float, ...] = ()
@@ -48,31 +53,22 @@ class Trial:
     means: tuple[float, ...] = ()
     """Mean metric after each fold but the last, each at its own best round."""
     seconds: float = field(default=0.0, compare=False)
-    """How long it took, in all tries together."""
+    """In all tries together."""
     gpus: int = field(default=0, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types: what inputs and seed decide, so without times."""
-        return {
-            "number": self.number,
-            "params": self.params,
-            "rounds": self.rounds,
-            "score": self.score,
-            "folds": list(self.folds),
-            "state": self.state,
-            "reason": self.reason,
-        }
+        return {name: value for name, value in self.to_record().items() if name not in _NOT_REPORTED}
 
     def to_record(self) -> dict[str, Any]:
         """Return all there is to know, as plain JSON types; :meth:`from_record` reads it."""
-        more = {"losses": list(self.losses), "means": list(self.means), "seconds": self.seconds, "gpus": self.gpus}
-        return self.to_json() | more
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
     @classmethod
     def from_record(cls, raw: Mapping[str, Any]) -> Self:
         """Rebuild a trial from its record."""
-        lists = {name: tuple(raw[name]) for name in ("folds", "losses", "means")}
-        return cls(**{**raw, **lists})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()}
+        return cls(**values)
 
 
 class TrialWatch(Protocol):
@@ -85,8 +81,7 @@ class TrialWatch(Protocol):
         """Tell the loss after a round; ``place`` names trial and fold."""
 
 
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """A fold's rows."""
 
     fold: Fold
@@ -96,65 +91,103 @@ class Split:
 
 def split(spec: ModelSpec, rows: Rows, fold: Fold) -> Split | None:
     """Cut the rows; None if a side is empty or has one class."""
-    learn = rows.where(np.isin(rows.days, [d.isoformat() for d in fold.learn]))
-    judged = rows.where(np.isin(rows.days, [d.isoformat() for d in fold.judge]))
+    learn, judged = (rows.where(np.isin(rows.days, [d.isoformat() for d in days])) for days in (fold.learn, fold.judge))
     if judged.blocked_by is not None and learn.blocked_by is not None:
         judged = judged.where(~np.isin(judged.blocked_by, np.unique(learn.blocked_by[learn.y == 1])))
-    for part in (learn, judged):
-        if len(part.y) == 0 or (spec.label.task == "binary" and len(np.unique(part.y)) < 2):
-            return None
-    return Split(fold, learn, judged)
+    least = 2 if spec.label.task == "binary" else 1
+    usable = all(len(np.unique(part.y)) >= least for part in (learn, judged))
+    return Split(fold, learn, judged) if usable else None
 
 
 @dataclass(frozen=True)
-class Course:
-    """What every trial of a search runs over."""
+class Search:
+    """What a search for parameters and rounds within the training window goes by."""
 
     learner: Learner
     spec: ModelSpec
-    splits: Sequence[Split]
-    own: Params
-    prunes: Prunes
-    gpus: int = 0
+    estimator: BuiltIn
+    """Parameters, search space and budget."""
+    rows: Rows
+    folds: Sequence[Fold]
     checkpoints: CheckpointFolder | None = None
+    """Where finished trials and the progress of the running one are kept."""
+    shared_study: SharedStudy | None = None
     watch: TrialWatch | None = None
 
-    def run(self, number: int, changed: Params, finished: Sequence[Trial]) -> Trial:
-        """Train and judge on every fold.
+    @cached_property
+    def splits(self) -> list[Split]:
+        """The rows of each usable fold."""
+        return [s for fold in self.folds if (s := split(self.spec, self.rows, fold)) is not None]
+
+    @cached_property
+    def maximize(self) -> bool:
+        """Whether more of the metric is better."""
+        return self.spec.training.metric not in LOWER_IS_BETTER
+
+    @cached_property
+    def gpus(self) -> int:
+        """How many GPUs this training keeps from others: those asked for, or those it uses."""
+        asked = self.estimator.compute.gpu or 0
+        if not isinstance(self.estimator, TorchSpec):
+            return asked
+        from windsock.learners.neural.device import choose_device
+
+        return max(asked, ranks.world() if choose_device().type == "cuda" else 0)
+
+    def fingerprint(self) -> str:
+        """Return a digest of everything that decides how a trial does; a budget may change between two starts."""
+        described = (
+            self.estimator.model_dump(mode="json", exclude={"trials", "budget", "compute"}),
+            self.spec.training.model_dump(mode="json", include={"metric", "seed", "evaluation"}),
+            self.spec.label.model_dump(mode="json"),
+            self.learner.own_params(),
+            self.learner.most_rounds,
+            [(fold.learn, fold.judge) for fold in self.folds],
+        )
+        digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
+        for part in vars(self.rows).values():
+            digest.update(b"-" if part is None else f"{part.dtype}{part.shape}".encode())
+            if part is not None:
+                # Column by column if it lies so in memory: no copy of what may be most of the memory.
+                digest.update(np.ascontiguousarray(part if part.flags.c_contiguous else part.T).data)
+        return digest.hexdigest()
+
+    def run(self, number: int, changed: Params, finished: Sequence[Trial] = ()) -> Trial:
+        """Train and judge one trial on every fold; called in every process, with the same parameters.
 
         Args:
             number: The trial's; 0, the spec's own parameters, is never pruned.
             changed: Parameters that differ from the spec's own.
-            finished: Trials that are done, which this one is compared with on its way.
+            finished: Trials that this one is compared with on its way; only rank 0 needs them.
 
         Raises:
             SpecError: The spec's own parameters are refused, or do not converge.
         """
-        started, pruning = time.monotonic(), Pruning(self.prunes, finished)
-
-        def ended(rounds: int = 0, score: float | None = None, **more: Any) -> Trial:
-            folds = more.pop("folds", ())
-            seconds = round(time.monotonic() - started, 3)
-            return Trial(
-                number, changed, rounds, score, folds, means=tuple(pruning.means), seconds=seconds, gpus=self.gpus,
-                **more,
-            )  # fmt: skip
-
+        started, most_rounds = time.monotonic(), self.learner.most_rounds
+        compared = [t for t in finished if t.state == "complete" and self.estimator.budget.pruning]
+        pruning = Pruning(
+            [t.losses for t in compared], [t.means for t in compared],
+            searched=self.estimator.search, most_rounds=most_rounds, maximize=self.maximize,
+        )  # fmt: skip
+        ended: dict[str, Any]
         try:
             trained = [self._train(number, changed, place, pruning) for place in range(len(self.splits))]
-            rounds = self._rounds(trained)
-            scores = tuple(
-                self._score(s, one, min(rounds, len(one.curve))) for s, one in zip(self.splits, trained, strict=True)
-            )
-        except TrialPruned as stop:
-            return ended(stop.rounds, state="pruned", reason=str(stop), losses=tuple(pruning.losses))
+            rounds = self._best_round(trained)
+            pairs = zip(self.splits, trained, strict=True)
+            folds = tuple(self._score(part, one, min(rounds, len(one.curve))) for part, one in pairs)
+            known = [s for s in folds if s is not None]
+            score = float(np.mean(known)) if len(known) == len(folds) else None
+            losses = best_so_far(trained[0].curve, most_rounds)
+            ended = {"rounds": rounds, "score": score, "folds": folds, "losses": losses}
+        except optuna.TrialPruned as stop:
+            reason, rounds = stop.args
+            ended = {"rounds": rounds, "state": "pruned", "reason": reason, "losses": tuple(pruning.losses)}
         except Exception as err:
             if number == 0 or not _parameters_fault(err):
                 raise
-            return ended(state="failed", reason=f"{type(err).__name__}: {err}"[:500])
-        known = [s for s in scores if s is not None]
-        score = float(np.mean(known)) if len(known) == len(scores) else None
-        return ended(rounds, score, folds=scores, losses=best_so_far(trained[0].curve, self.learner.most_rounds))
+            ended = {"state": "failed", "reason": f"{type(err).__name__}: {err}"[:500]}
+        seconds = round(time.monotonic() - started, 3)
+        return Trial(number, changed, **ended, means=tuple(pruning.means), seconds=seconds, gpus=self.gpus)
 
     def clear(self, number: int) -> None:
         """Remove the checkpoints of a trial that is done."""
@@ -162,29 +195,30 @@ class Course:
             if (folder := self._folder(number, place)) is not None:
                 folder.clear()
 
+    def _folder(self, number: int, place: int) -> CheckpointFolder | None:
+        return None if self.checkpoints is None else self.checkpoints.sub(f"trial-{number}-fold-{place}")
+
     def _train(self, number: int, changed: Params, place: int, pruning: Pruning) -> Learned:
         part = self.splits[place]
-        name = f"trial-{number}-fold-{place}"
 
         def report(rounds: int, loss: float) -> None:
             if number > 0 and not np.isfinite(loss):
                 raise SpecError(f"The loss of round {rounds} on fold {place + 1} is not a finite number.")
-            looks = pruning.looks_at(rounds)
-            if looks and self.watch is not None and ranks.rank() == 0:
-                self.watch.round(name, rounds, loss)
+            if self.watch is not None and rounds in pruning.looks and ranks.rank() == 0:
+                self.watch.round(f"trial-{number}-fold-{place}", rounds, loss)
             if place == 0 and number > 0:
                 pruning.after_round(rounds, loss)
 
         learned = self.learner.train(
-            {**self.own, **changed}, part.learn, self.learner.most_rounds, part.judge,
+            {**self.learner.own_params(), **changed}, part.learn, self.learner.most_rounds, part.judge,
             checkpoint=self._folder(number, place), report=report,
         )  # fmt: skip
-        if self.prunes.active and place + 1 < len(self.splits):
-            score = self._score(part, learned, self._rounds([learned]))
+        if self.estimator.budget.pruning and place + 1 < len(self.splits):
+            score = self._score(part, learned, self._best_round([learned]))
             pruning.after_fold(score, may_stop=number > 0, rounds=len(learned.curve))
         return learned
 
-    def _rounds(self, trained: Sequence[Learned]) -> int:
+    def _best_round(self, trained: Sequence[Learned]) -> int:
         """Return the round where the mean loss is lowest."""
         longest = max(len(one.curve) for one in trained)
         # A fold that stopped early keeps its last loss, so that no fold counts less in the later rounds.
@@ -197,9 +231,8 @@ class Course:
         return int(np.argmin(np.where(np.isfinite(mean), mean, np.inf))) + 1
 
     def _score(self, part: Split, learned: Learned, rounds: int) -> float | None:
-        predicted: npt.NDArray[np.float64] = learned.predict(part.judge.x, rounds)
-        bad = int((~np.isfinite(predicted)).sum())
-        if bad:
+        predicted = learned.predict(part.judge.x, rounds)
+        if bad := int((~np.isfinite(predicted)).sum()):
             raise DataContractError(
                 f"{self.spec.name}: {bad} of {len(predicted)} predictions on a fold are not finite numbers. "
                 "Look for infinite feature values, or lower the learning rate in the estimator's params."
@@ -207,15 +240,10 @@ class Course:
         values = judge(self.spec, part.judge.y, predicted, part.judge.days, part.judge.entities)
         return values[self.spec.training.metric]
 
-    def _folder(self, number: int, place: int) -> CheckpointFolder | None:
-        return None if self.checkpoints is None else self.checkpoints.sub(f"trial-{number}-fold-{place}")
-
 
 def _parameters_fault(err: Exception) -> bool:
     """Whether other parameters may well do better, so that the search goes on."""
-    if isinstance(err, SpecError):
-        return True
-    # Of several processes one alone may see such an error; only a restart brings them together again.
-    if ranks.world() > 1:
-        return False
+    # Of several processes one alone may see another error; only a restart brings them together again.
+    if isinstance(err, SpecError) or ranks.world() > 1:
+        return isinstance(err, SpecError)
     return isinstance(err, DataContractError | ArithmeticError | ValueError) or type(err).__name__ == "OutOfMemoryError"

@@ -23,6 +23,7 @@ from windsock.learners.learner import Learner
 from windsock.learners.rows import Rows
 from windsock.runs.checkpoints import CheckpointFolder
 from windsock.search.search import Choosing, choose, take_part
+from windsock.search.trials import Search
 from windsock.served.matrix import Feature, learn_features, to_matrix
 from windsock.served.metrics import TIME
 from windsock.spec import ModelSpec
@@ -31,8 +32,8 @@ from windsock.spec.estimators import CustomSpec, TorchSpec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from windsock.search.search import TrialWatch
     from windsock.search.study import SharedStudy
+    from windsock.search.trials import TrialWatch
     from windsock.spec.estimators import BuiltIn
 
 log = logging.getLogger(__name__)
@@ -106,11 +107,7 @@ def learn(
         SpecError: A parameter is refused.
         UpstreamUnavailable: The shared study cannot be reached.
     """
-    spec = task.spec
-    chosen = choose(
-        task.learner, spec, task.estimator, task.rows, task.folds,
-        checkpoints=checkpoints, shared_study=shared_study, watch=watch,
-    )  # fmt: skip
+    chosen = choose(_search(task, checkpoints, shared_study, watch))
     return train_chosen(task, chosen, checkpoints=checkpoints)
 
 
@@ -148,10 +145,13 @@ def search_only(
     task: TrainingTask, checkpoints: CheckpointFolder, shared_study: SharedStudy, watch: TrialWatch | None
 ) -> int:
     """Take part in a shared search without training the final model; returns how many trials were done here."""
-    return take_part(
-        task.learner, task.spec, task.estimator, task.rows, task.folds,
-        checkpoints=checkpoints, shared_study=shared_study, watch=watch,
-    )  # fmt: skip
+    return take_part(_search(task, checkpoints, shared_study, watch))
+
+
+def _search(
+    task: Task, checkpoints: CheckpointFolder | None, shared_study: SharedStudy | None, watch: TrialWatch | None
+) -> Search:
+    return Search(task.learner, task.spec, task.estimator, task.rows, task.folds, checkpoints, shared_study, watch)
 
 
 def spec_of(request: Mapping[str, Any]) -> ModelSpec:

@@ -4,19 +4,20 @@ import logging
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradient_learner import FOLDS, SEARCH, GradientLearner, some_rows, spec_with
+from gradient_learner import FOLDS, SEARCH, GradientLearner, a_search, some_rows, spec_with
 from training_world import TRAINING, world_spec
 from windsock.errors import SpecError
 from windsock.learners.booster import BoosterLearner
 from windsock.runs.checkpoints import CheckpointFolder
+from windsock.search import loop
 from windsock.search import trials as trials_module
-from windsock.search.budget import gpus_held
 from windsock.search.search import choose
 from windsock.served.matrix import Feature
 from windsock.served.metrics import better
@@ -26,7 +27,7 @@ ROWS = some_rows()
 
 def search(learner=None, rows=ROWS, training=(), **estimator):
     spec, estimator = spec_with(training, **estimator)
-    return choose(learner or GradientLearner(), spec, estimator, rows, FOLDS)
+    return choose(a_search(learner or GradientLearner(), spec, estimator, rows))
 
 
 @dataclass
@@ -66,7 +67,7 @@ def test_without_a_search_space_there_is_one_trial():
 def test_without_folds_the_specs_own_parameters_are_used_as_they_are():
     spec, estimator = spec_with()
 
-    chosen = choose(GradientLearner(), spec, estimator, ROWS, [])
+    chosen = choose(a_search(GradientLearner(), spec, estimator, ROWS, []))
 
     assert (chosen.params, chosen.rounds, chosen.trials) == (GradientLearner().own, 40, ())
     assert "no usable fold" in chosen.note
@@ -132,7 +133,7 @@ def test_a_later_trial_that_fails_is_recorded_with_its_reason_and_the_search_goe
     watch = Watch()
     spec, estimator = spec_with(trials=8, search_more={"l2": {"kind": "float", "low": -0.1, "high": 0.1}})
 
-    chosen = choose(GradientLearner(), spec, estimator, ROWS, FOLDS, watch=watch)
+    chosen = choose(a_search(GradientLearner(), spec, estimator, ROWS, watch=watch))
 
     failed = [t for t in chosen.trials if t.state == "failed"]
     assert failed
@@ -165,8 +166,8 @@ def test_a_search_whose_every_trial_fails_comes_to_an_end():
 
 
 def test_minutes_end_a_search_and_the_note_says_so(monkeypatch):
-    ticks = iter(range(0, 10_000, 30))
-    monkeypatch.setattr("windsock.search.search.OwnStudy", _with_clock(lambda: float(next(ticks))))
+    ticks = iter(range(0, 100_000, 30))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(time=lambda: float(next(ticks))))
 
     chosen = search(trials=50, budget={"minutes": 5})
 
@@ -176,7 +177,7 @@ def test_minutes_end_a_search_and_the_note_says_so(monkeypatch):
 
 def test_gpu_hours_count_what_the_trials_took(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(trials_module.time, "monotonic", iter(range(0, 100_000, 900)).__next__)
+    monkeypatch.setattr(trials_module, "time", SimpleNamespace(monotonic=iter(range(0, 100_000, 900)).__next__))
 
     chosen = search(trials=50, budget={"gpu_hours": 1}, compute={"gpu": 2})
 
@@ -189,8 +190,11 @@ def test_gpus_that_a_spec_asks_for_are_held_even_where_none_is_used(monkeypatch)
     monkeypatch.setenv("WINDSOCK_DEVICE", "cpu")
     kinds = ({"kind": "lightgbm", "search": {}}, {"kind": "torch", "search": {}})
 
-    assert [gpus_held(spec_with(**kind, compute={"gpu": 2})[1]) for kind in kinds] == [2, 2]
-    assert [gpus_held(spec_with(**kind)[1]) for kind in kinds] == [0, 0]
+    def held(**estimator):
+        return a_search(GradientLearner(), *spec_with(**estimator), ROWS).gpus
+
+    assert [held(**kind, compute={"gpu": 2}) for kind in kinds] == [2, 2]
+    assert [held(**kind) for kind in kinds] == [0, 0]
 
 
 def test_each_trial_is_one_line_in_the_log_with_what_is_left(caplog):
@@ -212,7 +216,7 @@ def test_progress_inside_a_trial_is_kept_until_the_trial_is_done(tmp_path):
             seen.append(Path(checkpoint.url).name)
             return super().train(params, rows, rounds, judged, checkpoint=checkpoint, report=report)
 
-    choose(Looking(), spec, estimator, ROWS, FOLDS, checkpoints=folder)
+    choose(a_search(Looking(), spec, estimator, ROWS, checkpoints=folder))
 
     assert seen == [f"trial-{n}-fold-{k}" for n in range(2) for k in range(3)]
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["trials.json"]
@@ -222,7 +226,7 @@ def test_live_numbers_come_at_the_rounds_looked_at():
     watch = Watch()
     spec, estimator = spec_with(trials=1)
 
-    choose(GradientLearner(), spec, estimator, ROWS, FOLDS, watch=watch)
+    choose(a_search(GradientLearner(), spec, estimator, ROWS, watch=watch))
 
     assert [n for place, n in watch.rounds if place == "trial-0-fold-1"] == list(range(2, 41, 2))
 
@@ -236,18 +240,18 @@ def test_lightgbm_is_searched_and_its_refusals_are_borne():
     spec, estimator = spec_with(trials=6, search=ranges, **own)
     learner = BoosterLearner(spec, estimator, [Feature(n) for n in "abcd"])
 
-    chosen = choose(learner, spec, estimator, ROWS, FOLDS)
+    chosen = choose(a_search(learner, spec, estimator, ROWS))
 
     states = {t.params.get("bagging_fraction"): t.state for t in chosen.trials[1:]}
     assert states[1.5] == "failed"
     assert states[0.5] in ("complete", "pruned")
-    assert chosen == choose(learner, spec, estimator, ROWS, FOLDS)
+    assert chosen == choose(a_search(learner, spec, estimator, ROWS))
 
 
 def test_a_regression_is_searched_the_same_way():
     spec, estimator = _regression(search={"learning_rate": {"kind": "float", "low": 0.001, "high": 0.1}})
 
-    chosen = choose(GradientLearner(binary=False), spec, estimator, some_rows(binary=False), FOLDS)
+    chosen = choose(a_search(GradientLearner(binary=False), spec, estimator, some_rows(binary=False)))
 
     assert chosen.trials[chosen.chosen].score == min(t.score for t in chosen.trials if t.score is not None)
 
@@ -263,9 +267,3 @@ def _regression(**estimator):
             gate={"floors": {"mean_absolute_error": 1}},
         )
     return spec, spec.training.estimator()
-
-
-def _with_clock(clock):
-    from windsock.search.study import OwnStudy
-
-    return lambda *arguments: OwnStudy(*arguments, clock=clock)

@@ -7,16 +7,18 @@ import signal
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradient_learner import FOLDS, GradientLearner, some_rows, spec_with
+from gradient_learner import GradientLearner, a_search, some_rows, spec_with
 from windsock.runs import checkpoints as checkpoints_module
 from windsock.runs.checkpoints import CheckpointFolder
+from windsock.search import loop
 from windsock.search.search import choose
-from windsock.search.study import TRIALS, OwnStudy, fingerprint
+from windsock.search.study import TRIALS
 
 ROWS = some_rows(40)
 TRIALS_WANTED = 11
@@ -34,7 +36,7 @@ def the_spec(**changes):
 
 def search(folder=None, rows=ROWS, **changes):
     spec, estimator = the_spec(**changes)
-    return choose(GradientLearner(ROUNDS), spec, estimator, rows, FOLDS, checkpoints=folder)
+    return choose(a_search(GradientLearner(ROUNDS), spec, estimator, rows, checkpoints=folder))
 
 
 @cache
@@ -115,7 +117,7 @@ def test_a_finished_search_is_not_done_again():
         first = search(folder)
         spec, estimator = the_spec()
         learner = GradientLearner(ROUNDS)
-        second = choose(learner, spec, estimator, ROWS, FOLDS, checkpoints=folder)
+        second = choose(a_search(learner, spec, estimator, ROWS, checkpoints=folder))
 
     assert first == second
     assert learner.rounds_trained == 0
@@ -125,8 +127,8 @@ def test_a_larger_budget_goes_on_where_the_smaller_one_ended():
     spec, estimator = the_spec()
     small = estimator.model_copy(update={"trials": 5})
     with _memory() as folder:
-        first = choose(GradientLearner(ROUNDS), spec, small, ROWS, FOLDS, checkpoints=folder)
-        second = choose(GradientLearner(ROUNDS), spec, estimator, ROWS, FOLDS, checkpoints=folder)
+        first = choose(a_search(GradientLearner(ROUNDS), spec, small, ROWS, checkpoints=folder))
+        second = choose(a_search(GradientLearner(ROUNDS), spec, estimator, ROWS, checkpoints=folder))
 
     assert second.trials[:5] == first.trials
     assert len(second.trials) == TRIALS_WANTED
@@ -146,8 +148,8 @@ def test_trials_of_another_training_are_not_taken_for_this_ones(other):
             estimator = estimator.model_copy(update={"search": space})
         if other == "params":
             learner.own["learning_rate"] = 0.1
-        resumed = choose(learner, spec, estimator, rows, FOLDS, checkpoints=folder)
-        fresh = choose(GradientLearner(ROUNDS, own=learner.own), spec, estimator, rows, FOLDS)
+        resumed = choose(a_search(learner, spec, estimator, rows, checkpoints=folder))
+        fresh = choose(a_search(GradientLearner(ROUNDS, own=learner.own), spec, estimator, rows))
 
     assert resumed == fresh
 
@@ -156,31 +158,41 @@ def test_what_a_place_costs_does_not_change_the_fingerprint():
     spec, estimator = the_spec()
     cheaper = estimator.model_copy(update={"trials": 3, "compute": estimator.compute.model_copy(update={"cpu": 9})})
 
-    assert fingerprint(GradientLearner(), spec, estimator, ROWS, FOLDS) == fingerprint(
-        GradientLearner(), spec, cheaper, ROWS, FOLDS
-    )
+    one, other = (a_search(GradientLearner(), spec, e, ROWS).fingerprint() for e in (estimator, cheaper))
+    assert one == other
 
 
-def test_a_damaged_file_of_trials_is_ignored(tmp_path, caplog):
+@pytest.mark.parametrize("data", [b'{"format": ', b'{"format": "windsock-trials/1", "trials": []}', b"[{}]", b"\xff"])
+def test_a_file_of_trials_that_is_damaged_or_of_an_older_version_is_ignored(tmp_path, caplog, data):
     folder = CheckpointFolder(str(tmp_path))
-    folder.write(TRIALS, b'{"format": ')
+    folder.write(TRIALS, data)
 
     assert search(folder) == uninterrupted()
-    assert "cannot be read" in caplog.text
+    assert "begins anew" in caplog.text
 
 
-def test_the_clock_goes_on_over_a_restart(tmp_path):
-    folder, now = CheckpointFolder(str(tmp_path)), [1000.0]
+def test_the_clock_goes_on_over_a_restart(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(loop, "time", SimpleNamespace(time=lambda: now[0]))
     spec, estimator = the_spec()
-    mark = fingerprint(GradientLearner(), spec, estimator, ROWS, FOLDS)
+    estimator = estimator.model_copy(update={"budget": estimator.budget.model_copy(update={"minutes": 5})})
 
-    def opened():
-        return OwnStudy(mark, None, None, folder, clock=lambda: now[0])
+    written = []
 
-    opened().claim()
-    now[0] += 240
+    def cut(name):
+        if name == TRIALS:
+            written.append(name)
+            now[0] += 240
+            if len(written) == 2:
+                raise Cut
 
-    assert opened().elapsed_s() == 240
+    with _memory(after=cut) as folder:
+        with pytest.raises(Cut):
+            choose(a_search(GradientLearner(ROUNDS), spec, estimator, ROWS, checkpoints=folder))
+        chosen = choose(a_search(GradientLearner(ROUNDS), spec, estimator, ROWS, checkpoints=folder))
+
+    assert "used up its 5 minutes" in chosen.note
+    assert len(chosen.trials) == 1
 
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -214,5 +226,7 @@ def test_a_killed_trainer_goes_on_where_it_stopped(tmp_path):
 
     assert kills == [-signal.SIGKILL] * 2 + [0]
     assert json.loads((tmp_path / "result.json").read_text()) == [expected.chosen, expected.rounds, expected.params]
-    kept = json.loads((tmp_path / TRIALS).read_text())["trials"]
-    assert [t["score"] for t in kept] == [t.score for t in expected.trials]
+    learner = GradientLearner(ROUNDS)
+    spec, estimator = the_spec()
+    kept = choose(a_search(learner, spec, estimator, ROWS, checkpoints=CheckpointFolder(str(tmp_path))))
+    assert (kept, learner.rounds_trained) == (expected, 0)
