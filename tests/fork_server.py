@@ -21,7 +21,7 @@ _IMPORTED = (
     "windsock.featurestore.retrieval",
     "windsock.scoring.step",
     "windsock.registry.models",
-    "windsock.search.shared_study",
+    "windsock.search.search",
     "great_expectations.expectations",
     "feast",
     "lightgbm",

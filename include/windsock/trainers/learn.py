@@ -149,7 +149,7 @@ def search_only(
 
 
 def _search(
-    task: Task, checkpoints: CheckpointFolder | None, shared_study: SharedStudy | None, watch: TrialWatch | None
+    task: TrainingTask, checkpoints: CheckpointFolder | None, shared_study: SharedStudy | None, watch: TrialWatch | None
 ) -> Search:
     return Search(task.learner, task.spec, task.estimator, task.rows, task.folds, checkpoints, shared_study, watch)
 
