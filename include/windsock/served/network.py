@@ -77,11 +77,12 @@ class Preparation(nn.Module):  # type: ignore[misc]
             float32, shape ``(rows, width + categories)``.
         """
         x = x + self.zero
-        numbers = x[:, self.numbers]
+        numbers = x.index_select(1, torch.tensor(self.numbers, dtype=torch.int64, device=x.device))
         logs = torch.sign(numbers) * torch.log1p(torch.abs(numbers))
         parts = [_standardised(numbers, self.plain), _standardised(logs, self.logs)]
         if self.gaps:
-            parts.append(torch.isnan(numbers[:, self.gaps]).to(torch.float32))
+            gaps = numbers.index_select(1, torch.tensor(self.gaps, device=x.device))
+            parts.append(torch.isnan(gaps).to(torch.float32))
         for place, count in self.categories:
             code = x[:, place : place + 1]
             known = torch.logical_and(code >= 0, code < count)

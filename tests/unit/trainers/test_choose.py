@@ -82,7 +82,7 @@ def test_a_candidate_that_beats_the_earlier_choice_replaces_its_model_whole(comp
 
     assert again["estimator"] == "torch"
     names = sorted(p.rsplit("/", 1)[-1] for p in folder.store.fs.ls(folder.store.path(*folder.parts("model")), False))
-    assert names == ["model.json", "model.pt2"]
+    assert names == ["model.json", "model.safetensors"]
 
 
 def test_a_missing_candidate_fails_the_step_with_its_name(compared):

@@ -5,22 +5,23 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from windsock.errors import SpecError
+from windsock.errors import DataContractError, SpecError
 from windsock.served.formats.network import scored
+from windsock.served.formats.onnx import MODEL_FILE, OnnxModel, card_of
 from windsock.served.matrix import Feature
-from windsock.served.model import MODEL_CARD, Task
+from windsock.served.model import MODEL_CARD, Task, load
 from windsock.served.network import TabularNetwork
-from windsock.store import to_json
 
-FORMAT, MODEL_FILE = "windsock-onnx/1", "model.onnx"
 _CLOSE = 1e-6
 _OPSET = 18
 
@@ -39,9 +40,10 @@ def exported(
     Raises:
         SpecError: The module cannot be exported, or the graph does not score as the module does.
     """
-    data = _graph(network, len(features))
+    card = card_of(task, features, input="float64", output="score")
+    files = {MODEL_FILE: _graph(network, len(features)), MODEL_CARD: card}
     tried = np.concatenate([x, _odd_rows(x)])
-    expected, found = scored(network, tried), _run(data, tried)
+    expected, found = scored(network, tried), _served(files, tried)
     farthest = float(np.abs(found - expected).max())
     spread = max(1.0, float(network.target[1]))
     if not farthest <= _CLOSE * spread:
@@ -50,11 +52,7 @@ def exported(
             "Look for randomness outside of training (self.training) and for operations whose meaning depends on the "
             "rows around, or replace what converts badly."
         )
-    card = {
-        "format": FORMAT, "task": task, "features": [f.to_json() for f in features],
-        "input": "float64", "output": "score", "column": None,
-    }  # fmt: skip
-    return {MODEL_FILE: data, MODEL_CARD: to_json(card)}
+    return files
 
 
 def _graph(network: TabularNetwork, features: int) -> bytes:
@@ -92,11 +90,18 @@ def _plain(model: Any) -> Any:
     return model
 
 
-def _run(data: bytes, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(["score"], {"rows": x})[0], dtype=np.float64)
+def _served(files: Mapping[str, bytes], x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Score rows as they will be scored: by the model that the folder's files are read as."""
+    with TemporaryDirectory() as folder:
+        for name, data in files.items():
+            Path(folder, name).write_bytes(data)
+        try:
+            model = load(folder)
+        except DataContractError as err:
+            reason = str(err).replace(f"{folder}/", "")
+            raise SpecError(f"The module becomes a graph that Windsock does not serve: {reason}") from err
+        assert isinstance(model, OnnxModel)
+        return model.scores(x)
 
 
 def _odd_rows(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -56,19 +56,22 @@ class UserModule:
         call = f"{self.file}: {self.name}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
         try:
             made = getattr(self._loaded(), self.name)(**given).float()
-            with torch.no_grad():
-                tried = made.eval()(torch.zeros(2, inputs), torch.zeros((2, len(categories)), dtype=torch.int64))
-            shape = tuple(tried.shape)
-            trained = sum(p.numel() for p in made.parameters() if p.requires_grad)
+            tried = made.eval()(torch.zeros(2, inputs), torch.zeros((2, len(categories)), dtype=torch.int64))
+            shape, learns = tuple(tried.shape), tried.requires_grad
         except Exception as err:
             raise SpecError(
                 f"{self.where}: {call} does not work: {type(err).__name__}: {str(err)[:300]}. "
                 "It must be a torch.nn.Module with forward(numbers, codes); see docs/models.md."
             ) from err
-        if shape not in ((2,), (2, 1)) or trained == 0:
+        if shape not in ((2,), (2, 1)):
             raise SpecError(
-                f"{self.where}: {self.file}: {self.name} gives shape {shape} for 2 rows and has {trained} weights to "
-                "train; one output per row, shape (2,) or (2, 1), and at least one weight are needed."
+                f"{self.where}: {self.file}: {self.name} gives shape {shape} for 2 rows; one output per row is needed, "
+                "shape (2,) or (2, 1)."
+            )
+        if not learns:
+            raise SpecError(
+                f"{self.where}: {self.file}: what {self.name} gives depends on no weight that could be trained. Give "
+                "it layers, and compute with them without torch.no_grad or detach."
             )
         return made
 
