@@ -21,6 +21,8 @@ import psutil
 import pytest
 from cluster import GPU, Cluster, wait_for
 from cluster_stack import ClusterStack
+from optuna.storages.journal._storage import JournalOperation
+from optuna.trial import TrialState
 from pod_watch import PodWatch
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may freeze and kill the processes of pods")
@@ -42,7 +44,9 @@ def torch_steps(folder: Path, training: str) -> int:
 def trials_done(folder: Path) -> int:
     """Return how many trials the checkpoint of a search has."""
     with contextlib.suppress(FileNotFoundError):
-        return len(json.loads((folder / "checkpoints" / "trials.json").read_bytes())["trials"])
+        journal = json.loads((folder / "checkpoints" / "trials.json").read_bytes())
+        ended = (entry for entry in journal if entry["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES)
+        return sum(entry["state"] in (TrialState.COMPLETE, TrialState.PRUNED) for entry in ended)
     return 0
 
 
@@ -209,7 +213,7 @@ def test_each_loss_costs_one_pod_and_no_try(cluster_stack: ClusterStack, harmed:
     wait_for(lambda: not cluster_stack.cluster.pods(), SECONDS, "the last pods to go")
 
 
-@pytest.mark.parametrize(("estimator", "file"), [("lightgbm", "model.txt"), ("torch", "model.pt2")])
+@pytest.mark.parametrize(("estimator", "file"), [("lightgbm", "model.txt"), ("torch", "model.safetensors")])
 def test_the_model_is_that_of_a_training_that_nothing_happened_to(
     cluster_stack: ClusterStack, harmed: Harmed, estimator: str, file: str
 ) -> None:

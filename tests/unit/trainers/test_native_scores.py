@@ -59,7 +59,11 @@ def test_other_scores_and_other_files_are_refused_with_a_sentence(tmp_path, text
         compared(tmp_path, text)
 
 
-@pytest.mark.parametrize("packed", [b"", b"id,score\n7,1.0\n", gzip.compress(b"id,score\n7,1.0\n" * 99)[:40]])
+@pytest.mark.parametrize(
+    "packed",
+    [b"", b"id,score\n7,1.0\n", gzip.compress(b"id,score\n7,1.0\n" * 99, mtime=0)[:40]],
+    ids=["empty", "plain text", "cut off"],
+)
 def test_what_is_no_gzip_is_refused_with_a_sentence(tmp_path, packed):
     with pytest.raises(DataContractError, match=r"check\.csv\.gz: (cannot be read|holds)"):
         compared(tmp_path, "", packed=packed)
