@@ -110,7 +110,7 @@ def test_the_models_are_those_of_the_local_backend(cluster_stack: ClusterStack, 
             assert reports[0]["trainer"][library] == reports[1]["trainer"][library] != "absent"
         for part in ("selection", "params", "rounds", "trial", "trials", "folds", "importance"):
             assert reports[0][part] == reports[1][part], f"{estimator}: {part}"
-        for name in files:
+        for name in ("model.json", file):
             assert (there / "model" / name).read_bytes() == (here / "model" / name).read_bytes(), f"{estimator}/{name}"
 
 
