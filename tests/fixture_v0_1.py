@@ -52,9 +52,12 @@ def database(settings: Settings) -> Iterator[Postgres]:
     process = spawn(server.command, env=os.environ, log_file=home.log("postgres"), cwd=home.postgres, user=server.user)
     try:
         _until(server.answers, "PostgreSQL answers")
+        if fresh:
+            for name in DATABASES:  # those of a new home are migrated already, and empty
+                _psql(server, "postgres", "-c", f"drop database if exists {name}")
         server.create_databases()
         for name in DATABASES if fresh else ():
-            _restore(server, name, home.root / f"{name}.sql")
+            _psql(server, name, "-f", str(home.root / f"{name}.sql"))
         yield server
     finally:
         process.send_signal(signal.SIGINT)
@@ -80,17 +83,11 @@ def mlflow_server(settings: Settings) -> Iterator[Settings]:
             process.wait(30)
 
 
-def _restore(server: Postgres, name: str, dump: Path) -> None:
+def _psql(server: Postgres, database: str, *arguments: str) -> None:
     psql = Path(server.command[0]).parent / "psql"
-    address = ["-h", str(server.socket_folder), "-U", "postgres", "-d", name]
-    with dump.open("rb") as content:
-        done = subprocess.run(
-            [psql, *address, "-Xq", "-v", "ON_ERROR_STOP=1", "-o", os.devnull],
-            stdin=content,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+    address = ["-h", str(server.socket_folder), "-U", "postgres", "-d", database]
+    command = [psql, *address, "-Xq", "-v", "ON_ERROR_STOP=1", "-o", os.devnull, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
