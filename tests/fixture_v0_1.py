@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def database(settings: Settings) -> Iterator[Postgres]:
         yield server
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(180)  # a last checkpoint on a busy disk
 
 
 @contextmanager
@@ -70,13 +69,13 @@ def mlflow_server(settings: Settings) -> Iterator[Settings]:
     with database(settings) as server:
         home = Home.of(settings)
         airflow_port, port = free_ports(2)
-        parts = make_parts(home, server, airflow_port=airflow_port, mlflow_port=port, version=version("apache-airflow"))
+        parts = make_parts(home, server, airflow_port=airflow_port, mlflow_port=port)
         part = next(part for part in parts if part.name == MLFLOW)
         env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **part.env}
         started = time.time()
         process = spawn(part.command, env=env, log_file=home.log(MLFLOW), cwd=home.airflow)
         try:
-            _until(lambda: part.ready(started), "MLflow answers", seconds=120)
+            _until(lambda: part.ready(started), "MLflow answers", seconds=300)
             yield replace(settings, mlflow_uri=part.address)
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # its workers are in its session
@@ -91,7 +90,7 @@ def _psql(server: Postgres, database: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def _until(done: Callable[[], bool], what: str, seconds: float = 60) -> None:
+def _until(done: Callable[[], bool], what: str, seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, f"after {seconds:.0f} s still not: {what}"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from windsock.files import locked
 from windsock.settings import REPO_ROOT, Settings
 from windsock_local.stack import lifecycle, ports, stack_env
 from windsock_local.stack.airflow_api import AirflowApi
@@ -62,13 +63,24 @@ def start_stack(home: Path, **variables: str) -> Stack:
     settings = Settings.from_env(env)
     airflow_port, mlflow_port = free_ports(2)
     home.mkdir(parents=True, exist_ok=True)
-    process = spawn(
-        [sys.executable, "-m", "windsock.cli", "up", "--port", str(airflow_port), "--mlflow-port", str(mlflow_port)],
-        env=env,
-        log_file=home / "up.log",
-        cwd=home,
-    )
-    info = lifecycle.wait_until_ready(settings, process)
+    # One boot at a time: several at once on two cores would each take longer than a stack may.
+    with locked(Path(tempfile.gettempdir(), "windsock-tests-boot.lock")):
+        process = spawn(
+            [
+                sys.executable,
+                "-m",
+                "windsock.cli",
+                "up",
+                "--port",
+                str(airflow_port),
+                "--mlflow-port",
+                str(mlflow_port),
+            ],
+            env=env,
+            log_file=home / "up.log",
+            cwd=home,
+        )
+        info = lifecycle.wait_until_ready(settings, process)
     own = stack_env(settings)
     return Stack(
         home=home,
