@@ -69,9 +69,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return two processes per core, as tests wait more than they compute, but no more than memory carries."""
+    """Return one process more than there are cores, as tests also wait, but no more than memory carries."""
     carried = psutil.virtual_memory().available // BYTES_PER_PROCESS
-    return max(1, min(2 * len(os.sched_getaffinity(0)), MOST_PROCESSES, carried))
+    return max(1, min(len(os.sched_getaffinity(0)) + 1, MOST_PROCESSES, carried))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
