@@ -136,7 +136,10 @@ class TorchSpec(_Searched):
     def _without_what_is_not_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Specs that do not use these keep the hash that they had before there were such fields.
         unused: dict[str, Any] = {"execution": "auto", "module": None, "arguments": {}}
-        return {name: value for name, value in dump(self).items() if name not in unused or value != unused[name]}
+        kept = {name: value for name, value in dump(self).items() if name not in unused or value != unused[name]}
+        if self.module is not None and isinstance(kept.get("params"), dict):
+            kept["params"] = {name: value for name, value in kept["params"].items() if name not in _OWN_NETWORK}
+        return kept
 
     @property
     def module_file(self) -> str | None:

@@ -187,6 +187,7 @@ def copy_data(source: Path, target: Path) -> None:
     Raises:
         UpstreamUnavailable: It cannot be copied.
     """
+    target.parent.mkdir(parents=True, exist_ok=True)
     # With owners and modes: the server refuses a folder that is not its own, or open to others.
     command = ["cp", "--archive", "--reflink=auto", str(source), str(target)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False)

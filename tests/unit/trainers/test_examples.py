@@ -104,7 +104,7 @@ def test_it_keeps_every_clause_of_the_contract(tmp_path):
     findings = list(try_trainer(runner, request))
 
     assert [f for f in findings if f.kept is False] == []
-    assert "600 rows score within 1e-06 of the trainer's own library" in {f.said for f in findings}
+    assert "600 rows score within 1e-06 of the trainer's own library" in {f.message for f in findings}
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_what_does_not_convert_is_refused_with_a_sentence(tmp_path, library, par
 
     assert ended is not None
     assert ended.code == 64
-    assert says in ended.said
+    assert says in ended.message
     assert not (request.parent / "metrics.json").exists()
 
 
@@ -187,6 +187,8 @@ def test_its_image_holds_the_versions_that_are_tested(library):
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_converters_are_in_no_image_of_windsocks(library):
-    for name in ("airflow.in", "trainer.in"):
+    # PyTorch writes a user's own network as ONNX by onnx and onnxscript, where it is trained and nowhere else.
+    no_converter = {"airflow.in": "onnx|onnxscript|skl2onnx|onnxmltools", "trainer.in": "skl2onnx|onnxmltools"}
+    for name, converters in no_converter.items():
         text = (REPO_ROOT / "docker" / name).read_text(encoding="utf-8")
-        assert not re.search(rf"^(onnx|onnxscript|skl2onnx|onnxmltools|{library})\b", text, re.MULTILINE)
+        assert not re.search(rf"^({converters}|{library})\b", text, re.MULTILINE)
