@@ -1,15 +1,14 @@
 # Windsock: every command a developer or CI uses. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test test-fast test-kubernetes images lint lint-deploy format bench lock clean
+.PHONY: help setup demo up down status test test-thorough test-fast test-kubernetes mutations images lint lint-deploy format bench lock clean
 
 BIN := .venv/bin
 # Heavy libraries must not spin while they wait for a core that somebody else uses.
 export OMP_WAIT_POLICY ?= passive
 unexport PYTHONDONTWRITEBYTECODE
-# Two processes run the tests, in the order of the folders: those that wait for a stack or a cluster come first, and the
-# other process works meanwhile.
-SHARED := --numprocesses 2 --no-loadscope-reorder
+# More processes than cores run the tests, as many of them wait; tests/conftest.py says how many, and in what order.
+SHARED := --numprocesses auto --no-loadscope-reorder
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-15s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,11 +31,17 @@ status: setup ## Show each part of the running stack
 test: setup ## Run every test (those that need what is not here say so and skip)
 	@$(BIN)/python -m pytest $(SHARED) $(ARGS)
 
+test-thorough: setup ## Run every test with all examples of properties and all places to kill at, not a third of them
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest $(SHARED) $(ARGS)
+
 test-fast: setup ## Run the tests that need no running stack
 	@$(BIN)/python -m pytest tests/unit tests/dags $(SHARED) $(ARGS)
 
 test-kubernetes: setup ## Run the tests on the cluster that KUBECONFIG names (or on one started here, if that can be)
 	@scripts/with-cluster.sh $(BIN)/python -m pytest tests/kubernetes $(ARGS)
+
+mutations: setup ## Break one rule at a time and see that the test named for it fails
+	@$(BIN)/python scripts/mutations.py $(ARGS)
 
 images: setup ## Build the container images of trainer and Airflow
 	@scripts/images.sh $(ARGS)

@@ -19,7 +19,7 @@ import click
 from bench.figures import Figure, say
 from bench.world import Size, World
 
-BENCHES = ("task", "asset", "features", "join", "validate", "torch", "demo")
+BENCHES = ("idle", "task", "asset", "features", "join", "validate", "usual", "torch", "demo")
 
 
 class Session:
@@ -33,21 +33,22 @@ class Session:
 
     def groups(self, names: list[str]) -> Iterator[list[tuple[str, Callable[[], Iterator[Figure]]]]]:
         """Yield benches that share something; what they share is closed before the next group."""
-        from bench import demo, features, join, torch_training, validate
+        from bench import demo, features, join, torch_training, usual, validate
 
-        on_stack = [name for name in names if name in ("task", "asset")]
+        on_stack = [name for name in names if name in ("idle", "task", "asset")]
         if on_stack:
-            from bench import airflow_cost
+            from bench import airflow_cost, idle
             from bench.stack import bench_stack
 
             with ExitStack() as closing:
                 stack = closing.enter_context(bench_stack(self._folder, self.size.tasks))
-                costs = {"task": airflow_cost.run_task, "asset": airflow_cost.run_asset}
+                costs = {"idle": idle.run, "task": airflow_cost.run_task, "asset": airflow_cost.run_asset}
                 yield [(name, lambda name=name: costs[name](stack, self.size)) for name in on_stack]  # type: ignore[misc]
         own: dict[str, Callable[[], Iterator[Figure]]] = {
             "features": lambda: features.run(self.world),
             "join": lambda: join.run(self.world),
             "validate": lambda: validate.run(self.world),
+            "usual": lambda: usual.run(self.world),
             "torch": lambda: torch_training.run(self.size),
             "demo": lambda: demo.run(self._folder, self._demo_json),
         }

@@ -31,7 +31,13 @@ def run_task(stack: BenchStack, size: Size) -> Iterator[Figure]:
             f"one of {size.tasks} trivial tasks {how}, first start to last end",
             spread(per_task)["median"],
             stack.limit,
-            context={"tasks": size.tasks, **spread(per_task), "cpu_s": cpu_s, "stack_boot_s": stack.boot_s},
+            context={
+                "tasks": size.tasks,
+                **spread(per_task),
+                "cpu_s": cpu_s,
+                "stack_boot_s": stack.boot_s,
+                "login_page_s": stack.login_s,
+            },
         )
 
 

@@ -17,7 +17,7 @@ import psutil
 
 from bench.figures import Limit, say
 from windsock.settings import REPO_ROOT, Settings
-from windsock_local.stack import lifecycle, ports
+from windsock_local.stack import lifecycle, ports, probes
 from windsock_local.stack.airflow_api import AirflowApi
 from windsock_local.stack.processes import spawn
 
@@ -32,15 +32,22 @@ class BenchStack:
     api: AirflowApi
     settings: Settings
     boot_s: float
+    """Until every part has answered."""
+    login_s: float
+    """Until the login page is there."""
     limit: Limit
     supervisor: int
     """Process id of the parent of all its parts."""
 
+    def processes(self) -> list[psutil.Process]:
+        """Return the supervisor and all that descends from it."""
+        root = psutil.Process(self.supervisor)
+        return [root, *root.children(recursive=True)]
+
     def cpu_s(self) -> float:
         """Return the CPU seconds that all parts, tasks and database sessions have used so far."""
         total = 0.0
-        root = psutil.Process(self.supervisor)
-        for process in [root, *root.children(recursive=True)]:
+        for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 times = process.cpu_times()
                 total += times.user + times.system + times.children_user + times.children_system
@@ -70,11 +77,14 @@ def bench_stack(folder: Path, tasks: int) -> Iterator[BenchStack]:
         cwd=home,
     )
     try:
+        while not probes.answers(f"http://{ports.HOST}:{port}/") and process.poll() is None:
+            time.sleep(0.1)
+        login_s = time.monotonic() - began
         info = lifecycle.wait_until_ready(settings, process)
         boot_s = time.monotonic() - began
-        say(f"the stack is up after {boot_s:.0f} s")
+        say(f"the stack is up after {boot_s:.0f} s, its login page after {login_s:.0f} s")
         with AirflowApi.of_stack(settings) as api:
-            yield BenchStack(api, settings, boot_s, _limit(info.database_socket, env), process.pid)
+            yield BenchStack(api, settings, boot_s, login_s, _limit(info.database_socket, env), process.pid)
     finally:
         lifecycle.stop_stack(settings)
 

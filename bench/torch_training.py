@@ -55,7 +55,6 @@ class _Rates:
 class _Bench:
     def __init__(self, rows: int, device: Any, runs: int) -> None:
         import torch
-
         from windsock.learners.neural.batches import make_table
 
         rng = np.random.default_rng(0)
@@ -121,6 +120,7 @@ class _Bench:
 
     def _ours(self, batch_size: int, *, resident: bool) -> Callable[[], object]:
         from windsock.learners.neural.batches import Batches
+
         from windsock.learners.neural.loop import Plan, Training
 
         plan = Plan(

@@ -37,11 +37,12 @@ class Size:
     stack_runs: int = 3
     asset_keys: int = 10
     data_runs: int = 3
+    idle_s: float = 300.0
 
     @classmethod
     def quick(cls) -> Size:
         """Return a size that only shows that everything runs; its figures mean nothing."""
-        return cls(10, 300, 600, 20_000, 4, 1, 3, 2)
+        return cls(10, 300, 600, 20_000, 4, 1, 3, 2, 5.0)
 
 
 class World:

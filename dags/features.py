@@ -27,14 +27,14 @@ def features_dag(spec: ModelSpec) -> None:
     """Make one model's DAG."""
     with DAG(
         **identity(spec, "features", __doc__),
-        schedule=PartitionedAssetTimetable(assets=assets.events(spec)),
+        schedule=PartitionedAssetTimetable(assets=assets.of(spec, "events")),
         is_paused_upon_creation=False,
         max_active_runs=MANY_RUNS,
         params={"correct": forms.flag("Correct", "Overwrite newer online values with this day's.")},
     ):
         features = StepOperator(step="features", model=spec.name, execution_timeout=timedelta(hours=2))
         materialize = StepOperator(
-            step="materialize", model=spec.name, form=["correct"], outlets=[assets.features(spec)]
+            step="materialize", model=spec.name, form=["correct"], outlets=[assets.of(spec, "features")]
         )
         features >> materialize
 

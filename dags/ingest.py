@@ -38,7 +38,7 @@ def ingest_dag(spec: ModelSpec) -> None:
             "allow_empty": forms.flag("Allow empty", "An empty delivery may replace a day that has rows."),
         },
     ):
-        events, due = assets.events(spec), assets.labels_due(spec)
+        events, due = assets.of(spec, "events"), assets.of(spec, "labels_due")
         has_label_files = spec.label.files is not None
         StepOperator(
             step="ingest",

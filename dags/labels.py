@@ -26,12 +26,12 @@ def labels_dag(spec: ModelSpec) -> None:
     """Make one model's DAG."""
     with DAG(
         **identity(spec, "labels", __doc__),
-        schedule=PartitionedAssetTimetable(assets=assets.labels_due(spec)),
+        schedule=PartitionedAssetTimetable(assets=assets.of(spec, "labels_due")),
         is_paused_upon_creation=False,
         max_active_runs=MANY_RUNS,
         params={"no_delivery": forms.flag("No delivery", "No labels will come for this day.")},
     ):
-        events = assets.events(spec)
+        events = assets.of(spec, "events")
         StepOperator(
             step="labels",
             model=spec.name,

@@ -26,7 +26,7 @@ def promote_dag(spec: ModelSpec) -> None:
     """Make one model's DAG."""
     with DAG(
         **identity(spec, "promote", __doc__),
-        schedule=[assets.challenger(spec)],
+        schedule=[assets.of(spec, "challenger")],
         is_paused_upon_creation=False,
         max_active_runs=1,
         params={
@@ -46,7 +46,7 @@ def promote_dag(spec: ModelSpec) -> None:
                 "by": APPROVER if spec.gate.approval else None,
             },
             skip_replayed=True,
-            outlets=[assets.champion(spec)],
+            outlets=[assets.of(spec, "champion")],
             announce=["version", "previous", "in_force_from"],
         )
         if spec.gate.approval:

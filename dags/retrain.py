@@ -19,7 +19,7 @@ from windsock_airflow.blueprint import identity, specs_for
 
 def retrain_dag(spec: ModelSpec) -> None:
     """Make one model's DAG."""
-    requested = assets.retrain_requested(spec)
+    requested = assets.of(spec, "retrain_requested")
     with DAG(
         **identity(spec, "retrain", __doc__),
         schedule=None,

@@ -32,7 +32,7 @@ def rollback_dag(spec: ModelSpec) -> None:
             model=spec.name,
             keyed=False,
             form=["to_version", "reason"],
-            outlets=[assets.champion(spec)],
+            outlets=[assets.of(spec, "champion")],
             announce=["version", "previous", "in_force_from"],
         )
 

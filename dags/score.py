@@ -20,7 +20,7 @@ def score_dag(spec: ModelSpec) -> None:
     """Make one model's DAG."""
     with DAG(
         **identity(spec, "score", __doc__),
-        schedule=PartitionedAssetTimetable(assets=assets.features(spec)),
+        schedule=PartitionedAssetTimetable(assets=assets.of(spec, "features")),
         is_paused_upon_creation=False,
         max_active_runs=MANY_RUNS,
         params={
@@ -32,7 +32,7 @@ def score_dag(spec: ModelSpec) -> None:
             step="score",
             model=spec.name,
             form=["model_version", "rescore"],
-            outlets=[assets.predictions(spec)],
+            outlets=[assets.of(spec, "predictions")],
         )
 
 

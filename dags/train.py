@@ -25,7 +25,7 @@ from windsock_airflow.step import StepOperator
 
 def train_dag(spec: ModelSpec) -> None:
     """Make one model's DAG."""
-    requested, clock = assets.retrain_requested(spec), weekly(spec.schedule.train)
+    requested, clock = assets.of(spec, "retrain_requested"), weekly(spec.schedule.train)
     with DAG(
         **identity(spec, "train", __doc__),
         # No start date: a fresh installation waits for the next tick instead of training at once.
@@ -45,7 +45,7 @@ def train_dag(spec: ModelSpec) -> None:
         )
         run = {"run": assemble.output["run"]}
         choose = StepOperator(step="choose", model=spec.name, keyed=False, options=run)
-        published = {"outlets": [assets.challenger(spec)], "announce": ["version", "run"]}
+        published = {"outlets": [assets.of(spec, "challenger")], "announce": ["version", "run"]}
         register = StepOperator(step="register", model=spec.name, keyed=False, options=run, **published)
         assemble >> [fit_tasks(spec, estimator, run) for estimator in spec.training.estimators] >> choose >> register
 

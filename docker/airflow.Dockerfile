@@ -65,7 +65,7 @@ ENV PATH=/opt/windsock/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \
     AIRFLOW_HOME=/opt/airflow \
     WINDSOCK_HOME=/var/lib/windsock
-# The same reasons as in include/windsock/stack: waiting runs must not keep others out, the first call after a start
+# The same reasons as in include/windsock_local/stack: waiting runs must not keep others out, the first call after a start
 # is slow, nothing phones home, no library spins on a core that another task needs.
 ENV AIRFLOW__CORE__LOAD_EXAMPLES=False \
     AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG=5000 \

@@ -32,5 +32,7 @@ export UV_COMPILE_BYTECODE=1 # or the first imports are two to three times slowe
 # What the lock does not name (the CUDA libraries of a GPU build of torch) comes with torch itself.
 "$uv" pip install --quiet --python .venv/bin/python "${links[@]}" -r requirements.txt
 "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
+echo "setup: making the database that every new home starts from (once)"
+.venv/bin/python -m windsock_local.stack.template || echo "setup: not made; a home's first start will take longer"
 echo "$want" > .venv/.windsock-lock
 echo "setup: done"

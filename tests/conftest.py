@@ -1,24 +1,78 @@
-"""Fixtures of the whole test session, and how two processes share its tests."""
+"""Fixtures of the whole test session, and how its processes share the tests."""
 
+import os
 from typing import Any
 
+import psutil
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from examples import load_profile
 from stack_fixture import stack
 
 __all__ = ["stack"]
 
-TOGETHER = {"tests/integration": "one stack", "tests/ui": "one stack", "tests/kubernetes": "one cluster"}
+STACK, CLUSTER = "the session's stack", "the cluster"
+TOGETHER = {
+    "tests/kubernetes": CLUSTER,
+    "tests/ui": STACK,
+    "tests/integration/test_label_file_runs.py": STACK,
+    "tests/integration/test_second_model.py": STACK,
+}
+"""Folders and files whose tests use one thing that a session has once; every other file is a group of its own."""
+LONGEST_FIRST = (
+    CLUSTER,
+    STACK,
+    "tests/integration/test_chain.py",
+    "tests/integration/test_any_order.py",
+    "tests/integration/test_stack.py",
+    "tests/integration",
+    "tests/unit/ingest/test_ingest_kills.py",
+    "tests/unit/promotion",
+    "tests/unit/registry",
+    "tests/unit/scoring",
+    "tests/unit/featurestore",
+    "tests/unit/features",
+    "tests/unit/windsock_local",
+    "tests/unit/monitoring",
+)
+"""Groups, or what their names begin with, that would keep one process busy at the end were they begun late."""
+MOST_PROCESSES = 8
+BYTES_PER_PROCESS = 3 << 30
+"""With the stack that one of them may start, or the children of its tests."""
+
+load_profile()
+
+
+def group_of(nodeid: str) -> str:
+    """Return the name of the tests that run one after another in the same process as this one."""
+    file = nodeid.partition("::")[0]
+    folder = "/".join(file.split("/")[:2])
+    return TOGETHER.get(file) or TOGETHER.get(folder) or file
+
+
+def turn_of(nodeid: str) -> int:
+    """Return when a test's group is to begin."""
+    group = group_of(nodeid)
+    return next((n for n, name in enumerate(LONGEST_FIRST) if group.startswith(name)), len(LONGEST_FIRST))
 
 
 class Sharing(LoadScopeScheduling):
-    """Whole files go to a process; all that share the session's stack or the cluster go to the same one."""
+    """Whole groups go to a process."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return TOGETHER.get("/".join(file.split("/")[:2]), file)
+        return group_of(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing:
     return Sharing(config, log)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return two processes per core, as tests wait more than they compute, but no more than memory carries."""
+    carried = psutil.virtual_memory().available // BYTES_PER_PROCESS
+    return max(1, min(2 * len(os.sched_getaffinity(0)), MOST_PROCESSES, carried))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: turn_of(item.nodeid))

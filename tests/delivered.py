@@ -17,19 +17,6 @@ from windsock.steps import run_step
 from windsock.store import Store
 
 DAY = date(2026, 3, 1)
-INGEST_MODULES = [
-    "windsock.ingest.step",
-    "windsock.ingest.sources.simulator",
-    "windsock.staleness",
-    "windsock.validate.engine",
-    "windsock.validate.results",
-    "great_expectations.expectations",
-    "deltalake",
-    "pyarrow.parquet",
-    "pyarrow.dataset",
-    "duckdb",
-]
-"""What an ingest step imports: for children that should start at once (see ``kill``)."""
 
 
 def transactions(rows: int = 400, day: date = DAY) -> pa.Table:

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from small_model import small_fraud
 from windsock import tables
-from windsock.featurestore.feature_tables import STAGE, FeatureTable, arrow_schema, feature_tables
+from windsock.column_types import arrow_schema
+from windsock.featurestore.feature_tables import STAGE, FeatureTable, feature_tables
 from windsock.ledger import DayRecord, Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec

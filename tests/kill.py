@@ -4,14 +4,13 @@ Steps run in children of a fork server that has imported the heavy libraries onc
 costs the step alone. ``run_and_kill`` kills after a share of the step's usual time;
 ``run_and_die_at`` kills at an exact place: before or after the n-th call of a function.
 
-    steps = Steps(settings, model="fraud", preload=["windsock.ingest.step"])
+    steps = Steps(settings, model="fraud")
     usual = steps.run("ingest", key="2026-03-01").seconds
     steps.run("ingest", key="2026-03-01", kill_after=0.4 * usual)
     assert snapshot(settings, "fraud", ["ingest"]) in (before, after)
 """
 
 import importlib
-import multiprocessing
 import os
 import signal
 import time
@@ -19,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fork_server import fork_context
 from windsock import tables
 from windsock.ledger import Ledger
 from windsock.settings import Settings
@@ -50,11 +50,9 @@ class DieAt:
 class Steps:
     """Runs steps of one model in children that can be killed."""
 
-    def __init__(self, settings: Settings, model: str, preload: Iterable[str] = ()) -> None:
+    def __init__(self, settings: Settings, model: str) -> None:
         self._settings, self._model = settings, model
-        self._context = multiprocessing.get_context("forkserver")
-        # Only imports: a fork server that had used a library's threads would fork broken children.
-        self._context.set_forkserver_preload(["kill", *preload])
+        self._context = fork_context()
 
     def run(
         self,

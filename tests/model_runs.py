@@ -50,7 +50,7 @@ class ModelRuns:
         wanted = {str(day) for day in days}
         wait_until(lambda: wanted <= set(self.days(stage, known=known)), seconds, f"{self.dag(stage)} of {wanted}")
 
-    def wait_until_quiet(self, seconds: float = 120, stages: Iterable[str] = ("ingest", "features", "score")) -> None:
+    def wait_until_quiet(self, seconds: float = 240, stages: Iterable[str] = ("ingest", "features", "score")) -> None:
         """Wait until no run of these stages is active and no event is on its way to one."""
         deadline = time.monotonic() + seconds
         quiet_since = time.monotonic()
@@ -65,14 +65,14 @@ class ModelRuns:
         """Trigger a stage as a person would, and return the run's id."""
         return self.stack.api.trigger(self.dag(stage), partition_key=str(day) if day else None)
 
-    def finish(self, stage: str, run_id: str, seconds: float = 120) -> dict[str, Any]:
+    def finish(self, stage: str, run_id: str, seconds: float = 240) -> dict[str, Any]:
         """Wait for a run to succeed and return the results of its tasks."""
         run = self.stack.api.wait_for_run(self.dag(stage), run_id, seconds)
         tasks = {t["task_id"]: t["state"] for t in self.stack.api.task_instances(self.dag(stage), run_id)}
         assert run["state"] == "success", f"{self.dag(stage)} {run_id}: {tasks}"
         return run
 
-    def only_run(self, stage: str, seconds: float = 60) -> str:
+    def only_run(self, stage: str, seconds: float = 120) -> str:
         """Wait for the first run that something else starts, and return its id."""
         wait_until(lambda: bool(self.all(stage)), seconds, f"a run of {self.dag(stage)}")
         (run,) = self.all(stage)
@@ -86,7 +86,7 @@ class ModelRuns:
         """Return the log of a task's first try."""
         return self.stack.api.task_log(self.dag(stage), run_id, task or stage)
 
-    def wait_for_state(self, stage: str, run_id: str, state: str, seconds: float = 60) -> None:
+    def wait_for_state(self, stage: str, run_id: str, state: str, seconds: float = 120) -> None:
         """Wait until the stage's own task is in a state."""
 
         def there() -> bool:

@@ -6,7 +6,6 @@ again later. Both run as replays, like a backfill.
 """
 
 import hashlib
-import multiprocessing
 import random
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+from fork_server import fork_context
 from windsock.errors import DayRejected, NotReady
 from windsock.featurestore.repo import FeastPaths
 from windsock.ledger import Ledger
@@ -25,26 +25,6 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import run_step
 from windsock.store import Store
-
-_HEAVY = (
-    "windsock.ingest.step",
-    "windsock.ingest.sources.simulator",
-    "windsock.validate.engine",
-    "windsock.validate.results",
-    "great_expectations.expectations",
-    "windsock.features.step",
-    "windsock.featurestore.step",
-    "windsock.featurestore.retrieval",
-    "windsock.scoring.step",
-    "windsock.registry.models",
-    "feast",
-    "lightgbm",
-    "duckdb",
-    "deltalake",
-    "pyarrow.parquet",
-    "pyarrow.dataset",
-)
-
 
 Task = tuple[str, date]
 """``ingest`` and a day, or ``follow`` and a day: what comes of its events."""
@@ -136,9 +116,7 @@ def put_in_force(settings: Settings, spec: ModelSpec, version: str, run: str, da
 
 def pool(processes: int) -> ProcessPoolExecutor:
     """Start processes from one that has the heavy libraries imported."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(_HEAVY))
-    return ProcessPoolExecutor(processes, mp_context=context)
+    return ProcessPoolExecutor(processes, mp_context=fork_context())
 
 
 def published(settings: Settings, stage: str) -> dict[str, Any]:

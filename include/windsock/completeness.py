@@ -20,12 +20,7 @@ from windsock.spec import ModelSpec
 def settled_days(settings: Settings, spec: ModelSpec, stage: str, first: date, last: date) -> dict[date, DayRecord]:
     """Return the records of a stage from ``first`` to ``last``, once every one of those days is settled.
 
-    Args:
-        settings: This installation.
-        spec: The model.
-        stage: Ledger to look at, for instance ``ingest``.
-        first: First day needed; days before ``spec.first_day`` are left out.
-        last: Last day needed.
+    Days before ``spec.first_day`` are not needed.
 
     Raises:
         NotReady: Some of the days have no record yet; the message lists them.

@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 
 from windsock.days import day_range, utc_now
 from windsock.errors import SpecError
+from windsock.format_numbers import numbered, taken
 from windsock.settings import Settings
 from windsock.store import Store, to_json
 
@@ -93,7 +94,7 @@ class DayRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types, with the hash written beside."""
-        return {**asdict(self), "content_hash": self.content_hash}
+        return numbered("day record", {**asdict(self), "content_hash": self.content_hash})
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,14 @@ class Ledger:
     def _parts(self, *parts: str) -> tuple[str, ...]:
         return (self.model, "ledger", self.stage, *parts)
 
+    def _read(self, *parts: str) -> DayRecord:
+        place = self._parts(*parts)
+        return DayRecord.from_json(taken("day record", self.store.read_json(*place), self.store.url(*place)))
+
     def get(self, day: date) -> DayRecord | None:
         """Return the current record of a day, or None."""
         try:
-            return DayRecord.from_json(self.store.read_json(*self._parts(f"{day}.json")))
+            return self._read(f"{day}.json")
         except FileNotFoundError:
             return None
 
@@ -170,11 +175,10 @@ class Ledger:
         records = {}
         for ds, content_hash in sorted(pins.items()):
             try:
-                raw = self.store.read_json(*self._parts("history", ds, f"{content_hash}.json"))
+                records[date.fromisoformat(ds)] = self._read("history", ds, f"{content_hash}.json")
             except FileNotFoundError as err:
                 raise SpecError(
                     f"{self.model}: {self.stage} of {ds} with content {content_hash[:12]} is gone from the store: "
                     "it cannot be rebuilt. Check that maintenance keeps pinned versions."
                 ) from err
-            records[date.fromisoformat(ds)] = DayRecord.from_json(raw)
         return records

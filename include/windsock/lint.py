@@ -20,6 +20,7 @@ from windsock.spec import ModelSpec, find_specs, load_spec
 from windsock.spec.estimators import Choice, CustomSpec, LightGBMSpec
 from windsock.spec.load import SPEC_FILE
 from windsock.spec.modelling import FeaturesSpec
+from windsock.spec.module_files import frozen_module, own_networks
 
 _NUMBERS = frozenset({"BIGINT", "DOUBLE", "BOOLEAN"})
 _RESERVED_NAMES = {
@@ -86,7 +87,7 @@ def lint_model(name: str, path: Path) -> Finding:
     types = _features(spec, faults)
     for check in (_names, _categories):
         faults += check(spec, types)
-    for other in (_search, _parameters, _programs, _schedules, _suite):
+    for other in (_search, _parameters, _programs, _networks, _schedules, _suite):
         faults += other(spec)
     views = len(spec.features.views)
     note = f"{len(types)} features ({len(spec.features.row)} of the row, {views} view{'s' if views != 1 else ''})"
@@ -192,6 +193,14 @@ def _programs(spec: ModelSpec) -> Iterator[str]:
         for part in estimator.command:
             if part.endswith((".py", ".sh")) and not Path(part).is_absolute() and not (spec.folder / part).is_file():
                 yield f"training.estimators: {estimator.name}.command names {part!r}, which is not in {spec.folder}."
+
+
+def _networks(spec: ModelSpec) -> Iterator[str]:
+    for estimator in own_networks(spec):
+        try:
+            frozen_module(spec, estimator)
+        except SpecError as err:
+            yield str(err).removeprefix(f"{spec.name}: ")
 
 
 def lightgbm_parameters() -> frozenset[str]:

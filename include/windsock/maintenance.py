@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from windsock.days import utc_now
@@ -42,6 +42,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     Raises:
         SpecError: The retention is shorter than a week.
     """
+    from deltalake import DeltaTable
+
     retention = int(ctx.options.get("retention_days") or LEAST_RETENTION_DAYS)
     if retention < LEAST_RETENTION_DAYS:
         raise SpecError(
@@ -54,17 +56,18 @@ def run(ctx: StepContext) -> dict[str, Any]:
     deleted = freed = kept = checkpoints = 0
     for table in delta_tables(store, model):
         active, behind = _newest_version(store, table)
-        for file in _data_files(store, table):
-            if file.name in keep or file.name in active or file.age < timedelta(days=retention):
+        for name in _data_files(store, table):
+            age = _age(store, name)
+            if name in keep or name in active or age < timedelta(days=retention):
                 kept += 1
                 continue
-            log.info("%s: %s is referred to by nothing and %d days old", model, file.name, file.age.days)
+            log.info("%s: %s is referred to by nothing and %d days old", model, name, age.days)
             deleted += 1
-            freed += file.size
+            freed += int(store.fs.size(store.path(name)))
             if not dry:
-                store.fs.rm_file(store.path(file.name))
+                store.fs.rm_file(store.path(name))
         if behind >= _CHECKPOINT_EVERY and not dry:
-            _checkpoint(store, table)
+            DeltaTable(store.url(table)).create_checkpoint()
             checkpoints += 1
     return {
         "deleted": deleted,
@@ -94,16 +97,8 @@ def referenced_files(store: Store, model: str) -> set[str]:
 
 def delta_tables(store: Store, model: str) -> list[str]:
     """List the model's Delta tables, relative to the store's root."""
-    mark = "/_delta_log/"
-    return sorted({path.partition(mark)[0] for path in _find(store, model) if mark in path})
-
-
-@dataclass(frozen=True)
-class _File:
-    name: str
-    """Relative to the store's root, as in ledger records."""
-    age: timedelta
-    size: int
+    log_folder = "/_delta_log/"
+    return sorted({path.partition(log_folder)[0] for path in _find(store, model) if log_folder in path})
 
 
 def _find(store: Store, *parts: str) -> Iterator[str]:
@@ -115,18 +110,17 @@ def _find(store: Store, *parts: str) -> Iterator[str]:
         yield str(path)[len(root.rstrip("/")) :].lstrip("/")
 
 
-def _data_files(store: Store, table: str) -> Iterator[_File]:
-    for name in list(_find(store, table)):
-        if name.endswith(".parquet") and "/_delta_log/" not in name:
-            path = store.path(name)
-            try:
-                yield _File(name, utc_now() - _aware(store.fs.modified(path)), int(store.fs.size(path)))
-            except FileNotFoundError:
-                continue
+def _data_files(store: Store, table: str) -> list[str]:
+    return [name for name in _find(store, table) if name.endswith(".parquet") and "/_delta_log/" not in name]
 
 
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=utc_now().tzinfo)
+def _age(store: Store, name: str) -> timedelta:
+    """Return how long ago a file was written; zero for one that is gone, as its writer has just finished."""
+    try:
+        written: datetime = store.fs.modified(store.path(name))
+    except FileNotFoundError:
+        return timedelta(0)
+    return utc_now() - (written if written.tzinfo is not None else written.replace(tzinfo=UTC))
 
 
 def _newest_version(store: Store, table: str) -> tuple[set[str], int]:
@@ -134,21 +128,10 @@ def _newest_version(store: Store, table: str) -> tuple[set[str], int]:
     from deltalake import DeltaTable
 
     delta = DeltaTable(store.url(table))
-    active = {f"{table}/{_below(uri, table)}" for uri in delta.file_uris()}
+    active = {f"{table}/{uri.rpartition(f'{table}/')[2]}" for uri in delta.file_uris()}
     checkpoints = [p.rsplit("/", 1)[-1] for p in _find(store, f"{table}/_delta_log") if ".checkpoint" in p]
     last = max((int(p.split(".")[0]) for p in checkpoints if p.split(".")[0].isdigit()), default=0)
     return active, delta.version() - last
-
-
-def _below(uri: str, table: str) -> str:
-    """Return a data file's path below its table."""
-    return uri.rpartition(f"{table}/")[2]
-
-
-def _checkpoint(store: Store, table: str) -> None:
-    from deltalake import DeltaTable
-
-    DeltaTable(store.url(table)).create_checkpoint()
 
 
 def _remove_temporary(store: Store, model: str, *, dry: bool) -> int:
@@ -157,21 +140,13 @@ def _remove_temporary(store: Store, model: str, *, dry: bool) -> int:
         return 0
     removed = 0
     for folder in (model, f"runs/{model}", f"raw/{model}", f"reports/{model}", f"quarantine/{model}"):
-        if not store.exists(folder):
-            continue
         for name in list(_find(store, folder)):
             last = name.rsplit("/", 1)[-1]
-            if not (last.startswith(".") and last.endswith(".tmp")):
-                continue
-            path = store.path(name)
-            try:
-                if utc_now() - _aware(store.fs.modified(path)) < _TEMPORARY_AGE:
-                    continue
-                if not dry:
-                    store.fs.rm_file(path)
+            if last.startswith(".") and last.endswith(".tmp") and _age(store, name) >= _TEMPORARY_AGE:
                 removed += 1
-            except FileNotFoundError:  # its writer has just finished
-                continue
+                if not dry:
+                    with suppress(FileNotFoundError):
+                        store.fs.rm_file(store.path(name))
     return removed
 
 

@@ -11,10 +11,7 @@ other way round, so that scoring neither needs MLflow nor follows a hand-set ali
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
@@ -23,6 +20,8 @@ from typing import Any, Literal, Self
 
 from windsock.days import utc_now
 from windsock.errors import ChampionChanged, UpstreamUnavailable, WindsockError
+from windsock.files import create_file
+from windsock.format_numbers import numbered, taken
 from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
@@ -67,16 +66,21 @@ class Promotion:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {**asdict(self), "in_force_from": self.in_force_from.isoformat(), "as_of": self.as_of.isoformat()}
+        days = {name: getattr(self, name).isoformat() for name in ("in_force_from", "as_of")}
+        return numbered("promotion", {**asdict(self), **days})
 
 
 def history(settings: Settings, spec: ModelSpec) -> list[Promotion]:
     """Return every promotion and rollback, in order."""
     store = Store.of(settings)
     found: list[Promotion] = []
-    while (raw := _read(store, spec.name, len(found) + 1)) is not None:
-        found.append(Promotion.from_json(raw))
-    return found
+    while True:
+        parts = (spec.name, FOLDER, _name(len(found) + 1))
+        try:
+            raw = store.read_json(*parts)
+        except FileNotFoundError:
+            return found
+        found.append(Promotion.from_json(taken("promotion", raw, store.url(*parts))))
 
 
 def current(settings: Settings, spec: ModelSpec) -> Promotion | None:
@@ -104,13 +108,7 @@ def first_day_in_force(settings: Settings, spec: ModelSpec, as_of: date, previou
 
 
 def append(settings: Settings, spec: ModelSpec, entry: Promotion, *, after: Promotion | None) -> Promotion:
-    """Add an entry if the log still ends with ``after``.
-
-    Args:
-        settings: This installation.
-        spec: The model.
-        entry: What to record; its ``seq`` and ``recorded_at`` are set here.
-        after: The last entry that the decision was based on; None if there was none.
+    """Add an entry, with its number and time, if the log still ends with ``after``.
 
     Returns:
         The entry as recorded.
@@ -138,14 +136,6 @@ def _name(seq: int) -> str:
     return f"{seq:06d}.json"
 
 
-def _read(store: Store, model: str, seq: int) -> dict[str, Any] | None:
-    try:
-        raw: dict[str, Any] = json.loads(store.read_bytes(model, FOLDER, _name(seq)))
-    except FileNotFoundError:
-        return None
-    return raw
-
-
 def _create(store: Store, data: bytes, *parts: str) -> None:
     """Create an object with its whole content, only if there is none.
 
@@ -159,25 +149,15 @@ def _create(store: Store, data: bytes, *parts: str) -> None:
         except OSError as err:
             _settle(store, data, parts, err)
         return
-    path = Path(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(aside, path)  # fails if the name is taken, and shows the whole content at once
-        except FileExistsError:
-            raise
-        except OSError as err:
-            raise WindsockError(
-                f"{path.parent}: this file system has no hard links ({err.strerror}), which promotions need so that "
-                "only one of two writers wins. Put WINDSOCK_STORE on a local disk or in an object store."
-            ) from err
-    finally:
-        aside.unlink(missing_ok=True)
+        create_file(Path(target), data)
+    except FileExistsError:
+        raise
+    except OSError as err:
+        raise WindsockError(
+            f"{target}: a promotion could not be put in place ({err.strerror}). It needs hard links, so that only "
+            "one of two writers wins: put WINDSOCK_STORE on a local disk with room, or in an object store."
+        ) from err
 
 
 def _settle(store: Store, data: bytes, parts: tuple[str, ...], err: OSError) -> None:

@@ -29,8 +29,7 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.estimators import CustomSpec
 from windsock.store import Store
-from windsock.trainers.fit import fit
-from windsock.trainers.learn import Task, spec_of, train_chosen
+from windsock.trainers.learn import TrainingTask, learn, spec_of, train_chosen
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,11 +67,6 @@ class Reproduction:
 
 def reproduce(settings: Settings, model: str, run: str) -> Reproduction:
     """Assemble and train a run again, without changing anything that is stored.
-
-    Args:
-        settings: This installation.
-        model: Model name.
-        run: Name of the run folder.
 
     Raises:
         SpecError: The run folder is incomplete, or a pinned day is gone from the store.
@@ -117,11 +111,11 @@ def _trained_again(
             f"{spec.name}: run {run} was trained by the user's own trainer {name!r}, which Windsock cannot make again. "
             f"Start that trainer on a copy of the run's candidates/{name}/{REQUEST}, and compare the model folders."
         )
-    if estimator.budget.parallel == 1 and not estimator.budget.by_the_clock:
-        return dict(fit(request, made.train, made.holdout, estimator=name).model.files())
-    # The order in which parallel trials end, or a budget in time, is not repeatable: take what the search found.
     rows = {"path": TRAIN, "sha256": "", "rows": made.train.num_rows, "format": "parquet"}
-    task = Task.of(trainer_request(request, run, estimator, rows), made.train)
+    task = TrainingTask.of(trainer_request(request, run, estimator, rows), made.train)
+    if estimator.budget.parallel == 1 and not estimator.budget.by_the_clock:
+        return dict(learn(task).files)
+    # The order in which parallel trials end, or a budget in time, is not repeatable: take what the search found.
     found = Choosing(dict(chosen["params"]), int(chosen["rounds"]), int(chosen["trial"]))
     return dict(train_chosen(task, found).files)
 
@@ -137,10 +131,10 @@ def _windows(lineage: Mapping[str, Any]) -> Windows:
 
 @contextmanager
 def _spec_then(lineage: Mapping[str, Any]) -> Iterator[ModelSpec]:
-    """Give the spec as it was, in a folder with its SQL files as they were."""
+    """Give the spec as it was, in a folder with its SQL files and networks as they were."""
     spec = spec_of(lineage)
     with tempfile.TemporaryDirectory(prefix="windsock-reproduce-") as folder:
-        for name, text in lineage["sql"].items():
+        for name, text in {**lineage["sql"], **lineage.get("modules", {})}.items():
             path = Path(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")

@@ -42,6 +42,8 @@ class Settings:
     """Slack's API (``WINDSOCK_SLACK_API_URL``)."""
     compute_file: Path | None = None
     """The site's defaults for pods (``WINDSOCK_COMPUTE_FILE``); absent: those of the code."""
+    gpus: int | None = None
+    """GPUs that steps may use at a time, the slots of their pool (``WINDSOCK_GPUS``); absent: not known."""
     studies: str = field(default="", repr=False)
     """SQLAlchemy URL of the PostgreSQL for shared searches (``WINDSOCK_STUDIES``)."""
     slack_token: str = field(default="", repr=False)
@@ -74,6 +76,7 @@ class Settings:
             ui_url=(e.get("WINDSOCK_UI_URL") or "http://127.0.0.1:8080").rstrip("/"),
             compute=compute,
             compute_file=Path(compute_file).expanduser().absolute() if compute_file else None,
+            gpus=int(gpus) if (gpus := e.get("WINDSOCK_GPUS", "")).isdecimal() else None,
             studies=e.get("WINDSOCK_STUDIES", ""),
             feature_repo=Path(e.get("WINDSOCK_FEATURE_REPO") or REPO_ROOT / "feature_repo"),
             gx_root=Path(e.get("WINDSOCK_GX_ROOT") or REPO_ROOT / "great_expectations"),

@@ -13,12 +13,8 @@ from windsock.spec import ModelSpec
 def stale_days(settings: Settings, spec: ModelSpec, day: date, *, itself: bool = False) -> list[date]:
     """List the later days whose published features were made from something else than ``day`` holds now.
 
-    Args:
-        settings: This installation.
-        spec: The model.
-        day: The day that was just ingested (or whose labels were).
-        itself: Whether ``day`` is looked at too. Ingest announces its own day in any case; a delivery of
-            labels must not, or each day would be computed twice, unless that day's features stand already.
+    ``itself`` looks at ``day`` too: ingest announces its own day in any case; a delivery of labels must not,
+    or each day would be computed twice, unless that day's features stand already.
 
     Returns:
         Days within the lookback after ``day``, in order.

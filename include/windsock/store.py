@@ -8,14 +8,22 @@ sees the old bytes or the new ones.
 from __future__ import annotations
 
 import json
-import os
-import uuid
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from windsock.files import replace_file
+from windsock.format_numbers import KEY, check, numbered
 from windsock.settings import Settings
+
+MARKER = "windsock.json"
+"""At the root of a store: the format in which the store is laid out."""
+
+_opened: set[str] = set()
+_marked: set[str] = set()
+"""Roots whose marker this process has read, and written or found: one look each, also in a bucket."""
 
 
 @dataclass(frozen=True)
@@ -23,18 +31,31 @@ class Store:
     """Paths and atomic objects under one root URL."""
 
     root: str
+    whole: bool = field(default=False, compare=False)
+    """Whether it is an installation's store, with a marker, and not just some folder."""
 
     @classmethod
     def of(cls, settings: Settings) -> Store:
         """Return the store that the settings name."""
-        return cls(settings.store.rstrip("/"))
+        return cls(settings.store.rstrip("/"), whole=True)
 
     @cached_property
     def fs(self) -> Any:
-        """The fsspec file system of the root."""
+        """The fsspec file system of the root.
+
+        Raises:
+            SpecError: The store was laid out by a version that this one does not know.
+        """
         import fsspec
 
-        return fsspec.core.url_to_fs(self.root)[0]
+        fs, root = fsspec.core.url_to_fs(self.root)
+        if self.whole and self.root not in _opened:
+            with suppress(FileNotFoundError):  # nothing was written yet, or by version 0.1 only
+                marker = json.loads(fs.cat_file(f"{root}/{MARKER}"))
+                check("store", marker.get(KEY, "none"), self.url(MARKER))
+                _marked.add(self.root)
+            _opened.add(self.root)
+        return fs
 
     @property
     def is_local(self) -> bool:
@@ -63,21 +84,19 @@ class Store:
 
     def write_bytes(self, data: bytes, *parts: str) -> None:
         """Put an object in place in one step; a kill leaves the old one or the new one."""
+        self._mark()
         target = self.path(*parts)
-        if not self.is_local:
+        if self.is_local:
+            replace_file(Path(target), data)
+        else:
             self.fs.pipe_file(target, data)  # an object store's PUT is atomic
-            return
-        folder = Path(target).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = folder / f".{Path(target).name}.{uuid.uuid4().hex}.tmp"
-        try:
-            with open(aside, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
+
+    def _mark(self) -> None:
+        """Give an installation's store its marker, before the first object that this process writes."""
+        if self.whole and self.root not in _marked:
+            if not self.exists(MARKER):
+                Store(self.root).write_json(numbered("store", {}), MARKER)
+            _marked.add(self.root)
 
     def read_json(self, *parts: str) -> Any:
         """Return an object's content, parsed."""

@@ -10,16 +10,18 @@ import hashlib
 import io
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
 
 from windsock.errors import UpstreamUnavailable
 from windsock.ledger import DayRecord, Output
 from windsock.store import Store
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +30,6 @@ _ATTEMPTS = 6
 
 def content_hash(rows: pa.Table) -> str:
     """Return a SHA-256 of rows: their schema, values and order."""
-    import pyarrow.parquet as pq
-
     # Parquet bytes are a function of the values alone; Arrow buffers hold undefined bytes under nulls.
     buffer = io.BytesIO()
     plain = rows.replace_schema_metadata(None).combine_chunks()
@@ -55,16 +55,13 @@ def write_day(
     Raises:
         UpstreamUnavailable: Another writer kept replacing the same day.
     """
-    import pyarrow as pa
-    from deltalake import write_deltalake
-
     digest = content_hash(rows)
     old = previous.outputs.get(table) if previous is not None else None
     if old is not None and old.hash == digest and all(store.exists(f) for f in old.files):
         return old
     target = store.url(model, table)
-    ds = pa.array([day.isoformat()] * rows.num_rows, pa.string())
-    data = rows.replace_schema_metadata(None).append_column("ds", ds)
+    partition = pa.array([day.isoformat()] * rows.num_rows, pa.string())
+    data = rows.replace_schema_metadata(None).append_column("ds", partition)
     _create_if_absent(store, target, data.schema)
 
     def commit() -> None:
@@ -80,13 +77,7 @@ def write_day(
 def read(
     store: Store, records: Iterable[DayRecord], table: str, columns: Sequence[str] | None = None
 ) -> pa.Table | None:
-    """Read one table's rows of the given days, in order of days, then as written.
-
-    Args:
-        store: Where tables live.
-        records: Day records; only their files are read.
-        table: Table name as in ``DayRecord.outputs``.
-        columns: Columns to read; default all but ``ds``.
+    """Read one table's rows of the given days (default: every column but ``ds``), in order of days, then as written.
 
     Returns:
         The rows without ``ds``, or None if no given day has any.
@@ -98,19 +89,26 @@ def read(
     return dataset.to_table(columns=names)
 
 
-def open_dataset(store: Store, records: Iterable[DayRecord], table: str) -> Any | None:
-    """Open one table's rows of the given days as a ``pyarrow.dataset``, or None if there are none."""
-    import pyarrow.dataset as ds
+def open_dataset(
+    store: Store, records: Iterable[DayRecord], table: str, schema: pa.Schema | None = None
+) -> ds.Dataset | None:
+    """Open one table's rows of the given days, in order of days, or return None if there are none.
 
+    Args:
+        store: Where tables live.
+        records: Day records; only their files are read.
+        table: Table name as in ``DayRecord.outputs``.
+        schema: Columns to offer, where one that a file lacks reads as NULL; None: those of the first file.
+    """
     files = [f for r in sorted(records, key=lambda r: r.ds) if table in r.outputs for f in r.outputs[table].files]
     if not files:
         return None
-    return ds.dataset([store.path(f) for f in files], format="parquet", filesystem=store.fs)
+    # Arrow's own local file system reads in parallel; one made from fsspec holds the interpreter's lock.
+    filesystem = None if store.is_local else store.fs
+    return ds.dataset([store.path(f) for f in files], schema=schema, format="parquet", filesystem=filesystem)
 
 
 def _create_if_absent(store: Store, target: str, schema: pa.Schema) -> None:
-    from deltalake import DeltaTable
-
     if DeltaTable.is_deltatable(target):
         return
     if store.is_local:
@@ -121,14 +119,12 @@ def _create_if_absent(store: Store, target: str, schema: pa.Schema) -> None:
     )
 
 
-def _retrying(action: Any, what: str) -> None:
-    from deltalake.exceptions import CommitFailedError, DeltaError
-
+def _retrying(action: Callable[[], object], what: str) -> None:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             action()
             return
-        except (CommitFailedError, DeltaError) as err:
+        except DeltaError as err:
             if attempt == _ATTEMPTS:
                 raise UpstreamUnavailable(
                     f"{what}: another writer got in the way {attempt} times ({err}). Run the step again."
@@ -138,8 +134,6 @@ def _retrying(action: Any, what: str) -> None:
 
 
 def _files_of(target: str, day: date) -> tuple[list[str], int]:
-    from deltalake import DeltaTable
-
     table = DeltaTable(target)
     uris = table.file_uris(file_pruning_predicate=f"ds = '{day}'")
     return sorted(f"ds={day}/" + u.rsplit("/", 1)[-1] for u in uris), table.version()

@@ -15,4 +15,4 @@ class AnnounceDay(BaseOperator):
         facts = RunFacts.of(context, keyed=True)
         for asset in self.outlets:
             if isinstance(asset, Asset):
-                context["outlet_events"][asset].extra = facts.handed_on()
+                context["outlet_events"][asset].extra = facts.event_extra()

@@ -17,10 +17,9 @@ from windsock.alerts.message import as_line
 from windsock.errors import WindsockError
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, find_specs, load_spec
+from windsock_airflow.runs import enum_text, is_replay, run_id_of
 
 log = logging.getLogger("windsock.alerts")
-
-BACKFILL = "backfill__"
 
 _MAX_LINES = 12
 _SPEAKING = frozenset({"AirflowException", "AirflowFailException", "AirflowSensorTimeout"})
@@ -37,7 +36,7 @@ def on_task_failure(context: Mapping[str, Any]) -> None:
         context: Airflow's callback context, of a task or of a DAG.
     """
     try:
-        if _state(context) == "up_for_retry":
+        if enum_text(getattr(_task_instance(context), "state", None)) == "up_for_retry":
             return
         settings = Settings.from_env()
         alert, spec = _alert(settings, context)
@@ -47,22 +46,6 @@ def on_task_failure(context: Mapping[str, Any]) -> None:
         send(settings, alert, spec)
     except Exception as err:
         log.error("The failure could not be reported: %s", type(err).__name__)
-
-
-def is_replay(context: Mapping[str, Any]) -> bool:
-    """Say whether a run is a backfill, or was caused by one."""
-    run = context.get("dag_run")
-    run_type = getattr(run, "run_type", "")
-    if str(getattr(run_type, "value", run_type)) == "backfill" or _run_id(context).startswith(BACKFILL):
-        return True
-    conf = getattr(run, "conf", None)
-    if isinstance(conf, Mapping) and conf.get("live") is False:
-        return True
-    return any(
-        str(getattr(event, "source_run_id", None) or "").startswith(BACKFILL)
-        or (getattr(event, "extra", None) or {}).get("live") is False
-        for event in getattr(run, "consumed_asset_events", None) or ()
-    )
 
 
 def run_url(settings: Settings, dag_id: str, run_id: str, task_id: str | None = None, map_index: int = -1) -> str:
@@ -110,10 +93,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _alert(settings: Settings, context: Mapping[str, Any]) -> tuple[Alert, ModelSpec | None]:
-    ti = context.get("task_instance") or context.get("ti")
+    ti = _task_instance(context)
     dag_id = str(getattr(ti, "dag_id", None) or getattr(context.get("dag"), "dag_id", None) or "unknown")
     task_id = getattr(ti, "task_id", None)
-    run_id = _run_id(context)
+    run_id = run_id_of(context)
     spec = _spec(settings, dag_id)
     index = getattr(ti, "map_index", -1)
     alert = failure(
@@ -140,12 +123,6 @@ def _spec(settings: Settings, dag_id: str) -> ModelSpec | None:
         return None
 
 
-def _run_id(context: Mapping[str, Any]) -> str:
-    ti = context.get("task_instance") or context.get("ti")
-    run = context.get("dag_run")
-    return str(getattr(ti, "run_id", None) or getattr(run, "run_id", None) or context.get("run_id") or "")
-
-
 def _day(context: Mapping[str, Any]) -> str | None:
     run = context.get("dag_run")
     conf = getattr(run, "conf", None) or {}
@@ -155,7 +132,5 @@ def _day(context: Mapping[str, Any]) -> str | None:
     return str(key) if key else None
 
 
-def _state(context: Mapping[str, Any]) -> str:
-    ti = context.get("task_instance") or context.get("ti")
-    state = getattr(ti, "state", None)
-    return str(getattr(state, "value", state) or "")
+def _task_instance(context: Mapping[str, Any]) -> Any:
+    return context.get("task_instance") or context.get("ti")

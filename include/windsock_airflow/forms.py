@@ -63,6 +63,5 @@ def reason(description: str, *, required: bool = False) -> Param:
 
 def _number(part: BaseModel, name: str) -> Param:
     """Return a field with the range and the words that the spec's schema has for it."""
-    schema = type(part).model_json_schema()["properties"][name]
-    kept: dict[str, Any] = {k: v for k, v in schema.items() if k not in ("default", "description")}
-    return Param(getattr(part, name), description=schema.get("description"), **kept)
+    schema: dict[str, Any] = type(part).model_json_schema()["properties"][name]
+    return Param(getattr(part, name), **{key: value for key, value in schema.items() if key != "default"})

@@ -25,29 +25,26 @@ class MlflowVersionLink(BaseOperatorLink):
     """From a task whose result names a model version to that version in MLflow."""
 
     name = "Model version in MLflow"
+    key = "mlflow"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """Return the address, or nothing."""
-        return str(getattr(operator, "links", {}).get("mlflow", ""))
+        return str(getattr(operator, "links", {}).get(self.key, ""))
 
 
-class ReportLink(BaseOperatorLink):
+class ReportLink(MlflowVersionLink):
     """From a task that wrote a report to that report."""
 
     name = "Report"
+    key = "report"
 
-    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        """Return the address, or nothing."""
-        return str(getattr(operator, "links", {}).get("report", ""))
+
+RESULT_LINKS = (MlflowVersionLink(), ReportLink())
+"""The buttons of every task that runs a step."""
 
 
 def links_of(model: str, result: Mapping[str, Any]) -> dict[str, str]:
-    """Return the addresses of what a step's result names.
-
-    Args:
-        model: The model's name.
-        result: Its ``version`` is looked for in MLflow, its ``report`` in the store.
-    """
+    """Return the addresses of a result's ``version`` in MLflow and of its ``report`` in the store."""
     settings, links = Settings.from_env(), {}
     if result.get("version") is not None and settings.mlflow_uri.startswith("http"):
         links["mlflow"] = f"{settings.mlflow_uri.rstrip('/')}/#/models/{quote(model)}/versions/{result['version']}"

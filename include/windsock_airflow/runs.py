@@ -18,6 +18,8 @@ from airflow.sdk import Context
 from windsock.days import parse_day
 from windsock.errors import SpecError
 
+_BACKFILL = "backfill__"
+
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -56,37 +58,58 @@ class RunFacts:
                 f"{run.dag_id} works on the whole model, not on a day, but this run has the partition key {key!r}. "
                 "Its events would not reach the DAGs after it. Trigger it again without a partition key."
             )
-        events = _events(context)
         return cls(
             dag_id=run.dag_id,
             run_id=run.run_id,
             key=key,
-            live=_is_live(run, events),
-            scheduled=str(getattr(run.run_type, "value", run.run_type)) == "scheduled",
+            live=not is_replay(context),
+            scheduled=enum_text(run.run_type) == "scheduled",
             person=getattr(run, "triggering_user_name", None),
-            causes=tuple(event.extra or {} for event in events),
+            causes=tuple(e.extra or {} for e in sorted(_causing_events(context), key=lambda e: e.timestamp)),
         )
 
-    def handed_on(self) -> dict[str, Any]:
+    def event_extra(self) -> dict[str, Any]:
         """Return what every event of this run says about its cause."""
-        said = {"live": self.live, "origin": self.latest("origin") or self.run_id, "key": self.key}
-        return {name: value for name, value in said.items() if value is not None}
+        extra = {"live": self.live, "origin": self.latest("origin") or self.run_id, "key": self.key}
+        return {name: value for name, value in extra.items() if value is not None}
 
     def latest(self, name: str) -> Any:
         """Return what the newest of the causing events says about ``name``, or None."""
         return next((cause[name] for cause in reversed(self.causes) if cause.get(name) is not None), None)
 
 
-def _events(context: Context) -> list[Any]:
-    by_asset: Any = context.get("triggering_asset_events") or {}
-    return sorted((event for events in by_asset.values() for event in events), key=lambda event: event.timestamp)
+def is_replay(context: Mapping[str, Any]) -> bool:
+    """Say whether a run is replayed: a backfill, caused by one, or not live by its own configuration.
 
-
-def _is_live(run: Any, events: list[Any]) -> bool:
-    run_type = str(getattr(run.run_type, "value", run.run_type))
-    if run_type == "backfill" or run.run_id.startswith("backfill__") or (run.conf or {}).get("live") is False:
-        return False
-    return not any(
-        (event.extra or {}).get("live") is False or (event.source_run_id or "").startswith("backfill__")
-        for event in events
+    Args:
+        context: Of a task or of a callback; the latter may lack parts, and nothing is raised for it.
+    """
+    run = context.get("dag_run")
+    if enum_text(getattr(run, "run_type", "")) == "backfill" or run_id_of(context).startswith(_BACKFILL):
+        return True
+    conf = getattr(run, "conf", None)
+    if isinstance(conf, Mapping) and conf.get("live") is False:
+        return True
+    return any(
+        str(getattr(event, "source_run_id", None) or "").startswith(_BACKFILL)
+        or (getattr(event, "extra", None) or {}).get("live") is False
+        for event in _causing_events(context)
     )
+
+
+def run_id_of(context: Mapping[str, Any]) -> str:
+    """Return the run's id, from wherever a context has it."""
+    ti, run = context.get("task_instance") or context.get("ti"), context.get("dag_run")
+    return str(getattr(ti, "run_id", None) or getattr(run, "run_id", None) or context.get("run_id") or "")
+
+
+def enum_text(value: Any) -> str:
+    """Return the text of a value that Airflow gives as an enum in one place and as text in another."""
+    return str(getattr(value, "value", value) or "")
+
+
+def _causing_events(context: Mapping[str, Any]) -> list[Any]:
+    by_asset = context.get("triggering_asset_events")
+    if by_asset is not None:
+        return [event for events in by_asset.values() for event in events]
+    return list(getattr(context.get("dag_run"), "consumed_asset_events", None) or ())

@@ -14,19 +14,25 @@ fork, and what they held would stay locked.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
-import json
+import inspect
 import logging
 import os
 import pkgutil
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+from airflow import __version__ as airflow_version
 from airflow.executors.local_executor import LocalExecutor
+from airflow.sdk.execution_time.supervisor import WatchedSubprocess
+from airflow.sdk.listener import get_listener_manager
+
+from windsock_airflow.bell import BELL_VARIABLE, Bell
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +60,9 @@ WARM_MODULES: tuple[str, ...] = (
     # what each task's process would import for itself
     "airflow.sdk.execution_time.task_runner",
     "airflow.sdk.execution_time.callback_runner",
+    "airflow.sdk.execution_time.task_mapping",
+    "airflow.sdk.execution_time.timeout",
+    "airflow.sdk.definitions.retry_policy",
     "airflow.sdk.bases.operator",
     "airflow.sdk.bases.decorator",
     "airflow.sdk.bases.sensor",
@@ -75,38 +84,64 @@ WARM_MODULES: tuple[str, ...] = (
 # Not step code: commands and the supervisor run elsewhere.
 _OWN_PACKAGES_NOT_WARMED = ("windsock.cli", "windsock_local.stack", "windsock_local.demo")
 _PODS = "windsock_airflow.pods"  # brings the Kubernetes client; a laptop does without
+_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
+_PAUSE_PER_QUIET = 0.1
+"""Without a ring the scheduler pauses for a tenth of the time since the last event: what one look starts may need
+another soon, and what waits for a time to come is never found later than by a tenth of its wait."""
+_SLOT_HOLD_SECONDS = 0.01
 _API_WAIT_SECONDS = 120.0
-
-_warmed_in_seconds: float | None = None
 
 
 class WarmLocalExecutor(LocalExecutor):
-    """Airflow's local executor, with everything imported before it forks."""
+    """Airflow's local executor, with everything imported before it forks, and a bell that ends a wait."""
+
+    _bell: Bell | None = None
+    _handed_over = False
+    _last_event = 0.0
 
     def start(self) -> None:
         """Import, wait until tasks can report back, then fork the workers."""
         warm_up()
         shorten_slot_hold()
+        get_listener_manager()  # loads the plugins, as each task's process would
         _wait_for_execution_api()
         super().start()
+        gc.freeze()  # half a million objects that never go away: no collection need look at them again
+        if path := os.environ.get(BELL_VARIABLE):
+            self._bell = Bell(Path(path))
         if ready_file := os.environ.get(READY_FILE_VARIABLE):
-            Path(ready_file).write_text(
-                json.dumps({"pid": os.getpid(), "warm_up_seconds": _warmed_in_seconds}), encoding="utf-8"
-            )
+            Path(ready_file).write_text(str(os.getpid()), encoding="utf-8")
+
+    def sync(self) -> None:
+        """Take results from the workers; the scheduler's pause between two looks is spent here.
+
+        It ends with a result or a ring. After a look that gave work away there is none, as with Airflow's own pause.
+        """
+        if self._handed_over:
+            self._last_event = time.monotonic()
+        elif self._bell is not None:
+            quiet = time.monotonic() - self._last_event
+            pause = min(max(_PAUSE_PER_QUIET * quiet, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+            if self._bell.wait(pause, self.result_queue._reader):  # type: ignore[attr-defined]
+                self._last_event = time.monotonic()
+        self._handed_over = False
+        super().sync()
+
+    def _process_workloads(self, workload_list: Any) -> None:
+        self._handed_over = True
+        super()._process_workloads(workload_list)  # type: ignore[no-untyped-call]
 
 
 def warm_up() -> list[str]:
-    """Import what tasks need; a second call does nothing.
+    """Import what tasks need; a second call finds it there.
 
     Returns:
         The modules that could not be imported; each was logged as a warning, as the
         task that needs it will say so better.
     """
-    global _warmed_in_seconds
-    if _warmed_in_seconds is not None:
-        return []
     started = time.monotonic()
     failed = []
+    gc.disable()  # what an import makes stays: to look for garbage in it is a tenth of the time
     for name in _modules():
         try:
             importlib.import_module(name)
@@ -114,8 +149,8 @@ def warm_up() -> list[str]:
             # Whatever an import may raise, the scheduler must start without that module.
             failed.append(name)
             log.warning("Cannot import %s before forking: %s: %s", name, type(err).__name__, err)
-    _warmed_in_seconds = round(time.monotonic() - started, 2)
-    log.info("Warmed up in %.1f s", _warmed_in_seconds)
+    gc.enable()
+    log.info("Warmed up in %.1f s", time.monotonic() - started)
     return failed
 
 
@@ -124,34 +159,25 @@ def shorten_slot_hold() -> bool:
 
     Airflow's supervisor waits up to a heartbeat for an event that cannot come once all
     of the task's sockets are closed. The method is private, so it is wrapped only if it
-    looks as it did in the version this was measured with.
+    looks as it did in the version this was measured with (docs/adr/0011).
 
     Returns:
         Whether the wrapper is in place.
     """
-    try:
-        import inspect
-
-        from airflow import __version__ as airflow_version
-        from airflow.sdk.execution_time.supervisor import WatchedSubprocess
-
-        original = WatchedSubprocess._service_subprocess
-        if getattr(original, "_windsock_wrapped", False):
-            return True
-        known = (
-            airflow_version.split(".")[:2] == ["3", "3"]
-            and list(inspect.signature(original).parameters)[:2] == ["self", "max_wait_time"]
-            and "_open_sockets" in {a.name for a in WatchedSubprocess.__attrs_attrs__}
-        )
-    except (ImportError, AttributeError, TypeError, ValueError):
-        known = False
-    if not known:
+    original = WatchedSubprocess._service_subprocess
+    if getattr(original, "_windsock_wrapped", False):
+        return True
+    if (
+        not airflow_version.startswith("3.3.")
+        or list(inspect.signature(original).parameters)[:2] != ["self", "max_wait_time"]
+        or "_open_sockets" not in {attribute.name for attribute in WatchedSubprocess.__attrs_attrs__}
+    ):
         log.info("This Airflow's task supervisor is not one we know: tasks keep their slot a little longer.")
         return False
 
     def service_subprocess(self: WatchedSubprocess, max_wait_time: float, *args: Any, **kwargs: Any) -> Any:
         if not self._open_sockets:
-            max_wait_time = min(max_wait_time, 0.01)
+            max_wait_time = min(max_wait_time, _SLOT_HOLD_SECONDS)
         return original(self, max_wait_time, *args, **kwargs)
 
     service_subprocess._windsock_wrapped = True  # type: ignore[attr-defined]
@@ -188,14 +214,12 @@ def _wait_for_execution_api() -> None:
     Its first answer takes seconds; a task that asks first is marked failed before it ran.
     """
     url = os.environ.get(WAIT_FOR_VARIABLE)
-    if not url:
-        return
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + _API_WAIT_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            with opener.open(url, timeout=10):
+    while url:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(url, timeout=10, trust_env=False).is_success:
                 return
-        except (OSError, urllib.error.URLError):
-            time.sleep(0.2)
-    log.warning("%s did not answer for %.0f s; starting workers all the same.", url, _API_WAIT_SECONDS)
+        if time.monotonic() > deadline:
+            log.warning("%s did not answer for %.0f s; starting workers all the same.", url, _API_WAIT_SECONDS)
+            return
+        time.sleep(0.2)

@@ -7,12 +7,12 @@ go on is a line on stdin.
 
 from __future__ import annotations
 
-import logging
 import sys
 
-from windsock_airflow.warm_executor import warm_up
+from airflow.__main__ import main as airflow_main
+from airflow.cli.commands import scheduler_command  # noqa: F401  # loaded now, not after the word
 
-log = logging.getLogger(__name__)
+from windsock_airflow.warm_executor import warm_up
 
 
 def main() -> None:
@@ -22,8 +22,6 @@ def main() -> None:
         sys.exit("Nobody is there to say when the database is ready: not started by `windsock up`?")
     # The log server would listen on every interface; the UI reads local files instead.
     sys.argv = ["airflow", "scheduler", "--skip-serve-logs"]
-    from airflow.__main__ import main as airflow_main
-
     airflow_main()  # type: ignore[no-untyped-call]
 
 

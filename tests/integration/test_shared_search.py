@@ -1,7 +1,6 @@
 """Trainers that share one study in a real PostgreSQL: killed, racing for the last trial, cut off from it."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -18,6 +17,7 @@ import optuna
 import pytest
 import sqlalchemy
 
+from fork_server import fork_context
 from gradient_learner import GradientLearner, a_search, some_rows, spec_with
 from windsock.errors import UpstreamUnavailable
 from windsock.runs.checkpoints import CheckpointFolder
@@ -31,8 +31,7 @@ from windsock_local.stack.processes import as_user
 pytestmark = pytest.mark.integration
 
 ROWS = some_rows(40)
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["gradient_learner", "windsock.search.search", "optuna", "psycopg2"])
+CONTEXT = fork_context()
 
 
 class Server:

@@ -81,8 +81,8 @@ def everything_of(stack: Stack) -> list[psutil.Process]:
     info = read_stack(stack.settings)
     assert info is not None
     home = Home.of(stack.settings)
-    leaders = [part.process_id for part in info.parts.values()]
-    return [*family(leaders, home.root), *database_processes(home)]
+    watchers = [info.parts[name].process_id.process() for name in ("supervisor", "guardian")]
+    return [*filter(None, watchers), *family(home.root), *database_processes(home)]
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -96,7 +96,7 @@ def assert_all_gone(processes: list[psutil.Process], home: Path) -> None:
     deadline = time.monotonic() + GONE_SECONDS
     while time.monotonic() < deadline:
         left = [p for p in processes if is_alive(p)]
-        left += [*family([], home), *database_processes(Home(home))]
+        left += [*family(home), *database_processes(Home(home))]
         if not left:
             return
         time.sleep(0.2)
@@ -178,7 +178,7 @@ def test_a_part_that_is_killed_is_started_again(own_stack: Stack) -> None:
 
 def test_no_secret_is_in_a_log_or_on_a_command_line(own_stack: Stack) -> None:
     home = Home.of(own_stack.settings)
-    token = own_stack.api._client.headers["Authorization"].removeprefix("Bearer ")
+    token = own_stack.api._auth.token
     secrets = [*credentials.load_or_create(home).values(), token, token.split(".")[0]]
     files = [p for folder in (home.logs, home.airflow / "logs") for p in folder.rglob("*") if p.is_file()]
     files += [home.state_file, home.root / "up.log"]

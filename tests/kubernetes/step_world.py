@@ -37,7 +37,7 @@ from windsock.spec import ModelSpec, get_spec
 from windsock.steps import run_step
 from windsock.store import to_json
 from windsock_airflow.pods.manifest import pod_manifest
-from windsock_airflow.pods.verdict import has_ended
+from windsock_airflow.pods.status import has_ended
 from windsock_local.stack import lifecycle
 
 LAST = AS_OF - timedelta(days=2)

@@ -152,11 +152,11 @@ def test_a_trainer_with_only_its_own_code_and_python_keeps_the_contract_in_pods(
 
     assert [f for f in findings.values() if f.kept is not True] == []
     for name in ("killed", "stopped"):
-        assert "with the same model" in findings[name].said
+        assert "with the same model" in findings[name].message
     assert sum("goes on from its checkpoint" in log for log in runner.logs) == 2
     # In a pod, what was said is the termination message: the sentence that Airflow shows.
-    assert "the request is 'windsock-trainer/999'" in findings["refuses-request"].said
-    assert "is not the file that the request names" in findings["refuses-rows"].said
+    assert "the request is 'windsock-trainer/999'" in findings["refuses-request"].message
+    assert "is not the file that the request names" in findings["refuses-rows"].message
     assert (request.parent / "metrics.json").stat().st_uid == UID
 
 

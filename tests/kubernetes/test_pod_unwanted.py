@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from pod_world import World, until
 
-from windsock_airflow.pods.verdict import OVER, judge
+from windsock_airflow.pods.status import OVER, status_of
 
 SECONDS = 30
 
@@ -82,7 +82,7 @@ def test_a_cleared_task_gets_a_new_pod_once_the_old_one_is_gone(pods: World):
     second = pods.running("cleared", 2)
     assert second != first.metadata.name
     others = [pod for pod in pods.pods("cleared") if pod.metadata.name != second]
-    assert all(judge(pod).state in OVER for pod in others)  # what is left of the first is its last words
+    assert all(status_of(pod).state in OVER for pod in others)  # what is left of the first is its last words
     (pods.folder("cleared") / "go").touch()
     assert pods.end("cleared", run) == "success"
     assert pods.gone("cleared")

@@ -17,8 +17,8 @@ from training_world import AS_OF
 from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.steps import run_step
-from windsock_airflow.pods.identity import SETTLED_LABEL
-from windsock_airflow.pods.verdict import has_ended
+from windsock_airflow.pods.identity import KEPT_LABEL
+from windsock_airflow.pods.status import has_ended
 
 TRAINED_AS_OF = AS_OF + timedelta(days=1)
 LIVE, REPLAYED = LAST, LAST - timedelta(days=1)
@@ -121,7 +121,7 @@ def test_a_pod_over_its_execution_timeout_is_ended_and_the_next_try_goes_on_from
     assert one == still_one
     assert (one.rsplit("-", 1), two.rsplit("-", 1)[1]) == ([two.rsplit("-", 1)[0], "0"], "1")
     # What is left has run into the pod's own deadline before anybody ended it, and is kept as a failed one.
-    assert all(has_ended(pod) and SETTLED_LABEL in pod.metadata.labels for pod in world.left(f"{ENDS}_{name}"))
+    assert all(has_ended(pod) and KEPT_LABEL in pod.metadata.labels for pod in world.left(f"{ENDS}_{name}"))
 
 
 def test_a_failed_pod_is_kept_to_be_looked_at_and_the_next_try_makes_another(world: StepWorld, runs: dict[str, str]):
@@ -130,6 +130,6 @@ def test_a_failed_pod_is_kept_to_be_looked_at_and_the_next_try_makes_another(wor
     (_, one), (_, two) = world.notes("fails")
     assert one != two
     (kept,) = world.left(f"{ENDS}_fails")
-    assert (kept.metadata.name, kept.status.phase, kept.metadata.labels[SETTLED_LABEL]) == (one, "Failed", "true")
+    assert (kept.metadata.name, kept.status.phase, kept.metadata.labels[KEPT_LABEL]) == (one, "Failed", "true")
     assert "what somebody wants to read later" in world.cluster.log(one)
     assert kept.status.container_statuses[0].state.terminated.message == "OSError: a disk was away"

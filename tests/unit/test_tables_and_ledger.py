@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from examples import examples
 from windsock import tables
 from windsock.errors import SpecError
 from windsock.ledger import DayRecord, Ledger
@@ -58,7 +59,7 @@ def test_writing_the_same_day_again_makes_no_commit(tmp_path: Path):
     assert Ledger(Store(str(tmp_path)), "m", "ingest").get(FIRST) == before
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(15, suppress=[HealthCheck.function_scoped_fixture])
 @given(writes=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=8))
 def test_a_day_holds_exactly_its_last_write_whatever_came_before(tmp_path_factory, writes: list[tuple[int, int]]):
     store = Store(str(tmp_path_factory.mktemp("store")))

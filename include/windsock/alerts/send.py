@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from windsock.alerts.message import Alert, as_line, as_slack
-from windsock.alerts.slack import post
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 
@@ -15,14 +14,9 @@ _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ER
 
 
 def send(settings: Settings, alert: Alert, spec: ModelSpec | None = None) -> bool:
-    """Report something: always as one line in the log, and to Slack if that is configured.
+    """Report something: always as one line in the log, and to Slack if that is configured (a model's channel first).
 
     Takes at most five seconds, whatever Slack or the network do, and never raises.
-
-    Args:
-        settings: With token, channel and address of Slack.
-        alert: What to say.
-        spec: The model it is about; its own channel comes first.
 
     Returns:
         Whether Slack took the message.
@@ -35,6 +29,8 @@ def send(settings: Settings, alert: Alert, spec: ModelSpec | None = None) -> boo
             if settings.slack_token.strip():
                 log.warning("Slack has a token but no channel: set WINDSOCK_SLACK_CHANNEL or alerts.slack_channel")
             return False
+        from windsock.alerts.slack import post  # slack_sdk takes a while to load, and few installations have a token
+
         problem = post(settings, channel, as_slack(alert, secrets))
         if problem is not None:
             log.warning("Slack did not get this alert: %s", problem)

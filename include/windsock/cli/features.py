@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
+from windsock.featurestore.definitions import apply as apply_definitions
 from windsock.settings import Settings
+from windsock.steps import run_step
 
 
 @click.command()
 def apply() -> None:
     """Register every model's entities, feature views and service in the feature store."""
-    from windsock.featurestore.definitions import apply as apply_definitions
-
     done = apply_definitions(Settings.from_env())
     state = "registered" if done.changed else "already registered, nothing changed"
     click.echo(f"{', '.join(done.models) or 'no model'}: {state}")
@@ -25,8 +25,6 @@ def apply() -> None:
 @click.option("--correct", is_flag=True, help="Also overwrite newer rows: make online equal to the tables.")
 def materialize(model: str, day: str, correct: bool) -> None:
     """Write the features of MODEL of DAY (YYYY-MM-DD) to the online store and check them."""
-    from windsock.steps import run_step
-
     result = run_step("materialize", model=model, key=day, options={"correct": correct})
     for view, counts in result["views"].items():
         click.echo(f"{view}: " + ", ".join(f"{n} {what}" for what, n in counts.items()))

@@ -11,7 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from windsock.lint import Finding, lint_models, specs_below
+from windsock.registry.overview import broken_models, overview
 from windsock.settings import Settings
+from windsock.spec.reference import markdown
 
 
 @click.command()
@@ -25,9 +28,6 @@ def lint(path: Path | None, model: str | None, as_json: bool, reference: bool) -
     PATH is a model.yaml, a model's folder or a folder of models; without it, every model of
     this installation is checked. Every fault is listed. Exit code 64 if there is one.
     """
-    from windsock.lint import lint_models, specs_below
-    from windsock.spec.reference import markdown
-
     if reference:
         click.echo(markdown(), nl=False)
         return
@@ -36,7 +36,7 @@ def lint(path: Path | None, model: str | None, as_json: bool, reference: bool) -
     if as_json:
         click.echo(json.dumps([f.to_json() for f in findings], indent=1))
     else:
-        _show_findings(findings)
+        _print_findings(findings)
     if any(f.faults for f in findings):
         raise click.exceptions.Exit(64)
 
@@ -46,33 +46,31 @@ def lint(path: Path | None, model: str | None, as_json: bool, reference: bool) -
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(model: str | None, as_json: bool) -> None:
     """Show every model: champion, challenger, last days."""
-    from windsock.registry.overview import broken_models, overview
-
     settings = Settings.from_env()
     rows = overview(settings, model)
     broken = broken_models(settings)
     if as_json:
         click.echo(json.dumps({"models": rows, "broken": broken}, indent=1))
         return
-    _show_models(rows)
+    _print_models(rows)
     console = Console(stderr=True)
     for name, why in broken.items():
         console.print(f"[red]{escape(name)}[/] has a broken spec: {escape(why.splitlines()[0])} Run 'windsock lint'.")
 
 
-def _show_findings(findings: list[Any]) -> None:
+def _print_findings(findings: list[Finding]) -> None:
     console = Console(soft_wrap=True)
     for finding in findings:
         count = len(finding.faults)
-        mark = "[green]ok[/]" if not count else f"[red]{count} fault{'s' if count > 1 else ''}[/]"
-        console.print(f"{escape(finding.model)}: {mark}  [dim]{escape(str(finding.path))}[/]")
+        verdict = "[green]ok[/]" if not count else f"[red]{count} fault{'s' if count > 1 else ''}[/]"
+        console.print(f"{escape(finding.model)}: {verdict}  [dim]{escape(str(finding.path))}[/]")
         for fault in finding.faults:
             console.print(f"  [red]✗[/] {escape(fault)}")
         if not count:
             console.print(f"  [dim]{escape(finding.note)}[/]")
 
 
-def _show_models(rows: list[dict[str, Any]]) -> None:
+def _print_models(rows: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("model", "owner", "champion", "since", "challenger", "ingested", "scored", "all"):
         table.add_column(column, overflow="fold")

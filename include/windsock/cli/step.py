@@ -15,6 +15,9 @@ from typing import Any
 import click
 
 from windsock.errors import SpecError
+from windsock.settings import Settings
+from windsock.steps import run_step
+from windsock.store import Store
 
 
 @click.command()
@@ -37,15 +40,10 @@ def step(
 ) -> None:
     """Run the step NAME and print its result as one line of JSON, the last on stdout."""
     log_to_stderr()
-    from windsock.steps import run_step
-
     parts = result_parts(place) if place is not None else ()
     result = run_step(name, model=model, key=key, live=not replayed, origin=origin, options=read_options(pairs))
     line = json.dumps(result, default=str)
     if parts:
-        from windsock.settings import Settings
-        from windsock.store import Store
-
         Store.of(Settings.from_env()).write_bytes(f"{line}\n".encode(), *parts)
     click.echo(line)
 

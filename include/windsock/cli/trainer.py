@@ -6,13 +6,19 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
+from windsock.errors import SpecError
+from windsock.trainer_kit.conformance import Finding, check_candidate
+from windsock.trainer_kit.practice import practice_run
+from windsock.trainer_kit.trainer_trial import ProgramRunner, try_trainer
+
 _BROKEN = 65
-_MARKS = {True: "ok", False: "BROKEN", None: "--"}
+_WORDS = {True: "ok", False: "BROKEN", None: "--"}
 
 
 @click.command("check-trainer", context_settings={"ignore_unknown_options": True})
@@ -50,51 +56,32 @@ def check_trainer(
     With --candidate, nothing is run: a finished candidate is looked at. Ends with 0 if every
     clause is kept, with 65 if one is broken. docs/trainer.md explains the clauses.
     """  # noqa: D301  click's \b keeps the lines of the example
-    from windsock.errors import SpecError
-
     if (candidate is None) == (not command):
         raise SpecError("Give either a command after '--' to try, or --candidate to look at what a trainer left.")
     if candidate is not None:
-        from windsock.trainer_kit.conformance import check_candidate
-
-        place = candidate if candidate.endswith("request.json") else f"{candidate.rstrip('/')}/request.json"
-        return _show(check_candidate(place))
+        url = candidate if candidate.endswith("request.json") else f"{candidate.rstrip('/')}/request.json"
+        return _print_findings(check_candidate(url))
     estimator = {"kind": "custom", "name": "trainer", "command": list(command), "data": data, "params": _json(params)}
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", *env) if name in os.environ}
-    if folder is not None:
-        return _try(command, kept, folder, estimator, task, rows, timeout)
-    with tempfile.TemporaryDirectory(prefix="windsock-trainer-", ignore_cleanup_errors=True) as passing:
-        return _try(command, kept, Path(passing), estimator, task, rows, timeout)
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", *env) if name in os.environ}
+    with ExitStack() as stack:
+        if folder is None:
+            passing = tempfile.TemporaryDirectory(prefix="windsock-trainer-", ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(passing))
+        if folder.exists() and any(folder.iterdir()):
+            raise SpecError(f"{folder} is not empty. Give --folder a new or an empty folder.")
+        request = Path(practice_run(str(folder.absolute()), estimator, task=task, rows=rows))
+        # A container may run as another user, and sees only what is mounted of this folder.
+        for path in folder.rglob("*"):
+            path.chmod(0o777 if path.is_dir() else 0o644)
+        return _print_findings(try_trainer(ProgramRunner(command, environment), request, seconds=timeout))
 
 
-def _try(
-    command: tuple[str, ...],
-    environment: dict[str, str],
-    folder: Path,
-    estimator: dict[str, Any],
-    task: str,
-    rows: int,
-    seconds: float,
-) -> int:
-    from windsock.errors import SpecError
-    from windsock.trainer_kit.practice import practice_run
-    from windsock.trainer_kit.trainer_trial import ProgramRunner, try_trainer
-
-    if folder.exists() and any(folder.iterdir()):
-        raise SpecError(f"{folder} is not empty. Give --folder a new or an empty folder.")
-    request = Path(practice_run(str(folder.absolute()), estimator, task=task, rows=rows))
-    # A container may run as another user, and sees only what is mounted of this folder.
-    for path in folder.rglob("*"):
-        path.chmod(0o777 if path.is_dir() else 0o644)
-    return _show(try_trainer(ProgramRunner(command, environment), request, seconds=seconds))
-
-
-def _show(findings: Iterable[Any]) -> int:
+def _print_findings(findings: Iterable[Finding]) -> int:
     broken = open_ = 0
     for finding in findings:
         broken += finding.kept is False
         open_ += finding.kept is None
-        click.echo(f"{_MARKS[finding.kept]:<7} {finding.clause:<15} {finding.said}")
+        click.echo(f"{_WORDS[finding.kept]:<7} {finding.clause:<15} {finding.message}")
     if broken:
         click.echo(f"Broken clauses: {broken}; see docs/trainer.md.", err=True)
     else:
@@ -103,8 +90,6 @@ def _show(findings: Iterable[Any]) -> int:
 
 
 def _json(text: str) -> Any:
-    from windsock.errors import SpecError
-
     try:
         return json.loads(text)
     except ValueError as err:

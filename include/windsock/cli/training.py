@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import click
 
+from windsock.errors import SpecError
+from windsock.promotions import current
+from windsock.registry.versions import version_info
+from windsock.reproduce import reproduce as train_again
+from windsock.settings import Settings
+from windsock.spec import get_spec
+
 
 @click.command()
 @click.option("--model", required=True, help="Model name.")
@@ -14,24 +21,19 @@ def reproduce(model: str, version: str | None, run: str | None) -> int:
 
     Ends with 0 if training set and model text are the same, with 1 if not.
     """
-    from windsock.errors import SpecError
-    from windsock.promotions import current
-    from windsock.registry.versions import version_info
-    from windsock.reproduce import reproduce as again
-    from windsock.settings import Settings
-    from windsock.spec import get_spec
-
     settings = Settings.from_env()
     spec = get_spec(settings, model)
     if version is not None and run is not None:
         raise SpecError("Give --version or --run, not both.")
-    if run is None:
-        champion = current(settings, spec) if version is None else None
-        if version is None and champion is None:
+    if version is not None:
+        run = version_info(settings, spec, version).run
+    elif run is None:
+        champion = current(settings, spec)
+        if champion is None:
             raise SpecError(f"Model {model!r} has no champion yet. Name a version with --version or a run with --run.")
-        run = version_info(settings, spec, version).run if version is not None else champion.run if champion else ""
+        run = champion.run
     click.echo(f"{model}: training run {run} again ...")
-    made = again(settings, model, run)
+    made = train_again(settings, model, run)
     for file in made.files:
         verdict = "equal" if file.equal else f"differs: was {file.recorded_sha256[:12]}, is"
         click.echo(f"  {file.name:<18} {verdict} {file.rebuilt_sha256[:12]}")

@@ -55,14 +55,10 @@ class SpotLabel(Part):
     value: LabelValue = "true"
 
 
-class SiteCompute(Part):
-    """What pods get unless a model asks for something else."""
+class PodCompute(Part):
+    """What a pod gets, whether by the site's default or by a model's wish."""
 
     namespace: DnsName = "windsock"
-    trainer_image: str = Field(f"windsock/trainer:{__version__}", min_length=1)
-    step_image: str | None = Field(
-        None, min_length=1, description="An image with all of Windsock; absent: only training runs in pods."
-    )
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     image_pull_secrets: tuple[DnsName, ...] = ()
     service_account: DnsName = "windsock-step"
@@ -74,7 +70,6 @@ class SiteCompute(Part):
     cpu: float = Field(1, gt=0, description="Cores asked for.")
     limit_cpu: bool = Field(False, description="Also limit pods to these cores; for quotas that demand it.")
     memory: Memory = "2Gi"
-    memory_limit: Memory | None = Field(None, description="Most after running out; absent: four times `memory`.")
     memory_growth: float = Field(2.0, gt=1, le=16, description="How many times as much memory the next try gets.")
     shared_memory: Memory = Field("1Gi", description="Size of /dev/shm in pods with several GPUs; part of memory.")
     scratch: Memory = Field("4Gi", description="Size of /tmp in pods.")
@@ -82,15 +77,10 @@ class SiteCompute(Part):
     gpu_resource: str = Field("nvidia.com/gpu", min_length=1)
 
     node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
-    gpu_node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
-    gpu_tolerations: tuple[Toleration, ...] = (
-        Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule", value=None, seconds=None),
-    )
     priority_class: DnsName | None = None
     spot: Literal["never", "prefer", "require"] = "never"
     spot_label: SpotLabel | None = None
-    spot_tolerations: tuple[Toleration, ...] = ()
 
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     env: dict[str, str] = Field(default_factory=dict, description="Plain values; secrets belong into Secrets.")
@@ -103,6 +93,23 @@ class SiteCompute(Part):
         30, description="Between the signal to end and the kill; time for a checkpoint."
     )
     keep_failed_pods: bool = Field(False, description="Leave failed pods in place to be looked at.")
+
+
+class SiteCompute(PodCompute):
+    """What pods get here unless a model asks for something else."""
+
+    installation: DnsName | None = Field(None, description="Name where several share a store and a namespace.")
+    trainer_image: str = Field(f"windsock/trainer:{__version__}", min_length=1)
+    step_image: str | None = Field(
+        None, min_length=1, description="An image with all of Windsock; absent: only training runs in pods."
+    )
+    memory_limit: Memory | None = Field(None, description="Most after running out; absent: four times `memory`.")
+    gpus: NonNegativeInt | None = Field(None, description="Slots of the pool; absent: WINDSOCK_GPUS.")
+    gpu_node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    gpu_tolerations: tuple[Toleration, ...] = (
+        Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule", value=None, seconds=None),
+    )
+    spot_tolerations: tuple[Toleration, ...] = ()
 
     @model_validator(mode="after")
     def _spot_nodes_can_be_told(self) -> Self:
@@ -118,11 +125,8 @@ def load_site(settings: Settings) -> SiteCompute:
         SpecError: It cannot be read or breaks a rule; every fault is named at once.
     """
     path = settings.compute_file
-    if path is None:
-        return SiteCompute()
-    raw = read_yaml(path, named_by="WINDSOCK_COMPUTE_FILE")
-    if raw is None:
-        return SiteCompute()
-    if not isinstance(raw, dict):
+    raw = read_yaml(path, named_by="WINDSOCK_COMPUTE_FILE") if path is not None else None
+    if raw is not None and not isinstance(raw, dict):
         raise SpecError(f"{path}: is no mapping. Its lines are fields such as 'namespace: windsock'.")
-    return checked(SiteCompute, raw, path)
+    site = checked(SiteCompute, raw, path) if path is not None and raw is not None else SiteCompute()
+    return site if site.gpus is not None else site.model_copy(update={"gpus": settings.gpus})

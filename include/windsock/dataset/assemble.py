@@ -68,20 +68,16 @@ def pin(settings: Settings, spec: ModelSpec, windows: Windows) -> dict[str, dict
 def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, join: FeatureJoin) -> TrainingSet:
     """Make the training set from pinned days.
 
-    Args:
-        settings: This installation.
-        spec: The model.
-        windows: Which days to use how.
-        pins: From :func:`pin`, or from an earlier run's lineage.
-        join: How view features are joined.
-
     Raises:
         SpecError: The gap is too short for the labels, or a feature is one of the answer's columns.
         DataContractError: No row is left, labels come later than they should, or there is one class only.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     store = Store.of(settings)
     names = feature_names(spec)
-    _no_answer_among(spec, names)
+    _refuse_the_answer(spec, names)
     records = Ledger.of(settings, spec.name, "ingest").pinned(pins["ingest"])
     if spec.label.files is None:
         label_records: Mapping[date, DayRecord] = records
@@ -92,7 +88,7 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
 
     train, late = _training_rows(spec, _frame(store, spec, records, windows.train), labels, windows)
     holdout = attach_labels(spec, _frame(store, spec, records, windows.holdout), labels, known_by)
-    _enough(spec, windows, train.rows, holdout.rows)
+    _require_rows(spec, windows, train.rows, holdout.rows)
 
     def joined(rows: pa.Table) -> pa.Table:
         def from_day(part: pa.Table, first: date) -> pa.Table:
@@ -102,7 +98,7 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
         wanted = [spec.events.key, TIME, *_evaluation_columns(spec), *names, spec.label.column]
         return full.select([c for c in dict.fromkeys(wanted) if c is not None]).combine_chunks()
 
-    both = joined(_concat(train.rows, holdout.rows))
+    both = joined(pa.concat_tables([part.rows.drop_columns([KNOWN_AT]) for part in (train, holdout)]))
     train_set, holdout_set = both.slice(0, train.rows.num_rows), both.slice(train.rows.num_rows)
     entity = spec.training.evaluation.exclude_known_positives
     if entity is not None and spec.label.task == "binary":
@@ -121,7 +117,10 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
         "warm_up_days_left_out": [d.isoformat() for d in windows.warm_up],
     }
     if spec.label.task == "binary":
-        report["positives"] = {n: _sum(t, spec) for n, t in (("train", train_set), ("holdout", holdout_set))}
+        label = spec.label.column
+        report["positives"] = {
+            n: int(pc.sum(t[label]).as_py() or 0) for n, t in (("train", train_set), ("holdout", holdout_set))
+        }
     return TrainingSet(train_set, holdout_set, tuple(names), report)
 
 
@@ -171,19 +170,7 @@ def _evaluation_columns(spec: ModelSpec) -> list[str]:
     return [c for c in dict.fromkeys(columns) if c is not None]
 
 
-def _concat(*parts: pa.Table) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.concat_tables([p.drop_columns([KNOWN_AT]) for p in parts])
-
-
-def _sum(rows: pa.Table, spec: ModelSpec) -> int:
-    import pyarrow.compute as pc
-
-    return int(pc.sum(rows[spec.label.column]).as_py() or 0)
-
-
-def _no_answer_among(spec: ModelSpec, names: list[str]) -> None:
+def _refuse_the_answer(spec: ModelSpec, names: list[str]) -> None:
     """Refuse inputs that are the answer, or that only say which row it is."""
     reserved = {
         spec.label.column: "the label",
@@ -199,14 +186,14 @@ def _no_answer_among(spec: ModelSpec, names: list[str]) -> None:
         if expression.strip() in reserved:
             wrong[name] = reserved[expression.strip()]
     if wrong:
-        said = "; ".join(f"{name!r} is {what}" for name, what in sorted(wrong.items()))
+        faults = "; ".join(f"{name!r} is {what}" for name, what in sorted(wrong.items()))
         raise SpecError(
-            f"{spec.name}: a feature must say something about the event that holds for later ones too, but {said}. "
+            f"{spec.name}: a feature must say something about the event that holds for later ones too, but {faults}. "
             "Remove it from features.row or from the view's SQL; of times, take parts such as hour(...)."
         )
 
 
-def _enough(spec: ModelSpec, windows: Windows, train: pa.Table, holdout: pa.Table) -> None:
+def _require_rows(spec: ModelSpec, windows: Windows, train: pa.Table, holdout: pa.Table) -> None:
     for name, rows, days in (("to learn from", train, windows.train), ("to be judged on", holdout, windows.holdout)):
         if rows.num_rows == 0:
             raise DataContractError(

@@ -39,9 +39,6 @@ def csv_columns(rows: pa.Table) -> dict[str, str]:
 def csv_bytes(rows: pa.Table) -> bytes:
     """Return rows as gzip CSV by the rules of this module.
 
-    Args:
-        rows: Any table with distinct column names.
-
     Raises:
         SpecError: A column is of a type that the CSV has no rule for, or a time is finer than a microsecond.
     """
@@ -57,12 +54,7 @@ def csv_bytes(rows: pa.Table) -> bytes:
 
 
 def csv_table(data: bytes, columns: Mapping[str, str]) -> pa.Table:
-    """Read rows back, as a trainer that has Arrow would.
-
-    Args:
-        data: What :func:`csv_bytes` gave.
-        columns: What :func:`csv_columns` gave.
-    """
+    """Read rows back, as a trainer that has Arrow would."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.csv

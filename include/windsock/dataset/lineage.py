@@ -16,6 +16,7 @@ from windsock.runs.libraries import libraries
 from windsock.settings import REPO_ROOT
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import jsonable
+from windsock.spec.module_files import frozen_modules
 from windsock.store import to_json
 
 
@@ -35,13 +36,19 @@ def code_commit() -> str | None:
 
 
 def spec_hash(spec: ModelSpec) -> str:
-    """Return a SHA-256 over the spec and its SQL files."""
-    return hashlib.sha256(to_json({"spec": jsonable(spec), "sql": sql_texts(spec)})).hexdigest()
+    """Return a SHA-256 over the spec, its SQL files and the users' own networks."""
+    return hashlib.sha256(to_json({"spec": jsonable(spec), "sql": sql_texts(spec), **_modules(spec)})).hexdigest()
 
 
 def sql_texts(spec: ModelSpec) -> dict[str, str]:
     """Return the SQL file of each view, by its file name."""
     return {view.sql: spec.sql_of(view) for view in spec.features.views}
+
+
+def _modules(spec: ModelSpec) -> dict[str, Any]:
+    """Return the text of each network of the user's own, by its file; nothing if there are none."""
+    texts = {module["file"]: module["source"] for module in frozen_modules(spec).values()}
+    return {"modules": texts} if texts else {}
 
 
 def inputs_of(spec: ModelSpec, windows: Windows, pins: Pins) -> dict[str, Any]:
@@ -55,6 +62,7 @@ def inputs_of(spec: ModelSpec, windows: Windows, pins: Pins) -> dict[str, Any]:
         "spec": jsonable(spec),
         "features": feature_names(spec),
         "sql": sql_texts(spec),
+        **_modules(spec),
         "spec_hash": spec_hash(spec),
         "seed": spec.training.seed,
         "pins": {stage: dict(days) for stage, days in pins.items()},

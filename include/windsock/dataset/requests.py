@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from windsock.dataset.folds import time_folds
+from windsock.format_numbers import numbered
 from windsock.runs.contract import CHECKPOINTS, REQUEST_FORMAT, TRAIN_CSV, candidate_parts
 from windsock.runs.run_folder import METRICS, MODEL, REQUEST, TRAIN, RunFolder
 from windsock.spec.estimators import Estimator
 from windsock.spec.modelling import jsonable
+from windsock.spec.module_files import frozen_modules
 from windsock.store import to_json
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ def run_request(spec: ModelSpec, features: Iterable[str], train_days: Iterable[d
         spec: The model, with the values of this one training.
         features: Columns of the training set that models may take, in order.
         train_days: Days of the window.
+
+    Raises:
+        SpecError: A network of the user's own is absent, no Python, or lacks its class.
     """
     return {
         "model": spec.name,
@@ -46,8 +51,15 @@ def run_request(spec: ModelSpec, features: Iterable[str], train_days: Iterable[d
         "seed": spec.training.seed,
         "gap_days": spec.gap_days,
         "train_days": [day.isoformat() for day in train_days],
-        "spec": jsonable(spec),
+        "spec": numbered("definition", jsonable(spec)),
+        **_modules(spec),
     }
+
+
+def _modules(spec: ModelSpec) -> dict[str, Any]:
+    """Return the users' own networks as they are now; nothing if there are none."""
+    modules = frozen_modules(spec)
+    return {"modules": modules} if modules else {}
 
 
 def trainer_request(request: Mapping[str, Any], run: str, estimator: Estimator, train: Mapping[str, Any]) -> Any:
@@ -61,12 +73,14 @@ def trainer_request(request: Mapping[str, Any], run: str, estimator: Estimator, 
     """
     days = [date.fromisoformat(d) for d in request["train_days"]]
     folds = time_folds(days, folds=int(request["spec"]["training"]["folds"]), gap_days=int(request["gap_days"]))
+    module = request.get("modules", {}).get(estimator.name)
     return {
         "format": REQUEST_FORMAT,
         "run": run,
         **{name: request[name] for name in _TO_TRAINERS},
         "time": "event_timestamp",
         "estimator": jsonable(estimator),
+        **({"module": module} if module is not None else {}),
         "train": dict(train),
         "days": request["train_days"],
         "folds": [

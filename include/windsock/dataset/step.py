@@ -20,6 +20,7 @@ from windsock.dataset.requests import run_request, write_requests
 from windsock.dataset.time_split import Windows, windows_of
 from windsock.days import day_range, parse_day
 from windsock.errors import DataContractError, NotReady, SpecError
+from windsock.format_numbers import written
 from windsock.ledger import Ledger
 from windsock.runs.run_folder import HOLDOUT, LINEAGE, REQUEST, TRAIN, RunFolder, run_id
 from windsock.settings import Settings
@@ -49,7 +50,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     """
     from windsock.featurestore.retrieval import training_frame
 
-    settings, spec = ctx.settings, as_asked(ctx.spec, ctx.options)
+    settings, spec = ctx.settings, with_overrides(ctx.spec, ctx.options)
     windows = chosen_windows(settings, spec, ctx.options.get("as_of"))
     pins = pin(settings, spec, windows)
     inputs = inputs_of(spec, windows, pins)
@@ -77,14 +78,14 @@ def run(ctx: StepContext) -> dict[str, Any]:
     }
 
 
-def as_asked(spec: ModelSpec, options: Mapping[str, Any]) -> ModelSpec:
+def with_overrides(spec: ModelSpec, options: Mapping[str, Any]) -> ModelSpec:
     """Return the spec with the values that this one training was asked for; ``trials`` counts for all that search.
 
     Raises:
         SpecError: A value lies outside its range, or trials are asked for and nothing is searched.
     """
-    asked = {name: options[name] for name in ("window_days", "holdout_days") if options.get(name) is not None}
-    training = {**spec.training.model_dump(), **asked}
+    given = {name: options[name] for name in ("window_days", "holdout_days") if options.get(name) is not None}
+    training = {**spec.training.model_dump(), **given}
     if options.get("trials") is not None:
         searched = [estimator for estimator in training["estimators"] if estimator.get("search")]
         if not searched:
@@ -136,7 +137,7 @@ def chosen_windows(settings: Settings, spec: ModelSpec, as_of: str | date | None
 def request_of(spec: ModelSpec, windows: Windows, made: TrainingSet, hashes: dict[str, str]) -> dict[str, Any]:
     """Return the content of ``request.json``: everything that a trainer needs to know."""
     return {
-        "format": "windsock-request/1",
+        "format": written("training request"),
         **run_request(spec, made.features, windows.train),
         "as_of": windows.as_of.isoformat(),
         "holdout_days": [d.isoformat() for d in windows.holdout],

@@ -10,10 +10,8 @@ from windsock import tables
 from windsock.completeness import lookback
 from windsock.errors import UpstreamUnavailable
 from windsock.features.inputs import FeatureInputs, current_fingerprint, feature_inputs
-from windsock.features.view_sql import compute_view
+from windsock.features.view_sql import compute_view, table_name
 from windsock.ledger import DayRecord, Ledger, Output, Status
-from windsock.spec import ModelSpec
-from windsock.spec.modelling import FeatureView
 from windsock.steps import StepContext
 
 log = logging.getLogger(__name__)
@@ -53,7 +51,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         )
     return {
         "status": record.status,
-        "rows": {view.name: record.rows(_table(view)) for view in ctx.spec.features.views},
+        "rows": {view.name: record.rows(table_name(view.name)) for view in ctx.spec.features.views},
         "warm": record.detail["warm"],
         "changed": before is None or before.data_hash != record.data_hash,
         "data_hash": record.data_hash,
@@ -71,16 +69,8 @@ def _compute(ctx: StepContext, day: date, inputs: FeatureInputs, previous: DayRe
         # Labels by files are stored by day of delivery, so every day of the lookback may hold some.
         labels = tables.read(store, (r for d, r in inputs.labels.items() if first <= d <= last), "labels")
         rows = compute_view(spec, view, events, labels, day)
-        outputs[_table(view)] = tables.write_day(store, spec.name, _table(view), day, rows, previous=previous)
+        name = table_name(view.name)
+        outputs[name] = tables.write_day(store, spec.name, name, day, rows, previous=previous)
         log.info("%s %s: %s, %d rows", spec.name, day, view.name, rows.num_rows)
-    detail = {"warm": is_warm(spec, day)}
-    return DayRecord(day.isoformat(), status, outputs, dict(inputs.fingerprint), detail)
-
-
-def is_warm(spec: ModelSpec, day: date) -> bool:
-    """Say whether the day's whole lookback lies within the model's days."""
-    return day >= spec.first_warm_day
-
-
-def _table(view: FeatureView) -> str:
-    return f"features/{view.name}"
+    warm = day >= spec.first_warm_day  # the whole lookback lies within the model's days
+    return DayRecord(day.isoformat(), status, outputs, dict(inputs.fingerprint), {"warm": warm})

@@ -7,45 +7,21 @@ end of the day, so look-ahead is impossible whatever the SQL says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Any
 
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from windsock.column_types import SQL_TYPES
 from windsock.days import end_of, last_instant, start_of
 from windsock.errors import SpecError
 from windsock.spec import ModelSpec
+from windsock.spec.columns import label_type
 from windsock.spec.modelling import FeatureView
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
+from windsock.sql import open_duckdb
 
 TIMESTAMP = "event_timestamp"
-
-_DUCKDB_TYPES: Mapping[str, str] = {
-    "int64": "BIGINT",
-    "double": "DOUBLE",
-    "string": "VARCHAR",
-    "bool": "BOOLEAN",
-    "timestamp": "TIMESTAMP",
-    "date": "DATE",
-}
-
-
-def label_type(spec: ModelSpec) -> str:
-    """Return the label's DuckDB type."""
-    return "BIGINT" if spec.label.task == "binary" else "DOUBLE"
-
-
-def connect() -> duckdb.DuckDBPyConnection:
-    """Open an in-memory DuckDB that neither reads files nor loads extensions, in UTC."""
-    import duckdb
-
-    connection = duckdb.connect(
-        config={"threads": 2, "autoinstall_known_extensions": False, "autoload_known_extensions": False}
-    )
-    connection.execute("set preserve_insertion_order = true")
-    return connection
 
 
 def compute_view(
@@ -67,21 +43,19 @@ def compute_view(
     Raises:
         SpecError: The SQL fails, or gives two different rows for one entity and time.
     """
-    connection = connect()
+    entity = entity_column(spec, view)
     try:
-        _offer(connection, spec, events, labels, day)
-        names = [name for name, _ in _columns(connection, spec, view)]
-        entity = entity_column(spec, view)
-        order = ", ".join(filter(None, (TIMESTAMP, entity)))
-        rows = connection.sql(
-            f"select distinct {', '.join(names)} from ({_sql(spec, view)}) "
-            f"where {TIMESTAMP} >= $start and {TIMESTAMP} < $stop order by {order}",
-            params={"start": start_of(day), "stop": end_of(day)},
-        ).to_arrow_table()
+        with open_duckdb() as connection:
+            _create_tables(connection, spec, events, labels, day)
+            names = [name for name, _ in _columns(connection, spec, view)]
+            order = ", ".join(filter(None, (TIMESTAMP, entity)))
+            rows = connection.sql(
+                f"select distinct {', '.join(names)} from ({_sql(spec, view)}) "
+                f"where {TIMESTAMP} >= $start and {TIMESTAMP} < $stop order by {order}",
+                params={"start": start_of(day), "stop": end_of(day)},
+            ).to_arrow_table()
     except Exception as err:
         raise _explained(spec, view, err) from err
-    finally:
-        connection.close()
     _one_row_each(spec, view, rows, [n for n in (entity, TIMESTAMP) if n])
     return plain_types(rows)
 
@@ -92,14 +66,12 @@ def view_schema(spec: ModelSpec, view: FeatureView) -> dict[str, str]:
     Raises:
         SpecError: The SQL does not run, lacks the entity or ``event_timestamp``, or has no feature.
     """
-    connection = connect()
     try:
-        _offer(connection, spec, None, None, None)
-        columns = _columns(connection, spec, view)
+        with open_duckdb() as connection:
+            _create_tables(connection, spec, None, None, None)
+            columns = _columns(connection, spec, view)
     except Exception as err:
         raise _explained(spec, view, err) from err
-    finally:
-        connection.close()
     skip = {TIMESTAMP, entity_column(spec, view)}
     return {name: _plain_type(kind) for name, kind in columns if name not in skip}
 
@@ -107,6 +79,11 @@ def view_schema(spec: ModelSpec, view: FeatureView) -> dict[str, str]:
 def entity_column(spec: ModelSpec, view: FeatureView) -> str | None:
     """Return the column of a view's entity, or None for a view without one."""
     return spec.entities[view.entity] if view.entity is not None else None
+
+
+def table_name(view: str) -> str:
+    """Return the name of a view's table in ``DayRecord.outputs``."""
+    return f"features/{view}"
 
 
 def _sql(spec: ModelSpec, view: FeatureView) -> str:
@@ -129,19 +106,19 @@ def _columns(connection: duckdb.DuckDBPyConnection, spec: ModelSpec, view: Featu
     return sorted(columns, key=lambda c: head.get(c[0], len(head)))
 
 
-def _offer(
+def _create_tables(
     connection: duckdb.DuckDBPyConnection,
     spec: ModelSpec,
     events: pa.Table | None,
     labels: pa.Table | None,
     day: date | None,
 ) -> None:
-    """Register ``events``, ``labels`` and ``history`` as known by the end of ``day``."""
-    columns = {**{c: _DUCKDB_TYPES[t] for c, t in spec.events.columns.items()}, "known_at": "TIMESTAMP"}
+    """Make ``events``, ``labels`` and ``history`` as known by the end of ``day``."""
+    columns = {**{c: SQL_TYPES[t] for c, t in spec.events.columns.items()}, "known_at": "TIMESTAMP"}
     key = spec.events.key
     label_columns = {
         key: columns[key],
-        spec.label.column: label_type(spec),
+        spec.label.column: SQL_TYPES[label_type(spec)],
         "event_time": "TIMESTAMP",
         "known_at": "TIMESTAMP",
     }
@@ -162,12 +139,9 @@ def _offer(
         f"(select {key}, arg_max({spec.label.column}, known_at) as {spec.label.column} from labels group by {key}) l "
         f"using ({key})"
     )
-    connection.execute("set enable_external_access = false")
 
 
 def _one_row_each(spec: ModelSpec, view: FeatureView, rows: pa.Table, keys: list[str]) -> None:
-    import pyarrow.compute as pc
-
     groups = rows.select(keys).group_by(keys).aggregate([([], "count_all")])
     if groups.num_rows == rows.num_rows:
         return
@@ -181,8 +155,6 @@ def _one_row_each(spec: ModelSpec, view: FeatureView, rows: pa.Table, keys: list
 
 
 def _explained(spec: ModelSpec, view: FeatureView, err: Exception) -> Exception:
-    import duckdb
-
     if isinstance(err, SpecError):
         return SpecError(f"{spec.folder / view.sql}: view {view.name!r}: {err}.")
     if isinstance(err, duckdb.Error) and not isinstance(err, duckdb.OutOfMemoryException | duckdb.IOException):
@@ -202,9 +174,8 @@ def _plain_type(kind: str) -> str:
 
 def plain_types(rows: pa.Table) -> pa.Table:
     """Cast columns to the few types that tables and models use: whole numbers, doubles, microseconds."""
-    import pyarrow as pa
 
-    def plain(kind: Any) -> Any:
+    def plain(kind: pa.DataType) -> pa.DataType:
         if pa.types.is_integer(kind):
             return pa.int64()
         if pa.types.is_floating(kind) or pa.types.is_decimal(kind):

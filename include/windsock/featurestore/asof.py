@@ -8,20 +8,20 @@ their line and get NULL. Columns that are not needed for the join never enter it
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from windsock.errors import DataContractError
+from windsock.sql import open_duckdb, quoted
 
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
-_MEMORY_LIMIT = "1500MB"
+MEMORY_LIMIT = "1500MB"
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -31,7 +31,7 @@ class History:
 
     name: str
     """What messages call it."""
-    rows: Any | None
+    rows: pa.Table | ds.Dataset | None
     """Arrow table or dataset with distinct (keys, time), times in UTC; None: there are no rows."""
     timestamp: str
     """Column of the feature's time."""
@@ -45,36 +45,12 @@ class History:
     """Largest age, itself included; None: any."""
 
 
-@contextmanager
-def duckdb_connection() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an in-memory DuckDB with bounded memory that spills to a folder of its own, in UTC."""
-    import duckdb
-
-    with tempfile.TemporaryDirectory(prefix="windsock-join-") as spill:
-        config = {
-            "threads": min(os.cpu_count() or 1, 4),
-            "memory_limit": _MEMORY_LIMIT,
-            "temp_directory": spill,
-            "preserve_insertion_order": False,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
-        connection = duckdb.connect(config=config)
-        try:
-            yield connection
-        finally:
-            connection.close()
-
-
 def utc_micros(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return times as ``timestamp[us]`` in UTC without a zone; a time without a zone is read as UTC.
 
     Finer units are cut down to the microsecond before, so that a feature never counts as
     known before its time.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     kind = column.type
     if pa.types.is_date(kind):
         return column.cast(pa.timestamp("us"))
@@ -90,19 +66,12 @@ def utc_micros(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def time_range(times: pa.ChunkedArray) -> tuple[datetime, datetime] | None:
     """Return the first and the last time, or None if there is none."""
-    import pyarrow.compute as pc
-
     bounds = pc.min_max(times).as_py()
     return (bounds["min"], bounds["max"]) if bounds["min"] is not None else None
 
 
 def join_point_in_time(frame: pa.Table, times: pa.ChunkedArray, histories: Sequence[History]) -> pa.Table:
-    """Add every history's features to the frame, as they were known at each row's time.
-
-    Args:
-        frame: Rows with the key columns of all histories; any order, duplicates allowed.
-        times: The rows' times from :func:`utc_micros`, one per row.
-        histories: What to join.
+    """Add every history's features to the frame, as they were known at each row's time (see :func:`utc_micros`).
 
     Returns:
         The frame, row for row, with the feature columns behind its own. NULL where the key or
@@ -111,10 +80,9 @@ def join_point_in_time(frame: pa.Table, times: pa.ChunkedArray, histories: Seque
     Raises:
         DataContractError: The frame lacks a key column, or has a column of a feature's name.
     """
-    import pyarrow as pa
-
     result = frame
-    with duckdb_connection() as connection:
+    threads = min(os.cpu_count() or 1, 4)
+    with open_duckdb(threads=threads, memory_limit=MEMORY_LIMIT, ordered=False) as connection:
         for history in histories:
             _check_columns(result, history)
             if history.rows is None or frame.num_rows == 0:
@@ -150,26 +118,26 @@ def _check_columns(frame: pa.Table, history: History) -> None:
 def _join_one(
     connection: duckdb.DuckDBPyConnection, frame: pa.Table, times: pa.ChunkedArray, history: History
 ) -> pa.Table:
-    import numpy as np
-    import pyarrow as pa
-
-    columns: dict[str, Any] = {"line": pa.array(np.arange(frame.num_rows, dtype=np.int64)), "at": times}
-    conditions, not_null = [], [f"{_quoted(history.timestamp)} is not null"]
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {
+        "line": pa.array(np.arange(frame.num_rows, dtype=np.int64)),
+        "at": times,
+    }
+    conditions, not_null = [], [f"{quoted(history.timestamp)} is not null"]
     for number, (key, column) in enumerate(history.keys.items()):
         columns[f"k{number}"] = frame[column]
-        conditions.append(f"e.k{number} = h.{_quoted(key)}")
-        not_null.append(f"{_quoted(key)} is not null")
+        conditions.append(f"e.k{number} = h.{quoted(key)}")
+        not_null.append(f"{quoted(key)} is not null")
     conditions.append("e.at >= h.known")
     # ASOF gives the latest row; if that one is too old, every other is too, so the ttl can be judged afterwards.
     alive = f"epoch_us(e.at) - epoch_us(h.known) <= {history.ttl // _MICROSECOND}" if history.ttl else "true"
-    picked = ", ".join(f"case when {alive} then h.{_quoted(old)} end as {_quoted(new)}" for old, new in _named(history))
-    kept = ", ".join(_quoted(c) for c in (*history.keys, *history.features))
+    picked = ", ".join(f"case when {alive} then h.{quoted(old)} end as {quoted(new)}" for old, new in _named(history))
+    kept = ", ".join(quoted(c) for c in (*history.keys, *history.features))
     connection.register("entity_rows", pa.table(columns))
     connection.register("feature_rows", history.rows)
     try:
         found = connection.sql(
             f"select e.line, {picked} from entity_rows e asof left join "
-            f"(select {kept}, {_quoted(history.timestamp)}::timestamp as known from feature_rows "
+            f"(select {kept}, {quoted(history.timestamp)}::timestamp as known from feature_rows "
             f"where {' and '.join(not_null)}) h on {' and '.join(conditions)}"
         ).to_arrow_table()
     finally:
@@ -179,7 +147,3 @@ def _join_one(
     place[found["line"].to_numpy()] = np.arange(frame.num_rows)
     schema = pa.schema([(new, history.schema.field(old).type) for old, new in _named(history)])
     return found.drop_columns(["line"]).combine_chunks().take(pa.array(place)).cast(schema)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -11,12 +11,14 @@ import math
 import struct
 from collections.abc import Sequence
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+import pyarrow as pa
+import pyarrow.compute as pc
 
 Cell = int | float | str | bytes | None
+Entity = int | str | None
+"""Value of a view's entity column; None for the only row of a view without an entity."""
 
 NAN = b"nan"
 """Stands for NaN; no serialized Feast value begins with these bytes (their wire type does not exist)."""
@@ -31,9 +33,7 @@ _EPOCH = datetime(1970, 1, 1)
 def entity_keys(column: str | None, values: Sequence[Any]) -> list[bytes]:
     """Serialize the values of one entity column as Feast does, version 3.
 
-    Args:
-        column: Join key; None for a view without an entity.
-        values: Whole numbers or strings, none of them None; for no entity one value per row, ignored.
+    The values are whole numbers or strings, none of them None; without an entity column they are ignored.
     """
     name = (column or NO_ENTITY_COLUMN).encode()
     head = struct.pack("<III", 1, _STRING, len(name)) + name
@@ -57,9 +57,6 @@ def entity_value(column: str | None, key: bytes) -> int | str | None:
 
 def column_cells(column: pa.ChunkedArray) -> list[Cell]:
     """Turn a feature column into cells; times become whole seconds, as Feast holds them."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if pa.types.is_temporal(column.type):
         micros = column.cast(pa.timestamp("us")).cast(pa.int64())
         return [None if v is None else v // 1_000_000 for v in micros.to_pylist()]

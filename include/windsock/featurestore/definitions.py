@@ -6,12 +6,9 @@ every step may call it; the check imports no Feast. Callers in parallel take tur
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -20,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from windsock.errors import SpecError
 from windsock.featurestore.feast_import import import_feast
 from windsock.featurestore.repo import CONFIG_FILE, FeastPaths, embedded_online_path, feature_store, raw_config
+from windsock.files import locked, replace_file
 from windsock.settings import Settings
-from windsock.spec import ModelSpec, load_specs
+from windsock.spec import load_specs
 from windsock.spec.load import find_specs
-from windsock.store import Store, to_json
+from windsock.store import to_json
 
 if TYPE_CHECKING:
     from windsock.featurestore.objects import FeastObjects
@@ -49,10 +47,8 @@ class Applied:
 def apply(settings: Settings, *, remove_gone: bool = True) -> Applied:
     """Register entities, views and one service per model; remove those of models that are gone.
 
-    Args:
-        settings: This installation.
-        remove_gone: Whether objects (and online values) of models that are no longer there go too.
-            Steps say no: a step that sees other model folders must not wipe what it does not know.
+    ``remove_gone`` takes along the objects (and online values) of models that are no longer there. Steps say no:
+    a step that sees other model folders must not wipe what it does not know.
 
     Raises:
         SpecError: ``feature_store.yaml`` is missing or wrong. A broken model spec is reported in the
@@ -61,14 +57,14 @@ def apply(settings: Settings, *, remove_gone: bool = True) -> Applied:
     paths = FeastPaths.of(settings)
     if (done := _read_applied(settings, paths, fingerprint(settings), remove_gone)) is not None:
         return done
-    with _lock(paths.home / "apply.lock"):
+    with locked(paths.home / "apply.lock"):
         state = fingerprint(settings)
         if (done := _read_applied(settings, paths, state, remove_gone)) is not None:
             return done
         result, left = _apply(settings, remove_gone)
         # Written last: a kill before this line only means that the work is done once more.
         content = {"state": state, "models": result.models, "broken": result.broken, "left": left}
-        Store(str(paths.home)).write_bytes(to_json(content), "applied.json")
+        replace_file(paths.home / "applied.json", to_json(content))
     return result
 
 
@@ -103,20 +99,9 @@ def _read_applied(settings: Settings, paths: FeastPaths, state: str, remove_gone
 
 def _apply(settings: Settings, remove_gone: bool) -> tuple[Applied, int]:
     """Register everything; return also how many objects of models that are gone were left."""
-    import_feast()
-    from windsock.featurestore.objects import MODEL_TAG, model_objects, registered_objects
+    wanted, broken = _usable(settings)
+    from windsock.featurestore.objects import MODEL_TAG, registered_objects
 
-    specs, broken_specs = load_specs(settings)
-    broken = {b.name: str(b.error) for b in broken_specs}
-    wanted: dict[str, FeastObjects] = {}
-    for name, spec in specs.items():
-        try:
-            wanted[name] = model_objects(spec)
-        except SpecError as err:
-            broken[name] = str(err)
-    _keep_names_apart(wanted, broken)
-    for name, why in broken.items():
-        log.error("%s: not registered in the feature store: %s", name, why)
     objects = [o for parts in wanted.values() for o in parts.all()]
     names = {(type(o).__name__, o.name) for o in objects}
     store = feature_store(settings)
@@ -132,35 +117,33 @@ def _apply(settings: Settings, remove_gone: bool) -> tuple[Applied, int]:
     return Applied(True, tuple(wanted), broken), len(gone) - len(removed)
 
 
-def _keep_names_apart(wanted: dict[str, FeastObjects], broken: dict[str, str]) -> None:
-    """Leave out a model whose names in Feast are another's: ``a`` with view ``b__c``, ``a__b`` with view ``c``."""
+def _usable(settings: Settings) -> tuple[dict[str, FeastObjects], dict[str, str]]:
+    """Turn every model into Feast objects; return also the models of which that cannot be done, and why."""
+    import_feast()
+    from windsock.featurestore.objects import model_objects
+
+    specs, broken_specs = load_specs(settings)
+    broken = {b.name: str(b.error) for b in broken_specs}
+    wanted: dict[str, FeastObjects] = {}
     owner: dict[str, str] = {}
-    for name in list(wanted):
-        clash = next((v.name for v in wanted[name].views if v.name in owner), None)
+    for name, spec in specs.items():
+        try:
+            parts = model_objects(spec)
+        except SpecError as err:
+            broken[name] = str(err)
+            continue
+        # Names in Feast may be another model's: ``a`` with view ``b__c``, ``a__b`` with view ``c``.
+        clash = next((v.name for v in parts.views if v.name in owner), None)
         if clash is not None:
             broken[name] = f"its feature view {clash!r} is named like one of {owner[clash]!r}. Rename the view."
-            del wanted[name]
             continue
-        owner.update({v.name: name for v in wanted[name].views})
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # closing the file gives the lock back, also when the process is killed
+        wanted[name] = parts
+        owner.update({v.name: name for v in parts.views})
+    for name, why in broken.items():
+        log.error("%s: not registered in the feature store: %s", name, why)
+    return wanted, broken
 
 
 def repo_objects(settings: Settings) -> list[Any]:
     """Return the Feast objects of every usable model, for ``feature_repo/definitions.py``."""
-    from windsock.featurestore.objects import model_objects
-
-    objects: list[Any] = []
-    specs: dict[str, ModelSpec] = load_specs(settings)[0]
-    for name, spec in specs.items():
-        try:
-            objects += model_objects(spec).all()
-        except SpecError as err:
-            log.error("%s: not registered in the feature store: %s", name, err)
-    return objects
+    return [o for parts in _usable(settings)[0].values() for o in parts.all()]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
 from feast import FeatureView, RepoConfig
 
+from windsock import tables
 from windsock.errors import DataContractError, SpecError
-from windsock.featurestore.asof import duckdb_connection
+from windsock.features.view_sql import TIMESTAMP
+from windsock.featurestore.asof import MEMORY_LIMIT
 from windsock.featurestore.cells import NO_ENTITY_COLUMN
-from windsock.featurestore.feature_tables import TIMESTAMP
-from windsock.featurestore.reading import pull, store_of
+from windsock.featurestore.reading import pull, source_of, store_of
 from windsock.featurestore.source import WindsockSource
 from windsock.ledger import Ledger
+from windsock.sql import open_duckdb
 
 
 def entity_rows(config: RepoConfig, views: list[FeatureView], given: pd.DataFrame | pa.Table | str) -> pa.Table:
@@ -61,9 +64,9 @@ def entity_rows_between(
     keys = []
     for view in views:
         columns = [c.name for c in view.entity_columns if c.name != NO_ENTITY_COLUMN]
-        rows = pull(config, view.batch_source, columns, view.batch_source.timestamp_field, start, end)
-        names = [*columns, view.batch_source.timestamp_field]
-        keys.append(rows.select(names).rename_columns([*columns, TIMESTAMP]))
+        source = source_of(view)
+        rows = pull(config, source, columns, source.timestamp_field, start, end)
+        keys.append(rows.select([*columns, source.timestamp_field]).rename_columns([*columns, TIMESTAMP]))
     frame = pa.concat_tables(keys, promote_options="default")
     order = [(TIMESTAMP, "ascending"), *((c, "ascending") for c in frame.column_names if c != TIMESTAMP)]
     return frame.group_by(frame.column_names).aggregate([]).sort_by(order)
@@ -71,10 +74,6 @@ def entity_rows_between(
 
 def _from_sql(config: RepoConfig, views: list[FeatureView], query: str) -> pa.Table:
     """Run SQL over ``events`` and ``labels`` of the views' model, as they are published now."""
-    import duckdb
-
-    from windsock import tables
-
     models = sorted({v.batch_source.model for v in views if isinstance(v.batch_source, WindsockSource)})
     if len(models) != 1:
         raise SpecError(
@@ -82,8 +81,7 @@ def _from_sql(config: RepoConfig, views: list[FeatureView], query: str) -> pa.Ta
             f"{', '.join(models) or 'none'}. Ask per model, or give a frame."
         )
     store = store_of(config)
-    with duckdb_connection() as connection:
-        connection.execute("set preserve_insertion_order = true")
+    with open_duckdb(memory_limit=MEMORY_LIMIT) as connection:
         for table, stages in (("events", ["ingest"]), ("labels", ["ingest", "labels"])):
             records = [r for stage in stages for r in Ledger(store, models[0], stage).all().values()]
             rows = tables.open_dataset(store, records, table)

@@ -8,7 +8,7 @@ store excludes that, most others do not; ``feature_store.yaml`` says so where th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -18,13 +18,12 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 
 from windsock.errors import SpecError, UpstreamUnavailable
-from windsock.featurestore.cells import NO_ENTITY_COLUMN
+from windsock.featurestore.cells import NO_ENTITY_COLUMN, Entity
 from windsock.featurestore.definitions import apply
 from windsock.featurestore.feature_tables import FeatureTable
-from windsock.featurestore.online import _to_cell, _to_proto
+from windsock.featurestore.online import OnlineData, to_cell, to_proto
 from windsock.featurestore.online_db import OnlineRow
 from windsock.featurestore.repo import feature_store
-from windsock.featurestore.sinks import Entity, Observed, OnlineRows
 from windsock.settings import Settings
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -57,25 +56,37 @@ class FeastSink:
         except FeatureViewNotFoundException as err:
             raise SpecError(f"The feature store does not know {table.feast_name!r}. Run 'windsock apply'.") from err
 
-    def write(self, table: FeatureTable, rows: OnlineRows, *, regardless_of_time: bool) -> int:
+    def write(self, table: FeatureTable, rows: Mapping[Entity, OnlineRow], *, regardless_of_time: bool) -> int:
         """Read, compare, write what differs and is not older."""
-        stored = self.read(table, rows.entities)
-        newer, overwritten = [], []
-        for place, entity in enumerate(rows.entities):
-            old, time = stored.get(entity), self._whole(rows.micros[place])
+        stored = self.read(table, rows)
+        newer, overwritten = {}, {}
+        for entity, row in rows.items():
+            old, time = stored.get(entity), self._whole(row.micros)
             if old is None or time > self._whole(old.micros):
-                newer.append(place)
-            elif time == self._whole(old.micros):
-                if old.values != rows.values[place]:
-                    overwritten.append(place)
-            elif regardless_of_time:
-                overwritten.append(place)
-        view = self._view(table)
-        for places, force in ((newer, False), (overwritten, True)):
-            if places:
-                config = self._forced() if force else self._config
-                self._online.online_write_batch(config, view, self._protos(view, table, rows.at(places)), None)
+                newer[entity] = row
+            elif (time == self._whole(old.micros) and old.values != row.values) or (
+                time < self._whole(old.micros) and regardless_of_time
+            ):
+                overwritten[entity] = row
+        self._send(table, newer, self._config)
+        self._send(table, overwritten, self._forced())
         return len(newer) + len(overwritten)
+
+    def _send(self, table: FeatureTable, rows: Mapping[Entity, OnlineRow], config: Any) -> None:
+        if not rows:
+            return
+        view = self._view(table)
+        types = {f.name: f.dtype for f in view.features}
+        data: OnlineData = [
+            (
+                _key(table, entity),
+                {f: to_proto(v, types[f]) for f, v in zip(table.features, row.values, strict=True)},
+                _EPOCH + timedelta(microseconds=row.micros),
+                None,
+            )
+            for entity, row in rows.items()
+        ]
+        self._online.online_write_batch(config, view, data, None)
 
     def _whole(self, micros: int) -> int:
         return micros // self.resolution_us
@@ -91,15 +102,11 @@ class FeastSink:
 
     def delete(self, table: FeatureTable, entities: Sequence[Entity]) -> int:
         """Serve NULLs for entities that have no row: Feast's stores have no way to remove one."""
-        if not entities:
-            return 0
-        nothing = tuple(None for _ in table.features)
-        rows = OnlineRows(list(entities), [0] * len(entities), [nothing] * len(entities))
-        view = self._view(table)
-        self._online.online_write_batch(self._forced(), view, self._protos(view, table, rows), None)
+        nothing = OnlineRow(0, tuple(None for _ in table.features))
+        self._send(table, dict.fromkeys(entities, nothing), self._forced())
         return len(entities)
 
-    def read(self, table: FeatureTable, entities: Sequence[Entity]) -> dict[Entity, OnlineRow]:
+    def read(self, table: FeatureTable, entities: Collection[Entity]) -> dict[Entity, OnlineRow]:
         """Return what is served for these entities."""
         if not entities:
             return {}
@@ -109,7 +116,7 @@ class FeastSink:
         for entity, (time, values) in zip(entities, answers, strict=True):
             if time is not None and values is not None:
                 known = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-                cells = tuple(_to_cell(values.get(f)) for f in table.features)
+                cells = tuple(to_cell(values.get(f)) for f in table.features)
                 found[entity] = OnlineRow((known - _EPOCH) // _MICROSECOND, cells)
         return found
 
@@ -120,21 +127,9 @@ class FeastSink:
     def note_day(self, table: FeatureTable, day: date, content_hash: str) -> None:
         """Note nothing: Feast's stores have no place for it."""
 
-    def observe(self, table: FeatureTable, entities: Sequence[Entity]) -> Observed:
+    def observe(self, table: FeatureTable, entities: Collection[Entity]) -> tuple[dict[Entity, OnlineRow], None]:
         """Return what is served for these entities; from which versions is not known."""
-        return Observed(self.read(table, entities), None)
-
-    def _protos(self, view: Any, table: FeatureTable, rows: OnlineRows) -> list[Any]:
-        types = {f.name: f.dtype for f in view.features}
-        return [
-            (
-                _key(table, entity),
-                {f: _to_proto(v, types[f]) for f, v in zip(table.features, values, strict=True)},
-                _EPOCH + timedelta(microseconds=micros),
-                None,
-            )
-            for entity, micros, values in zip(rows.entities, rows.micros, rows.values, strict=True)
-        ]
+        return self.read(table, entities), None
 
 
 def _key(table: FeatureTable, entity: Entity) -> EntityKeyProto:

@@ -1,4 +1,4 @@
-"""What a feature view's table looks like, and which days of it to read.
+"""What a feature view's table looks like, and reading it.
 
 A view's columns and types come from running its SQL on empty tables, not from files, so
 that a day written before a column existed reads as NULL there and an empty table still
@@ -11,23 +11,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from windsock import tables
+from windsock.column_types import SQL_TYPES, arrow_schema
 from windsock.days import end_of, start_of
 from windsock.errors import SpecError
+from windsock.features.view_sql import TIMESTAMP, entity_column, table_name, view_schema
 from windsock.ledger import DayRecord
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import FeatureView
 from windsock.store import Store
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-TIMESTAMP = "event_timestamp"
 STAGE = "features"
 
-_ENTITY_TYPES: Mapping[str, str] = {"int64": "BIGINT", "string": "VARCHAR"}
-_FEATURE_TYPES = ("BIGINT", "DOUBLE", "BOOLEAN", "VARCHAR", "TIMESTAMP", "DATE")
+_ENTITY_TYPES = ("int64", "string")
+_FEATURE_TYPES = tuple(SQL_TYPES.values())
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,29 @@ class FeatureTable:
         """Feature columns, in the order of the SQL."""
         return tuple(name for name, _ in self.columns if name not in (self.entity, TIMESTAMP))
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Every column with its Arrow type."""
+        return arrow_schema(self.columns)
 
-def table_name(view: str) -> str:
-    """Return the name of a view's table in ``DayRecord.outputs``."""
-    return f"features/{view}"
+    def open(self, store: Store, records: Iterable[DayRecord]) -> ds.Dataset | None:
+        """Open the rows of some days, or return None if there are none; a column that a file lacks reads as NULL."""
+        return tables.open_dataset(store, records, self.name, self.schema)
+
+    def read(
+        self, store: Store, records: Iterable[DayRecord], entities: Sequence[int | str | None] | None = None
+    ) -> pa.Table:
+        """Read the rows of some days, of all entities or of those given, in order of time."""
+        chosen = None
+        if self.entity is not None and entities is not None:
+            chosen = ds.field(self.entity).isin(pa.array(entities, self.schema.field(self.entity).type))
+        dataset = self.open(store, records) if entities is None or entities else None
+        rows = dataset.to_table(filter=chosen) if dataset is not None else self.schema.empty_table()
+        return rows.sort_by(TIMESTAMP)
+
+    def latest(self, rows: pa.Table) -> pa.Table:
+        """Keep the last row of each entity, of rows in order of time."""
+        return latest_rows(rows, [self.entity] if self.entity is not None else [])
 
 
 def feast_name(model: str, part: str) -> str:
@@ -75,17 +97,12 @@ def feature_tables(spec: ModelSpec) -> list[FeatureTable]:
     Raises:
         SpecError: A view's SQL does not run, or gives a type that Feast cannot hold.
     """
-    return [feature_table(spec, view) for view in spec.features.views]
+    return [_feature_table(spec, view) for view in spec.features.views]
 
 
-def feature_table(spec: ModelSpec, view: FeatureView) -> FeatureTable:
-    """Describe one view's table.
-
-    Raises:
-        SpecError: The view's SQL does not run, or gives a type that Feast cannot hold.
-    """
+def _feature_table(spec: ModelSpec, view: FeatureView) -> FeatureTable:
     ttl = timedelta(days=view.ttl_days) if view.ttl_days is not None else None
-    entity = spec.entities[view.entity] if view.entity is not None else None
+    entity = entity_column(spec, view)
     head = [(TIMESTAMP, "TIMESTAMP")]
     if entity is not None:
         head.insert(0, (entity, _entity_type(spec, view, entity)))
@@ -108,8 +125,6 @@ class _Described:
 
 @lru_cache(maxsize=256)
 def _features(described: _Described) -> tuple[tuple[str, str], ...]:
-    from windsock.features.view_sql import view_schema
-
     spec, view = described.spec, described.view
     columns = []
     for name, kind in view_schema(spec, view).items():
@@ -130,22 +145,7 @@ def _entity_type(spec: ModelSpec, view: FeatureView, column: str) -> str:
             f"{spec.folder / 'model.yaml'}: view {view.name!r} looks rows up by {column!r}, which is of type {kind}. "
             f"Use an entity column of type {' or '.join(_ENTITY_TYPES)}."
         )
-    return _ENTITY_TYPES[kind]
-
-
-def arrow_schema(columns: Iterable[tuple[str, str]]) -> pa.Schema:
-    """Return the Arrow schema of columns given with their DuckDB types."""
-    import pyarrow as pa
-
-    types = {
-        "BIGINT": pa.int64(),
-        "DOUBLE": pa.float64(),
-        "BOOLEAN": pa.bool_(),
-        "VARCHAR": pa.string(),
-        "TIMESTAMP": pa.timestamp("us"),
-        "DATE": pa.date32(),
-    }
-    return pa.schema([(name, types[kind]) for name, kind in columns])
+    return SQL_TYPES[kind]
 
 
 def days_within(
@@ -159,31 +159,8 @@ def days_within(
     }
 
 
-def open_days(store: Store, records: Iterable[DayRecord], table: str, schema: pa.Schema) -> Any | None:
-    """Open a table's rows of the given days with fixed columns, or return None if there are none.
-
-    Args:
-        store: Where tables live.
-        records: Day records; only their files are read.
-        table: Table name as in ``DayRecord.outputs``.
-        schema: Columns to offer; one that a file lacks reads as NULL.
-    """
-    import pyarrow.dataset as ds
-
-    files = [f for r in sorted(records, key=lambda r: r.ds) if table in r.outputs for f in r.outputs[table].files]
-    if not files:
-        return None
-    # Arrow's own local file system reads in parallel; one made from fsspec holds the interpreter's lock.
-    filesystem = None if store.is_local else store.fs
-    return ds.dataset([store.path(f) for f in files], schema=schema, format="parquet", filesystem=filesystem)
-
-
 def latest_rows(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
     """Keep the last row of each key, of rows in order of time; without keys the last row of all."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if not keys:
         return rows.slice(max(rows.num_rows - 1, 0))
     numbered = rows.select(list(keys)).append_column("line", pa.array(np.arange(rows.num_rows)))

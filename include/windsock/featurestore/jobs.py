@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+import fsspec
+import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from feast import OnDemandFeatureView
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 
+from windsock.column_types import to_pandas
 from windsock.errors import SpecError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from windsock.store import Store
 
 
-class WindsockRetrievalJob(RetrievalJob):  # type: ignore[misc]
+class WindsockRetrievalJob(RetrievalJob):
     """A retrieval that runs when its result is asked for."""
 
     def __init__(
@@ -68,9 +69,6 @@ class WindsockRetrievalJob(RetrievalJob):  # type: ignore[misc]
             SpecError: Another kind of storage was given.
             SavedDatasetLocationAlreadyExists: The file exists and may not be replaced.
         """
-        import fsspec
-        import pyarrow.parquet as pq
-
         if not isinstance(storage, SavedDatasetFileStorage):
             raise SpecError(
                 f"A data set cannot be saved to {type(storage).__name__}: this offline store writes Parquet files. "
@@ -79,19 +77,6 @@ class WindsockRetrievalJob(RetrievalJob):  # type: ignore[misc]
         fs, path = fsspec.core.url_to_fs(storage.file_options.uri)
         if fs.exists(path) and not allow_overwrite:
             raise SavedDatasetLocationAlreadyExists(location=storage.file_options.uri)
-        fs.makedirs(fs._parent(path), exist_ok=True)
-        aside = f"{path}.part"
-        with fs.open(aside, "wb") as file:
-            pq.write_table(self.to_arrow(), file)
-        fs.mv(aside, path)
-
-
-def to_pandas(rows: pa.Table) -> pd.DataFrame:
-    """Turn rows into pandas without turning whole numbers with gaps into floats."""
-    import pandas as pd
-
-    frame: pd.DataFrame = rows.to_pandas()
-    for field in rows.schema:
-        if pa.types.is_integer(field.type) and rows[field.name].null_count:
-            frame[field.name] = rows[field.name].to_pandas(types_mapper={field.type: pd.Int64Dtype()}.get)
-    return frame
+        sink = pa.BufferOutputStream()
+        pq.write_table(self.to_arrow(), sink)
+        Store(storage.file_options.uri).write_bytes(sink.getvalue().to_pybytes())

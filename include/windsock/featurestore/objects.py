@@ -6,24 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, ValueType
-from feast.types import Bool, Float64, Int64, String, UnixTimestamp
+from feast import Entity, FeatureService, FeatureStore, FeatureView, Field
 
 from windsock.featurestore.feature_tables import FeatureTable, feast_name, feature_tables
-from windsock.featurestore.source import WindsockSource
+from windsock.featurestore.source import FEAST_TYPES, WindsockSource
 from windsock.spec import ModelSpec
 
 MODEL_TAG = "windsock_model"
 """Marks an object as made from a model's spec; objects without it are left alone."""
-
-_FEAST_TYPES = {
-    "BIGINT": Int64,
-    "DOUBLE": Float64,
-    "BOOLEAN": Bool,
-    "VARCHAR": String,
-    "TIMESTAMP": UnixTimestamp,
-    "DATE": UnixTimestamp,
-}
 
 
 @dataclass(frozen=True)
@@ -88,7 +78,7 @@ def _entity(spec: ModelSpec, name: str, tables: list[FeatureTable]) -> Entity:
     return Entity(
         name=feast_name(spec.name, name),
         join_keys=[column],
-        value_type=ValueType.INT64 if kind == "BIGINT" else ValueType.STRING,
+        value_type=FEAST_TYPES[kind].to_value_type(),
         description=f"{name} of model {spec.name}",
         owner=spec.owner,
         tags={MODEL_TAG: spec.name},
@@ -102,7 +92,7 @@ def _view(spec: ModelSpec, table: FeatureTable, entity: Entity | None) -> Featur
         name=table.feast_name,
         entities=[entity] if entity is not None else [],
         ttl=table.ttl,
-        schema=[Field(name=name, dtype=_FEAST_TYPES[kinds[name]]) for name in names],
+        schema=[Field(name=name, dtype=FEAST_TYPES[kinds[name]]) for name in names],
         source=WindsockSource.of(table, owner=spec.owner, tags={MODEL_TAG: spec.name}),
         description=f"{table.view} of model {spec.name}, made by {spec.view(table.view).sql}",
         owner=spec.owner,

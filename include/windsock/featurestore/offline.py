@@ -10,6 +10,7 @@ Inside ``with pinned(...)`` it reads exact versions of days, else those in force
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -28,10 +29,10 @@ from windsock.featurestore.asof import History, join_point_in_time, time_range, 
 from windsock.featurestore.cells import NO_ENTITY_COLUMN
 from windsock.featurestore.entity_rows import entity_rows, entity_rows_between, time_column
 from windsock.featurestore.jobs import WindsockRetrievalJob
-from windsock.featurestore.reading import open_source, pull, source_schema
+from windsock.featurestore.reading import open_source, pull, source_of, source_schema
 
 
-class WindsockOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
+class WindsockOfflineStoreConfig(FeastConfigBaseModel):
     """Settings of Windsock's offline store."""
 
     type: Literal["windsock.featurestore.offline.WindsockOfflineStore"] = (
@@ -41,7 +42,7 @@ class WindsockOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     """URL or folder of the tables; default ``WINDSOCK_STORE``."""
 
 
-class WindsockOfflineStore(OfflineStore):  # type: ignore[misc]
+class WindsockOfflineStore(OfflineStore):
     """Point-in-time retrieval over Windsock's tables (and over Feast's ``FileSource``)."""
 
     @staticmethod
@@ -57,16 +58,8 @@ class WindsockOfflineStore(OfflineStore):  # type: ignore[misc]
     ) -> RetrievalJob:
         """Join features to entity rows, as they were known at each row's time.
 
-        Args:
-            config: Feast's configuration.
-            feature_views: Views that are referred to.
-            feature_refs: Features wanted, ``view:feature``.
-            entity_df: Entity rows as pandas or Arrow; or SQL over a model's ``events`` and ``labels``;
-                or None for all entity rows of a time range.
-            registry: Feast's registry.
-            project: Feast's project.
-            full_feature_names: Whether features are named ``view__feature``.
-            window: ``start_date`` and ``end_date`` of the range without entity rows.
+        ``entity_df`` holds entity rows as pandas or Arrow, or is SQL over a model's ``events`` and ``labels``;
+        without it, all entity rows from ``start_date`` to ``end_date`` are meant.
         """
         if entity_df is None:
             frame = entity_rows_between(config, feature_views, window.get("start_date"), window.get("end_date"))
@@ -168,8 +161,6 @@ class WindsockOfflineStore(OfflineStore):  # type: ignore[misc]
 
 def _with_pins_of_now(run: Callable[[], pa.Table]) -> Callable[[], pa.Table]:
     """Keep the pins of the moment of asking: a job may run after the ``with`` block has ended."""
-    from contextvars import copy_context
-
     context = copy_context()
     return lambda: context.copy().run(run)
 
@@ -181,10 +172,8 @@ def _history(
     full_feature_names: bool,
     span: tuple[datetime, datetime] | None,
 ) -> History:
-    source = view.batch_source
-    if source is None:
-        raise SpecError(f"Feature view {view.name!r} has no batch source, so there is no history to read.")
-    called = view.projection.name_to_use()
+    source = source_of(view)
+    called: str = view.projection.name_to_use()  # type: ignore[no-untyped-call]
     wanted = dict.fromkeys(ref.split(":", 1)[1] for ref in references if ref.split(":", 1)[0] == called)
     prefix = view.projection.name_alias or view.name
     back = {new: old for old, new in source.field_mapping.items()}

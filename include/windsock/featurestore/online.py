@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from feast import Entity, FeatureView, RepoConfig
-from feast.infra.infra_object import InfraObject
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.online_response import OnlineResponse
-from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.repo_config import FeastConfigBaseModel
-from feast.types import Bool, Float32, Int32, UnixTimestamp
+from feast.types import Bool, FeastType, Float32, Int32, UnixTimestamp
 
 from windsock.featurestore.cells import NAN, NO_ENTITY_COLUMN, Cell, cell, micros_of
 from windsock.featurestore.online_db import OnlineDb
@@ -34,7 +32,7 @@ _PLAIN = {"int32_val", "int64_val", "bool_val", "unix_timestamp_val", "float_val
 OnlineData = list[tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | None]]
 
 
-class WindsockOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
+class WindsockOnlineStoreConfig(FeastConfigBaseModel):
     """Settings of the embedded online store."""
 
     type: Literal["windsock.featurestore.online.WindsockOnlineStore"] = (
@@ -46,7 +44,7 @@ class WindsockOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     """How long a writer waits for another."""
 
 
-class WindsockOnlineStore(OnlineStore):  # type: ignore[misc]
+class WindsockOnlineStore(OnlineStore):
     """An online store that never goes backwards."""
 
     def __init__(self) -> None:
@@ -71,7 +69,7 @@ class WindsockOnlineStore(OnlineStore):  # type: ignore[misc]
         name = table_name(config.project, table)
         db.create(name, features)
         rows = [
-            (_key(config, key), micros_of(_naive(time)), *(_to_cell(values.get(f)) for f in features))
+            (_key(config, key), micros_of(_naive(time)), *(to_cell(values.get(f)) for f in features))
             for key, values, time, _ in data
         ]
         with db.writing():
@@ -97,7 +95,7 @@ class WindsockOnlineStore(OnlineStore):  # type: ignore[misc]
             if row is None:
                 result.append((None, None))
                 continue
-            values = {f: _to_proto(v, fields[f]) for f, v in zip(features, row.values, strict=True)}
+            values = {f: to_proto(v, fields[f]) for f, v in zip(features, row.values, strict=True)}
             result.append((_EPOCH + timedelta(microseconds=row.micros), values))
         return result
 
@@ -139,10 +137,6 @@ class WindsockOnlineStore(OnlineStore):  # type: ignore[misc]
         for view in tables_to_delete:
             db.drop(table_name(config.project, view))
 
-    def plan(self, config: RepoConfig, desired_registry_proto: RegistryProto) -> list[InfraObject]:
-        """Return nothing: :meth:`update` does what is needed."""
-        return []
-
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:
         """Drop the views' tables."""
         for view in tables:
@@ -170,14 +164,16 @@ def _naive(time: datetime) -> datetime:
     return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
 
 
-def _to_cell(value: ValueProto | None) -> Cell:
+def to_cell(value: ValueProto | None) -> Cell:
+    """Turn Feast's value into a cell (see ``cells``)."""
     kind = value.WhichOneof("val") if value is not None else None
     if value is None or kind is None or kind == "null_val":
         return None
     return cell(getattr(value, kind)) if kind in _PLAIN else value.SerializeToString()
 
 
-def _to_proto(stored: Cell, dtype: Any) -> ValueProto:
+def to_proto(stored: Cell, dtype: FeastType) -> ValueProto:
+    """Turn a cell back into Feast's value of a feature's type."""
     if stored is None:
         return ValueProto()
     if isinstance(stored, str):

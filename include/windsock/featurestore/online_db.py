@@ -20,8 +20,14 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from windsock.errors import UpstreamUnavailable
-from windsock.featurestore.cells import Cell
+from windsock.features.view_sql import TIMESTAMP
+from windsock.featurestore.cells import Cell, Entity, column_cells
+from windsock.featurestore.feature_tables import FeatureTable
+from windsock.sql import quoted
 
 _CHUNK = 500
 _DAYS = "windsock_days"
@@ -34,6 +40,16 @@ class OnlineRow:
     micros: int
     """Event time in microseconds since 1970, UTC."""
     values: tuple[Cell, ...]
+
+
+def online_rows(table: FeatureTable, rows: pa.Table) -> Iterator[tuple[Entity, OnlineRow]]:
+    """Yield a view's rows as cells; rows without an entity cannot be looked up and are left out."""
+    if table.entity is not None:
+        rows = rows.filter(pc.is_valid(rows[table.entity]))
+    entities = rows[table.entity].to_pylist() if table.entity is not None else [None] * rows.num_rows
+    times = rows[TIMESTAMP].cast(pa.int64()).to_pylist()
+    values = zip(*(column_cells(rows[f]) for f in table.features), strict=True)
+    yield from zip(entities, map(OnlineRow, times, values), strict=True)
 
 
 class OnlineDb:
@@ -107,13 +123,13 @@ class OnlineDb:
             return
         with self.writing() as connection:
             connection.execute(
-                f"create table if not exists {_quoted(table)} "
+                f"create table if not exists {quoted(table)} "
                 "(entity_key blob primary key, event_us integer not null) without rowid"
             )
             for column in wanted:
                 if column not in self._columns(table):
-                    connection.execute(f"alter table {_quoted(table)} add column {_quoted(column)}")
-            connection.execute(f"create index if not exists {_quoted(table + '_time')} on {_quoted(table)} (event_us)")
+                    connection.execute(f"alter table {quoted(table)} add column {quoted(column)}")
+            connection.execute(f"create index if not exists {quoted(table + '_time')} on {quoted(table)} (event_us)")
             connection.execute(
                 f"create table if not exists {_DAYS} (view text, ds text, content_hash text, primary key (view, ds))"
             )
@@ -121,12 +137,12 @@ class OnlineDb:
     def drop(self, table: str) -> None:
         """Remove a view's table and its notes."""
         with self.writing() as connection:
-            connection.execute(f"drop table if exists {_quoted(table)}")
+            connection.execute(f"drop table if exists {quoted(table)}")
             if self._columns(_DAYS):
                 connection.execute(f"delete from {_DAYS} where view = ?", (table,))
 
     def _columns(self, table: str) -> set[str]:
-        return {row[1] for row in self.connection().execute(f"pragma table_info({_quoted(table)})")}
+        return {row[1] for row in self.connection().execute(f"pragma table_info({quoted(table)})")}
 
     def upsert(
         self,
@@ -148,12 +164,12 @@ class OnlineDb:
             How many rows are different now. A row of the same time and other values counts: a recomputed day.
         """
         columns = ["event_us", *map(_column, features)]
-        names = ", ".join(map(_quoted, columns))
-        new = ", ".join(f"excluded.{_quoted(c)}" for c in columns)
-        old = ", ".join(f"{_quoted(table)}.{_quoted(c)}" for c in columns)
-        not_older = "true" if regardless_of_time else f"excluded.event_us >= {_quoted(table)}.event_us"
+        names = ", ".join(map(quoted, columns))
+        new = ", ".join(f"excluded.{quoted(c)}" for c in columns)
+        old = ", ".join(f"{quoted(table)}.{quoted(c)}" for c in columns)
+        not_older = "true" if regardless_of_time else f"excluded.event_us >= {quoted(table)}.event_us"
         cursor = self.connection().executemany(
-            f"insert into {_quoted(table)} (entity_key, {names}) values (?{', ?' * len(columns)}) "
+            f"insert into {quoted(table)} (entity_key, {names}) values (?{', ?' * len(columns)}) "
             f"on conflict (entity_key) do update set ({names}) = ({new}) "
             f"where {not_older} and ({new}) is not ({old})",
             rows,
@@ -163,7 +179,7 @@ class OnlineDb:
     def delete(self, table: str, keys: Iterable[bytes]) -> int:
         """Remove entities; call it inside :meth:`writing`. Returns how many there were."""
         cursor = self.connection().executemany(
-            f"delete from {_quoted(table)} where entity_key = ?", [(k,) for k in keys]
+            f"delete from {quoted(table)} where entity_key = ?", [(k,) for k in keys]
         )
         return max(cursor.rowcount, 0)
 
@@ -173,12 +189,12 @@ class OnlineDb:
         if not known:
             return {}
         # A feature that the table does not know yet has no value for anybody.
-        picked = "".join(f", {_quoted(_column(f)) if _column(f) in known else 'null'}" for f in features)
+        picked = "".join(f", {quoted(_column(f)) if _column(f) in known else 'null'}" for f in features)
         found: dict[bytes, OnlineRow] = {}
         for start in range(0, len(keys), _CHUNK):
             chunk = keys[start : start + _CHUNK]
             rows = self.connection().execute(
-                f"select entity_key, event_us{picked} from {_quoted(table)} "
+                f"select entity_key, event_us{picked} from {quoted(table)} "
                 f"where entity_key in ({', '.join('?' * len(chunk))})",
                 chunk,
             )
@@ -190,7 +206,7 @@ class OnlineDb:
         if not self._columns(table):
             return []
         rows = self.connection().execute(
-            f"select entity_key from {_quoted(table)} where event_us >= ? and event_us < ?", (first_us, stop_us)
+            f"select entity_key from {quoted(table)} where event_us >= ? and event_us < ?", (first_us, stop_us)
         )
         return [row[0] for row in rows]
 
@@ -233,7 +249,3 @@ def _use_wal(connection: sqlite3.Connection, timeout_s: float) -> None:
 
 def _column(feature: str) -> str:
     return f"f_{feature}"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -14,17 +14,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
 
 from windsock.errors import ParityError, SpecError
-from windsock.featurestore.feature_tables import STAGE, FeatureTable, arrow_schema, open_days
-from windsock.featurestore.online_db import OnlineRow
-from windsock.featurestore.sinks import Entity, OnlineRows, Sink
+from windsock.featurestore.cells import Entity
+from windsock.featurestore.feature_tables import STAGE, FeatureTable
+from windsock.featurestore.online_db import OnlineRow, online_rows
+from windsock.featurestore.sinks import Sink
 from windsock.ledger import DayRecord, Ledger
 from windsock.store import Store
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SAMPLE = 100
 """Entities looked up per view and day."""
@@ -75,39 +72,35 @@ class Parity:
 
 
 def check_view(
-    store: Store, sink: Sink, table: FeatureTable, record: DayRecord, rows: OnlineRows, parity: Parity
+    store: Store,
+    sink: Sink,
+    table: FeatureTable,
+    record: DayRecord,
+    rows: Mapping[Entity, OnlineRow],
+    parity: Parity,
 ) -> None:
-    """Compare a sample of a view's entities and add the outcome to ``parity``.
-
-    Args:
-        store: Where tables live.
-        sink: The online store.
-        table: The view.
-        record: The version of the day that was materialized.
-        rows: The day's latest row per entity, as that version holds it.
-        parity: Collects counts and mismatches.
-    """
-    mine = rows.at(_sample(rows, record.day))
-    served = sink.observe(table, mine.entities)
-    if served.versions is not None and served.versions.get(record.ds) != record.content_hash:
+    """Compare a sample of the day's latest rows, as they were materialized, and add the outcome to ``parity``."""
+    sample = _sample(rows, record.day)
+    served, versions = sink.observe(table, sample)
+    if versions is not None and versions.get(record.ds) != record.content_hash:
         return  # another run has materialized a newer version of the day meanwhile, and checks that one itself
     step = sink.resolution_us
     newer: dict[date, list[tuple[Entity, OnlineRow]]] = defaultdict(list)
-    for entity, micros, values in zip(mine.entities, mine.micros, mine.values, strict=True):
-        offline, online = OnlineRow(micros, values), served.rows.get(entity)
-        if online is not None and online.micros // step > micros // step:
+    for entity in sample:
+        offline, online = rows[entity], served.get(entity)
+        if online is not None and online.micros // step > offline.micros // step:
             newer[_day_of(online.micros)].append((entity, online))
             continue
         parity.checked += 1
         why = _difference(online, offline, step)
         if why is not None:
             parity.mismatches.append(Mismatch(table.view, entity, online, offline, table.features, why))
-    if served.versions is None:
+    if versions is None:
         # Without a note of what was written, a day that is being recomputed right now would look like a mismatch.
         parity.checked += sum(map(len, newer.values()))
         return
     for day in sorted(newer, key=lambda d: (-len(newer[d]), d))[:_OTHER_DAYS]:
-        _check_newer(store, table, day, newer[day], served.versions, parity)
+        _check_newer(store, table, day, newer[day], versions, parity)
 
 
 def _difference(online: OnlineRow | None, offline: OnlineRow, step: int) -> str | None:
@@ -128,7 +121,10 @@ def _check_newer(
 ) -> None:
     """Compare entities that are served a row of another day with that day's table."""
     entities = [entity for entity, _ in served]
-    held = [_rows_of(store, table, record, entities) for record in _versions_of(store, table.model, day, versions)]
+    held = [
+        {(entity, row.micros): row for entity, row in online_rows(table, table.read(store, [record], entities))}
+        for record in _versions_of(store, table.model, day, versions)
+    ]
     for entity, online in served:
         parity.checked += 1
         rows = [h[entity, online.micros] for h in held if (entity, online.micros) in h]
@@ -151,35 +147,14 @@ def _versions_of(store: Store, model: str, day: date, versions: Mapping[str, str
     return found
 
 
-def _rows_of(
-    store: Store, table: FeatureTable, record: DayRecord, entities: Sequence[Entity]
-) -> dict[tuple[Entity, int], OnlineRow]:
-    import pyarrow as pa
-    import pyarrow.dataset as ds
-
-    schema = arrow_schema(table.columns)
-    dataset = open_days(store, [record], table.name, schema)
-    if dataset is None:
-        return {}
-    chosen = None
-    if table.entity is not None:
-        chosen = ds.field(table.entity).isin(pa.array(entities, schema.field(table.entity).type))
-    rows: pa.Table = dataset.to_table(filter=chosen)
-    held = OnlineRows.of(table, rows)
-    return {
-        (entity, micros): OnlineRow(micros, values)
-        for entity, micros, values in zip(held.entities, held.micros, held.values, strict=True)
-    }
-
-
-def _sample(rows: OnlineRows, day: date) -> list[int]:
+def _sample(rows: Mapping[Entity, OnlineRow], day: date) -> list[Entity]:
     """Choose evenly spaced entities, others on other days, the same ones in every run of a day."""
-    order = sorted(range(len(rows.entities)), key=lambda i: (str(rows.entities[i]), i))
-    if len(order) <= SAMPLE:
-        return order
-    stride = len(order) / SAMPLE
+    entities = sorted(rows, key=str)
+    if len(entities) <= SAMPLE:
+        return entities
+    stride = len(entities) / SAMPLE
     shift = zlib.crc32(day.isoformat().encode()) % 1000 / 1000
-    return [order[int((n + shift) * stride) % len(order)] for n in range(SAMPLE)]
+    return [entities[int((n + shift) * stride) % len(entities)] for n in range(SAMPLE)]
 
 
 def _day_of(micros: int) -> date:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import date, datetime
 
-from windsock.days import day_range
 from windsock.featurestore.feature_tables import STAGE, days_within
 from windsock.ledger import DayRecord, Ledger
 from windsock.store import Store
@@ -24,12 +23,7 @@ _pinned: ContextVar[Mapping[str, Records] | None] = ContextVar("windsock_pinned_
 
 @contextmanager
 def pinned(model: str, records: Records) -> Iterator[None]:
-    """Let the offline store read exactly these feature records of a model, and nothing newer.
-
-    Args:
-        model: Model name; other models are read as they are now.
-        records: Day to record of ledger stage ``features``.
-    """
+    """Let the offline store read exactly these feature records of one model, and nothing newer."""
     token = _pinned.set({**(_pinned.get() or {}), model: dict(records)})
     try:
         yield
@@ -43,10 +37,9 @@ def feature_records(store: Store, model: str, first: datetime | None, last: date
     if chosen is not None:
         return days_within(chosen, first, last)
     ledger = Ledger(store, model, STAGE)
-    days = ledger.days()
-    wanted = [d for d in days if (first is None or d >= first.date()) and (last is None or d <= last.date())]
-    if not wanted:
-        return {}
-    known = set(wanted)
-    found = ((day, ledger.get(day)) for day in day_range(wanted[0], wanted[-1]) if day in known)
-    return {day: record for day, record in found if record is not None}
+    return {
+        day: record
+        for day in ledger.days()
+        if (first is None or day >= first.date()) and (last is None or day <= last.date())
+        if (record := ledger.get(day)) is not None
+    }

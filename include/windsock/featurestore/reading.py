@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from feast import FileSource, RepoConfig
+from feast import FeatureView, FileSource, RepoConfig
 from feast.data_source import DataSource
 
+from windsock import tables
+from windsock.column_types import arrow_schema
 from windsock.errors import SpecError
 from windsock.featurestore.asof import utc_micros
 from windsock.featurestore.cells import NO_ENTITY_COLUMN
-from windsock.featurestore.feature_tables import arrow_schema, latest_rows, open_days
+from windsock.featurestore.feature_tables import latest_rows
 from windsock.featurestore.pins import feature_records
 from windsock.featurestore.source import WindsockSource
 from windsock.settings import Settings
@@ -27,7 +29,9 @@ def store_of(config: RepoConfig) -> Store:
     return Store(given.rstrip("/")) if given else Store.of(Settings.from_env())
 
 
-def open_source(config: RepoConfig, source: DataSource, first: datetime | None, last: datetime | None) -> Any | None:
+def open_source(
+    config: RepoConfig, source: DataSource, first: datetime | None, last: datetime | None
+) -> ds.Dataset | None:
     """Open a source's rows that may matter for ``[first, last]`` (UTC, without zone), or return None if there are none.
 
     Raises:
@@ -36,10 +40,8 @@ def open_source(config: RepoConfig, source: DataSource, first: datetime | None, 
     if isinstance(source, WindsockSource):
         store = store_of(config)
         records = feature_records(store, source.model, first, last)
-        return open_days(store, records.values(), source.table, arrow_schema(source.columns))
+        return tables.open_dataset(store, records.values(), source.table, arrow_schema(source.columns))
     if isinstance(source, FileSource):
-        import fsspec
-
         uri = FileSource.get_uri_for_file_path(config.repo_path, source.path)
         fs, path = fsspec.core.url_to_fs(uri)
         paths = fs.glob(path) if "*" in path else path
@@ -48,6 +50,17 @@ def open_source(config: RepoConfig, source: DataSource, first: datetime | None, 
         f"Source {source.name!r} is a {type(source).__name__}, which Windsock's offline store cannot read. "
         "Use a WindsockSource or a FileSource, or choose another offline_store in feature_store.yaml."
     )
+
+
+def source_of(view: FeatureView) -> DataSource:
+    """Return where a view's history lies.
+
+    Raises:
+        SpecError: It has none.
+    """
+    if view.batch_source is None:
+        raise SpecError(f"Feature view {view.name!r} has no batch source, so there is no history to read.")
+    return view.batch_source
 
 
 def source_schema(config: RepoConfig, source: DataSource) -> pa.Schema:
@@ -66,16 +79,9 @@ def pull(
     end: datetime | None,
     latest_by: list[str] | None = None,
 ) -> pa.Table:
-    """Read a source's rows of a time range, in order of time.
+    """Read a source's rows from ``start`` to ``end``, both included, in order of time.
 
-    Args:
-        config: Feast's configuration.
-        source: Where from.
-        columns: Keys and features wanted.
-        timestamp: The source's time column.
-        start: First time, itself included; None: any.
-        end: Last time, itself included; None: any.
-        latest_by: Keys: keep only the latest row of each; None: keep all.
+    ``latest_by`` names the keys of which only the latest row is kept; None keeps all rows.
     """
     first, last = naive_utc(start), naive_utc(end)
     rows = open_source(config, source, first, last)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from windsock.errors import SpecError
+from windsock.featurestore.feast_import import import_feast
 from windsock.settings import Settings
 
 if TYPE_CHECKING:
@@ -88,9 +89,10 @@ def embedded_online_path(settings: Settings) -> Path | None:
 
 def repo_config(settings: Settings) -> RepoConfig:
     """Return Feast's configuration for this installation."""
-    from windsock.featurestore.feast_import import import_feast
+    import_feast()
+    from feast import RepoConfig
 
-    config = import_feast().RepoConfig(**raw_config(settings))
+    config = RepoConfig(**raw_config(settings))
     config.repo_path = settings.feature_repo
     return config
 
@@ -105,7 +107,8 @@ def feature_store(settings: Settings) -> FeatureStore:
 
 @lru_cache(maxsize=2)
 def _feature_store(settings: Settings, pid: int, config: str, changed: object) -> FeatureStore:
-    from windsock.featurestore.feast_import import import_feast
-
     # pid, config and changed only tell whether the kept object is still true.
-    return import_feast().FeatureStore(config=repo_config(settings))
+    configured = repo_config(settings)
+    from feast import FeatureStore
+
+    return FeatureStore(config=configured)

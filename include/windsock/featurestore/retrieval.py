@@ -8,27 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
-from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from windsock.errors import DataContractError
+from windsock.features.view_sql import TIMESTAMP
 from windsock.featurestore.asof import History, join_point_in_time, time_range, utc_micros
-from windsock.featurestore.feature_tables import (
-    STAGE,
-    TIMESTAMP,
-    FeatureTable,
-    arrow_schema,
-    days_within,
-    feature_tables,
-    open_days,
-)
+from windsock.featurestore.feature_tables import STAGE, FeatureTable, days_within, feature_tables
 from windsock.featurestore.pins import pinned
 from windsock.ledger import DayRecord, Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 def point_in_time(store: Store, spec: ModelSpec, frame: pa.Table, records: Mapping[date, DayRecord]) -> pa.Table:
@@ -59,11 +50,7 @@ def point_in_time(store: Store, spec: ModelSpec, frame: pa.Table, records: Mappi
 def training_frame(settings: Settings, spec: ModelSpec, frame: pa.Table, pins: Mapping[str, str]) -> pa.Table:
     """Do the same as :func:`point_in_time` through Feast's own API, from pinned days.
 
-    Args:
-        settings: This installation; its registry must hold the model (see ``definitions.apply``).
-        spec: The model.
-        frame: As for :func:`point_in_time`.
-        pins: Day to content hash in ledger stage ``features`` (``Ledger.pins``).
+    The registry must hold the model (see ``definitions.apply``); ``pins`` are ``Ledger.pins`` of stage ``features``.
 
     Raises:
         DataContractError: Feast gave other rows than it was given, or lacks a column.
@@ -92,18 +79,16 @@ def training_frame(settings: Settings, spec: ModelSpec, frame: pa.Table, pins: M
 
 
 def _history(store: Store, table: FeatureTable, times: pa.ChunkedArray, records: Mapping[date, DayRecord]) -> History:
-    schema = arrow_schema(table.columns)
-    span = time_range(times)
-    rows = None
+    span, rows = time_range(times), None
     if span is not None:
         first = span[0] - table.ttl if table.ttl is not None else None
-        rows = open_days(store, days_within(records, first, span[1]).values(), table.name, schema)
+        rows = table.open(store, days_within(records, first, span[1]).values())
     return History(
         name=f"{table.model}: view {table.view!r}",
         rows=rows,
         timestamp=TIMESTAMP,
         keys={table.entity: table.entity} if table.entity is not None else {},
         features={feature: feature for feature in table.features},
-        schema=schema,
+        schema=table.schema,
         ttl=table.ttl,
     )

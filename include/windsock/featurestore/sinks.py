@@ -1,102 +1,37 @@
 """Where materialized rows go: the embedded online store directly, or any store through Feast.
 
-Both offer the same few operations on columns, so that the step and the parity check need
-not know which store is configured. The embedded one imports no Feast.
+Both sinks offer the same operations, so that the step and the parity check need not know
+which store is configured. The embedded one imports no Feast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
-from windsock.featurestore.cells import Cell, column_cells, entity_keys, entity_value, micros_of
-from windsock.featurestore.feature_tables import TIMESTAMP, FeatureTable
+from windsock.featurestore.cells import Entity, entity_keys, entity_value
+from windsock.featurestore.feast_import import import_feast
+from windsock.featurestore.feature_tables import FeatureTable
 from windsock.featurestore.online_db import OnlineDb, OnlineRow
 from windsock.featurestore.repo import embedded_online_path, raw_config
 from windsock.settings import Settings
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-Entity = int | str | None
-
-
-@dataclass(frozen=True)
-class OnlineRows:
-    """Rows on their way into the online store, at most one per entity."""
-
-    entities: list[Entity]
-    micros: list[int]
-    values: list[tuple[Cell, ...]]
-
-    @classmethod
-    def of(cls, table: FeatureTable, rows: pa.Table) -> OnlineRows:
-        """Turn a view's rows into cells; rows without an entity cannot be looked up and are left out."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        if table.entity is not None:
-            rows = rows.filter(pc.is_valid(rows[table.entity]))
-        entities = rows[table.entity].to_pylist() if table.entity is not None else [None] * rows.num_rows
-        micros = rows[TIMESTAMP].cast(pa.int64()).to_pylist()
-        columns = [column_cells(rows[f]) for f in table.features]
-        return cls(entities, micros, list(zip(*columns, strict=True)))
-
-    def at(self, places: Sequence[int]) -> OnlineRows:
-        """Keep some rows."""
-        return OnlineRows(
-            [self.entities[i] for i in places], [self.micros[i] for i in places], [self.values[i] for i in places]
-        )
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What an online store serves at one moment."""
-
-    rows: Mapping[Entity, OnlineRow]
-    versions: Mapping[str, str] | None
-    """Day to the content hash that was materialized last; None if the store keeps no such note."""
-
-
-class Sink(Protocol):
-    """An online store, as far as materializing needs it."""
-
-    resolution_us: int
-    """Steps in which the store tells times apart, in microseconds."""
-
-    @contextmanager
-    def day(self) -> Iterator[None]:
-        """Write within one transaction, where the store has such a thing."""
-
-    def write(self, table: FeatureTable, rows: OnlineRows, *, regardless_of_time: bool) -> int:
-        """Write rows that are not older than what is stored; return how many are different now."""
-
-    def delete(self, table: FeatureTable, entities: Sequence[Entity]) -> int:
-        """Remove entities."""
-
-    def read(self, table: FeatureTable, entities: Sequence[Entity]) -> dict[Entity, OnlineRow]:
-        """Return what is served for these entities."""
-
-    def entities_between(self, table: FeatureTable, first_us: int, stop_us: int) -> list[Entity]:
-        """List entities whose stored time lies in ``[first, stop)``, where the store can tell."""
-
-    def note_day(self, table: FeatureTable, day: date, content_hash: str) -> None:
-        """Note which version of a day was written, where the store can."""
-
-    def observe(self, table: FeatureTable, entities: Sequence[Entity]) -> Observed:
-        """Return what is served for these entities and which versions it was written from, at one moment."""
+    from windsock.featurestore.feast_sink import FeastSink
 
 
 class EmbeddedSink:
     """The embedded online store, without Feast in between."""
 
     resolution_us = 1
+    """Steps in which the store tells times apart, in microseconds."""
 
-    def __init__(self, db: OnlineDb, project: str) -> None:
+    def __init__(self, db: OnlineDb, project: str, tables: Sequence[FeatureTable]) -> None:
         self._db, self._project = db, project
+        for table in tables:
+            db.create(self._name(table), table.features)
 
     def _name(self, table: FeatureTable) -> str:
         return f"{self._project}_{table.feast_name}"
@@ -107,24 +42,19 @@ class EmbeddedSink:
         with self._db.writing():
             yield
 
-    def prepare(self, tables: Sequence[FeatureTable]) -> None:
-        """Make sure that the views' tables exist; outside :meth:`day`."""
-        for table in tables:
-            self._db.create(self._name(table), table.features)
-
-    def write(self, table: FeatureTable, rows: OnlineRows, *, regardless_of_time: bool) -> int:
-        """Write rows that are not older than what is stored; the database compares."""
-        keys = entity_keys(table.entity, rows.entities)
-        cells = ((key, micros, *values) for key, micros, values in zip(keys, rows.micros, rows.values, strict=True))
+    def write(self, table: FeatureTable, rows: Mapping[Entity, OnlineRow], *, regardless_of_time: bool) -> int:
+        """Write rows that are not older than what is stored; return how many are different now."""
+        keys = entity_keys(table.entity, list(rows))
+        cells = ((key, row.micros, *row.values) for key, row in zip(keys, rows.values(), strict=True))
         return self._db.upsert(self._name(table), table.features, cells, regardless_of_time=regardless_of_time)
 
     def delete(self, table: FeatureTable, entities: Sequence[Entity]) -> int:
         """Remove entities."""
         return self._db.delete(self._name(table), entity_keys(table.entity, entities))
 
-    def read(self, table: FeatureTable, entities: Sequence[Entity]) -> dict[Entity, OnlineRow]:
+    def read(self, table: FeatureTable, entities: Collection[Entity]) -> dict[Entity, OnlineRow]:
         """Return what is served for these entities."""
-        keys = entity_keys(table.entity, entities)
+        keys = entity_keys(table.entity, list(entities))
         found = self._db.read(self._name(table), table.features, keys)
         return {entity: found[key] for entity, key in zip(entities, keys, strict=True) if key in found}
 
@@ -137,10 +67,18 @@ class EmbeddedSink:
         """Note which version of a day was written, in the same transaction as its rows."""
         self._db.note_day(self._name(table), day, content_hash)
 
-    def observe(self, table: FeatureTable, entities: Sequence[Entity]) -> Observed:
-        """Return what is served for these entities and which versions it was written from, at one moment."""
+    def observe(
+        self, table: FeatureTable, entities: Collection[Entity]
+    ) -> tuple[dict[Entity, OnlineRow], Mapping[str, str] | None]:
+        """Return at one moment what is served for these entities, and day to the version that was written last.
+
+        A store that keeps no such note returns None in its place.
+        """
         with self._db.snapshot():
-            return Observed(self.read(table, entities), self._db.noted_days(self._name(table)))
+            return self.read(table, entities), self._db.noted_days(self._name(table))
+
+
+Sink: TypeAlias = "EmbeddedSink | FeastSink"
 
 
 def open_sink(settings: Settings, tables: Sequence[FeatureTable]) -> Sink:
@@ -151,22 +89,11 @@ def open_sink(settings: Settings, tables: Sequence[FeatureTable]) -> Sink:
         UpstreamUnavailable: The store cannot be reached.
     """
     path = embedded_online_path(settings)
-    if path is not None:
-        section = raw_config(settings)["online_store"]
-        db = OnlineDb(path, float(section.get("busy_timeout_s", 60.0)))
-        sink = EmbeddedSink(db, raw_config(settings)["project"])
-        sink.prepare(tables)
-        return sink
-    from windsock.featurestore.feast_import import import_feast
+    if path is None:
+        import_feast()
+        from windsock.featurestore.feast_sink import FeastSink
 
-    import_feast()
-    from windsock.featurestore.feast_sink import FeastSink
-
-    return FeastSink(settings)
-
-
-def day_micros(day: date) -> tuple[int, int]:
-    """Return first and stop of a day in microseconds since 1970."""
-    from windsock.days import end_of, start_of
-
-    return micros_of(start_of(day)), micros_of(end_of(day))
+        return FeastSink(settings)
+    config = raw_config(settings)
+    db = OnlineDb(path, float(config["online_store"].get("busy_timeout_s", 60.0)))
+    return EmbeddedSink(db, config["project"], tables)

@@ -6,37 +6,36 @@ It survives the registry: model, view and columns travel in Feast's ``custom_opt
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from feast import RepoConfig, ValueType
 from feast.data_source import DataSource
 from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
+from feast.types import Bool, Float64, Int64, PrimitiveFeastType, String, UnixTimestamp
 
-from windsock.featurestore.feature_tables import TIMESTAMP, FeatureTable, feast_name, table_name
+from windsock.features.view_sql import TIMESTAMP, table_name
+from windsock.featurestore.feature_tables import FeatureTable, feast_name
 
-_VALUE_TYPES = {
-    "BIGINT": ValueType.INT64,
-    "DOUBLE": ValueType.DOUBLE,
-    "BOOLEAN": ValueType.BOOL,
-    "VARCHAR": ValueType.STRING,
-    "TIMESTAMP": ValueType.UNIX_TIMESTAMP,
-    "DATE": ValueType.UNIX_TIMESTAMP,
-}
+FEAST_TYPES: Mapping[str, PrimitiveFeastType] = MappingProxyType(
+    {
+        "BIGINT": Int64,
+        "DOUBLE": Float64,
+        "BOOLEAN": Bool,
+        "VARCHAR": String,
+        "TIMESTAMP": UnixTimestamp,
+        "DATE": UnixTimestamp,
+    }
+)
+"""DuckDB's type to Feast's."""
 
 
-class WindsockSource(DataSource):  # type: ignore[misc]
+class WindsockSource(DataSource):
     """The table of one feature view, read through the ledger's records."""
 
     def __init__(self, *, model: str, view: str, columns: Iterable[tuple[str, str]], **common: Any) -> None:
-        """Name a view's table.
-
-        Args:
-            model: Model name.
-            view: View name in the model's spec.
-            columns: Name and DuckDB type of every column.
-            common: What every Feast data source takes (description, owner, tags).
-        """
+        """Name a view's table by model and view; columns are given by name and DuckDB type."""
         super().__init__(name=common.pop("name", feast_name(model, view)), timestamp_field=TIMESTAMP, **common)
         self.model, self.view, self.columns = model, view, tuple((n, t) for n, t in columns)
 
@@ -53,7 +52,7 @@ class WindsockSource(DataSource):  # type: ignore[misc]
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, WindsockSource)
-            and super().__eq__(other)
+            and super().__eq__(other)  # type: ignore[no-untyped-call]
             and (self.model, self.view, self.columns) == (other.model, other.view, other.columns)
         )
 
@@ -101,4 +100,4 @@ class WindsockSource(DataSource):  # type: ignore[misc]
     @staticmethod
     def source_datatype_to_feast_value_type() -> Callable[[str], ValueType]:
         """Return the function from DuckDB's type to Feast's."""
-        return _VALUE_TYPES.__getitem__
+        return lambda kind: FEAST_TYPES[kind].to_value_type()

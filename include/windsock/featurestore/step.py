@@ -10,23 +10,18 @@ never happens by itself.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from windsock.days import end_of, start_of
 from windsock.errors import NotReady, UpstreamUnavailable
+from windsock.featurestore.cells import Entity, micros_of
 from windsock.featurestore.definitions import apply
-from windsock.featurestore.feature_tables import (
-    STAGE,
-    TIMESTAMP,
-    FeatureTable,
-    arrow_schema,
-    feature_tables,
-    latest_rows,
-    open_days,
-)
+from windsock.featurestore.feature_tables import STAGE, FeatureTable, feature_tables
+from windsock.featurestore.online_db import OnlineRow, online_rows
 from windsock.featurestore.parity import Parity, check_view
-from windsock.featurestore.sinks import Entity, OnlineRows, Sink, day_micros, open_sink
+from windsock.featurestore.sinks import Sink, open_sink
 from windsock.ledger import DayRecord, Ledger
 from windsock.steps import StepContext
 from windsock.store import Store
@@ -34,6 +29,8 @@ from windsock.store import Store
 log = logging.getLogger(__name__)
 
 _ROUNDS = 5
+
+Rows = Mapping[Entity, OnlineRow]
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -98,65 +95,47 @@ def _record(ledger: Ledger, day: date) -> DayRecord:
     return record
 
 
-def _latest(store: Store, table: FeatureTable, record: DayRecord) -> OnlineRows:
+def _latest(store: Store, table: FeatureTable, record: DayRecord) -> Rows:
     """Read the day's latest row of each entity."""
-    schema = arrow_schema(table.columns)
-    dataset = open_days(store, [record], table.name, schema)
-    rows = dataset.to_table() if dataset is not None else schema.empty_table()
-    keys = [table.entity] if table.entity is not None else []
-    return OnlineRows.of(table, latest_rows(rows.sort_by(TIMESTAMP), keys))
+    return dict(online_rows(table, table.latest(table.read(store, [record]))))
 
 
-def _write(sink: Sink, table: FeatureTable, rows: OnlineRows) -> dict[str, int]:
+def _write(sink: Sink, table: FeatureTable, rows: Rows) -> dict[str, int]:
     written = sink.write(table, rows, regardless_of_time=False)
-    return {"written": written, "skipped": len(rows.entities) - written}
+    return {"written": written, "skipped": len(rows) - written}
 
 
 def _replaced(sink: Sink, table: FeatureTable, record: DayRecord) -> bool:
     """Say whether another version of the day was written before."""
-    noted = (sink.observe(table, []).versions or {}).get(record.ds)
-    return noted not in (None, record.content_hash)
+    _, versions = sink.observe(table, [])
+    return (versions or {}).get(record.ds) not in (None, record.content_hash)
 
 
-def _retract(store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, record: DayRecord, rows: OnlineRows) -> int:
+def _retract(store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, record: DayRecord, rows: Rows) -> int:
     """Set right who is served a row of this day that went with the version before; return how many."""
-    held = dict(zip(rows.entities, rows.micros, strict=True))
-    served = sink.read(table, sink.entities_between(table, *day_micros(record.day)))
-    gone = [entity for entity, row in served.items() if held.get(entity) != row.micros]
+    served = sink.read(table, _served_on(sink, table, record.day))
+    gone = [entity for entity, row in served.items() if entity not in rows or rows[entity].micros != row.micros]
     _set_right(store, ledger, sink, table, gone)
     return len(gone)
 
 
 def _correct(
-    store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, record: DayRecord, rows: OnlineRows
+    store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, record: DayRecord, rows: Rows
 ) -> dict[str, int]:
     """Set the day's entities, and those that are served a row of this day, to what the tables hold now."""
-    entities = list(dict.fromkeys([*rows.entities, *sink.entities_between(table, *day_micros(record.day))]))
+    entities = list(dict.fromkeys([*rows, *_served_on(sink, table, record.day)]))
     return _set_right(store, ledger, sink, table, entities)
 
 
 def _set_right(
     store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, entities: Sequence[Entity]
 ) -> dict[str, int]:
-    truth = _latest_of(store, ledger, table, entities)
+    truth = dict(online_rows(table, table.latest(table.read(store, ledger.all().values(), entities))))
     written = sink.write(table, truth, regardless_of_time=True)
-    known = set(truth.entities)
-    removed = sink.delete(table, [e for e in entities if e not in known])
-    return {"written": written, "skipped": len(truth.entities) - written, "removed": removed}
+    removed = sink.delete(table, [e for e in entities if e not in truth])
+    return {"written": written, "skipped": len(truth) - written, "removed": removed}
 
 
-def _latest_of(store: Store, ledger: Ledger, table: FeatureTable, entities: Sequence[Entity]) -> OnlineRows:
-    """Read the latest row of these entities over all days."""
-    import pyarrow as pa
-    import pyarrow.dataset as ds
-
-    schema = arrow_schema(table.columns)
-    dataset = open_days(store, ledger.all().values(), table.name, schema)
-    rows = schema.empty_table()
-    if dataset is not None and entities:
-        chosen = None
-        if table.entity is not None:
-            chosen = ds.field(table.entity).isin(pa.array(entities, schema.field(table.entity).type))
-        rows = dataset.to_table(filter=chosen)
-    keys = [table.entity] if table.entity is not None else []
-    return OnlineRows.of(table, latest_rows(rows.sort_by(TIMESTAMP), keys))
+def _served_on(sink: Sink, table: FeatureTable, day: date) -> list[Entity]:
+    """List the entities that are served a row of this day, where the store can tell."""
+    return sink.entities_between(table, micros_of(start_of(day)), micros_of(end_of(day)))

@@ -1,5 +1,5 @@
 """The gate between a challenger and production: it fails closed.
 
-Read ``judge`` for the order of the checks, ``compare`` and ``weighted`` for the paired
-bootstrap, ``evidence`` for what is kept, ``step`` for how a run starts it.
+Read ``checks`` for what is asked, ``judge`` for how, ``compare`` for the paired bootstrap,
+``evidence`` and ``report`` for what is kept, ``step`` for how a run starts it.
 """

@@ -2,24 +2,24 @@
 
 Every check returns its value, what it was held against and a sentence. A check that
 cannot be run has failed (see ``judge``): nothing passes for want of evidence.
+
+A new check is a function here, listed in :data:`ALL`; its limit is a field of ``spec.modelling.GateSpec``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-from windsock.gate.case import Case
+import numpy as np
+from numpy.typing import NDArray
+
 from windsock.gate.compare import Comparison, compare, planted_worse, signed
+from windsock.gate.context import GateContext
+from windsock.gate.verdict import Check
 from windsock.spec.modelling import LOWER_IS_BETTER
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Vector = NDArray[np.float64]
+Vector = NDArray[np.float64]
 
 FEWEST_ROWS = 100
 FEWEST_POSITIVES = 20
@@ -30,53 +30,39 @@ PLANTED_SHARE = 0.5
 _PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".dill")
 
 
-@dataclass(frozen=True)
-class Check:
-    """One finding of the gate."""
-
-    name: str
-    passed: bool
-    value: float | str | None
-    threshold: float | str | None
-    why: str
-
-
-def artifact_is_safe(case: Case) -> Check:
+def artifact_is_safe(ctx: GateContext) -> Check:
     """The model folder is the one registered, holds no pickle and loads."""
-    files = case.model_files()
+    files = ctx.model_files()
     pickles = [f for f in files if f.endswith(_PICKLES)]
     if pickles:
         return Check("artifact", False, ", ".join(pickles), "no pickle", "Loading a pickle can run any code.")
-    if case.info.model_hash != case.model_hash():
-        why = f"The files in {case.info.run_folder}/model are not those that were registered as {case.info.version}."
-        return Check("artifact", False, case.model_hash()[:12], case.info.model_hash[:12], why)
-    _ = case.model
-    return Check(
-        "artifact", True, case.model_hash()[:12], "no pickle", f"{len(files)} plain files, as registered, and it loads."
-    )
+    if ctx.info.model_hash != ctx.model_hash():
+        why = f"The files in {ctx.info.run_folder}/model are not those that were registered as {ctx.info.version}."
+        return Check("artifact", False, ctx.model_hash()[:12], ctx.info.model_hash[:12], why)
+    _ = ctx.model
+    why = f"{len(files)} plain files, as registered, and it loads."
+    return Check("artifact", True, ctx.info.model_hash[:12], "no pickle", why)
 
 
-def rows_are_frozen(case: Case) -> Check:
+def rows_are_frozen(ctx: GateContext) -> Check:
     """The holdout is the very file that was frozen before training."""
-    now, then = case.frozen_hashes()
+    now, then = ctx.frozen_hashes()
     passed = now == then
     why = (
-        f"The {case.holdout.num_rows} held-out rows are byte for byte those frozen before training."
+        f"The {ctx.holdout.num_rows} held-out rows are byte for byte those frozen before training."
         if passed
         else "The held-out rows are not those that were frozen before training: somebody changed the file."
     )
     return Check("frozen_rows", passed, now[:12], then[:12] if then else None, why)
 
 
-def reproduces_its_scores(case: Case) -> Check:
+def reproduces_its_scores(ctx: GateContext) -> Check:
     """The loaded model gives the scores that its training recorded."""
-    import numpy as np
-
-    recorded = case.recorded_scores()
-    if len(recorded) != len(case.scores):
-        why = f"Training recorded {len(recorded)} scores for {len(case.scores)} holdout rows."
-        return Check("same_predictions", False, len(recorded), len(case.scores), why)
-    off = float(np.max(np.abs(recorded - case.scores), initial=0.0))
+    recorded = ctx.recorded_scores()
+    if len(recorded) != len(ctx.scores):
+        why = f"Training recorded {len(recorded)} scores for {len(ctx.scores)} holdout rows."
+        return Check("same_predictions", False, len(recorded), len(ctx.scores), why)
+    off = float(np.max(np.abs(recorded - ctx.scores), initial=0.0))
     limit = 1e-9 * max(1.0, float(np.max(np.abs(recorded), initial=0.0)))
     passed = off <= limit
     found = "gives" if passed else "does not give"
@@ -84,20 +70,18 @@ def reproduces_its_scores(case: Case) -> Check:
     return Check("same_predictions", passed, off, limit, why)
 
 
-def finite_predictions(case: Case) -> Check:
+def finite_predictions(ctx: GateContext) -> Check:
     """Every score is a number."""
-    import numpy as np
-
-    bad = int((~np.isfinite(case.scores)).sum())
-    why = f"{bad} of {len(case.scores)} scores are NaN or infinite."
+    bad = int((~np.isfinite(ctx.scores)).sum())
+    why = f"{bad} of {len(ctx.scores)} scores are NaN or infinite."
     return Check("finite", bad == 0, bad, 0, why)
 
 
-def enough_evidence(case: Case) -> Check:
+def enough_evidence(ctx: GateContext) -> Check:
     """The holdout is large enough to judge anything."""
-    rows = case.rows
+    rows = ctx.rows
     wants = [("rows", rows.rows, FEWEST_ROWS), (f"clusters by {rows.clustered_by}", rows.clusters, FEWEST_CLUSTERS)]
-    if case.spec.label.task == "binary":
+    if ctx.spec.label.task == "binary":
         wants.append(("positives", rows.positives, FEWEST_POSITIVES))
         wants.append(("negatives", rows.rows - rows.positives, FEWEST_POSITIVES))
     few = [f"{have} {what} (at least {need})" for what, have, need in wants if have < need]
@@ -108,54 +92,38 @@ def enough_evidence(case: Case) -> Check:
     return Check("evidence", True, rows.rows, FEWEST_ROWS, f"Judged on {have_all}.")
 
 
-def is_another_model(case: Case) -> Check:
+def is_another_model(ctx: GateContext) -> Check:
     """Challenger and champion are two models: comparing one with itself would always pass."""
-    if case.champion is None:
-        return Check("another_model", True, case.info.version, None, "There is no champion yet.")
-    same = case.champion.version == case.info.version or case.champion.model_hash == case.info.model_hash
+    if ctx.champion is None:
+        return Check("another_model", True, ctx.info.version, None, "There is no champion yet.")
+    same = ctx.champion.version == ctx.info.version or ctx.champion.model_hash == ctx.info.model_hash
     why = (
-        f"Version {case.info.version} is the champion itself (version {case.champion.version}, equal files): "
+        f"Version {ctx.info.version} is the champion itself (version {ctx.champion.version}, equal files): "
         "there is nothing to promote."
         if same
-        else f"Version {case.info.version} and champion {case.champion.version} are different artifacts."
+        else f"Version {ctx.info.version} and champion {ctx.champion.version} are different artifacts."
     )
-    return Check("another_model", not same, case.info.version, case.champion.version, why)
+    return Check("another_model", not same, ctx.info.version, ctx.champion.version, why)
 
 
-def floors(case: Case) -> Iterator[Check]:
+def floors(ctx: GateContext) -> Iterator[Check]:
     """Each metric reaches its floor (or stays below its ceiling, where lower is better)."""
-    for metric, floor in case.spec.gate.floors.items():
-        value = case.metric(metric)
+    for metric, floor in ctx.spec.gate.floors.items():
         word = "at most" if metric in LOWER_IS_BETTER else "at least"
-        if value is None:
-            yield Check(f"floor_{metric}", False, None, floor, f"{metric} cannot be computed on this holdout.")
-            continue
-        passed = signed(metric) * (value - floor) >= 0
-        yield Check(f"floor_{metric}", passed, value, floor, f"{metric} is {value:.4f}; it must be {word} {floor:g}.")
+        yield _metric_check(ctx, "floor", metric, floor, sign=1, why=(f"; it must be {word} {floor:g}.",) * 2)
 
 
-def not_suspicious(case: Case) -> Iterator[Check]:
+def not_suspicious(ctx: GateContext) -> Iterator[Check]:
     """No metric is better than honest data allows: that is how a leak looks."""
-    for metric, limit in case.spec.gate.suspicious.items():
-        value = case.metric(metric)
-        if value is None:
-            yield Check(f"suspicious_{metric}", False, None, limit, f"{metric} cannot be computed on this holdout.")
-            continue
-        passed = signed(metric) * (value - limit) <= 0
-        why = f"{metric} is {value:.4f}, " + (
-            f"not better than {limit:g}."
-            if passed
-            else f"better than {limit:g}: too good to be true. Look for a feature that knows the label."
-        )
-        yield Check(f"suspicious_{metric}", passed, value, limit, why)
+    for metric, limit in ctx.spec.gate.suspicious.items():
+        leak = f", better than {limit:g}: too good to be true. Look for a feature that knows the label."
+        yield _metric_check(ctx, "suspicious", metric, limit, sign=-1, why=(f", not better than {limit:g}.", leak))
 
 
-def better_than_trivial(case: Case) -> Check:
+def better_than_trivial(ctx: GateContext) -> Check:
     """It beats a model that gives every row the holdout's own mean."""
-    import numpy as np
-
-    mean = float(case.rows.label.mean())
-    found = _compare(case, case.judged_scores, np.full(case.rows.rows, mean), margin=0.0)
+    mean = float(ctx.rows.label.mean())
+    found = _compare(ctx, ctx.judged_scores, np.full(ctx.rows.rows, mean), margin=0.0)
     why = (
         f"{found.metric} {found.candidate:.4f} against {found.reference:.4f} of a model that always says "
         f"{mean:.4g}; the advantage is at least {found.lower:.4f} with confidence {found.confidence:g}."
@@ -163,27 +131,27 @@ def better_than_trivial(case: Case) -> Check:
     return Check("better_than_trivial", found.lower > 0, found.lower, 0.0, why)
 
 
-def not_worse_than_champion(case: Case) -> Check:
+def not_worse_than_champion(ctx: GateContext) -> Check:
     """Paired bootstrap on the same rows: not worse than the champion by more than the margin."""
-    if case.champion is None:
+    if ctx.champion is None:
         why = "There is no champion yet: the floors and the trivial model decide."
         return Check("not_worse_than_champion", True, None, None, why)
-    found = _compare(case, case.judged_scores, case.champion_scores, margin=case.spec.gate.margin)
-    case.comparison = found
-    return Check("not_worse_than_champion", found.passed, found.lower, -found.margin, _told(case, found))
+    found = _compare(ctx, ctx.judged_scores, ctx.champion_scores, margin=ctx.spec.gate.margin)
+    ctx.comparison = found
+    return Check("not_worse_than_champion", found.passed, found.lower, -found.margin, _champion_sentence(ctx, found))
 
 
-def tells_a_planted_worse_model(case: Case) -> Check:
+def tells_a_planted_worse_model(ctx: GateContext) -> Check:
     """The same comparison rejects a model that is known to be worse: else its verdicts mean nothing."""
-    gate = case.spec.gate
-    reference, whose = case.judged_scores, f"challenger {case.info.version}"
-    if case.champion is not None:
+    gate = ctx.spec.gate
+    reference, whose = ctx.judged_scores, f"challenger {ctx.info.version}"
+    if ctx.champion is not None:
         # A champion that is no better than chance on these rows has nothing left to lose.
-        baseline = _compare(case, case.champion_scores, case.judged_scores * 0 + case.rows.label.mean(), margin=0.0)
+        baseline = _compare(ctx, ctx.champion_scores, ctx.judged_scores * 0 + ctx.rows.label.mean(), margin=0.0)
         if baseline.advantage > gate.margin:
-            reference, whose = case.champion_scores, f"champion {case.champion.version}"
-    planted = planted_worse(reference, share=PLANTED_SHARE, seed=case.spec.training.seed)
-    found = _compare(case, planted, reference, margin=gate.margin)
+            reference, whose = ctx.champion_scores, f"champion {ctx.champion.version}"
+    planted = planted_worse(reference, share=PLANTED_SHARE, seed=ctx.spec.training.seed)
+    found = _compare(ctx, planted, reference, margin=gate.margin)
     why = f"A worse copy of {whose} ({found.metric} {found.candidate:.4f} instead of {found.reference:.4f}) was " + (
         "rejected by the same comparison."
         if not found.passed
@@ -209,10 +177,19 @@ ALL = (
 """Every check, in the order in which they are run and shown."""
 
 
-def _compare(case: Case, candidate: Vector, reference: Vector, *, margin: float) -> Comparison:
-    spec = case.spec
+def _metric_check(ctx: GateContext, kind: str, metric: str, limit: float, *, sign: int, why: tuple[str, str]) -> Check:
+    """Ask for a metric at least as good as a limit (``sign`` 1) or no better (-1); ``why`` if passed, and if not."""
+    name, value = f"{kind}_{metric}", ctx.metrics.get(metric)
+    if value is None:
+        return Check(name, False, None, limit, f"{metric} cannot be computed on this holdout.")
+    passed = sign * signed(metric) * (value - limit) >= 0
+    return Check(name, passed, value, limit, f"{metric} is {value:.4f}{why[0] if passed else why[1]}")
+
+
+def _compare(ctx: GateContext, candidate: Vector, reference: Vector, *, margin: float) -> Comparison:
+    spec = ctx.spec
     found = compare(
-        case.rows,
+        ctx.rows,
         candidate,
         reference,
         metric=spec.training.metric,
@@ -227,30 +204,11 @@ def _compare(case: Case, candidate: Vector, reference: Vector, *, margin: float)
     return found
 
 
-def _told(case: Case, found: Comparison) -> str:
-    version = case.champion.version if case.champion is not None else "?"
+def _champion_sentence(ctx: GateContext, found: Comparison) -> str:
+    version = ctx.champion.version if ctx.champion is not None else "?"
+    bound = f"at least {found.lower:.4f} better" if found.lower >= 0 else f"at most {-found.lower:.4f} worse"
     return (
         f"{found.metric} {found.candidate:.4f} against {found.reference:.4f} of champion {version} on the same "
-        f"{case.rows.rows} rows; with confidence {found.confidence:g} it is {_bound(found)} (resampled by "
+        f"{ctx.rows.rows} rows; with confidence {found.confidence:g} it is {bound} (resampled by "
         f"{found.clustered_by}, {found.clusters} of them); {found.margin:g} worse is acceptable."
     )
-
-
-def _bound(found: Comparison) -> str:
-    if found.lower >= 0:
-        return f"at least {found.lower:.4f} better"
-    return f"at most {-found.lower:.4f} worse"
-
-
-def as_json(check: Check) -> dict[str, Any]:
-    """Return a check as plain JSON types, without NaN."""
-    value = check.value
-    if isinstance(value, float) and not math.isfinite(value):
-        value = str(value)
-    return {
-        "name": check.name,
-        "passed": bool(check.passed),
-        "value": value,
-        "threshold": check.threshold,
-        "why": check.why,
-    }

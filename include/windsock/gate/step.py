@@ -10,12 +10,13 @@ from typing import Any
 
 from windsock import promotions
 from windsock.errors import GateFailed, WindsockError
-from windsock.gate.checks import as_json
 from windsock.gate.evidence import REPORT
-from windsock.gate.judge import Verdict, judge
+from windsock.gate.judge import judge
+from windsock.gate.verdict import Verdict
 from windsock.registry.aliases import reconcile
 from windsock.registry.client import asking_mlflow, mlflow_client
-from windsock.registry.models import challenger_version, version_info
+from windsock.registry.models import challenger_version
+from windsock.registry.versions import version_info
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
@@ -43,29 +44,22 @@ def run(ctx: StepContext) -> dict[str, Any]:
     champion = promotions.current(settings, spec)
     verdict = judge(settings, spec, version, champion.version if champion is not None else None)
     report = f"{version_info(settings, spec, version).run_folder}/{REPORT}"
-    show(settings, spec, verdict)
+    publish(settings, spec, verdict)
     if not verdict.passed:
-        raise GateFailed(
-            f"{spec.name}: {verdict.told()} The evidence is in {report}; champion stays {_name(champion)}."
-        )
-    log.info("%s: %s", spec.name, verdict.told())
-    return {
-        "version": version,
-        "champion_seen": verdict.champion_seen,
-        "passed": True,
-        "checks": [as_json(c) for c in verdict.checks],
-        "report": report,
-    }
+        stays = f"version {champion.version}" if champion is not None else "none"
+        raise GateFailed(f"{spec.name}: {verdict.sentence()} The evidence is in {report}; champion stays {stays}.")
+    log.info("%s: %s", spec.name, verdict.sentence())
+    return {**verdict.to_json(), "report": report}
 
 
-def show(settings: Settings, spec: ModelSpec, verdict: Verdict) -> None:
+def publish(settings: Settings, spec: ModelSpec, verdict: Verdict) -> None:
     """Set the verdict as tags of the version in MLflow and put the page beside its run; for people only."""
     info = version_info(settings, spec, verdict.version)
     client = mlflow_client(settings)
     tags = {
         "windsock.gate": "passed" if verdict.passed else "failed",
         "windsock.gate.champion": verdict.champion_seen or "none",
-        "windsock.gate.why": verdict.told()[:_LONGEST_TAG],
+        "windsock.gate.why": verdict.sentence()[:_LONGEST_TAG],
     }
     page = Store.of(settings).read_bytes(info.run_folder, REPORT).decode()
     try:
@@ -74,9 +68,5 @@ def show(settings: Settings, spec: ModelSpec, verdict: Verdict) -> None:
                 client.set_model_version_tag(spec.name, verdict.version, name, value)
             client.log_text(info.mlflow_run, page, REPORT)
     except WindsockError as err:
-        # The verdict is kept in the run folder and decides; MLflow only shows it.
+        # The verdict in the run folder decides; MLflow only shows it.
         log.warning("%s", err)
-
-
-def _name(champion: promotions.Promotion | None) -> str:
-    return f"version {champion.version}" if champion is not None else "none"

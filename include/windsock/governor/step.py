@@ -96,5 +96,5 @@ def _detail(decision: Decision, today: Signal, requested: str | None, *, live: b
 
 
 def _result(record: DayRecord, *, retrain: bool, repeated: bool) -> dict[str, Any]:
-    shown = {name: record.detail[name] for name in ("action", "dedupe_key", "reasons", "onset", "useful_from")}
-    return {**shown, "retrain": retrain, "repeated": repeated, "as_of": record.ds}
+    detail = {name: record.detail[name] for name in ("action", "dedupe_key", "reasons", "onset", "useful_from")}
+    return {**detail, "retrain": retrain, "repeated": repeated, "as_of": record.ds}

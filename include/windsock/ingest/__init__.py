@@ -2,5 +2,6 @@
 
 Read ``step`` for the order of things, ``sources`` for where deliveries come from, ``conform``
 for names and types, ``windsock.validate`` for what values must be, ``quarantine`` for what is
-set aside, ``labels`` for answers and when they become known.
+set aside, ``records`` for what a delivery leaves behind, ``labels`` for answers and when they become
+known.
 """

@@ -7,45 +7,25 @@ decimals, any unit and zone of time, dictionary encoding, and text if the whole 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as t
+
+from windsock.column_types import ARROW_TYPES
+from windsock.ingest.sources.times import text_times
 
 _NULL_WORDS = ("", "nan", "null", "none", "na", "n/a", "<na>", "nat")
 _WHOLE_LIMIT = float(2**53)
 """Above this a float no longer says which whole number was meant."""
 
 
-def _arrow(name: str, *args: Any) -> Callable[[], Any]:
-    def make() -> Any:
-        import pyarrow as pa
-
-        return getattr(pa, name)(*args)
-
-    return make
-
-
-ARROW_TYPES: Mapping[str, Callable[[], Any]] = MappingProxyType(
-    {
-        "int64": _arrow("int64"),
-        "double": _arrow("float64"),
-        "string": _arrow("string"),
-        "bool": _arrow("bool_"),
-        "timestamp": _arrow("timestamp", "us"),
-        "date": _arrow("date32"),
-    }
-)
-"""Declared type to a function that makes its Arrow type."""
-
-
-class Unreadable(Exception):
+class ColumnTypeError(Exception):
     """A whole column is of a type that cannot be taken for the declared one."""
 
-    def __init__(self, column: Any, advice: str) -> None:
+    def __init__(self, column: pa.Array, advice: str) -> None:
         super().__init__(advice)
         present = column.is_valid().to_numpy(zero_copy_only=False)
         self.found = str(column.type)
@@ -57,41 +37,31 @@ class Unreadable(Exception):
 
 def is_text(kind: pa.DataType) -> bool:
     """Say whether an Arrow type holds text."""
-    import pyarrow.types as t
-
     return bool(t.is_string(kind) or t.is_large_string(kind) or (t.is_dictionary(kind) and is_text(kind.value_type)))
 
 
 def cast_column(column: pa.ChunkedArray, kind: str, *, from_text: bool) -> tuple[pa.Array, np.ndarray]:
-    """Read a column as a declared type.
-
-    Args:
-        column: As delivered.
-        kind: Declared type.
-        from_text: Whether the whole delivery is text, so that text is no fault.
+    """Read a column as a declared type; ``from_text``: the whole delivery is text, so that text is no fault.
 
     Returns:
         The values (null where one could not be read) and the positions of those that could not.
 
     Raises:
-        Unreadable: The column's type does not fit at all.
+        ColumnTypeError: The column's type does not fit at all.
     """
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.types as t
-
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks)
     if t.is_dictionary(array.type):
         array = array.dictionary_decode()
-    target = ARROW_TYPES[kind]()
+    target = ARROW_TYPES[kind]
     if t.is_null(array.type) or (array.null_count == len(array) and not t.is_nested(array.type)):
         return pa.nulls(len(array), target), np.empty(0, dtype=np.int64)
     if is_text(array.type) and kind != "string":
         if not from_text:
-            raise Unreadable(array, "Text is not converted in a typed file: have the sender deliver the declared type.")
+            raise ColumnTypeError(
+                array, "Text is not converted in a typed file: have the sender deliver the declared type."
+            )
         array = pc.utf8_trim_whitespace(array.cast(pa.string()))
         words = pc.is_in(pc.utf8_lower(array), pa.array(_NULL_WORDS))
         array = pc.if_else(words, pa.scalar(None, pa.string()), array)
@@ -104,10 +74,6 @@ def cast_column(column: pa.ChunkedArray, kind: str, *, from_text: bool) -> tuple
 
 
 def _nan_is_null(array: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.types as t
-
     if not t.is_floating(array.type):
         return array
     return pc.if_else(pc.is_nan(array), pa.scalar(None, array.type), array)
@@ -115,19 +81,12 @@ def _nan_is_null(array: pa.Array) -> pa.Array:
 
 def _number(array: pa.Array) -> pa.Array:
     """Return the column as doubles or refuse it; NaN becomes null."""
-    import pyarrow as pa
-    import pyarrow.types as t
-
     if not (t.is_integer(array.type) or t.is_floating(array.type) or t.is_decimal(array.type)):
-        raise Unreadable(array, "Have the sender deliver numbers, or change the declared type in model.yaml.")
+        raise ColumnTypeError(array, "Have the sender deliver numbers, or change the declared type in model.yaml.")
     return _nan_is_null(array.cast(pa.float64(), safe=False))
 
 
 def _to_int(array: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.types as t
-
     if t.is_boolean(array.type):
         return array.cast(pa.int8()).cast(pa.int64())
     if t.is_integer(array.type):
@@ -140,25 +99,14 @@ def _to_int(array: pa.Array) -> pa.Array:
     return pc.if_else(whole, numbers, pa.scalar(None, pa.float64())).cast(pa.int64())
 
 
-def _to_double(array: pa.Array) -> pa.Array:
-    return _number(array)
-
-
 def _to_string(array: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if not is_text(array.type):
-        raise Unreadable(array, "Numbers lose leading zeros as text: have the sender deliver text.")
+        raise ColumnTypeError(array, "Numbers lose leading zeros as text: have the sender deliver text.")
     text = array.cast(pa.string())
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
 
 
 def _to_bool(array: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.types as t
-
     if t.is_boolean(array.type):
         return array
     numbers = _number(array)
@@ -167,65 +115,33 @@ def _to_bool(array: pa.Array) -> pa.Array:
 
 
 def _to_timestamp(array: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.types as t
-
     if not (t.is_timestamp(array.type) or t.is_date(array.type)):
-        raise Unreadable(array, "A number does not say its unit or zone: have the sender deliver timestamps.")
+        raise ColumnTypeError(array, "A number does not say its unit or zone: have the sender deliver timestamps.")
     # Of a time with a zone, Arrow keeps the instant and drops the zone: UTC, as wanted.
     return array.cast(pa.timestamp("us"), safe=False)
 
 
 def _to_date(array: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     times = _to_timestamp(array)
     midnight = pc.equal(times, pc.floor_temporal(times, unit="day"))
     return pc.if_else(midnight, times, pa.scalar(None, times.type)).cast(pa.date32())
 
 
 def _matching(array: pa.Array, pattern: str) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     return pc.if_else(pc.match_substring_regex(array, pattern), array, pa.scalar(None, pa.string()))
 
 
 def _int_of_text(array: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     whole = _matching(array, r"^[+-]?[0-9]{1,18}(\.0*)?$")  # "107.0": a nullable key that went through floats
     return pc.replace_substring_regex(whole, r"^\+|\.0*$", "").cast(pa.int64())
 
 
 def _double_of_text(array: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     text = _matching(array, r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$")
     return pc.replace_substring_regex(text, r"^\+", "").cast(pa.float64())
 
 
-def _timestamp_of_text(array: pa.Array) -> pa.Array:
-    import pandas as pd
-    import pyarrow as pa
-
-    # pandas alone would also take "2026" and "20260301" for times: numbers that lost their meaning.
-    text = _matching(array, r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$")
-    times = pd.to_datetime(text.to_pandas(), format="ISO8601", utc=True, errors="coerce")
-    return pa.Array.from_pandas(times.dt.tz_localize(None).dt.floor("us")).cast(pa.timestamp("us"), safe=False)
-
-
-def _date_of_text(array: pa.Array) -> pa.Array:
-    return _to_date(_timestamp_of_text(array))
-
-
 def _bool_of_text(array: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     low = pc.utf8_lower(array)
     yes = pc.is_in(low, pa.array(["true", "t", "1", "yes"]))
     known = pc.or_(yes, pc.is_in(low, pa.array(["false", "f", "0", "no"])))
@@ -234,7 +150,7 @@ def _bool_of_text(array: pa.Array) -> pa.Array:
 
 _FROM_TYPED: dict[str, Callable[[pa.Array], pa.Array]] = {
     "int64": _to_int,
-    "double": _to_double,
+    "double": _number,
     "string": _to_string,
     "bool": _to_bool,
     "timestamp": _to_timestamp,
@@ -244,6 +160,6 @@ _FROM_TEXT: dict[str, Callable[[pa.Array], pa.Array]] = {
     "int64": _int_of_text,
     "double": _double_of_text,
     "bool": _bool_of_text,
-    "timestamp": _timestamp_of_text,
-    "date": _date_of_text,
+    "timestamp": text_times,
+    "date": lambda array: _to_date(text_times(array)),
 }

@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+
+from windsock.column_types import arrow_schema
 from windsock.errors import did_you_mean
-from windsock.ingest.casts import Unreadable, cast_column, is_text
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
+from windsock.ingest.casts import ColumnTypeError, cast_column, is_text
 
 
 @dataclass(frozen=True)
@@ -51,24 +50,20 @@ def conform(delivered: pa.Table, columns: dict[str, str], *, ignore: Iterable[st
         ignore: Columns that may be there and are dropped without a word.
         key: Key column, for examples in messages.
     """
-    import pyarrow as pa
-
-    from windsock.ingest.casts import ARROW_TYPES
-
+    schema = arrow_schema(columns.items())
     problems = _name_problems(delivered.schema.names, columns)
     extra = [n for n in dict.fromkeys(delivered.schema.names) if n not in columns and n not in set(ignore)]
     warnings = _extra_warning(extra, delivered) if extra else ()
     if problems:
         return Conformed(None, tuple(problems), (), warnings)
     if delivered.num_rows == 0:  # an empty file's types say nothing: writers guess them from values
-        empty = pa.schema([(name, ARROW_TYPES[kind]()) for name, kind in columns.items()]).empty_table()
-        return Conformed(empty, (), (), warnings)
+        return Conformed(schema.empty_table(), (), (), warnings)
     text = all(is_text(delivered.schema.field(name).type) for name in columns)
     arrays, faults = [], []
     for name, kind in columns.items():
         try:
             array, broken = cast_column(delivered.column(name), kind, from_text=text)
-        except Unreadable as err:
+        except ColumnTypeError as err:
             problems.append(
                 f"{name}: declared {kind}, delivered as {err.found}: {err.count:,} of {delivered.num_rows:,} values "
                 f"cannot be taken, e.g. {err.example!r} in row {err.row}. {err.advice}"
@@ -79,8 +74,7 @@ def conform(delivered: pa.Table, columns: dict[str, str], *, ignore: Iterable[st
             faults.append(_cast_fault(delivered, name, kind, key, broken))
     if problems:
         return Conformed(None, tuple(problems), (), warnings)
-    table = pa.table(arrays, schema=pa.schema([(name, ARROW_TYPES[kind]()) for name, kind in columns.items()]))
-    return Conformed(table, (), tuple(faults), warnings)
+    return Conformed(pa.table(arrays, schema=schema), (), tuple(faults), warnings)
 
 
 def _name_problems(names: list[str], columns: dict[str, str]) -> list[str]:

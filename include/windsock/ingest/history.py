@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date, timedelta
 from statistics import fmean, median, pstdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from windsock import tables
 from windsock.days import ONE_DAY
@@ -18,9 +21,6 @@ from windsock.ledger import DayRecord, Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _FEWEST_DAYS = 3
 _FEWEST_DAYS_FOR_ENTITIES = 7
@@ -34,8 +34,6 @@ _SIGMAS = 4.0
 
 def stats_of(spec: ModelSpec, events: pa.Table) -> dict[str, Any]:
     """Return what later days are compared with: rows, events per hour, mean and null share per number."""
-    import pyarrow.compute as pc
-
     hours = [0] * 24
     if events.num_rows:
         for entry in pc.value_counts(pc.hour(events.column(spec.events.time))).to_pylist():
@@ -52,14 +50,7 @@ def stats_of(spec: ModelSpec, events: pa.Table) -> dict[str, Any]:
 
 
 def alarms(settings: Settings, spec: ModelSpec, day: date, events: pa.Table, stats: Mapping[str, Any]) -> list[str]:
-    """Compare a day with the published days before it.
-
-    Args:
-        settings: This installation.
-        spec: The model.
-        day: The day.
-        events: Its valid events.
-        stats: What :func:`stats_of` says about them.
+    """Compare a day's valid events, and what :func:`stats_of` says of them, with the published days before it.
 
     Returns:
         One sentence per alarm; none while there is too little history.
@@ -128,8 +119,6 @@ def _nulls(stats: Mapping[str, Any], past: list[Any], jump: float = 0.1) -> list
 
 
 def _new_entities(settings: Settings, spec: ModelSpec, events: pa.Table, published: list[DayRecord]) -> list[str]:
-    import pyarrow.compute as pc
-
     columns = list(dict.fromkeys(spec.entities.values()))
     if not columns:
         return []

@@ -8,36 +8,27 @@ stored: unknown is not "no".
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from windsock.column_types import to_pandas
 from windsock.days import end_of, last_instant, start_of
-from windsock.errors import SpecError
 from windsock.ingest.conform import RowFault
-from windsock.ingest.quarantine import DUPLICATE, Aside
+from windsock.ingest.quarantine import DUPLICATE, Quarantine
+from windsock.ingest.sources import label_files
 from windsock.spec import ModelSpec
 from windsock.spec.columns import label_type
-from windsock.spec.data import LabelFiles
 from windsock.validate.sentences import show
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    import pandas as pd
-    import pyarrow as pa
 
 
 def inline_labels(spec: ModelSpec, rows: pa.Table) -> pa.Table:
-    """Return table ``labels`` for events that carry their label.
-
-    Args:
-        spec: The model.
-        rows: Valid events in their final order, with the label column.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+    """Return table ``labels`` for valid events, in their final order, that carry their label."""
     known = rows.filter(pc.is_valid(rows.column(spec.label.column)))
     time = known.column(spec.events.time)
     delay = pa.scalar(spec.label.delay_days * 86_400_000_000, pa.duration("us"))
@@ -60,20 +51,6 @@ def file_columns(spec: ModelSpec) -> dict[str, str]:
     return columns
 
 
-def label_files(spec: ModelSpec) -> LabelFiles:
-    """Return the description of a model's label files.
-
-    Raises:
-        SpecError: Its labels come as a column of the events.
-    """
-    if spec.label.files is None:
-        raise SpecError(
-            f"Model {spec.name!r} has no label files: its labels are the column {spec.label.column!r} of the events. "
-            "There is nothing for this step to do; give label.files in its model.yaml if they come as files."
-        )
-    return spec.label.files
-
-
 UNKNOWN_EVENT = "unknown event"
 """Rule of labels for which no event was published."""
 
@@ -84,7 +61,7 @@ class FileLabels:
 
     rows: pa.Table
     """Table ``labels`` of the day of delivery."""
-    aside: Aside
+    quarantine: Quarantine
     nulls: int
     """Rows without a label, left out."""
     null_example: str
@@ -103,14 +80,12 @@ def match_labels(
         faults: Values that could not be read.
         events: Key and event time of the events that labels may refer to; None: no events.
     """
-    from windsock.validate.engine import to_pandas
-
     files, label = label_files(spec), spec.label.column
     given = to_pandas(delivered)
     given["event_time"] = _event_times(given[files.key], events)
-    aside = Aside(len(given))
+    quarantine = Quarantine(len(given))
     for fault in faults:
-        aside.add(fault.rule, fault.sentence, fault.rows)
+        quarantine.add(fault.rule, fault.sentence, fault.rows)
     for rule, column, broken in _rules(spec, day, given):
         rows = broken.to_numpy(dtype=bool).nonzero()[0]
         if len(rows):
@@ -119,19 +94,16 @@ def match_labels(
                 f"{column}: {len(rows):,} of {len(given):,} labels break the rule '{rule}', "
                 f"e.g. {show(given[column].iat[first])} ({files.key} {show(given[files.key].iat[first])})."
             )
-            aside.add(rule, sentence, rows)
-    kept = aside.keep()
+            quarantine.add(rule, sentence, rows)
+    kept = quarantine.kept()
     unlabelled = given[label].isna().to_numpy() & kept
     example = show(given[files.key].to_numpy(dtype=object)[unlabelled][0]) if unlabelled.any() else ""
     rows = _table(spec, day, given[kept & ~unlabelled], delivered.schema)
-    return FileLabels(rows, aside, int(unlabelled.sum()), example)
+    return FileLabels(rows, quarantine, int(unlabelled.sum()), example)
 
 
 def _rules(spec: ModelSpec, day: date, given: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series]]:
     """Yield rule, column and which rows break it; a row counts under the first."""
-    import numpy as np
-    import pandas as pd
-
     files, label = label_files(spec), spec.label.column
     no_key = given[files.key].isna()
     yield f"{files.key} not null", files.key, no_key
@@ -159,8 +131,6 @@ def _contradictions(given: pd.DataFrame, key: str) -> pd.Series:
 
 def _event_times(keys: pd.Series, events: pa.Table | None) -> pd.Series:
     """Return the event time of each key, null if there is no such event."""
-    import pandas as pd
-
     if events is None or events.num_rows == 0:
         return pd.Series(pd.NaT, index=keys.index, dtype="datetime64[us]")
     known = pd.Series(events.column(1).to_pandas().to_numpy(), index=pd.Index(events.column(0).to_pandas()))
@@ -172,9 +142,6 @@ def _event_times(keys: pd.Series, events: pa.Table | None) -> pd.Series:
 
 def _table(spec: ModelSpec, day: date, valid: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     """Return table ``labels`` for the valid rows of a label file."""
-    import pandas as pd
-    import pyarrow as pa
-
     files, label = label_files(spec), spec.label.column
     if files.time is not None:
         delivered = pd.Timestamp(start_of(day))
@@ -182,15 +149,9 @@ def _table(spec: ModelSpec, day: date, valid: pd.DataFrame, schema: pa.Schema) -
     else:
         known_at = pd.Series(pd.Timestamp(last_instant(day)), index=valid.index)
     final = valid.assign(known_at=known_at).sort_values(["event_time", files.key], kind="stable")
-
-    def column(name: str, kind: pa.DataType) -> pa.Array:
-        return pa.Array.from_pandas(final[name]).cast(kind, safe=False)
-
-    return pa.table(
-        {
-            spec.events.key: column(files.key, schema.field(files.key).type),
-            label: column(label, schema.field(label).type),
-            "event_time": column("event_time", pa.timestamp("us")),
-            "known_at": column("known_at", pa.timestamp("us")),
-        }
+    columns = [files.key, label, "event_time", "known_at"]
+    kinds = [schema.field(files.key).type, schema.field(label).type, pa.timestamp("us"), pa.timestamp("us")]
+    table = pa.Table.from_pandas(
+        final[columns], pa.schema(list(zip(columns, kinds, strict=True))), preserve_index=False, safe=False
     )
+    return table.replace_schema_metadata(None).rename_columns([spec.events.key, *columns[1:]])

@@ -3,7 +3,7 @@
 The key of a run is the day of delivery. Its labels may be for any event of the last
 ``label.files.horizon_days``, so those days must be settled first; a label for no published event
 is set aside, and the day of delivery is run again when such an event is published later
-(see ``features.staleness``). An event may be labelled again by a later delivery: readers take the
+(see ``windsock.staleness``). An event may be labelled again by a later delivery: readers take the
 latest label that was known by their day.
 """
 
@@ -14,16 +14,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from windsock import tables
+from windsock import staleness, tables
 from windsock.completeness import settled_days
 from windsock.errors import DayRejected, UpstreamUnavailable
 from windsock.ingest.conform import conform
-from windsock.ingest.labels import UNKNOWN_EVENT, FileLabels, file_columns, label_files, match_labels
-from windsock.ingest.outcome import outcome
-from windsock.ingest.quarantine import keep_refused
-from windsock.ingest.raw import keep_raw
-from windsock.ingest.sources import Delivery, fetch_labels
-from windsock.ingest.sources.base import NotDelivered
+from windsock.ingest.labels import UNKNOWN_EVENT, FileLabels, file_columns, match_labels
+from windsock.ingest.records import NO_SOURCE, detail_of, keep_raw, record_refusal, source_of, step_result
+from windsock.ingest.sources import Delivery, NotDelivered, fetch_labels, label_files
 from windsock.ledger import DayRecord, Ledger
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
@@ -55,7 +52,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if ctx.options.get("no_delivery"):
         return _none(ctx, previous, inputs, "a person said that nothing will be")
     try:
-        delivery = fetch_labels(ctx.settings, spec, day)
+        delivery = fetch_labels(spec, day)
     except NotDelivered as absent:
         if files.missing == "wait" and ctx.live:
             raise
@@ -64,7 +61,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         return _none(ctx, previous, inputs, f"label.files.missing is 'empty' ({absent})")
     raw = keep_raw(ctx.store, spec, delivery)
     inputs["source"] = delivery.content_hash or ""
-    source = {"name": delivery.name, "hash": delivery.content_hash, "origin": delivery.origin, "raw": raw}
+    source = source_of(delivery, raw)
     if delivery.rows is None:
         return _refuse(ctx, previous, delivery, inputs, [delivery.problem or f"{delivery.name}: cannot be read."])
     conformed = conform(delivery.rows, file_columns(spec), key=files.key)
@@ -75,33 +72,39 @@ def run(ctx: StepContext) -> dict[str, Any]:
     reasons = _over_budget(spec, found)
     if reasons:
         return _refuse(ctx, previous, delivery, inputs, reasons)
-    warnings = [*conformed.warnings, *(f"{s} Set aside." for s in found.aside.sentences(copies=True))]
+    warnings = [*conformed.warnings, *(f"{s} Set aside." for s in found.quarantine.sentences(copies=True))]
     if found.nulls:
         warnings.append(
             f"{spec.label.column}: {found.nulls:,} of {delivery.rows.num_rows:,} labels are null (rule 'a label is "
             f"known'), e.g. {files.key} {found.null_example}. They were left out: unknown is not 'no'."
         )
     wanted = {"labels": found.rows}
-    if found.aside.counts:
-        wanted["label_quarantine"] = found.aside.table(delivery.rows, files.key)
+    if found.quarantine.counts:
+        wanted["label_quarantine"] = found.quarantine.table(delivery.rows, files.key)
     outputs = {
         name: tables.write_day(ctx.store, spec.name, name, day, table, previous=previous)
         for name, table in wanted.items()
     }
-    detail = _detail(source, delivery.rows.num_rows, found.rows.num_rows, found.aside.counts, warnings, [])
+    detail = detail_of(
+        source,
+        delivered=delivery.rows.num_rows,
+        published=found.rows.num_rows,
+        quarantined=found.quarantine.counts,
+        warnings=warnings,
+    )
     return _settle(ctx, previous, DayRecord(day.isoformat(), "published", outputs, inputs, detail))
 
 
 def _over_budget(spec: ModelSpec, found: FileLabels) -> list[str]:
     """Say why too many labels are faulty; labels for unknown events lose nothing and do not count."""
-    faulty = found.aside.faulty - found.aside.counts.get(UNKNOWN_EVENT, 0)
-    budget = spec.validation.quarantine_budget
-    if faulty <= budget * found.aside.total:
+    budget, total = spec.validation.quarantine_budget, found.quarantine.total
+    faulty = found.quarantine.faulty - found.quarantine.counts.get(UNKNOWN_EVENT, 0)
+    if faulty <= budget * total:
         return []
     return [
-        f"{faulty:,} of {found.aside.total:,} labels ({faulty / found.aside.total:.2%}) break a rule, more than "
+        f"{faulty:,} of {total:,} labels ({faulty / total:.2%}) break a rule, more than "
         f"validation.quarantine_budget ({budget:.2%}) allows. {sentence}"
-        for sentence in found.aside.sentences()
+        for sentence in found.quarantine.sentences()
     ]
 
 
@@ -114,18 +117,16 @@ def _none(ctx: StepContext, previous: DayRecord | None, inputs: dict[str, str], 
             "from an earlier one. They stay in force; deliver the file again to replace them."
         )
     sentence = f"{spec.label.column}: 0 labels were delivered on {ctx.day}; taken as an empty day, because {why}."
-    detail = _detail({"name": None, "hash": None, "origin": "", "raw": None}, 0, 0, {}, [sentence], [])
-    return _settle(ctx, previous, DayRecord(ctx.day.isoformat(), "empty", {}, inputs, detail))
+    record = DayRecord(ctx.day.isoformat(), "empty", {}, inputs, detail_of(NO_SOURCE, warnings=[sentence]))
+    return _settle(ctx, previous, record)
 
 
 def _settle(ctx: StepContext, previous: DayRecord | None, record: DayRecord) -> dict[str, Any]:
-    from windsock.staleness import stale_days
-
     Ledger.of(ctx.settings, ctx.spec.name, "labels").publish(record, origin=ctx.origin)
     for warning in record.detail["warnings"]:
         log.warning("%s labels of %s: %s", ctx.spec.name, ctx.day, warning)
-    return outcome(previous, record, record.detail["warnings"]) | {
-        "refresh": [d.isoformat() for d in stale_days(ctx.settings, ctx.spec, ctx.day, itself=True)],
+    return step_result(previous, record, record.detail["warnings"]) | {
+        "refresh": [d.isoformat() for d in staleness.stale_days(ctx.settings, ctx.spec, ctx.day, itself=True)],
     }
 
 
@@ -134,34 +135,11 @@ def _refuse(
 ) -> dict[str, Any]:
     """Record a refusal and raise it; labels published before stay in force."""
     spec, day = ctx.spec, ctx.day
-    place = keep_refused(ctx.store, spec, day, delivery, reasons)
     stays = previous is not None and previous.status == "published"
-    if not stays:
-        source = {"name": delivery.name, "hash": delivery.content_hash, "origin": delivery.origin, "raw": place}
-        rows = delivery.rows.num_rows if delivery.rows is not None else 0
-        record = DayRecord(day.isoformat(), "rejected", {}, inputs, _detail(source, rows, 0, {}, [], reasons))
-        Ledger.of(ctx.settings, spec.name, "labels").publish(record, origin=ctx.origin)
+    place = record_refusal(ctx, "labels", delivery, inputs, reasons, in_force=stays)
     kept = f"The labels published for {day} stay in force. " if stays else ""
     faults = "\n".join(f"  - {reason}" for reason in reasons)
     raise DayRejected(
         f"{spec.name} {day}: label file {delivery.name} was rejected:\n{faults}\n{kept}A copy with the reasons lies in "
         f"the store at {place}. Have it corrected and delivered again, then run the labels of {day} again."
     )
-
-
-def _detail(
-    source: dict[str, Any],
-    delivered: int,
-    published: int,
-    aside: dict[str, int],
-    warnings: list[str],
-    reasons: list[str],
-) -> dict[str, Any]:
-    return {
-        "source": source,
-        "delivered": delivered,
-        "published": published,
-        "quarantined": aside,
-        "warnings": warnings,
-        "reasons": reasons,
-    }

@@ -1,4 +1,4 @@
-"""What is set aside: rows with the rule each one broke, and refused files with their reasons.
+"""Rows that are set aside, each with the rules that it broke.
 
 A row stands in quarantine once, under the first rule it broke; its reason names them all.
 Rows are kept as delivered, also with the columns that the spec drops.
@@ -9,110 +9,76 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from windsock.ingest.sources import Delivery
-from windsock.spec import ModelSpec
-from windsock.store import Store
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
+import numpy as np
+import pyarrow as pa
 
 DUPLICATE = "duplicate copy"
 """Rule of rows that say exactly what another row says: nothing is lost with them."""
 
+_SCHEMA = pa.schema([(name, pa.string()) for name in ("rule", "reason", "key", "row")])
+
 
 @dataclass
-class Aside:
+class Quarantine:
     """The rows of one delivery that are set aside, collected rule by rule."""
 
     total: int
     """Rows in the delivery."""
-    _rules: dict[int, list[str]] = field(default_factory=dict)
-    _reasons: dict[int, list[str]] = field(default_factory=dict)
+    _faults: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
+    """Position of a row to the rules it broke, each with its reason."""
 
     def add(self, rule: str, reason: str, rows: np.ndarray) -> None:
         """Set rows aside for breaking a rule; a row may break several."""
         for row in rows.tolist():
-            self._rules.setdefault(row, []).append(rule)
-            self._reasons.setdefault(row, []).append(reason)
+            self._faults.setdefault(row, []).append((rule, reason))
 
     @property
     def counts(self) -> dict[str, int]:
         """Rows per rule, each row under its first rule only."""
-        return dict(sorted(Counter(rules[0] for rules in self._rules.values()).items()))
+        return dict(sorted(Counter(faults[0][0] for faults in self._faults.values()).items()))
 
     @property
     def faulty(self) -> int:
         """Rows that are lost to the day: all but the exact copies."""
-        return sum(1 for rules in self._rules.values() if rules != [DUPLICATE])
+        return sum(1 for faults in self._faults.values() if [rule for rule, _ in faults] != [DUPLICATE])
 
     def sentences(self, *, copies: bool = False) -> list[str]:
         """Return one sentence per rule that rows broke; about exact copies only if asked to."""
         found = {
             rule: reason
-            for place in sorted(self._rules)
-            for rule, reason in zip(self._rules[place], self._reasons[place], strict=True)
+            for row in sorted(self._faults)
+            for rule, reason in self._faults[row]
             if copies or rule != DUPLICATE
         }
         return [found[rule] for rule in sorted(found)]
 
-    def keep(self) -> np.ndarray:
+    def kept(self) -> np.ndarray:
         """Return which rows stay, shape ``(total,)``, boolean."""
-        import numpy as np
-
         mask = np.ones(self.total, dtype=bool)
-        mask[list(self._rules)] = False
+        mask[list(self._faults)] = False
         return mask
 
     def table(self, delivered: pa.Table, key: str) -> pa.Table:
         """Return the rows for table ``quarantine``, in an order that does not depend on the delivery's."""
-        import pyarrow as pa
-
-        order = sorted(self._rules)
-        rows = _as_json(delivered.take(pa.array(order, pa.int64())))
-        keys = delivered.column(key).take(pa.array(order, pa.int64())).to_pylist() if order else []
-        entries = [
-            (
-                self._rules[place][0],
-                _sentence(self._rules[place], self._reasons[place]),
-                None if value is None or value != value else str(value),
-                row,
-            )
-            for place, value, row in zip(order, keys, rows, strict=True)
-        ]
-        entries.sort(key=lambda e: (e[0], e[2] or "", e[3]))
-        columns = list(zip(*entries, strict=True)) if entries else [(), (), (), ()]
-        names = ("rule", "reason", "key", "row")
-        return pa.table({n: pa.array(list(c), pa.string()) for n, c in zip(names, columns, strict=True)})
+        places = sorted(self._faults)
+        rows = delivered.take(pa.array(places, pa.int64())).to_pylist()
+        keys = delivered.column(key).take(pa.array(places, pa.int64())).to_pylist()
+        entries = []
+        for place, value, row in zip(places, keys, rows, strict=True):
+            (rule, reason), *others = self._faults[place]
+            if others:
+                reason += f" Also broken: {'; '.join(name for name, _ in others)}."
+            shown = None if value is None or value != value else str(value)
+            entries.append({"rule": rule, "reason": reason, "key": shown, "row": _as_json(row)})
+        entries.sort(key=lambda e: (e["rule"], e["key"] or "", e["row"]))
+        return pa.Table.from_pylist(entries, _SCHEMA)
 
 
-def keep_refused(store: Store, spec: ModelSpec, day: date, delivery: Delivery, reasons: Sequence[str]) -> str:
-    """Copy a refused delivery to ``quarantine/<model>/<day>/<sha256>/`` with its reasons.
-
-    Returns:
-        The folder within the store.
-    """
-    folder = ("quarantine", spec.name, day.isoformat(), delivery.content_hash or "unreadable")
-    # Reasons last: who finds them finds the file beside them.
-    if delivery.raw is not None and not store.exists(*folder, delivery.name):
-        store.write_bytes(delivery.raw, *folder, delivery.name)
-    entry = {"reasons": list(reasons), "origin": delivery.origin, "name": delivery.name}
-    store.write_json(entry, *folder, "reasons.json")
-    return "/".join(folder)
-
-
-def _sentence(rules: list[str], reasons: list[str]) -> str:
-    also = f" Also broken: {'; '.join(rules[1:])}." if len(rules) > 1 else ""
-    return reasons[0] + also
-
-
-def _as_json(rows: pa.Table) -> list[str]:
-    return [json.dumps({k: _plain(v) for k, v in row.items()}, sort_keys=True, default=str) for row in rows.to_pylist()]
+def _as_json(row: dict[str, Any]) -> str:
+    return json.dumps({name: _plain(value) for name, value in row.items()}, sort_keys=True, default=str)
 
 
 def _plain(value: Any) -> Any:

@@ -8,27 +8,27 @@ refused, or is empty.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from windsock import tables
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from windsock import staleness, tables
 from windsock.days import last_instant
 from windsock.errors import DayRejected, SpecError, UpstreamUnavailable
 from windsock.ingest import history
 from windsock.ingest.conform import Conformed, conform
-from windsock.ingest.judge import Judged, judge
 from windsock.ingest.labels import inline_labels
-from windsock.ingest.outcome import outcome
-from windsock.ingest.quarantine import keep_refused
-from windsock.ingest.raw import keep_raw
+from windsock.ingest.records import NO_SOURCE, detail_of, keep_raw, record_refusal, source_of, step_result
 from windsock.ingest.sources import Delivery, NotDelivered, fetch
+from windsock.ingest.validation import ValidatedDelivery, validate_delivery
 from windsock.ledger import DayRecord, Ledger, Output, Status
 from windsock.spec import ModelSpec
 from windsock.spec.columns import declared_columns
 from windsock.steps import StepContext
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from windsock.validate import docs
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +53,14 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if ctx.options.get("no_delivery"):
         return _give_up(ctx, previous)
     try:
-        delivery = fetch(ctx.settings, spec, day)
+        delivery = fetch(spec, day)
     except NotDelivered as absent:
         if ctx.live:
             raise  # it may come later today
         # A replay asks for days that are long over, and waiting would keep the rest of a backfill out.
         raise UpstreamUnavailable(str(absent)) from absent
     raw = keep_raw(ctx.store, spec, delivery)
-    source = {"name": delivery.name, "hash": delivery.content_hash, "origin": delivery.origin, "raw": raw}
+    source = source_of(delivery, raw)
     if delivery.rows is None:
         problem = delivery.problem or f"{delivery.name}: cannot be read."
         rule = "Rule: a delivery is a readable table; all its columns and rows are affected."
@@ -70,47 +70,41 @@ def run(ctx: StepContext) -> dict[str, Any]:
         return _refuse(ctx, previous, delivery, list(conformed.problems), conformed.warnings)
     if conformed.rows.num_rows == 0:
         return _empty(ctx, previous, delivery, conformed, source)
-    judged = judge(ctx.settings, spec, day, conformed.rows, conformed)
-    if judged.reasons:
-        return _refuse(ctx, previous, delivery, list(judged.reasons), judged.warnings)
-    return _publish(ctx, previous, delivery.rows, judged, source)
+    valid = validate_delivery(ctx.settings, spec, day, conformed.rows, conformed)
+    if valid.reasons:
+        return _refuse(ctx, previous, delivery, list(valid.reasons), valid.warnings)
+    return _publish(ctx, previous, delivery.rows, valid, source)
 
 
 def _publish(
-    ctx: StepContext, previous: DayRecord | None, delivered: pa.Table, judged: Judged, source: dict[str, Any]
+    ctx: StepContext, previous: DayRecord | None, delivered: pa.Table, valid: ValidatedDelivery, source: dict[str, Any]
 ) -> dict[str, Any]:
     spec, day = ctx.spec, ctx.day
-    events = with_known_at(spec, day, judged.rows)
+    events = with_known_at(spec, day, valid.rows)
     wanted = {"events": events}
     if spec.label.files is None:
-        wanted["labels"] = inline_labels(spec, judged.rows)
-    aside = judged.aside.table(delivered, spec.events.key)
-    if aside.num_rows:
-        wanted["quarantine"] = aside
-    outputs: dict[str, Output] = {
+        wanted["labels"] = inline_labels(spec, valid.rows)
+    quarantined = valid.quarantine.table(delivered, spec.events.key)
+    if quarantined.num_rows:
+        wanted["quarantine"] = quarantined
+    outputs = {
         name: tables.write_day(ctx.store, spec.name, name, day, table, previous=previous)
         for name, table in wanted.items()
     }
-    stats = history.stats_of(spec, events)
-    detail = {
-        "source": source,
-        "delivered": delivered.num_rows,
-        "published": events.num_rows,
-        "quarantined": judged.aside.counts,
-        "warnings": list(judged.warnings),
-        "reasons": [],
-        "stats": stats,
-    }
-    alarms = history.alarms(ctx.settings, spec, day, events, stats)
-    record = DayRecord(day.isoformat(), "published", outputs, {"source": source["hash"] or ""}, detail)
-    return _settle(ctx, previous, record, alarms)
+    detail = detail_of(
+        source,
+        delivered=delivered.num_rows,
+        published=events.num_rows,
+        quarantined=valid.quarantine.counts,
+        warnings=valid.warnings,
+    )
+    detail["stats"] = history.stats_of(spec, events)
+    alarms = history.alarms(ctx.settings, spec, day, events, detail["stats"])
+    return _settle(ctx, previous, _record(ctx, "published", source, detail, outputs), alarms)
 
 
 def with_known_at(spec: ModelSpec, day: date, rows: pa.Table) -> pa.Table:
     """Return table ``events``: the declared columns and when each event became known, without the label."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     events = rows.select(list(spec.events.columns))
     end = pa.scalar(last_instant(day), pa.timestamp("us"))
     if spec.events.delivered_at is not None:
@@ -138,13 +132,13 @@ def _empty(
         )
     if spec.validation.empty_day == "reject" or replaces:
         return _refuse(ctx, previous, delivery, [sentence], conformed.warnings)
-    record = _without_rows(ctx, "empty", source, 0, (*conformed.warnings, sentence), [])
-    return _settle(ctx, previous, record, [])
+    detail = detail_of(source, warnings=(*conformed.warnings, sentence))
+    return _settle(ctx, previous, _record(ctx, "empty", source, detail), [])
 
 
 def _give_up(ctx: StepContext, previous: DayRecord | None) -> dict[str, Any]:
     """Record that a day was never delivered, because a person said so."""
-    if previous is not None and stays(previous):
+    if previous is not None and _stays(previous):
         raise SpecError(
             f"{ctx.spec.name}: {ctx.day} was delivered and is {previous.status}, so option no_delivery does not fit. "
             "Run the step without it."
@@ -152,56 +146,42 @@ def _give_up(ctx: StepContext, previous: DayRecord | None) -> dict[str, Any]:
     reason = (
         f"{ctx.spec.events.key}: 0 rows were delivered for {ctx.day} (rule 'a day is delivered'), given up by hand."
     )
-    source = {"name": None, "hash": None, "origin": "", "raw": None}
-    return _settle(ctx, previous, _without_rows(ctx, "rejected", source, 0, (), [reason]), [])
+    record = _record(ctx, "rejected", NO_SOURCE, detail_of(NO_SOURCE, reasons=[reason]))
+    return _settle(ctx, previous, record, [])
 
 
-def stays(record: DayRecord) -> bool:
+def _stays(previous: DayRecord | None) -> bool:
     """Say whether a day's content stays in force when a later delivery of it is refused."""
-    return record.status in ("published", "empty")
+    return previous is not None and previous.status in ("published", "empty")
 
 
-def _without_rows(
+def _record(
     ctx: StepContext,
     status: Status,
-    source: dict[str, Any],
-    delivered: int,
-    warnings: tuple[str, ...],
-    reasons: list[str],
+    source: Mapping[str, Any],
+    detail: dict[str, Any],
+    outputs: Mapping[str, Output] | None = None,
 ) -> DayRecord:
-    """Return the record of a day of which nothing is stored."""
-    detail = {
-        "source": source,
-        "delivered": delivered,
-        "published": 0,
-        "quarantined": {},
-        "warnings": list(warnings),
-        "reasons": reasons,
-    }
-    return DayRecord(ctx.day.isoformat(), status, {}, {"source": source["hash"] or ""}, detail)
+    return DayRecord(ctx.day.isoformat(), status, outputs or {}, {"source": source["hash"] or ""}, detail)
 
 
 def _settle(ctx: StepContext, previous: DayRecord | None, record: DayRecord, alarms: list[str]) -> dict[str, Any]:
     """Publish a day's record and say what follows from it."""
-    from windsock.staleness import stale_days, stale_label_days
-
     Ledger.of(ctx.settings, ctx.spec.name, "ingest").publish(record, origin=ctx.origin)
     warnings = [*record.detail["warnings"], *alarms]
     if ctx.live and warnings:
         _show(ctx)
     for warning in warnings:
         log.warning("%s %s: %s", ctx.spec.name, ctx.day, warning)
-    return outcome(previous, record, warnings) | {
+    return step_result(previous, record, warnings) | {
         # Also when nothing changed now: an earlier attempt may have been killed after it published.
-        "refresh": [d.isoformat() for d in stale_days(ctx.settings, ctx.spec, ctx.day)],
-        "relabel": [d.isoformat() for d in stale_label_days(ctx.settings, ctx.spec, ctx.day)],
+        "refresh": [d.isoformat() for d in staleness.stale_days(ctx.settings, ctx.spec, ctx.day)],
+        "relabel": [d.isoformat() for d in staleness.stale_label_days(ctx.settings, ctx.spec, ctx.day)],
     }
 
 
 def _show(ctx: StepContext) -> None:
     """Add the day's page to Data Docs; a page that cannot be built is no reason to fail a day."""
-    from windsock.validate import docs
-
     try:
         page = docs.add_day(ctx.settings, ctx.spec, ctx.day)
     except Exception:
@@ -216,15 +196,10 @@ def _refuse(
 ) -> NoReturn:
     """Record a refusal and raise it; what was published before stays in force."""
     spec, day = ctx.spec, ctx.day
-    place = keep_refused(ctx.store, spec, day, delivery, reasons)
-    kept = ""
-    if previous is not None and stays(previous):
-        kept = f"The {previous.status} content of {day} stays in force. "
-    else:
-        source = {"name": delivery.name, "hash": delivery.content_hash, "origin": delivery.origin, "raw": place}
-        rows = delivery.rows.num_rows if delivery.rows is not None else 0
-        record = _without_rows(ctx, "rejected", source, rows, warnings, reasons)
-        Ledger.of(ctx.settings, spec.name, "ingest").publish(record, origin=ctx.origin)
+    inputs = {"source": delivery.content_hash or ""}
+    stays = _stays(previous)
+    place = record_refusal(ctx, "ingest", delivery, inputs, reasons, warnings, in_force=stays)
+    kept = f"The {previous.status} content of {day} stays in force. " if previous is not None and stays else ""
     if ctx.live:
         _show(ctx)
     faults = "\n".join(f"  - {reason}" for reason in reasons)

@@ -131,13 +131,9 @@ def _pooled_counts(columns: Pair) -> npt.NDArray[np.int64]:
 
 
 def _jensen_shannon(now: npt.NDArray[np.float64], then: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    middle = (now + then) / 2
-    return np.sqrt(np.maximum((_relative_entropy(now, middle) + _relative_entropy(then, middle)) / 2, 0.0))
+    from scipy.spatial.distance import jensenshannon
 
-
-def _relative_entropy(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    ratio = np.divide(p, q, out=np.ones_like(p), where=(p > 0) & (q > 0))
-    return np.asarray((p * np.log(ratio)).sum(axis=-1))
+    return np.asarray(jensenshannon(now, then, axis=1))
 
 
 def _psi(now: npt.NDArray[np.float64], then: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

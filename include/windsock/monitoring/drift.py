@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from windsock.monitoring.columns import Method, Pair, by_chance, pair
-from windsock.monitoring.window import Comparison
+from windsock.monitoring.window import Samples
 from windsock.served.metrics import SCORE
 from windsock.spec import ModelSpec
 from windsock.spec.operations import MonitoringSpec
@@ -43,17 +43,12 @@ class Drift:
     json: bytes | None
 
 
-def find_drift(spec: ModelSpec, rows: Comparison, rng: np.random.Generator) -> Drift:
+def find_drift(spec: ModelSpec, rows: Samples, rng: np.random.Generator) -> Drift:
     """Compare recent rows with the reference.
 
     Drift is a share of drifted features of at least ``monitoring.drifted_share``, or a change
     of the predictions that a drifted feature goes with: one feature alone matters if it moves
     the model, and else does not.
-
-    Args:
-        spec: The model.
-        rows: The two samples.
-        rng: Where chance comes from; seeded, so that a rerun finds the same.
     """
     policy = spec.monitoring
     findings: dict[str, dict[str, Any]] = {}

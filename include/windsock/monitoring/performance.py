@@ -2,21 +2,20 @@
 
 Only what was known by the end of the day counts, so a replay a year later finds the same.
 The newest days that can be judged lie ``label.delay_days`` back. The protocol is the one
-of training (``training.metrics``): known positives are left out, rows without a label too.
+of training (``served.metrics``): known positives are left out, rows without a label too.
 
 One week's value moves by itself, so a loss counts only if it is larger than the spec
-allows, rests on enough rows, and is still a loss at the hopeful end of a bootstrap.
+allows, rests on enough rows, and is still a loss at the hopeful end of the gate's own
+clustered bootstrap (ADR 0007).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from windsock import tables
 from windsock.dataset.exclusion import known_positive
@@ -25,6 +24,8 @@ from windsock.days import day_range, last_instant
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import Promotion
 from windsock.served import metrics
+from windsock.served.resampling import clustered_rows
+from windsock.served.weighted import weighted_metric
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import LOWER_IS_BETTER
@@ -36,22 +37,15 @@ if TYPE_CHECKING:
 MIN_POSITIVES = 20
 MIN_ROWS = 100
 
-_RESAMPLES = 100
+_RESAMPLES = 400
 _QUANTILE = 0.05
 _DIGITS = 6
 
 
-def judge_performance(
+def measure_performance(
     settings: Settings, spec: ModelSpec, day: date, champion: Promotion, rng: np.random.Generator
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """Judge the champion's predictions of the last matured days.
-
-    Args:
-        settings: This installation.
-        spec: The model.
-        day: Labels known by the end of this day are used.
-        champion: Whose predictions.
-        rng: Seeded, for the bootstrap.
+    """Measure the champion's predictions of the last matured days, by the labels known at the end of ``day``.
 
     Returns:
         The finding (metric, value, the holdout's value, relative loss, ``degraded``, rows, positives, days,
@@ -87,7 +81,7 @@ def judge_performance(
     finding["loss"] = _rounded(loss)
     if loss <= spec.monitoring.max_performance_drop:
         return finding, None
-    low, high = _interval(spec, frame, rng)
+    low, high = metric_interval(spec, frame, rng)
     finding["interval"] = [_rounded(low), _rounded(high)]
     hopeful = low if metric in LOWER_IS_BETTER else high
     finding["degraded"] = relative_loss(metric, hopeful, expected) > 0
@@ -104,8 +98,8 @@ def scored_and_labelled(
     """Join a version's predictions of some days with the labels known by the end of a day.
 
     Returns:
-        Columns ``event_timestamp``, ``score``, the label, the alert entity and ``known_positive`` if the
-        spec uses them; only rows whose label is known. None if that version scored none of the days.
+        Columns ``event_timestamp``, ``score``, the label, the entities and ``known_positive`` if the spec
+        uses it; only rows whose label is known. None if that version scored none of the days.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -118,7 +112,7 @@ def scored_and_labelled(
     score = Ledger.of(settings, spec.name, "score").between(wanted[0], wanted[-1])
     key, time, label = spec.events.key, spec.events.time, spec.label.column
     predictions = tables.read(store, score.values(), "predictions", [key, metrics.SCORE, "model_version"])
-    extra = [c for c in (evaluation.alert_entity, evaluation.exclude_known_positives) if c]
+    extra = [c for c in (evaluation.alert_entity, evaluation.exclude_known_positives, *spec.entities.values()) if c]
     events = tables.read(store, ingest.values(), "events", list(dict.fromkeys([key, time, *extra])))
     if predictions is None or events is None:
         return None
@@ -182,38 +176,17 @@ def _not_enough(spec: ModelSpec, result: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _interval(spec: ModelSpec, frame: pa.Table, rng: np.random.Generator) -> tuple[float, float]:
-    """Return the 5 % and 95 % quantiles of the metric over resampled rows."""
-    kept = frame.filter(metrics.counted_rows(spec, frame))
-    labels = kept.column(spec.label.column).to_numpy().astype(np.float64)
-    scores = kept.column(metrics.SCORE).to_numpy().astype(np.float64)
-    measure = _measure(spec, kept)
-    values = []
-    for _ in range(_RESAMPLES):
-        rows = rng.integers(0, len(labels), len(labels))
-        value = measure(labels[rows], scores[rows], rows)
-        if value is not None:
-            values.append(value)
-    if not values:
+def metric_interval(spec: ModelSpec, frame: pa.Table, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the 5 % and 95 % quantiles of the metric over clustered resamples, as the gate draws them."""
+    rows, counted = clustered_rows(spec, frame)
+    scores = frame.column(metrics.SCORE).to_numpy().astype(np.float64)[counted]
+    measure = weighted_metric(spec.training.metric, rows, scores, k=spec.training.evaluation.alerts_per_day)
+    values = np.concatenate([measure(weights) for weights in rows.weightings(_RESAMPLES, rng)])
+    values = values[np.isfinite(values)]
+    if not len(values):
         return float("-inf"), float("inf")
     low, high = np.quantile(values, [_QUANTILE, 1 - _QUANTILE])
     return float(low), float(high)
-
-
-Measure = Callable[[metrics.Floats, metrics.Floats, npt.NDArray[np.int64]], float | None]
-
-
-def _measure(spec: ModelSpec, kept: pa.Table) -> Measure:
-    """Return the spec's metric as a function of labels, scores and the rows they come from."""
-    metric = spec.training.metric
-    if metric != "precision_at_k":
-        plain = getattr(metrics, metric)
-        return lambda labels, scores, _rows: plain(labels, scores)
-    times = kept.column(metrics.TIME).to_numpy().astype("datetime64[D]")
-    entity = spec.training.evaluation.alert_entity
-    codes = kept.column(entity).combine_chunks().dictionary_encode().indices.to_numpy() if entity else None
-    at_k = partial(metrics.precision_at_k, k=spec.training.evaluation.alerts_per_day)
-    return lambda labels, scores, rows: at_k(labels, scores, times[rows], None if codes is None else codes[rows])
 
 
 def _rounded(value: float | None) -> float | None:

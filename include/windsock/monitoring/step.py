@@ -13,8 +13,8 @@ from windsock.days import spans
 from windsock.errors import NotReady
 from windsock.ledger import DayRecord, Ledger
 from windsock.monitoring.drift import Drift, find_drift
-from windsock.monitoring.performance import judge_performance
-from windsock.monitoring.window import comparison
+from windsock.monitoring.performance import measure_performance
+from windsock.monitoring.window import draw_samples
 from windsock.promotions import Promotion, champion_on
 from windsock.steps import StepContext
 
@@ -40,9 +40,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if champion is None:
         record = ledger.publish(_no_champion(day), origin=ctx.origin)
         return _result(record)
-    rows = comparison(ctx.settings, spec, day, champion)
+    rows = draw_samples(ctx.settings, spec, day, champion)
     drift = find_drift(spec, rows, _seeded(day, 1))
-    performance, remark = judge_performance(ctx.settings, spec, day, champion, _seeded(day, 2))
+    performance, remark = measure_performance(ctx.settings, spec, day, champion, _seeded(day, 2))
     degraded = bool(performance and performance["degraded"])
     report = _save(ctx, day, drift)
     record = DayRecord(
@@ -106,23 +106,23 @@ def _save(ctx: StepContext, day: date, drift: Drift) -> str | None:
 
 def _summary(champion: Promotion, drift: Drift, degraded: bool, remark: str | None) -> str:
     """Say in a sentence or two what was found."""
-    said = []
+    parts = []
     if drift.drifted:
         worst = sorted(((n, f) for n, f in drift.columns.items() if f["drifted"]), key=lambda nf: -_excess(nf[1]))
         judged = sum(f["value"] is not None or f["drifted"] for f in drift.columns.values())
-        shown = ", ".join(_described(n, f) for n, f in worst[:3])
+        named = ", ".join(_described(n, f) for n, f in worst[:3])
         moved = ", and its predictions moved" if drift.prediction["drifted"] else ""
-        said.append(
-            f"{len(worst)} of {judged} features drifted from version {champion.version}'s reference{moved}: {shown}"
+        parts.append(
+            f"{len(worst)} of {judged} features drifted from version {champion.version}'s reference{moved}: {named}"
         )
     elif not drift.judged:
         why = next((str(f["why"]) for f in drift.columns.values() if "why" in f), "no reference")
-        said.append(f"drift was not judged ({why})")
+        parts.append(f"drift was not judged ({why})")
     else:
-        said.append(f"no drift (share of drifted features {drift.share:.0%})")
+        parts.append(f"no drift (share of drifted features {drift.share:.0%})")
     if degraded and remark:
-        said.append(remark)
-    return "; ".join(said)
+        parts.append(remark)
+    return "; ".join(parts)
 
 
 def _excess(found: Mapping[str, Any]) -> float:
@@ -154,5 +154,5 @@ def _no_champion(day: date) -> DayRecord:
 
 
 def _result(record: DayRecord) -> dict[str, Any]:
-    shown = ("drifted", "degraded", "drifted_share", "champion", "summary", "report", "performance")
-    return {"status": record.status, **{name: record.detail[name] for name in shown}}
+    names = ("drifted", "degraded", "drifted_share", "champion", "summary", "report", "performance")
+    return {"status": record.status, **{name: record.detail[name] for name in names}}

@@ -11,7 +11,6 @@ the event alone are left out.
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from windsock.features.frame import event_frame, feature_names
 from windsock.featurestore.retrieval import point_in_time
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import Promotion
-from windsock.runs.run_folder import REFERENCE
+from windsock.runs.run_folder import REFERENCE, RunFolder
 from windsock.served.metrics import SCORE, TIME
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
@@ -42,7 +41,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Samples:
     """The two samples, with equal columns: the features and ``score``."""
 
     current: pd.DataFrame
@@ -57,7 +56,7 @@ class Comparison:
     """What was read: name to content hash."""
 
 
-def comparison(settings: Settings, spec: ModelSpec, day: date, champion: Promotion) -> Comparison:
+def draw_samples(settings: Settings, spec: ModelSpec, day: date, champion: Promotion) -> Samples:
     """Draw the rows that are compared on a day.
 
     The recent side holds the days of the window whose features are published and warm. Their
@@ -76,12 +75,11 @@ def comparison(settings: Settings, spec: ModelSpec, day: date, champion: Promoti
     if reference is None:
         notes.append(f"version {champion.version} has no {REFERENCE} in its run folder, so drift cannot be judged")
         reference = events.slice(0, 0)
-    drawn = rng.choice(events.num_rows, min(spec.monitoring.max_rows, events.num_rows), replace=False)
-    current = _with_features(settings, spec, events.take(np.sort(drawn)), first, day)
+    current = _with_features(settings, spec, _sample(events, spec.monitoring.max_rows, rng), first, day)
     current = current.append_column(SCORE, _scores(store, spec, champion, records["score"].values(), current))
-    current, reference, left_out, remarks = _alike(spec, days, current, reference, rng)
+    current, reference, left_out, remarks = _comparable(spec, days, current, reference, rng)
     names = feature_names(spec)
-    return Comparison(
+    return Samples(
         current=_frame(current, names),
         reference=_frame(reference, names),
         features=tuple(names),
@@ -92,7 +90,7 @@ def comparison(settings: Settings, spec: ModelSpec, day: date, champion: Promoti
     )
 
 
-def _alike(
+def _comparable(
     spec: ModelSpec, days: list[date], current: pa.Table, reference: pa.Table, rng: np.random.Generator
 ) -> tuple[pa.Table, pa.Table, dict[str, str], list[str]]:
     """Bound the reference and see to the weekdays.
@@ -100,14 +98,15 @@ def _alike(
     Returns:
         Recent rows, reference rows, features left out with the reason, remarks.
     """
+    import pyarrow.compute as pc
+
     size, dated = spec.monitoring.max_rows, TIME in reference.column_names
-    weeks_then = _whole_weeks_of(reference) if dated else spec.training.holdout_days % 7 == 0
-    if not dated or reference.num_rows == 0 or (weeks_then and _whole_weeks(days)):
-        drawn = rng.choice(reference.num_rows, min(size, reference.num_rows), replace=False)
-        whole = weeks_then and _whole_weeks(days)
+    whole = _whole_weeks(days) and (_whole_weeks_of(reference) if dated else spec.training.holdout_days % 7 == 0)
+    if not dated or reference.num_rows == 0 or whole:
         why = "depends on the calendar, and the days are not whole weeks"
-        return current, reference.take(np.sort(drawn)), {} if whole else dict.fromkeys(calendar_features(spec), why), []
-    now, then = _weekdays(current), _weekdays(reference)
+        left_out = {} if whole else dict.fromkeys(calendar_features(spec), why)
+        return current, _sample(reference, size, rng), left_out, []
+    now, then = (pc.day_of_week(rows[TIME]).to_numpy() for rows in (current, reference))
     remarks = ["the days are not whole weeks: the reference is drawn with their mix of weekdays"]
     in_both = np.isin(now, then)
     if not in_both.all():
@@ -150,6 +149,11 @@ def same_mix(
     return np.concatenate(parts)
 
 
+def _sample(rows: pa.Table, size: int, rng: np.random.Generator) -> pa.Table:
+    drawn = rng.choice(rows.num_rows, min(size, rows.num_rows), replace=False)
+    return rows.take(np.sort(drawn))
+
+
 def _holds_rows(records: Mapping[str, Mapping[date, DayRecord]], day: date) -> bool:
     return (
         records["features"][day].status == "published"
@@ -165,10 +169,9 @@ def _seeded(model: str, day: date) -> np.random.Generator:
 def _reference(store: Store, spec: ModelSpec, champion: Promotion) -> pa.Table | None:
     """Return the champion's sample of held-out rows: on those its scores are honest, and they are the newest."""
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(io.BytesIO(store.read_bytes("runs", spec.name, champion.run, REFERENCE)))
+        rows = RunFolder(store, spec.name, champion.run).read_table(REFERENCE)
     except FileNotFoundError:
         return None
     return rows.filter(pc.equal(rows["part"], "holdout")) if "part" in rows.column_names else rows
@@ -183,23 +186,19 @@ def _with_features(settings: Settings, spec: ModelSpec, rows: pa.Table, first: d
     return join_features(spec, rows, first, join)
 
 
-def _scores(store: Store, spec: ModelSpec, champion: Promotion, records: Any, rows: pa.Table) -> pa.Array:
-    import pandas as pd
+def _scores(
+    store: Store, spec: ModelSpec, champion: Promotion, records: Any, rows: pa.Table
+) -> pa.ChunkedArray | pa.Array:
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     predictions = tables.read(store, records, "predictions", [spec.events.key, SCORE, "model_version"])
     if predictions is None:
         return pa.nulls(rows.num_rows, pa.float64())
-    found = predictions.to_pandas()
-    found = found[found["model_version"].astype(str) == champion.version]
-    by_key = pd.Series(found[SCORE].to_numpy(), index=found[spec.events.key].to_numpy())
-    return pa.array(by_key.reindex(rows[spec.events.key].to_pandas()).to_numpy(), pa.float64(), from_pandas=True)
-
-
-def _weekdays(rows: pa.Table) -> npt.NDArray[np.int64]:
-    import pyarrow.compute as pc
-
-    return np.asarray(pc.day_of_week(rows[TIME]).to_numpy(), dtype=np.int64)
+    own = predictions.filter(
+        pc.equal(predictions["model_version"].cast(pa.string()), champion.version)
+    ).combine_chunks()
+    return own[SCORE].take(pc.index_in(rows[spec.events.key], own[spec.events.key].combine_chunks()))
 
 
 def _whole_weeks(days: list[date]) -> bool:

@@ -18,8 +18,8 @@ from windsock import promotions
 from windsock.errors import SpecError
 from windsock.promotions import Promotion
 from windsock.registry.aliases import reconcile
-from windsock.registry.models import load_version, version_info
-from windsock.settings import Settings
+from windsock.registry.models import load_version
+from windsock.registry.versions import version_info
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
 
@@ -71,7 +71,7 @@ def _roll_back(ctx: StepContext, entries: Sequence[Promotion]) -> Promotion:
     target = _target(spec, entries, ctx.options.get("to_version"))
     current = entries[-1]
     info = version_info(settings, spec, target)
-    _loads(settings, spec, target)
+    load_version(settings, spec, target)  # it must be able to score before anybody relies on it
     entry = Promotion(
         seq=0,
         kind="rollback",
@@ -87,12 +87,12 @@ def _roll_back(ctx: StepContext, entries: Sequence[Promotion]) -> Promotion:
     return promotions.append(settings, spec, entry, after=current)
 
 
-def _target(spec: ModelSpec, entries: Sequence[Promotion], asked: Any) -> str:
+def _target(spec: ModelSpec, entries: Sequence[Promotion], wanted: Any) -> str:
     if not entries:
         raise SpecError(f"{spec.name}: there is nothing to roll back: no version has ever been promoted.")
     current = entries[-1].version
     stack = stack_of(entries)
-    if asked is None:
+    if wanted is None:
         if len(stack) < 2:
             raise SpecError(
                 f"{spec.name}: there is nothing to roll back to: version {current} is the first champion. "
@@ -100,17 +100,12 @@ def _target(spec: ModelSpec, entries: Sequence[Promotion], asked: Any) -> str:
             )
         return stack[-2]
     former = {p.version for p in entries}
-    if str(asked) == current:
+    if str(wanted) == current:
         raise SpecError(f"{spec.name}: version {current} is the champion already.")
-    if str(asked) not in former:
+    if str(wanted) not in former:
         raise SpecError(
-            f"{spec.name}: version {asked} was never champion, so one cannot go back to it. "
+            f"{spec.name}: version {wanted} was never champion, so one cannot go back to it. "
             f"Former champions: {', '.join(sorted(former - {current})) or 'none'}. "
             f"To make it champion, run {spec.name}_promote: it goes through the gate."
         )
-    return str(asked)
-
-
-def _loads(settings: Settings, spec: ModelSpec, version: str) -> None:
-    """Make sure that the version can really score before anybody relies on it."""
-    load_version(settings, spec, version)
+    return str(wanted)

@@ -14,10 +14,10 @@ from windsock import promotions
 from windsock.errors import ChampionChanged, GateFailed, SpecError
 from windsock.gate.evidence import passed_against, summary_of
 from windsock.gate.judge import judge
-from windsock.gate.step import show
+from windsock.gate.step import publish
 from windsock.promotions import Promotion
 from windsock.registry.aliases import reconcile
-from windsock.registry.models import VersionInfo, version_info
+from windsock.registry.versions import VersionInfo, version_info
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
@@ -97,9 +97,9 @@ def _promote(ctx: StepContext, info: VersionInfo, seen: str | None) -> tuple[Pro
 
 def _judge_again(settings: Settings, spec: ModelSpec, info: VersionInfo, champion: str | None) -> dict[str, Any]:
     verdict = judge(settings, spec, info.version, champion)
-    show(settings, spec, verdict)
+    publish(settings, spec, verdict)
     if not verdict.passed:
-        raise GateFailed(f"{spec.name}: judged against champion {champion or 'none'}: {verdict.told()}")
+        raise GateFailed(f"{spec.name}: judged against champion {champion or 'none'}: {verdict.sentence()}")
     return verdict.to_json()
 
 

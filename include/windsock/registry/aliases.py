@@ -17,12 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def reconcile(settings: Settings, spec: ModelSpec, *, expected: bool = False) -> bool:
-    """Make MLflow's aliases say what the promotion log says.
-
-    Args:
-        settings: This installation.
-        spec: The model.
-        expected: The log has just been written, so that a difference is no surprise.
+    """Make MLflow's aliases say what the promotion log says; ``expected`` if that has just been written.
 
     Returns:
         Whether anything had to be repaired.
@@ -31,12 +26,12 @@ def reconcile(settings: Settings, spec: ModelSpec, *, expected: bool = False) ->
         UpstreamUnavailable: MLflow cannot be reached.
     """
     entry = current(settings, spec)
-    shown = alias_version(settings, spec, CHAMPION)
+    alias = alias_version(settings, spec, CHAMPION)
     wanted = entry.version if entry is not None else None
-    repaired = shown != wanted
+    repaired = alias != wanted
     if repaired:
         text = "%s: MLflow's alias champion was %s and becomes %s, as the promotion log says"
-        log.log(logging.INFO if expected else logging.WARNING, text, spec.name, shown, wanted)
+        log.log(logging.INFO if expected else logging.WARNING, text, spec.name, alias, wanted)
         if wanted is None:
             drop_alias(settings, spec, CHAMPION)
         else:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from windsock.errors import UpstreamUnavailable, WindsockError
+from windsock.redact import redact, redact_line
 from windsock.settings import Settings
 from windsock.store import Store
 
@@ -31,7 +31,6 @@ _ENVIRONMENT = {
 }
 """MLflow's own limits (120 s, seven times) would hold a task for a quarter of an hour."""
 
-_PASSWORD = re.compile(r"//[^/\s@]+@")
 _RETRIABLE = frozenset({"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "INTERNAL_ERROR", "ABORTED"})
 
 
@@ -58,21 +57,18 @@ def asking_mlflow(settings: Settings, what: str) -> Iterator[None]:
     """
     from mlflow.exceptions import MlflowException
 
+    where = f"MLflow at {redact(settings.mlflow_uri)}"
     try:
         yield
     except MlflowException as err:
-        text = _PASSWORD.sub("//", " ".join(str(err).split()))[:300]
-        where = _without_password(settings.mlflow_uri)
+        text = redact_line(err)
         if getattr(err, "error_code", "INTERNAL_ERROR") in _RETRIABLE:
             raise UpstreamUnavailable(
-                f"MLflow at {where} could not {what}: {text} Check that it is up; this step is retried."
+                f"{where} could not {what}: {text} Check that it is up; this step is retried."
             ) from err
-        raise WindsockError(f"MLflow at {where} refused to {what}: {text}") from err
+        raise WindsockError(f"{where} refused to {what}: {text}") from err
     except OSError as err:
-        raise UpstreamUnavailable(
-            f"MLflow at {_without_password(settings.mlflow_uri)} could not {what}: "
-            f"{_PASSWORD.sub('//', str(err))}. This step is retried."
-        ) from err
+        raise UpstreamUnavailable(f"{where} could not {what}: {redact_line(err)}. This step is retried.") from err
 
 
 def experiment_id(settings: Settings, client: Any, model: str) -> str:
@@ -106,7 +102,3 @@ def _artifact_location(settings: Settings, model: str) -> str | None:
     store = Store.of(settings)
     url = store.url("mlflow-artifacts", model)
     return f"file://{url}" if store.is_local else url
-
-
-def _without_password(uri: str) -> str:
-    return _PASSWORD.sub("//", uri)

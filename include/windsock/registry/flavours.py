@@ -1,23 +1,21 @@
 """A model folder as MLflow knows it: the same model, for ``mlflow.pyfunc`` and the UI, and no pickle.
 
-LightGBM and PyTorch have flavours of their own. A linear model is plain JSON that needs no
-library, and MLflow has no flavour for that which does without pickle or code: its folder
-goes up as it is, under a flavour named ``windsock`` that says which format it is of.
+LightGBM's trees and networks of PyTorch modules have flavours of their own. For the other
+formats MLflow has none that does without pickle, code or a package that is not in the lock
+(ONNX): their folder goes up as it is, under a flavour named ``windsock``, with the inputs by name.
 """
 
 from __future__ import annotations
 
+import sys
 import warnings
 from importlib.metadata import version as library_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from windsock.served.formats.lightgbm import LightGBMModel
-    from windsock.served.formats.torch import TorchModel
-    from windsock.served.model import Model
+from windsock.served.model import Model
 
 MODEL_NAME = "model"
 
@@ -32,39 +30,36 @@ def save_flavour(model: Model, target: str, run_id: str, model_id: str) -> None:
         model_id: MLflow's id of the logged model.
     """
     from mlflow.models import Model as MlflowModel
-
-    from windsock.served.formats.lightgbm import LightGBMModel
-    from windsock.served.formats.torch import TorchModel
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
 
     about = MlflowModel(run_id=run_id, model_id=model_id, artifact_path=MODEL_NAME)
-    if isinstance(model, LightGBMModel):
-        save_mlflow_lightgbm(model, target, about)
-    elif isinstance(model, TorchModel):
-        save_mlflow_torch(model, target, about)
+    inputs: list[ColSpec | TensorSpec] = [ColSpec("double", name, required=False) for name in model.feature_names]
+    about.signature = ModelSignature(Schema(inputs), Schema([ColSpec("double")]))
+    torch, module = sys.modules.get("torch"), getattr(model, "module", None)
+    if hasattr(model, "booster"):
+        _save_lightgbm(model.booster, target, about)
+    elif torch is not None and isinstance(module, torch.nn.Module):
+        _save_torch(module, len(model.features), target, about)
     else:
         _save_folder(model, target, about)
 
 
-def save_mlflow_lightgbm(model: LightGBMModel, target: str, about: Any) -> None:
+def _save_lightgbm(booster: Any, target: str, about: Any) -> None:
     """Write trees in MLflow's LightGBM flavour: columns by name in, scores out."""
     import mlflow.lightgbm
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
 
     mlflow.lightgbm.save_model(
-        model.booster,
+        booster,
         target,
         mlflow_model=about,
-        signature=ModelSignature(
-            Schema([ColSpec("double", name, required=False) for name in model.feature_names]),
-            Schema([ColSpec("double")]),
-        ),
+        signature=about.signature,
         # Named outright: otherwise MLflow starts a process that imports everything to find out.
         pip_requirements=[f"lightgbm=={library_version('lightgbm')}"],
     )
 
 
-def save_mlflow_torch(model: TorchModel, target: str, about: Any) -> None:
+def _save_torch(module: Any, width: int, target: str, about: Any) -> None:
     """Write a network in MLflow's PyTorch flavour: a matrix in model order in, scores out.
 
     MLflow traces the program once more and stores two sample rows with it in PyTorch's format
@@ -75,11 +70,10 @@ def save_mlflow_torch(model: TorchModel, target: str, about: Any) -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    width = len(model.features)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         mlflow.pytorch.save_model(
-            model.module,
+            module,
             target,
             mlflow_model=about,
             serialization_format="pt2",
@@ -102,4 +96,4 @@ def _save_folder(model: Model, target: str, about: Any) -> None:
     about.save(str(Path(target) / "MLmodel"))
 
 
-__all__ = ["MODEL_NAME", "save_flavour", "save_mlflow_lightgbm", "save_mlflow_torch"]
+__all__ = ["MODEL_NAME", "save_flavour"]

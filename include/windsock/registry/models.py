@@ -10,30 +10,15 @@ import logging
 import tempfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from windsock.errors import DataContractError, SpecError
 from windsock.registry.client import asking_mlflow, mlflow_client
 from windsock.registry.versions import VersionInfo, folder_hash, list_versions, version_info
+from windsock.runs.run_folder import MODEL
+from windsock.served.model import Model, load
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
-
-if TYPE_CHECKING:
-    from windsock.served.model import Model
-
-__all__ = [
-    "CHALLENGER",
-    "CHAMPION",
-    "VersionInfo",
-    "alias_version",
-    "challenger_version",
-    "drop_alias",
-    "list_versions",
-    "load_version",
-    "set_alias",
-    "version_info",
-]
 
 log = logging.getLogger(__name__)
 
@@ -116,20 +101,17 @@ def drop_alias(settings: Settings, spec: ModelSpec, alias: str) -> None:
 
 
 def _from_run_folder(settings: Settings, info: VersionInfo) -> Model | None:
-    from windsock.served.model import load
-
     store = Store.of(settings)
+    folder = store.url(info.run_folder, MODEL)
     try:
-        found = folder_hash(store, info.run_folder, "model")
+        found = folder_hash(store, info.run_folder, MODEL)
     except FileNotFoundError:
         return None
-    _must_match(found, info, store.url(info.run_folder, "model"))
-    return load(store.url(info.run_folder, "model"))
+    _must_match(found, info, folder)
+    return load(folder)
 
 
 def _from_mlflow(settings: Settings, info: VersionInfo) -> Model:
-    from windsock.served.model import load
-
     log.warning("%s %s: run folder %s is gone; loading MLflow's copy", info.model, info.version, info.run_folder)
     client = mlflow_client(settings)
     with tempfile.TemporaryDirectory(prefix="windsock-model-") as folder:

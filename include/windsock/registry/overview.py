@@ -15,11 +15,7 @@ STAGES = ("ingest", "features", "score", "monitor")
 
 
 def overview(settings: Settings, model: str | None = None) -> list[dict[str, Any]]:
-    """Return what is known of each model, in order of names.
-
-    Args:
-        settings: This installation.
-        model: Only this one.
+    """Return what is known of each model, or of one, in order of names.
 
     Raises:
         SpecError: There is no model of that name.
@@ -39,39 +35,24 @@ def broken_models(settings: Settings) -> dict[str, str]:
 
 
 def _row(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
-    entry = promotions.current(settings, spec)
-    versions = list_versions(settings, spec)
+    entries, versions = promotions.history(settings, spec), list_versions(settings, spec)
     newest = versions[-1] if versions else None
-    waiting = newest if newest is not None and newest not in _ever_champion(settings, spec) else None
-    last_days = {}
-    for stage in STAGES:
-        days = Ledger.of(settings, spec.name, stage).days()
-        last_days[stage] = days[-1].isoformat() if days else None
-    champion: dict[str, Any] | None = None
-    if entry is not None:
-        info = version_info(settings, spec, entry.version)
-        champion = {
-            "version": entry.version,
-            "run": entry.run,
-            "in_force_from": entry.in_force_from.isoformat(),
-            "as_of": entry.as_of.isoformat(),
-            "kind": entry.kind,
-            "reason": entry.reason,
-            "by": entry.by,
-            "metrics": dict(info.metrics),
-        }
+    days = {stage: Ledger.of(settings, spec.name, stage).days() for stage in STAGES}
     return {
         "model": spec.name,
         "owner": spec.owner,
         "description": spec.description,
         "task": spec.label.task,
-        "champion": champion,
-        "challenger": waiting,
+        "champion": _champion(settings, spec, entries[-1]) if entries else None,
+        "challenger": newest if newest not in {p.version for p in entries} else None,
         "versions": len(versions),
-        "promotions": len(promotions.history(settings, spec)),
-        "last_days": last_days,
+        "promotions": len(entries),
+        "last_days": {stage: found[-1].isoformat() if found else None for stage, found in days.items()},
     }
 
 
-def _ever_champion(settings: Settings, spec: ModelSpec) -> set[str]:
-    return {p.version for p in promotions.history(settings, spec)}
+def _champion(settings: Settings, spec: ModelSpec, entry: promotions.Promotion) -> dict[str, Any]:
+    wanted = ("version", "run", "in_force_from", "as_of", "kind", "reason", "by")
+    content = entry.to_json()
+    metrics = dict(version_info(settings, spec, entry.version).metrics)
+    return {**{name: content[name] for name in wanted}, "metrics": metrics}

@@ -13,8 +13,8 @@ from windsock import promotions
 from windsock.registry import tracking
 from windsock.registry.client import asking_mlflow, experiment_id, mlflow_client
 from windsock.registry.finished import FinishedRun
-from windsock.registry.models import CHALLENGER, VersionInfo
-from windsock.registry.versions import record_version
+from windsock.registry.models import CHALLENGER
+from windsock.registry.versions import VersionInfo, record_version
 from windsock.steps import StepContext
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         version = tracking.version_of(client, spec.name, folder.run)
         if version is None:
             tracking.log_run(client, run_id, folder)
-            model_id = tracking.log_model(settings, client, run_id, folder)
+            model_id = tracking.log_model(client, run_id, folder)
             version = tracking.create_version(client, spec.name, model_id, run_id, tags)
         info = VersionInfo(
             model=spec.name,

@@ -18,7 +18,7 @@ from windsock.registry.finished import RUN_TAG, FinishedRun
 from windsock.registry.flavours import MODEL_NAME, save_flavour
 from windsock.registry.models import MLFLOW_FOLDER
 from windsock.runs.run_folder import CANDIDATE_TAG, HOLDOUT, LINEAGE, METRICS, MODEL, REQUEST, TRAIN
-from windsock.settings import Settings
+from windsock.served.model import load
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,10 @@ def log_run(client: Any, run_id: str, folder: FinishedRun) -> None:
         client.log_text(run_id, folder.store.read_bytes(folder.path, name).decode(), name)
 
 
-def log_model(settings: Settings, client: Any, run_id: str, folder: FinishedRun) -> str:
+def log_model(client: Any, run_id: str, folder: FinishedRun) -> str:
     """Upload the model once, as a LoggedModel of the run, and return its id."""
+    from mlflow.entities import LoggedModelOutput
+
     experiment = client.get_run(run_id).info.experiment_id
     for found in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
         if found.status == "READY":
@@ -93,12 +95,14 @@ def log_model(settings: Settings, client: Any, run_id: str, folder: FinishedRun)
         client.create_logged_model(experiment, MODEL_NAME, run_id, tags=tags, model_type=folder.model).model_id
     )
     with tempfile.TemporaryDirectory(prefix="windsock-register-") as temporary:
-        client.log_model_artifacts(model_id, _as_mlflow_model(folder, Path(temporary), run_id, model_id))
-        own = Path(temporary) / MLFLOW_FOLDER
+        # In MLflow's flavour for its kind: the same model, for ``mlflow.pyfunc`` and the UI.
+        flavour, own = Path(temporary, "mlflow_model"), Path(temporary, MLFLOW_FOLDER)
+        save_flavour(load(folder.store.url(folder.path, MODEL)), str(flavour), run_id, model_id)
+        client.log_model_artifacts(model_id, str(flavour))
         folder.store.fs.get(folder.store.path(folder.path, MODEL), str(own), recursive=True)
         client.log_artifacts(run_id, str(own), MLFLOW_FOLDER)
     client.finalize_logged_model(model_id, "READY")
-    _show_in_run(client, run_id, model_id)
+    client.log_outputs(run_id, [LoggedModelOutput(model_id=model_id, step=0)])
     return model_id
 
 
@@ -115,18 +119,3 @@ def create_version(client: Any, model: str, model_id: str, run_id: str, tags: di
         model, f"models:/{model_id}", run_id=run_id, tags=tags, model_id=model_id, await_creation_for=30
     )
     return str(made.version)
-
-
-def _as_mlflow_model(folder: FinishedRun, temporary: Path, run_id: str, model_id: str) -> str:
-    """Write the model in MLflow's flavour for its kind: the same model, for ``mlflow.pyfunc`` and the UI."""
-    from windsock.served.model import load
-
-    target = str(temporary / "mlflow_model")
-    save_flavour(load(folder.store.url(folder.path, MODEL)), target, run_id, model_id)
-    return target
-
-
-def _show_in_run(client: Any, run_id: str, model_id: str) -> None:
-    from mlflow.entities import LoggedModelOutput
-
-    client.log_outputs(run_id, [LoggedModelOutput(model_id=model_id, step=0)])

@@ -13,6 +13,7 @@ from datetime import date
 from typing import Any, Self
 
 from windsock.errors import SpecError
+from windsock.format_numbers import numbered, taken
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
@@ -50,7 +51,7 @@ class VersionInfo:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {**asdict(self), "as_of": self.as_of.isoformat()}
+        return numbered("model version", {**asdict(self), "as_of": self.as_of.isoformat()})
 
 
 def version_info(settings: Settings, spec: ModelSpec, version: str) -> VersionInfo:
@@ -61,7 +62,7 @@ def version_info(settings: Settings, spec: ModelSpec, version: str) -> VersionIn
     """
     store = Store.of(settings)
     try:
-        return VersionInfo.from_json(store.read_json(spec.name, FOLDER, f"{version}.json"))
+        return _read(store, spec.name, version)
     except FileNotFoundError as err:
         raise SpecError.unknown(f"version of model {spec.name!r}", str(version), list_versions(settings, spec)) from err
 
@@ -86,7 +87,7 @@ def record_version(settings: Settings, info: VersionInfo) -> None:
     """
     store = Store.of(settings)
     try:
-        before = VersionInfo.from_json(store.read_json(info.model, FOLDER, f"{info.version}.json"))
+        before = _read(store, info.model, info.version)
     except FileNotFoundError:
         before = info
     if before.run != info.run:
@@ -96,6 +97,11 @@ def record_version(settings: Settings, info: VersionInfo) -> None:
             "point MLFLOW_TRACKING_URI to the right server; to begin anew, remove both (windsock down --wipe)."
         )
     store.write_json(info.to_json(), info.model, FOLDER, f"{info.version}.json")
+
+
+def _read(store: Store, model: str, version: str) -> VersionInfo:
+    parts = (model, FOLDER, f"{version}.json")
+    return VersionInfo.from_json(taken("model version", store.read_json(*parts), store.url(*parts)))
 
 
 def folder_hash(store: Store, *parts: str) -> str:

@@ -8,7 +8,6 @@ request are relative to the request itself, so that a volume may be mounted anyw
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import posixpath
@@ -18,20 +17,22 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from windsock.errors import DataContractError, SpecError
+from windsock.format_numbers import KEY, check, written
 from windsock.runs.checkpoints import CheckpointFolder
-from windsock.runs.run_folder import METRICS, REQUEST, RunFolder
+from windsock.runs.run_folder import METRICS, REQUEST, RunFolder, parquet_rows
 from windsock.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-REQUEST_FORMAT = "windsock-trainer/1"
+REQUEST_FORMAT = written("trainer request")
 CANDIDATE_FORMAT = "windsock-candidate/1"
 REQUEST_VARIABLE = "WINDSOCK_REQUEST"
 ROLE_VARIABLE = "WINDSOCK_TRAINER_ROLE"
 CHECKPOINTS = "checkpoints"
 TRAIN_CSV = "train.csv.gz"
+NATIVE_SCORES = "check.csv.gz"
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,14 @@ class TrainerRequest:
         try:
             data = store.read_bytes(name)
             raw = json.loads(data)
-            form = raw.get("format")
+            form = raw.get(KEY, "none")
         except FileNotFoundError as err:
             raise SpecError(
                 f"{place}: there is no request. Run the step 'assemble' first, and check that this store is mounted."
             ) from err
         except (ValueError, AttributeError) as err:
             raise SpecError(f"{place}: is no request: {err}. Run the step 'assemble' again.") from err
-        if form != REQUEST_FORMAT:
-            raise SpecError(f"{place}: is of format {form!r}, but this trainer reads {REQUEST_FORMAT}.")
+        check("trainer request", form, place)
         return cls(store, raw, hashlib.sha256(data).hexdigest())
 
     @property
@@ -102,19 +102,11 @@ class TrainerRequest:
         Raises:
             SpecError: They are not the rows that the request names.
         """
-        import pyarrow.parquet as pq
-
-        place, named = self.train_url, str(self.raw["train"]["sha256"])
+        url = self.train_url
         try:
-            data = self.train_bytes()
+            return parquet_rows(self.train_bytes(), url, str(self.raw["train"]["sha256"]))
         except FileNotFoundError as err:
-            raise SpecError(f"{place}: the training rows are not there. Run the step 'assemble' again.") from err
-        if hashlib.sha256(data).hexdigest() != named:
-            raise SpecError(
-                f"{place} is not the file that its request names (SHA-256 {named[:12]}): "
-                "it was changed or half replaced. Run the step 'assemble' again."
-            )
-        return pq.read_table(io.BytesIO(data))
+            raise SpecError(f"{url}: the training rows are not there. Run the step 'assemble' again.") from err
 
     def finished(self) -> dict[str, Any] | None:
         """Return the candidate's metrics if it is complete and was made from this very request."""

@@ -15,6 +15,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from windsock.errors import SpecError
+from windsock.format_numbers import KEY, check
 from windsock.store import Store, to_json
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class RunFolder:
                 f"{self.model}: run {self.run} has no {name} in {self.store.url(*self.parts())}: "
                 f"the step '{earlier}' has not finished for it. Run that step first, or check the run's name."
             ) from err
+        if name == REQUEST:
+            check("training request", content.get(KEY), self.store.url(*self.parts(name)))
         return content
 
     def write_json(self, value: Any, name: str) -> None:
@@ -94,15 +97,7 @@ class RunFolder:
 
     def read_table(self, name: str, sha256: str | None = None) -> pa.Table:
         """Return a Parquet file's rows; with ``sha256``, only if its bytes are those."""
-        import pyarrow.parquet as pq
-
-        data = self.store.read_bytes(*self.parts(name))
-        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-            raise SpecError(
-                f"{self.store.url(*self.parts(name))} is not the file that its request names (SHA-256 {sha256[:12]}): "
-                "it was changed or half replaced. Run the step 'assemble' again."
-            )
-        return pq.read_table(io.BytesIO(data))
+        return parquet_rows(self.store.read_bytes(*self.parts(name)), self.store.url(*self.parts(name)), sha256)
 
     def write_table(self, rows: pa.Table, name: str) -> str:
         """Write a Parquet file in one step.
@@ -118,6 +113,22 @@ class RunFolder:
         """Write files into a folder below."""
         for name, data in files.items():
             self.store.write_bytes(data, *self.parts(folder, name))
+
+
+def parquet_rows(data: bytes, url: str, sha256: str | None = None) -> pa.Table:
+    """Return the rows of a Parquet file.
+
+    Raises:
+        SpecError: A hash is given, and the bytes have another.
+    """
+    import pyarrow.parquet as pq
+
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise SpecError(
+            f"{url} is not the file that its request names (SHA-256 {sha256[:12]}): "
+            "it was changed or half replaced. Run the step 'assemble' again."
+        )
+    return pq.read_table(io.BytesIO(data))
 
 
 def parquet_bytes(rows: pa.Table) -> bytes:

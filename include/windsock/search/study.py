@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import optuna
 import sqlalchemy as sa
@@ -21,6 +21,8 @@ from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.runs.checkpoints import CheckpointFolder
 from windsock.spec.estimators import BuiltIn
 from windsock.store import to_json
+
+Direction = Literal["maximize", "minimize"]
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +110,7 @@ def patiently(do: Callable[[], T]) -> T:
     return do()
 
 
-class _Journal(BaseJournalBackend):  # type: ignore[misc]
+class _Journal(BaseJournalBackend):
     """Optuna's journal in memory; ``open_file`` puts it in one file, as a whole."""
 
     def __init__(self, data: bytes | None) -> None:
@@ -121,7 +123,7 @@ class _Journal(BaseJournalBackend):  # type: ignore[misc]
         self.logs.extend(logs)
 
 
-def open_file(checkpoints: CheckpointFolder | None, fingerprint: str, direction: str) -> KeptStudy:
+def open_file(checkpoints: CheckpointFolder | None, fingerprint: str, direction: Direction) -> KeptStudy:
     """Return the study of a trainer that searches alone, as far as it had come."""
     data = None if checkpoints is None else checkpoints.read(TRIALS)
     journal = _Journal(None)
@@ -143,7 +145,7 @@ def open_file(checkpoints: CheckpointFolder | None, fingerprint: str, direction:
     return KeptStudy(study, keep)
 
 
-class _Storage(optuna.storages.RDBStorage):  # type: ignore[misc]
+class _Storage(optuna.storages.RDBStorage):
     """Optuna's storage, but its signs of life outlast a database that is away, and say how long a try took so far."""
 
     def record_heartbeat(self, trial_id: int) -> None:
@@ -155,7 +157,7 @@ class _Storage(optuna.storages.RDBStorage):  # type: ignore[misc]
             log.warning("A trial gives no sign of life (%s)", type(err).__name__)
 
 
-def open_database(shared: SharedStudy, fingerprint: str, direction: str) -> KeptStudy:
+def open_database(shared: SharedStudy, fingerprint: str, direction: Direction) -> KeptStudy:
     """Return a shared study, begun if it is not there yet: in PostgreSQL, or in SQLite for processes of one machine.
 
     Raises:

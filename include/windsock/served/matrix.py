@@ -93,7 +93,8 @@ def to_matrix(frame: pa.Table, features: Sequence[Feature]) -> npt.NDArray[np.fl
     Raises:
         DataContractError: A column is missing.
     """
-    missing = [f.name for f in features if f.name not in frame.column_names]
+    present = set(frame.column_names)
+    missing = [f.name for f in features if f.name not in present]
     if missing:
         raise DataContractError(
             f"The rows have no column {', '.join(missing)}, which the model was trained with. "

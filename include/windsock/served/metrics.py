@@ -1,13 +1,13 @@
 """How predictions are judged: the metrics, and the protocol around them.
 
-Every metric is a plain function of arrays, so that the gate can bootstrap it and a test
-can check it. :func:`evaluate` is the protocol: which rows count, per-day values, and the
-entities that an alert list is made of. A value that cannot be computed (one class only,
-no rows) is None, never a number that looks fine.
+Metrics are scikit-learn's where it has them. :func:`evaluate` is the protocol: which rows
+count, per-day values, and the entities that an alert list is made of. A value that cannot be
+computed (one class only, no rows) is None, never a number that looks fine.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,14 +38,9 @@ def average_precision(labels: Floats, scores: Floats) -> float | None:
         labels: 0 or 1, shape ``(rows,)``.
         scores: Higher means more likely 1, shape ``(rows,)``.
     """
-    positives = float(labels.sum())
-    if positives == 0:
-        return None
-    order = np.argsort(-scores, kind="stable")
-    last_of_step = np.r_[np.flatnonzero(np.diff(scores[order])), len(scores) - 1]
-    hits = np.cumsum(labels[order])[last_of_step]
-    precision = hits / (last_of_step + 1)
-    return float(np.sum(np.diff(np.r_[0.0, hits]) * precision) / positives)
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(labels, scores)) if labels.any() else None
 
 
 def roc_auc(labels: Floats, scores: Floats) -> float | None:
@@ -55,14 +50,9 @@ def roc_auc(labels: Floats, scores: Floats) -> float | None:
         labels: 0 or 1, shape ``(rows,)``.
         scores: Shape ``(rows,)``.
     """
-    positives = float(labels.sum())
-    negatives = len(labels) - positives
-    if positives == 0 or negatives == 0:
-        return None
-    _, level, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    rank = (ends - (counts - 1) / 2)[level]
-    return float((rank[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(labels, scores)) if labels.any() and not labels.all() else None
 
 
 def log_loss(labels: Floats, scores: Floats) -> float | None:
@@ -72,10 +62,9 @@ def log_loss(labels: Floats, scores: Floats) -> float | None:
         labels: 0 or 1, shape ``(rows,)``.
         scores: Probabilities of 1; clipped to ``[1e-15, 1 - 1e-15]``.
     """
-    if len(labels) == 0:
-        return None
-    p = np.clip(scores, 1e-15, 1 - 1e-15)
-    return float(-np.mean(labels * np.log(p) + (1 - labels) * np.log1p(-p)))
+    from sklearn.metrics import log_loss
+
+    return float(log_loss(labels, np.clip(scores, 1e-15, 1 - 1e-15), labels=[0, 1])) if len(labels) else None
 
 
 def precision_at_k(
@@ -121,20 +110,33 @@ def precision_at_k(
 
 def mean_absolute_error(labels: Floats, scores: Floats) -> float | None:
     """Return the mean absolute difference, in the label's unit."""
-    return float(np.mean(np.abs(labels - scores))) if len(labels) else None
+    from sklearn.metrics import mean_absolute_error
+
+    return float(mean_absolute_error(labels, scores)) if len(labels) else None
 
 
 def root_mean_squared_error(labels: Floats, scores: Floats) -> float | None:
     """Return the root of the mean squared difference, in the label's unit."""
-    return float(np.sqrt(np.mean((labels - scores) ** 2))) if len(labels) else None
+    from sklearn.metrics import root_mean_squared_error
+
+    return float(root_mean_squared_error(labels, scores)) if len(labels) else None
 
 
 def r2(labels: Floats, scores: Floats) -> float | None:
     """Return the share of the labels' variance that is explained; None if they do not vary."""
-    if len(labels) == 0:
-        return None
-    spread = float(np.sum((labels - labels.mean()) ** 2))
-    return 1 - float(np.sum((labels - scores) ** 2)) / spread if spread > 0 else None
+    from sklearn.metrics import r2_score
+
+    return float(r2_score(labels, scores)) if len(labels) and np.ptp(labels) > 0 else None
+
+
+_OF_ARRAYS: dict[str, Callable[[Floats, Floats], float | None]] = {
+    "average_precision": average_precision,
+    "roc_auc": roc_auc,
+    "log_loss": log_loss,
+    "mean_absolute_error": mean_absolute_error,
+    "root_mean_squared_error": root_mean_squared_error,
+    "r2": r2,
+}
 
 
 def better(metric: str, value: float, than: float) -> bool:
@@ -148,19 +150,15 @@ def judge(
     scores: Floats,
     days: npt.NDArray[Any],
     entities: npt.NDArray[Any] | None,
+    names: Sequence[str] | None = None,
 ) -> dict[str, float | None]:
-    """Return every metric that fits the model's task, over the rows as given."""
-    if spec.label.task == "regression":
-        return {
-            "mean_absolute_error": mean_absolute_error(labels, scores),
-            "root_mean_squared_error": root_mean_squared_error(labels, scores),
-            "r2": r2(labels, scores),
-        }
+    """Return metrics over the rows as given; default: every one that fits the model's task."""
+    k = spec.training.evaluation.alerts_per_day
     return {
-        "average_precision": average_precision(labels, scores),
-        "roc_auc": roc_auc(labels, scores),
-        "log_loss": log_loss(labels, scores),
-        "precision_at_k": precision_at_k(labels, scores, days, entities, k=spec.training.evaluation.alerts_per_day),
+        name: precision_at_k(labels, scores, days, entities, k=k)
+        if name == "precision_at_k"
+        else _OF_ARRAYS[name](labels, scores)
+        for name in names or (REGRESSION if spec.label.task == "regression" else BINARY)
     }
 
 
@@ -209,8 +207,9 @@ def evaluate(spec: ModelSpec, frame: pa.Table, scores: Floats | None = None) -> 
     per_day = []
     for day in np.unique(days):
         at = days == day
-        values = judge(spec, labels[at], used[at], days[at], entities[at] if entities is not None else None)
-        row = {"ds": str(day), "rows": int(at.sum()), spec.training.metric: values[spec.training.metric]}
+        of_day = entities[at] if entities is not None else None
+        values = judge(spec, labels[at], used[at], days[at], of_day, [spec.training.metric])
+        row = {"ds": str(day), "rows": int(at.sum()), **values}
         per_day.append(row | ({"positives": int(labels[at].sum())} if spec.label.task == "binary" else {}))
     return {
         "metrics": judge(spec, labels, used, days, entities),

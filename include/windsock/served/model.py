@@ -2,7 +2,8 @@
 
 A model folder holds ``model.json``, the card: its format, the task, the inputs. Each
 format (``formats``) keeps the rest in a file that can be loaded without running code
-that somebody put into it: never a pickle.
+that somebody put into it: never a pickle. A model that a stranger made is loaded by
+:mod:`windsock.served.first_load` first.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from windsock.errors import DataContractError
+from windsock.errors import DataContractError, did_you_mean
 from windsock.served.matrix import Feature
 
 if TYPE_CHECKING:
@@ -26,10 +27,18 @@ if TYPE_CHECKING:
 MODEL_CARD = "model.json"
 FORMATS: Mapping[str, str] = {
     "windsock-lightgbm/1": "windsock.served.formats.lightgbm",
+    "windsock-network/1": "windsock.served.formats.network",
     "windsock-torch/1": "windsock.served.formats.torch",
+    "windsock-onnx/1": "windsock.served.formats.onnx",
     "windsock-linear/1": "windsock.served.formats.linear",
 }
 """Format on the card to the module whose ``read`` loads it."""
+
+ROWS_AT_ONCE = 1 << 15
+"""Rows that a format scores in one go where memory grows with them."""
+_MOST_CARD_BYTES = 32 << 20
+_MOST_CARD_LEVELS = 8
+_KINDS = {str: "texts", bool: "flags", int: "numbers", float: "numbers"}
 
 Task = Literal["binary", "regression"]
 
@@ -80,23 +89,47 @@ def load(folder: str | Path) -> Model:
     import fsspec
 
     fs, root = fsspec.core.url_to_fs(str(folder))
+    place = f"{folder}/{MODEL_CARD}"
+    card = _read_card(place, read_file(str(folder), fs, root, MODEL_CARD))
     try:
-        raw = bytes(fs.cat_file(f"{root}/{MODEL_CARD}"))
-    except FileNotFoundError as err:
-        raise absent(str(folder), fs, root, MODEL_CARD) from err
-    try:
-        card = json.loads(raw)
         inputs = tuple(Feature.from_json(f) for f in card["features"])
         task = {"binary": "binary", "regression": "regression"}[card["task"]]
         form = str(card["format"])
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
-        raise DataContractError(f"{folder}/{MODEL_CARD}: does not describe a model's inputs: {err!r}.") from err
+    except (KeyError, TypeError, AttributeError) as err:
+        raise DataContractError(f"{place}: does not describe a model's inputs: {err!r}.") from err
     if form not in FORMATS:
         raise DataContractError(
-            f"{folder}/{MODEL_CARD}: is of format {form!r}, but this version of Windsock reads {', '.join(FORMATS)}."
+            f"{place}: is of format {form!r}, but this version of Windsock reads {', '.join(FORMATS)}."
         )
+    _check_inputs(place, inputs)
     model: Model = importlib.import_module(FORMATS[form]).read(str(folder), fs, root, card, task, inputs)
     return model
+
+
+def read_file(folder: str, fs: Any, root: str, name: str) -> bytes:
+    """Return a file of a model folder.
+
+    Raises:
+        DataContractError: It is not there.
+    """
+    try:
+        return bytes(fs.cat_file(f"{root}/{name}"))
+    except FileNotFoundError as err:
+        raise absent(folder, fs, root, name) from err
+
+
+def check_fields(place: str, where: str, raw: Mapping[str, Any], known: Sequence[str], form: str) -> None:
+    """Refuse a part of a card that has a field which its format does not know.
+
+    Raises:
+        DataContractError: It has one; the message names the nearest field that is known.
+    """
+    unknown = sorted(set(raw) - set(known))
+    if unknown:
+        raise DataContractError(
+            f"{place}: {where} has the field {unknown[0]!r}, which {form} does not know."
+            f"{did_you_mean(unknown[0], known)} Known here: {', '.join(known)}."
+        )
 
 
 def absent(folder: str, fs: Any, root: str, name: str) -> DataContractError:
@@ -104,5 +137,56 @@ def absent(folder: str, fs: Any, root: str, name: str) -> DataContractError:
     present = sorted(str(p).rsplit("/", 1)[-1] for p in fs.ls(root, detail=False)) if fs.exists(root) else []
     return DataContractError(
         f"{folder}: is no model: it lacks {name} (it holds: {', '.join(present) or 'nothing'}). Windsock loads "
-        "LightGBM's own text, PyTorch's pt2 and plain JSON, never a pickle, since that would run whatever it contains."
+        "LightGBM's own text, ONNX, safetensors, PyTorch's pt2 and plain JSON, never a pickle: that would run whatever "
+        "it contains."
     )
+
+
+def _read_card(place: str, raw: bytes) -> dict[str, Any]:
+    """Parse a card that may come from anybody: bounded in size and depth, no field twice."""
+    try:
+        if len(raw) > _MOST_CARD_BYTES:
+            raise ValueError(f"it has {len(raw) >> 20} MiB; at most {_MOST_CARD_BYTES >> 20} are read")
+        card = json.loads(raw, object_pairs_hook=_object)
+        if _deeper(card, _MOST_CARD_LEVELS):
+            raise ValueError(f"it is nested more than {_MOST_CARD_LEVELS} levels deep")
+        return dict(card)
+    except (ValueError, TypeError, RecursionError) as err:
+        raise DataContractError(f"{place}: does not describe a model's inputs: {err}.") from err
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"a field is given twice in {str(pairs)[:80]}")
+    return found
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(levels == 1 or _deeper(v, levels - 1) for v in inner if isinstance(v, dict | list))
+
+
+def _check_inputs(place: str, inputs: Sequence[Feature]) -> None:
+    if not inputs:
+        raise DataContractError(f"{place}: lists no input. Give one entry in 'features' per feature of the request.")
+    known: set[str] = set()
+    for feature in inputs:
+        if not isinstance(feature.name, str):
+            raise DataContractError(f"{place}: an input is named {feature.name!r}. Name each by its column.")
+        if feature.name in known:
+            raise DataContractError(f"{place}: the input {feature.name!r} is listed twice. Give each input once.")
+        known.add(feature.name)
+        if feature.categories is not None:
+            _check_categories(place, f"the input {feature.name!r}", feature.categories)
+
+
+def _check_categories(place: str, where: str, categories: Sequence[Any]) -> None:
+    kinds = {_KINDS.get(type(c), type(c).__name__) for c in categories}
+    if len(kinds) > 1 or not kinds <= set(_KINDS.values()):
+        raise DataContractError(
+            f"{place}: the categories of {where} are {', '.join(sorted(kinds))}. Give values of one kind: "
+            "texts, numbers or flags, as the column holds them."
+        )
+    if len(set(categories)) != len(categories):
+        raise DataContractError(f"{place}: {where} lists a category twice. Give each value once.")

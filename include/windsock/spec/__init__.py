@@ -1,6 +1,6 @@
 """How a model is described: ``model.yaml``, strict and explained when wrong.
 
-Read ``model`` for the whole, ``load`` for reading it.
+Read ``model_spec`` for the whole, ``load`` for reading it.
 """
 
 from windsock.spec.load import BrokenSpec, find_specs, get_spec, load_spec, load_specs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
@@ -17,3 +17,17 @@ class Part(BaseModel):
     """One part of a model spec."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """List the models that a field's type may hold, however they are nested in it."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for arg in get_args(annotation) for model in models_in(arg)]
+
+
+def kind_of(model: type[BaseModel]) -> str | None:
+    """Return the one value of a model's field ``kind``, by which it is told from others; None if there is none."""
+    field = model.model_fields.get("kind")
+    choices = get_args(field.annotation) if field is not None else ()
+    return str(choices[0]) if len(choices) == 1 else None

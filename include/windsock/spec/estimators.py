@@ -6,9 +6,18 @@ time-ordered folds goes on to the gate.
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
 from windsock.spec.base import Name, Part
 from windsock.spec.compute import ComputeSpec
@@ -89,8 +98,12 @@ class NetworkParams(Part):
     )
 
 
+_OWN_NETWORK = frozenset({"hidden", "dropout"})
+"""Parameters that a network of the user's own has no use for."""
+
+
 class TorchSpec(_Searched):
-    """A neural network in PyTorch."""
+    """A neural network in PyTorch: Windsock's own for tables, or a module of the user's own."""
 
     kind: Literal["torch"]
     name: Name = "torch"
@@ -104,15 +117,67 @@ class TorchSpec(_Searched):
         "auto", description="Rows kept on the device or sent batch by batch; auto: kept if they fit."
     )
     deterministic: bool = Field(True, description="Same inputs and seed, same weights; a little slower on GPUs.")
-    checkpoint_steps: PositiveInt = Field(200, description="Steps between two checkpoints.")
+    execution: Literal["auto", "eager", "captured", "compiled"] = Field(
+        "auto", description="How a GPU runs a step: captured as a CUDA graph, compiled before; auto: what pays."
+    )
+    checkpoint_steps: PositiveInt = Field(
+        200, description="Steps between two checkpoints; writing them takes at most a twentieth of the time."
+    )
+    module: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_./-]+\.py(:[A-Za-z_][A-Za-z0-9_]*)?$",
+        description="A network of your own: a Python file in the model's folder, and its class (default: `Network`).",
+    )
+    arguments: dict[str, int | float | str | bool | list[int | float | str | bool]] = Field(
+        default_factory=dict, description="Given to the module's class beside `inputs` and `categories`."
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Specs that do not use these keep the hash that they had before there were such fields.
+        unused: dict[str, Any] = {"execution": "auto", "module": None, "arguments": {}}
+        return {name: value for name, value in dump(self).items() if name not in unused or value != unused[name]}
+
+    @property
+    def module_file(self) -> str | None:
+        """The file of the user's own network, relative to the model's folder."""
+        return self.module.partition(":")[0] if self.module is not None else None
+
+    @property
+    def module_class(self) -> str:
+        """The class in it."""
+        return (self.module or "").partition(":")[2] or "Network"
+
+    def own_params(self) -> dict[str, Any]:
+        """Return what a training is given if nothing is searched: parameters, and the module's arguments."""
+        params = self.params.model_dump(mode="json")
+        if self.module is not None:
+            params = {name: value for name, value in params.items() if name not in _OWN_NETWORK}
+        return params | self.arguments
+
+    @model_validator(mode="after")
+    def _module_takes_the_arguments(self) -> Self:
+        if self.module is None and self.arguments:
+            raise ValueError("arguments are for a module of your own: give module, or put them into params")
+        if self.module is not None:
+            path = PurePosixPath(str(self.module_file))
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"module {self.module!r} must lie in the model's folder: give its path from there")
+            wrong = sorted(self.params.model_fields_set & _OWN_NETWORK)
+            if wrong:
+                raise ValueError(f"params.{wrong[0]} is of Windsock's own network: give it in arguments instead")
+            taken = sorted(set(self.arguments) & {"inputs", "categories", *NetworkParams.model_fields} - _OWN_NETWORK)
+            if taken:
+                raise ValueError(f"arguments.{taken[0]}: Windsock gives this value itself; take another name")
+        return self
 
     @model_validator(mode="after")
     def _search_varies_known_parameters(self) -> Self:
-        known = NetworkParams.model_fields
+        known = self.own_params()
         unknown = sorted(set(self.search) - set(known))
         if unknown:
-            raise ValueError(f"search.{unknown[0]} is no parameter of a network; known: {', '.join(known)}")
-        if "hidden" in self.search:
+            raise ValueError(f"search.{unknown[0]} is no parameter of this network; known: {', '.join(known)}")
+        if "hidden" in self.search and self.module is None:
             raise ValueError("search.hidden cannot be varied: give several torch estimators with names of their own")
         return self
 

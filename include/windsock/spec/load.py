@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windsock.errors import SpecError, did_you_mean
+from windsock.format_numbers import taken
 from windsock.settings import Settings
 from windsock.spec.model_spec import ModelSpec
 from windsock.spec.yaml_file import checked, read_yaml
@@ -29,11 +30,7 @@ def find_specs(folders: Iterable[Path]) -> dict[str, Path]:
     Raises:
         SpecError: Two folders claim the same model name.
     """
-    found = _spec_files(folders)
-    for name, paths in found.items():
-        if len(paths) > 1:
-            raise _stands_twice(name, paths)
-    return {name: paths[0] for name, paths in found.items()}
+    return {name: _only(name, paths) for name, paths in _spec_files(folders).items()}
 
 
 def load_spec(path: Path) -> ModelSpec:
@@ -45,7 +42,7 @@ def load_spec(path: Path) -> ModelSpec:
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise SpecError(f"{path}: is empty or no mapping. Start it with 'name: {path.parent.name}'.")
-    spec = checked(ModelSpec, raw, path)
+    spec = checked(ModelSpec, taken("definition", raw, path), path)
     if spec.name != path.parent.name:
         raise SpecError(f"{path}: name is {spec.name!r}, but its folder is {path.parent.name!r}. Make them equal.")
     object.__setattr__(spec, "_folder", path.parent)
@@ -63,9 +60,7 @@ def load_specs(settings: Settings) -> tuple[dict[str, ModelSpec], list[BrokenSpe
     broken: list[BrokenSpec] = []
     for name, paths in _spec_files(settings.models).items():
         try:
-            if len(paths) > 1:
-                raise _stands_twice(name, paths)
-            specs[name] = load_spec(paths[0])
+            specs[name] = load_spec(_only(name, paths))
         except SpecError as err:
             broken.append(BrokenSpec(name, paths[0], err))
     return specs, broken
@@ -80,9 +75,7 @@ def get_spec(settings: Settings, model: str) -> ModelSpec:
     found = _spec_files(settings.models)
     if model not in found:
         raise SpecError.unknown("model", model, found)
-    if len(found[model]) > 1:
-        raise _stands_twice(model, found[model])
-    return load_spec(found[model][0])
+    return load_spec(_only(model, found[model]))
 
 
 def _spec_files(folders: Iterable[Path]) -> dict[str, list[Path]]:
@@ -94,8 +87,10 @@ def _spec_files(folders: Iterable[Path]) -> dict[str, list[Path]]:
     return found
 
 
-def _stands_twice(name: str, paths: list[Path]) -> SpecError:
-    return SpecError(f"Model {name!r} stands twice: {' and '.join(map(str, paths))}. Rename one of the folders.")
+def _only(name: str, paths: list[Path]) -> Path:
+    if len(paths) > 1:
+        raise SpecError(f"Model {name!r} stands twice: {' and '.join(map(str, paths))}. Rename one of the folders.")
+    return paths[0]
 
 
 def _files_exist(spec: ModelSpec, path: Path) -> None:

@@ -77,26 +77,21 @@ class ModelSpec(Part):
 
     @model_validator(mode="after")
     def _entities_are_columns(self) -> Self:
-        columns = self.events.columns
-        for entity, column in self.entities.items():
+        evaluation, columns = self.training.evaluation, self.events.columns
+        named = {f"entities.{entity}": column for entity, column in self.entities.items()}
+        for field in ("exclude_known_positives", "alert_entity"):
+            if (column_name := getattr(evaluation, field)) is not None:
+                named[f"training.evaluation.{field}"] = column_name
+        for place, column in named.items():
             if column not in columns:
                 raise ValueError(
-                    f"entities.{entity} names {column!r}, which is not among events.columns."
-                    + did_you_mean(column, columns)
+                    f"{place} names {column!r}, which is not among events.columns." + did_you_mean(column, columns)
                 )
         for view in self.features.views:
             if view.entity is not None and view.entity not in self.entities:
                 raise ValueError(
                     f"features.views: {view.name!r} is of entity {view.entity!r}, which is not among entities."
                     + did_you_mean(view.entity, self.entities)
-                )
-        evaluation = self.training.evaluation
-        for field in ("exclude_known_positives", "alert_entity"):
-            column_name = getattr(evaluation, field)
-            if column_name is not None and column_name not in columns:
-                raise ValueError(
-                    f"training.evaluation.{field} names {column_name!r}, which is not among events.columns."
-                    + did_you_mean(column_name, columns)
                 )
         return self
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from windsock.spec.base import kind_of, models_in
 from windsock.spec.model_spec import ModelSpec
 
 _HEAD = """# Every field of model.yaml
@@ -30,14 +31,10 @@ def markdown() -> str:
         sections.append(_section(title, part))
         for name, field in part.model_fields.items():
             place = name if title == "model.yaml" else f"{title}.{name}"
-            waiting += [(_place(place, found), found) for found in _parts_in(field.annotation)]
+            for found in models_in(field.annotation):
+                kind = kind_of(found)
+                waiting.append((f"{place} (kind: {kind})" if kind else place, found))
     return "\n".join(sections)
-
-
-def _place(place: str, part: type[BaseModel]) -> str:
-    kind = part.model_fields.get("kind")
-    choices = typing.get_args(kind.annotation) if kind is not None else ()
-    return f"{place} (kind: {choices[0]})" if len(choices) == 1 else place
 
 
 def _section(title: str, part: type[BaseModel]) -> str:
@@ -76,9 +73,3 @@ def _type(annotation: Any) -> str:
     if annotation in names:
         return names[annotation]
     return "see below" if isinstance(annotation, type) and issubclass(annotation, BaseModel) else annotation.__name__
-
-
-def _parts_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [part for arg in typing.get_args(annotation) for part in _parts_in(arg)]

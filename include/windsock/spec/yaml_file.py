@@ -9,16 +9,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from windsock.errors import SpecError, did_you_mean
+from windsock.spec.base import kind_of, models_in
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def read_yaml(path: Path, named_by: str = "") -> Any:
-    """Return what a YAML file holds; None if it is empty.
-
-    Args:
-        path: The file.
-        named_by: The setting that names it, for the message if it is not there.
+    """Return what a YAML file holds, None if it is empty; ``named_by`` is the setting that names it, for messages.
 
     Raises:
         SpecError: It cannot be read, or is no YAML in UTF-8.
@@ -64,24 +61,12 @@ def _fields_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
     for step in loc:
         if isinstance(step, int):
             continue
-        options = [m for m in _models_in(at) if step in m.model_fields]
-        tagged = [m for m in _models_in(at) if _tag_of(m) == step]
+        options = [m for m in models_in(at) if step in m.model_fields]
+        tagged = [m for m in models_in(at) if kind_of(m) == step]
         if tagged:
             at = tagged[0]
         elif options:
             at = options[0].model_fields[step].annotation
         else:
             return []
-    return sorted({name for m in _models_in(at) for name in m.model_fields})
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [m for arg in getattr(annotation, "__args__", ()) for m in _models_in(arg)]
-
-
-def _tag_of(model: type[BaseModel]) -> str | None:
-    kind = model.model_fields.get("kind")
-    args = getattr(kind.annotation, "__args__", ()) if kind is not None else ()
-    return str(args[0]) if args else None
+    return sorted({name for m in models_in(at) for name in m.model_fields})

@@ -18,8 +18,10 @@ import numpy as np
 
 from windsock.errors import DataContractError, WindsockError, did_you_mean
 from windsock.runs.contract import CANDIDATE_FORMAT, TrainerRequest
-from windsock.served.model import Model, load
-from windsock.trainers.judging import unusable
+from windsock.served.first_load import load_untrusted
+from windsock.served.model import Model
+from windsock.trainers.evaluation import unusable
+from windsock.trainers.native_scores import compare_native_scores
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,11 +34,25 @@ class Finding:
     clause: str
     kept: bool | None
     """None: could not be looked at."""
-    said: str
+    message: str
 
 
 class Broken(Exception):
     """A clause is not kept; the text says what was found and what is expected."""
+
+
+class Unchecked(Exception):
+    """A clause could not be looked at; the text says why."""
+
+
+def finding_of(clause: str, check: Callable[..., str], *inputs: Any) -> Finding:
+    """Run the check of a clause: it returns what it found, or raises :class:`Broken` or :class:`Unchecked`."""
+    try:
+        return Finding(clause, True, check(*inputs))
+    except Broken as err:
+        return Finding(clause, False, str(err))
+    except Unchecked as err:
+        return Finding(clause, None, str(err))
 
 
 @dataclass
@@ -61,9 +77,9 @@ class Candidate:
 
     @cached_property
     def model(self) -> Model:
-        """The model, loaded as Windsock does."""
+        """The model, loaded as Windsock does with a stranger's."""
         try:
-            return load(self.request.store.url(str(self.request.raw["output"]["model"])))
+            return load_untrusted(self.request.store.url(str(self.request.raw["output"]["model"])))
         except DataContractError as err:
             raise Broken(str(err)) from err
 
@@ -80,9 +96,6 @@ class Candidate:
 
 def check_candidate(request_url: str) -> list[Finding]:
     """Check a finished candidate.
-
-    Args:
-        request_url: Path or URL of its ``request.json``.
 
     Returns:
         A finding per clause, in the order of the documentation.
@@ -101,11 +114,10 @@ def _findings(candidate: Candidate) -> Iterator[Finding]:
         if missing:
             yield Finding(clause, None, f"not looked at, as {missing[0]} is broken")
             continue
-        try:
-            yield Finding(clause, True, check(candidate))
-        except Broken as err:
+        finding = finding_of(clause, check, candidate)
+        if finding.kept is False:
             broken.add(clause)
-            yield Finding(clause, False, str(err))
+        yield finding
 
 
 def _rows_are_untouched(candidate: Candidate) -> str:
@@ -218,6 +230,14 @@ def _scores_are_scores(candidate: Candidate) -> str:
     return f"every one of {features.num_rows} rows gets a usable score, also one without any value"
 
 
+def _scores_are_its_librarys(candidate: Candidate) -> str:
+    request = candidate.request
+    try:
+        return compare_native_scores(request.store, str(request.raw["key"]), candidate.model, candidate.rows)
+    except WindsockError as err:
+        raise Broken(str(err)) from err
+
+
 def _metrics_came_last(candidate: Candidate) -> str:
     store, output = candidate.request.store, candidate.request.raw["output"]
     committed = store.fs.modified(store.path(str(output["metrics"])))
@@ -243,6 +263,7 @@ _CLAUSES: tuple[tuple[str, tuple[str, ...], Callable[[Candidate], str]], ...] = 
     ("model", (), _model_can_be_served),
     ("features", ("model",), _features_are_the_requests),
     ("scores", ("rows", "model", "features"), _scores_are_scores),
+    ("exact", ("rows", "model", "features"), _scores_are_its_librarys),
     ("order", ("metrics", "model"), _metrics_came_last),
 )
 """Clause, the clauses without which it makes no sense, and its check."""

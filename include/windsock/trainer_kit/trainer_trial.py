@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from windsock.errors import SpecError
-from windsock.runs.contract import CHECKPOINTS, REQUEST_VARIABLE
+from windsock.runs.contract import CHECKPOINTS, NATIVE_SCORES, REQUEST_VARIABLE
 from windsock.runs.run_folder import METRICS, MODEL, REQUEST
 from windsock.store import to_json
-from windsock.trainer_kit.conformance import Finding, check_candidate
+from windsock.trainer_kit.conformance import Broken, Finding, Unchecked, check_candidate, finding_of
 
 GRACE_SECONDS = 30
 """How long a trainer may take to end after SIGTERM; Kubernetes kills it then."""
@@ -30,6 +30,8 @@ _MOMENTS = (0.6, 0.4, 0.2)
 """When it is interrupted unless it has kept progress before, in shares of the time that it took undisturbed; the
 next if it was done already."""
 _LOOK_SECONDS = 0.1
+_OWN = f"{MODEL}/, {CHECKPOINTS}/, {METRICS} and {NATIVE_SCORES}"
+"""What a trainer may write."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Ended:
     """How a trainer ended."""
 
     code: int
-    said: str
+    message: str
     """The last of what it wrote to standard output and standard error, or its termination message."""
     seconds: float
 
@@ -75,24 +77,24 @@ class ProgramRunner:
             SpecError: There is no such program.
         """
         program = [part.replace("{folder}", str(request.parents[2])) for part in self.command]
-        said = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the child
+        output = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the child
         try:
             child = subprocess.Popen(
                 program,
                 env={**self.environment, REQUEST_VARIABLE: str(request)},
-                stdout=said,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         except OSError as err:
             raise SpecError(f"the trainer cannot be started: {err}. Its command is {' '.join(program)!r}.") from err
-        return _Program(child, said, time.monotonic())
+        return _Program(child, output, time.monotonic())
 
 
 @dataclass(frozen=True)
 class _Program:
     child: subprocess.Popen[bytes]
-    said: Any
+    output: Any
     started: float
 
     def wait(self, seconds: float) -> Ended | None:
@@ -101,8 +103,8 @@ class _Program:
         except subprocess.TimeoutExpired:
             return None
         taken = time.monotonic() - self.started
-        self.said.seek(0)
-        lines = self.said.read().decode(errors="replace").strip().splitlines()
+        self.output.seek(0)
+        lines = self.output.read().decode(errors="replace").strip().splitlines()
         return Ended(code if code >= 0 else 128 - code, lines[-1] if lines else "", taken)
 
     def send(self, signal_number: int) -> None:
@@ -130,12 +132,12 @@ def try_trainer(runner: Runner, request: Path, *, seconds: float = 600) -> Itera
         return
     yield Finding("runs", True, f"exit code 0 after {first.seconds:.1f} s")
     yield from check_candidate(str(request))
-    yield _stays_in_its_folder(before, request)
-    yield _does_not_train_twice(runner, request, seconds)
+    yield finding_of("writes", _stays_in_its_folder, before, request)
+    yield finding_of("again", _does_not_train_twice, runner, request, seconds)
     for name, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGTERM)):
-        yield _goes_on(runner, request, name, number, first.seconds, seconds)
+        yield finding_of(name, _goes_on, runner, request, name, number, first.seconds, seconds)
     for name in _REFUSALS:
-        yield _refuses(runner, request, name, seconds)
+        yield finding_of(name, _refuses, runner, request, name, seconds)
 
 
 def _run(runner: Runner, request: Path, seconds: float) -> Ended | None:
@@ -150,50 +152,46 @@ def _run(runner: Runner, request: Path, seconds: float) -> Ended | None:
 def _how(ended: Ended | None, seconds: float) -> str:
     if ended is None:
         return f"was not done after {seconds:.0f} s"
-    return f"ended with exit code {ended.code} ({ended.said or 'it said nothing'})"
+    return f"ended with exit code {ended.code} ({ended.message or 'it said nothing'})"
 
 
-def _stays_in_its_folder(before: Mapping[str, str], request: Path) -> Finding:
+def _stays_in_its_folder(before: Mapping[str, str], request: Path) -> str:
     root, own = request.parents[2], request.parent.relative_to(request.parents[2])
     now = _contents(root)
     changed = sorted(name for name, content in before.items() if now.get(name) != content)
-    places = tuple(str(own / place) for place in (f"{MODEL}/", f"{CHECKPOINTS}/", METRICS))
-    strange = sorted(name for name in now if name not in before and not name.startswith(places))
     if changed:
-        return Finding("writes", False, f"{changed[0]} was changed or removed; what Windsock wrote is only read")
+        raise Broken(f"{changed[0]} was changed or removed; what Windsock wrote is only read")
+    places = tuple(str(own / place) for place in (f"{MODEL}/", f"{CHECKPOINTS}/", METRICS, NATIVE_SCORES))
+    strange = sorted(name for name in now if name not in before and not name.startswith(places))
     if strange:
-        return Finding("writes", False, f"{strange[0]} was written; only {MODEL}/, {CHECKPOINTS}/ and {METRICS} are")
-    return Finding("writes", True, f"only {MODEL}/, {CHECKPOINTS}/ and {METRICS} were written")
+        raise Broken(f"{strange[0]} was written; only {_OWN} are")
+    return f"nothing but {_OWN} was written"
 
 
-def _does_not_train_twice(runner: Runner, request: Path, seconds: float) -> Finding:
+def _does_not_train_twice(runner: Runner, request: Path, seconds: float) -> str:
     files = [request.parent / METRICS, *sorted((request.parent / MODEL).rglob("*"))]
     before = {path: path.stat().st_mtime_ns for path in files}
     again = _run(runner, request, seconds)
     if again is None or again.code != 0:
-        return Finding("again", False, f"on a finished candidate the trainer {_how(again, seconds)}; 0 is expected")
+        raise Broken(f"on a finished candidate the trainer {_how(again, seconds)}; 0 is expected")
     touched = [path.name for path, when in before.items() if not path.exists() or path.stat().st_mtime_ns != when]
     if touched:
-        return Finding(
-            "again",
-            False,
-            f"on a finished candidate it wrote {touched[0]} again; if metrics.json answers the request already, end",
+        raise Broken(
+            f"on a finished candidate it wrote {touched[0]} again; if metrics.json answers the request already, end"
         )
-    return Finding("again", True, f"a finished candidate was left alone, exit code 0 after {again.seconds:.1f} s")
+    return f"a finished candidate was left alone, exit code 0 after {again.seconds:.1f} s"
 
 
-def _goes_on(runner: Runner, request: Path, name: str, number: int, usual: float, seconds: float) -> Finding:
+def _goes_on(runner: Runner, request: Path, name: str, number: int, usual: float, seconds: float) -> str:
     for attempt, share in enumerate(_MOMENTS, 1):
         copy = _another(request, name if attempt == 1 else f"{name}-{attempt}", lambda raw: raw)
-        finding = _interrupt(runner, request, copy, name, number, share * usual, seconds)
-        if finding is not None:
-            return finding
-    return Finding(name, None, "it was always done before it could be interrupted; try with more rows")
+        message = _interrupt(runner, request, copy, number, share * usual, seconds)
+        if message is not None:
+            return message
+    raise Unchecked("it was always done before it could be interrupted; try with more rows")
 
 
-def _interrupt(
-    runner: Runner, request: Path, copy: Path, name: str, number: int, after: float, seconds: float
-) -> Finding | None:
+def _interrupt(runner: Runner, request: Path, copy: Path, number: int, after: float, seconds: float) -> str | None:
     """Interrupt one training and let the next start finish it; None if it was done before."""
     running = runner.start(copy)
     early = _until_there_is_progress(running, copy.parent / CHECKPOINTS, after)
@@ -203,25 +201,23 @@ def _interrupt(
     if early is None:
         running.send(signal.SIGKILL)
         running.wait(GRACE_SECONDS)
-        return Finding(
-            name,
-            False,
-            f"it did not end within {GRACE_SECONDS} s of SIGTERM; handle it: a pod's first process ignores it else",
+        raise Broken(
+            f"it did not end within {GRACE_SECONDS} s of SIGTERM; handle it: a pod's first process ignores it else"
         )
     complete = (copy.parent / METRICS).exists()
     if early.code == 0 and not complete:
-        return Finding(name, False, "interrupted, it ended with 0 but without metrics.json; end with another code")
+        raise Broken("interrupted, it ended with 0 but without metrics.json; end with another code")
     again = _run(runner, copy, seconds)
     if again is None or again.code != 0:
-        return Finding(name, False, f"started again after the interruption, the trainer {_how(again, seconds)}")
+        raise Broken(f"started again after the interruption, the trainer {_how(again, seconds)}")
     broken = [finding for finding in check_candidate(str(copy)) if finding.kept is False]
     if broken:
-        return Finding(name, False, f"what it left after an interruption breaks {broken[0].clause}: {broken[0].said}")
+        raise Broken(f"what it left after an interruption breaks {broken[0].clause}: {broken[0].message}")
     if complete:
         return None
     same = _contents(copy.parent / MODEL) == _contents(request.parent / MODEL)
     model = "with the same model" if same else "with a model that differs from the uninterrupted one"
-    return Finding(name, True, f"interrupted after {early.seconds:.1f} s, the next start finished it, {model}")
+    return f"interrupted after {early.seconds:.1f} s, the next start finished it, {model}"
 
 
 def _until_there_is_progress(running: Started, checkpoints: Path, after: float) -> Ended | None:
@@ -233,20 +229,18 @@ def _until_there_is_progress(running: Started, checkpoints: Path, after: float) 
     return None
 
 
-def _refuses(runner: Runner, request: Path, name: str, seconds: float) -> Finding:
+def _refuses(runner: Runner, request: Path, name: str, seconds: float) -> str:
     what, change, codes = _REFUSALS[name]
     copy = _another(request, name, change)
     ended = _run(runner, copy, seconds)
     if (copy.parent / METRICS).exists():
-        return Finding(name, False, f"given {what}, it wrote metrics.json all the same; check before training")
+        raise Broken(f"given {what}, it wrote metrics.json all the same; check before training")
     if ended is None or ended.code not in codes:
         wanted = " or ".join(map(str, codes))
-        return Finding(
-            name, False, f"given {what}, it {_how(ended, seconds)}; {wanted} is expected, so that nobody retries"
-        )
-    if not ended.said:
-        return Finding(name, False, f"given {what}, it ended with {ended.code} without a word; say why in one sentence")
-    return Finding(name, True, f"{what}: exit code {ended.code}, {ended.said!r}")
+        raise Broken(f"given {what}, it {_how(ended, seconds)}; {wanted} is expected, so that nobody retries")
+    if not ended.message:
+        raise Broken(f"given {what}, it ended with {ended.code} without a word; say why in one sentence")
+    return f"{what}: exit code {ended.code}, {ended.message!r}"
 
 
 def _of_another_format(raw: dict[str, Any]) -> dict[str, Any]:

@@ -21,12 +21,13 @@ from windsock.runs.run_folder import (
     TRAIN,
     RunFolder,
 )
+from windsock.served.first_load import load_untrusted
 from windsock.served.model import load
 from windsock.steps import StepContext
-from windsock.store import to_json
-from windsock.trainers.fit import told
-from windsock.trainers.judging import best_of, judge_model
+from windsock.store import Store, to_json
+from windsock.trainers.evaluation import best_of, candidate_summary, evaluate_model
 from windsock.trainers.learn import spec_of
+from windsock.trainers.native_scores import compare_native_scores
 
 log = logging.getLogger(__name__)
 
@@ -48,23 +49,26 @@ def run(ctx: StepContext) -> dict[str, Any]:
     name, why = best_of(spec.training.metric, candidates)
     if why:
         log.info("%s: %s is chosen (%s)", spec.name, name, why)
-    kind = spec.training.estimator(name).kind
-    source = folder.parts(*candidate_parts(name, MODEL))
-    model = load(folder.store.url(*source))
+    estimator = spec.training.estimator(name)
+    candidate = Store(folder.store.url(*folder.parts(*candidate_parts(name))))
+    source = candidate.url(MODEL)
+    # Windsock's own trainers in its own image are known; what anybody else wrote is tried in a child first.
+    model = load(source) if estimator.kind != "custom" and not estimator.compute.image else load_untrusted(source)
     files = request["files"]
     train_set, holdout = (folder.read_table(table, files[table]) for table in (TRAIN, HOLDOUT))
-    judged = judge_model(spec, list(request["features"]), model, train_set, holdout)
+    log.info("%s: %s: %s", spec.name, name, compare_native_scores(candidate, spec.events.key, model, train_set))
+    judged = evaluate_model(spec, list(request["features"]), model, train_set, holdout)
     kept = model.files()
     _remove_other_files(folder, set(kept))
     folder.write_files(kept, MODEL)
     folder.write_table(judged.holdout_scores, HOLDOUT_SCORES)
     folder.write_table(judged.reference, REFERENCE)
     best = candidates[name]
-    content = told(best)
+    content = candidate_summary(best)
     metrics = {
         **judged.metrics,
         **content,
-        "chosen": {"estimator": name, "kind": kind, "why": why, **content["chosen"]},
+        "chosen": {"estimator": name, "kind": estimator.kind, "why": why, **content["chosen"]},
         "candidates": {
             n: {k: c.get(k) for k in ("selection", "trial", "rounds", "device")} for n, c in candidates.items()
         },
@@ -91,8 +95,7 @@ def model_sha256(files: dict[str, bytes]) -> str:
 
 def _remove_other_files(folder: RunFolder, names: set[str]) -> None:
     """A run that was chosen from before may hold a model of another format."""
-    store, place = folder.store, folder.parts(MODEL)
-    if store.exists(*place):
-        for path in store.fs.ls(store.path(*place), detail=False):
+    if folder.exists(MODEL):
+        for path in folder.store.fs.ls(folder.store.path(*folder.parts(MODEL)), detail=False):
             if str(path).rsplit("/", 1)[-1] not in names:
-                store.fs.rm(path)
+                folder.store.fs.rm(path)

@@ -65,8 +65,8 @@ def result(folder: RunFolder, estimator: str) -> dict[str, Any]:
     Raises:
         DataContractError: It is not complete.
     """
-    told = read_candidate(folder, estimator)
-    kept = {name: told.get(name) for name in ("selection", "params", "rounds", "trial", "device", "seconds")}
+    report = read_candidate(folder, estimator)
+    kept = {name: report.get(name) for name in ("selection", "params", "rounds", "trial", "device", "seconds")}
     return {"run": folder.run, "estimator": estimator, **{k: v for k, v in kept.items() if v is not None}}
 
 
@@ -106,6 +106,6 @@ def _run_program(ctx: StepContext, estimator: CustomSpec, url: str) -> None:
             child.terminate()
             child.wait()
     if code:
-        said = next((line for line in reversed(last) if line.strip()), "it said nothing")
+        last_line = next((line for line in reversed(last) if line.strip()), "it said nothing")
         kind = {64: SpecError, 65: DataContractError, 75: UpstreamUnavailable}.get(code, WindsockError)
-        raise kind(f"{ctx.spec.name}: the trainer {estimator.name!r} ended with exit code {code}: {said}")
+        raise kind(f"{ctx.spec.name}: the trainer {estimator.name!r} ended with exit code {code}: {last_line}")

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from windsock.dataset.folds import Fold
 from windsock.errors import DataContractError, SpecError
+from windsock.format_numbers import taken
 from windsock.learners.learner import Learner
 from windsock.learners.rows import Rows
 from windsock.runs.checkpoints import CheckpointFolder
@@ -49,7 +50,7 @@ class Learnt:
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """Everything that a request says, ready to be learnt from."""
 
     spec: ModelSpec
@@ -59,7 +60,7 @@ class Task:
     folds: tuple[Fold, ...]
 
     @classmethod
-    def of(cls, request: Mapping[str, Any], train_set: pa.Table) -> Task:
+    def of(cls, request: Mapping[str, Any], train_set: pa.Table) -> TrainingTask:
         """Read a trainer request.
 
         Args:
@@ -83,11 +84,12 @@ class Task:
         folds = tuple(
             Fold(_days(fold["learn"]), _days(fold["judge"]), int(fold["gap_days"])) for fold in request["folds"]
         )
-        return cls(spec, estimator, _learner(spec, estimator, features), rows, folds)
+        learner = _learner(spec, estimator, features, request.get("module"))
+        return cls(spec, estimator, learner, rows, folds)
 
 
 def learn(
-    task: Task,
+    task: TrainingTask,
     *,
     checkpoints: CheckpointFolder | None = None,
     shared_study: SharedStudy | None = None,
@@ -96,7 +98,7 @@ def learn(
     """Search, then train on the whole window.
 
     Args:
-        task: From :meth:`Task.of`.
+        task: From :meth:`TrainingTask.of`.
         checkpoints: Where progress is kept; what is found there is gone on from.
         shared_study: The study that several trainers share.
         watch: Told of every trial.
@@ -109,7 +111,7 @@ def learn(
     return train_chosen(task, chosen, checkpoints=checkpoints)
 
 
-def train_chosen(task: Task, chosen: Choosing, *, checkpoints: CheckpointFolder | None = None) -> Learnt:
+def train_chosen(task: TrainingTask, chosen: Choosing, *, checkpoints: CheckpointFolder | None = None) -> Learnt:
     """Train on the whole window with parameters that have been chosen."""
     spec = task.spec
     log.info(
@@ -139,13 +141,15 @@ def train_chosen(task: Task, chosen: Choosing, *, checkpoints: CheckpointFolder 
     return Learnt(dict(learned.files()), report)
 
 
-def search_only(task: Task, checkpoints: CheckpointFolder, shared_study: SharedStudy, watch: TrialWatch | None) -> int:
+def search_only(
+    task: TrainingTask, checkpoints: CheckpointFolder, shared_study: SharedStudy, watch: TrialWatch | None
+) -> int:
     """Take part in a shared search without training the final model; returns how many trials were done here."""
     return take_part(_search(task, checkpoints, shared_study, watch))
 
 
 def _search(
-    task: Task, checkpoints: CheckpointFolder | None, shared_study: SharedStudy | None, watch: TrialWatch | None
+    task: TrainingTask, checkpoints: CheckpointFolder | None, shared_study: SharedStudy | None, watch: TrialWatch | None
 ) -> Search:
     return Search(task.learner, task.spec, task.estimator, task.rows, task.folds, checkpoints, shared_study, watch)
 
@@ -162,7 +166,8 @@ def spec_of(request: Mapping[str, Any]) -> ModelSpec:
     from pydantic import ValidationError
 
     try:
-        raw = copy.deepcopy(request["spec"])
+        place = " ".join(str(request[name]) for name in ("model", "run", "as_of") if name in request)
+        raw = taken("definition", copy.deepcopy(request["spec"]), f"spec in the request of training {place}")
         row, order = raw["features"]["row"], list(request["features"])
         raw["features"]["row"] = {name: row[name] for name in sorted(row, key=order.index)}
         return ModelSpec.model_validate(raw)
@@ -173,11 +178,11 @@ def spec_of(request: Mapping[str, Any]) -> ModelSpec:
         ) from err
 
 
-def _learner(spec: ModelSpec, estimator: BuiltIn, features: list[Feature]) -> Learner:
+def _learner(spec: ModelSpec, estimator: BuiltIn, features: list[Feature], module: Mapping[str, str] | None) -> Learner:
     if isinstance(estimator, TorchSpec):
         from windsock.learners.neural import NetworkLearner
 
-        return NetworkLearner(spec, estimator, features)
+        return NetworkLearner(spec, estimator, features, module)
     from windsock.learners.booster import BoosterLearner
 
     return BoosterLearner(spec, estimator, features)

@@ -2,8 +2,12 @@
 
 Each candidate has an MLflow run of its own, found again by its tag, so that a trainer
 that was killed goes on in the same one; registration puts it below the version's run.
-Numbers are handed to a thread: a server that is slow or away costs a line in the log,
-never a training.
+A server that is slow or away costs a line in the log, never a training.
+
+That promise is why a thread of our own sends the numbers, and not MLflow's asynchronous
+logging (tried with 3.17): it opens the run in the caller's time, logs an error for every
+batch that a hanging server does not take, and joins its threads when the process ends, so
+that a server which sends a byte a second keeps a finished trainer alive for ever.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -28,6 +32,7 @@ _LAST_CHANCE_S = 5.0
 """How long a training's end waits for the server, at most."""
 _SLOWEST_IMPORT_S = 30.0
 _MOST_WAITING = 10_000
+_BATCH = 500
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 Number = tuple[str, float, int, int]
@@ -36,7 +41,7 @@ Number = tuple[str, float, int, int]
 
 @dataclass
 class LiveRun:
-    """One candidate's run in MLflow, or nothing if there is no server to tell."""
+    """One candidate's run in MLflow, or nothing if no server is named."""
 
     uri: str
     model: str
@@ -60,55 +65,50 @@ class LiveRun:
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None) -> None:
         if self._sender is not None:
-            with suppress(queue.Full):
-                self._numbers.put_nowait(None)
+            self._put(None)
             # A short training may end before MLflow's client is loaded, which is no fault of the server.
             self._loaded.wait(_SLOWEST_IMPORT_S)
             self._sender.join(_LAST_CHANCE_S)
 
     def trial(self, number: int, score: float | None, state: str) -> None:
-        """Tell how a trial of the search did."""
+        """Log how a trial of the search did."""
         if score is not None and state == "complete":
-            self._tell("trial_score", score, number)
+            self._log("trial_score", score, number)
 
     def round(self, place: str, number: int, loss: float) -> None:
-        """Tell the loss after a round of some training (``place`` says of which)."""
-        self._tell(f"loss.{place}", loss, number)
+        """Log the loss after a round of some training (``place`` says of which)."""
+        self._log(f"loss.{place}", loss, number)
 
     def finished(self, report: Mapping[str, Any]) -> None:
-        """Tell what the candidate reached on the folds."""
-        selection = report.get("selection")
-        if selection is not None:
-            self._tell(f"folds_{selection['metric']}", float(selection["score"]), 0)
+        """Log what the candidate reached on the folds."""
+        if (selection := report.get("selection")) is not None:
+            self._log(f"folds_{selection['metric']}", float(selection["score"]), 0)
 
-    def _tell(self, name: str, value: float, step: int) -> None:
+    def _log(self, name: str, value: float, step: int) -> None:
         if self._sender is not None:
-            with suppress(queue.Full):  # a server this slow has lost them anyway
-                self._numbers.put_nowait((name, float(value), int(time.time() * 1000), step))
+            self._put((name, float(value), int(time.time() * 1000), step))
+
+    def _put(self, number: Number | None) -> None:
+        with suppress(queue.Full):  # a server this slow has lost them anyway
+            self._numbers.put_nowait(number)
 
     def _send(self) -> None:
+        try:
+            client, run_id, metric = self._open()
+            while (first := self._numbers.get()) is not None:
+                waiting = [first, *(self._numbers.get_nowait() for _ in range(min(self._numbers.qsize(), _BATCH)))]
+                client.log_batch(run_id, metrics=[metric(*number) for number in waiting if number is not None])
+                if None in waiting:
+                    return
+        except Exception as err:
+            # Whatever MLflow's client raises: a training does not depend on who watches it.
+            kind = type(err).__name__
+            log.warning("%s: live metrics are off: MLflow does not take them (%s)", self.candidate, kind)
+
+    def _open(self) -> tuple[Any, str, type]:
+        """Return the client, the id of the candidate's run and MLflow's class for a number."""
         for name, value in _PATIENCE.items():
             os.environ.setdefault(name, value)
-        ended = False
-        log_batch: Callable[[list[Number]], None] | None = None
-        while not ended:
-            waiting = [self._numbers.get()]
-            with suppress(queue.Empty):
-                while len(waiting) < 500:
-                    waiting.append(self._numbers.get_nowait())
-            ended = None in waiting
-            numbers = [number for number in waiting if number is not None]
-            try:
-                log_batch = log_batch or self._open()
-                if numbers:
-                    log_batch(numbers)
-            except Exception as err:
-                # Whatever MLflow's client raises: a training does not depend on who watches it.
-                kind = type(err).__name__
-                log.warning("%s: live metrics are off: MLflow does not take them (%s)", self.candidate, kind)
-                return
-
-    def _open(self) -> Callable[[list[Number]], None]:
         try:
             from mlflow import MlflowClient
             from mlflow.entities import Metric
@@ -120,8 +120,4 @@ class LiveRun:
         found = client.search_runs([experiment_id], f"tags.`{CANDIDATE_TAG}` = '{self.candidate}'", max_results=1)
         tags = {CANDIDATE_TAG: self.candidate, "windsock.model": self.model}
         run = found[0] if found else client.create_run(experiment_id, run_name=self.candidate, tags=tags)
-
-        def log_batch(numbers: list[Number]) -> None:
-            client.log_batch(run.info.run_id, metrics=[Metric(*number) for number in numbers])
-
-        return log_batch
+        return client, str(run.info.run_id), Metric

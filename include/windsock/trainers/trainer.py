@@ -21,7 +21,7 @@ from windsock.learners import ranks
 from windsock.runs.contract import ROLE_VARIABLE, TrainerRequest
 
 if TYPE_CHECKING:
-    from windsock.trainers.learn import Task
+    from windsock.trainers.learn import TrainingTask
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def train(request_url: str | None = None, *, role: str | None = None) -> dict[st
     """
     from windsock.runs.libraries import libraries
     from windsock.search.study import SharedStudy
-    from windsock.trainers.learn import Task, learn, search_only
+    from windsock.trainers.learn import TrainingTask, learn, search_only
     from windsock.trainers.live import LiveRun
 
     role = role or os.environ.get(ROLE_VARIABLE) or "fit"
@@ -58,7 +58,7 @@ def train(request_url: str | None = None, *, role: str | None = None) -> dict[st
         log.info("%s: candidate %s is finished already", request.raw["model"], request.name)
         return done
     started = time.monotonic()
-    task = Task.of(request.raw, request.train_table())
+    task = TrainingTask.of(request.raw, request.train_table())
     study = SharedStudy.of(os.environ.get(STUDIES_VARIABLE, ""), request.raw, task.estimator)
     with LiveRun.of(request.raw, role) as live:
         if role == "search":
@@ -106,7 +106,7 @@ def _several() -> int | None:
     return relaunch_if_several("windsock.trainers.trainer")
 
 
-def _device(task: Task) -> str:
+def _device(task: TrainingTask) -> str:
     return str(getattr(task.learner, "device", "cpu"))  # only networks have a choice
 
 

@@ -1,28 +1,52 @@
 """Data Docs: Great Expectations' own site over the suites and every day's validation result.
 
+Results are kept one file per day, under the name by which GX looks for it, each put in place in one
+step: GX's own store writes in place, and whoever builds Data Docs meanwhile would find half a file.
+
 Rendering is slow next to validating, so a backfill only keeps results; the site is built from
 them afterwards (``build``), or a single day's page is added (``add_day``). One builder at a time.
 """
 
 from __future__ import annotations
 
-import fcntl
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import date
+import json
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from windsock.files import locked, replace_file
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.validate.context import open_context, output_folder
-from windsock.validate.results import BATCH, result_path, run_time
 from windsock.validate.suites import suite_name
 
-log = logging.getLogger(__name__)
-
 SITE = "local_site"
+BATCH = "deliveries-day"
+
+
+def run_time(day: date) -> datetime:
+    """Return the time that a day's validation is filed under: the day itself, so that a rerun replaces it."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def result_path(settings: Settings, spec: ModelSpec, day: date) -> Path:
+    """Return the file of a day's validation result."""
+    folder = output_folder(settings) / "validations" / suite_name(spec) / day.isoformat()
+    return folder / run_time(day).strftime("%Y%m%dT%H%M%S.%fZ") / f"{BATCH}.json"
+
+
+def keep_result(settings: Settings, spec: ModelSpec, day: date, result: dict[str, Any]) -> Path:
+    """Keep a day's validation result for Data Docs, replacing an earlier one."""
+    path = result_path(settings, spec, day)
+    when = run_time(day).isoformat()
+    meta = {
+        **result.get("meta", {}),
+        "run_id": {"run_name": day.isoformat(), "run_time": when},
+        "validation_time": when,
+        "batch_markers": {},
+    }
+    replace_file(path, json.dumps({**result, "meta": meta}, sort_keys=True).encode())
+    return path
 
 
 def index_path(settings: Settings) -> Path:
@@ -43,7 +67,7 @@ def build(settings: Settings) -> Path:
     Returns:
         The site's first page.
     """
-    with _one_builder(settings):
+    with locked(output_folder(settings) / ".data_docs.lock"):
         open_context(settings).build_data_docs(site_names=[SITE])
     return index_path(settings)
 
@@ -56,7 +80,7 @@ def add_day(settings: Settings, spec: ModelSpec, day: date) -> Path | None:
     """
     if not result_path(settings, spec, day).is_file():
         return None
-    with _one_builder(settings):
+    with locked(output_folder(settings) / ".data_docs.lock"):
         open_context(settings).build_data_docs(site_names=[SITE], resource_identifiers=[_identifier(spec, day)])
     return page_path(settings, spec, day)
 
@@ -70,12 +94,3 @@ def _identifier(spec: ModelSpec, day: date) -> Any:
 
     run = RunIdentifier(run_name=day.isoformat(), run_time=run_time(day))
     return ValidationResultIdentifier(ExpectationSuiteIdentifier(suite_name(spec)), run, BATCH)
-
-
-@contextmanager
-def _one_builder(settings: Settings) -> Iterator[None]:
-    folder = output_folder(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".data_docs.lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

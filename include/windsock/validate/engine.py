@@ -5,8 +5,15 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+from great_expectations.expectations.registry import list_registered_expectation_implementations
+
+from windsock.column_types import to_pandas
 from windsock.days import end_of, start_of
 from windsock.errors import SpecError, did_you_mean
 from windsock.settings import Settings
@@ -14,11 +21,6 @@ from windsock.spec import ModelSpec
 from windsock.validate.context import great_expectations, open_context
 from windsock.validate.sentences import column_of, failed_sentence, rows_sentence, rule_of, whole_sentence
 from windsock.validate.suites import expectations_of, find_suite, suite_name
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -47,19 +49,11 @@ class Findings:
 
 
 def validate(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table) -> Findings:
-    """Check one day's rows against the model's expectations.
-
-    Args:
-        settings: This installation.
-        spec: The model.
-        day: The day the rows are for.
-        rows: Declared columns and, if it comes with the events, the label.
+    """Check one day's rows (declared columns, and the inline label) against the model's expectations.
 
     Raises:
         SpecError: The model's suite cannot be used.
     """
-    import numpy as np
-
     expectations = expectations_of(settings, spec)
     frame = to_pandas(rows)
     suite = _suite(settings, spec, expectations)
@@ -79,55 +73,29 @@ def validate(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table) -> 
 
 
 def _suite(settings: Settings, spec: ModelSpec, expectations: list[dict[str, Any]]) -> Any:
-    """Make GX's suite, and make sure that it holds every expectation.
+    """Make GX's suite; GX itself leaves out what it cannot use, logs it and goes on.
 
     Raises:
         SpecError: An expectation is of no known type or has wrong arguments.
     """
     gx = great_expectations()
-    try:
-        suite = gx.ExpectationSuite(name=suite_name(spec), expectations=expectations)
-    except Exception as err:
-        raise _fault(settings, spec, expectations) from err
-    if len(suite.expectations) != len(expectations):  # GX leaves some wrong ones out, logs it and goes on
-        raise _fault(settings, spec, expectations)
-    return suite
-
-
-def _fault(settings: Settings, spec: ModelSpec, expectations: list[dict[str, Any]]) -> SpecError:
-    """Return the error that names the expectation GX cannot use."""
-    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
-    from great_expectations.expectations.registry import list_registered_expectation_implementations
 
     path, known = find_suite(settings, spec), list_registered_expectation_implementations()
+    configurations = []
     for expectation in expectations:
         kind = expectation["type"]
         if kind not in known:
-            return SpecError(f"{path}: there is no expectation of type {kind!r}.{did_you_mean(kind, known)}")
+            raise SpecError(f"{path}: there is no expectation of type {kind!r}.{did_you_mean(kind, known)}")
         try:
-            ExpectationConfiguration(**expectation).to_domain_obj()
+            configurations.append(ExpectationConfiguration(**expectation))
+            configurations[-1].to_domain_obj()
         except Exception as err:
-            return SpecError(f"{path}: {kind} cannot be used as given: {' '.join(str(err).split())[:300]}")
-    return SpecError(f"{path}: two expectations are equal. Remove one of them.")
-
-
-def to_pandas(rows: pa.Table) -> pd.DataFrame:
-    """Return rows for checking: whole numbers stay whole also where some are null."""
-    import pandas as pd
-
-    nullable = {"int64": pd.Int64Dtype(), "bool": pd.BooleanDtype()}
-    columns = {}
-    for name in rows.column_names:
-        column = rows.column(name)
-        wanted = nullable.get(str(column.type)) if column.null_count else None
-        columns[name] = column.to_pandas(types_mapper=lambda _, w=wanted: w)
-    return pd.DataFrame(columns)
+            raise SpecError(f"{path}: {kind} cannot be used as given: {' '.join(str(err).split())[:300]}") from err
+    return gx.ExpectationSuite(name=suite_name(spec), expectations=configurations)
 
 
 def _broken(result: Any, given: dict[str, Any], spec: ModelSpec, frame: pd.DataFrame) -> Broken | None:
     """Turn one failed GX result into words and rows."""
-    import numpy as np
-
     # GX's own configuration has the day's values in place of parameters; the words are ours.
     config = {**given, "kwargs": {**result.expectation_config.to_json_dict()["kwargs"]}}
     rule, severity, key = f"{column_of(config)} {rule_of(config)}", str(given["severity"]), spec.events.key

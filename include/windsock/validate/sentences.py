@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
 
 _RULES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "expect_column_values_to_not_be_null": lambda k: "not null",
@@ -50,14 +49,7 @@ def rule_of(config: dict[str, Any]) -> str:
 
 
 def rows_sentence(config: dict[str, Any], frame: pd.DataFrame, key: str, rows: list[int]) -> str:
-    """Say which rows break a rule, with the first of them as example.
-
-    Args:
-        config: The expectation.
-        frame: The rows that were looked at.
-        key: Key column.
-        rows: Positions in ``frame`` of the rows that break it; not empty.
-    """
+    """Say which rows of a frame, given by their positions, break a rule, with the first of them as example."""
     column = column_of(config)
     first = rows[0]
     parts = [c for c in column.split(", ") if c in frame.columns]

@@ -70,52 +70,41 @@ def expectations_of(settings: Settings, spec: ModelSpec) -> list[dict[str, Any]]
 
 def _derived(spec: ModelSpec) -> list[dict[str, Any]]:
     """Return what holds for the events of every model."""
-    events = spec.events
+    events, label = spec.events, spec.label
+    day = {"min_value": {"$PARAMETER": "day_start"}, "max_value": {"$PARAMETER": "day_end"}, "strict_max": True}
     found = [
-        _expect("expect_column_values_to_not_be_null", events.key),
-        _expect("expect_column_values_to_be_unique", events.key),
-        _expect("expect_column_values_to_not_be_null", events.time),
-        _expect(
-            "expect_column_values_to_be_between",
-            events.time,
-            rule="within its day (UTC)",
-            min_value={"$PARAMETER": "day_start"},
-            max_value={"$PARAMETER": "day_end"},
-            strict_max=True,
-        ),
+        _expect("expect_column_values_to_not_be_null", column=events.key),
+        _expect("expect_column_values_to_be_unique", column=events.key),
+        _expect("expect_column_values_to_not_be_null", column=events.time),
+        _expect("expect_column_values_to_be_between", "within its day (UTC)", column=events.time, **day),
     ]
-    found += [_expect("expect_column_values_to_not_be_null", column) for column in spec.entities.values()]
+    found += [_expect("expect_column_values_to_not_be_null", column=column) for column in spec.entities.values()]
     if events.delivered_at is not None:
         found.append(
-            {
-                "type": "expect_column_pair_values_a_to_be_greater_than_b",
-                "kwargs": {
-                    "column_A": events.delivered_at,
-                    "column_B": events.time,
-                    "or_equal": True,
-                    "ignore_row_if": "either_value_is_missing",
-                },
-                "severity": "warning",
-                "meta": {"rule": f"not before {events.time}"},
-            }
+            _expect(
+                "expect_column_pair_values_a_to_be_greater_than_b",
+                f"not before {events.time}",
+                column_A=events.delivered_at,
+                column_B=events.time,
+                or_equal=True,
+                ignore_row_if="either_value_is_missing",
+            )
         )
     for column, kind in declared_columns(spec).items():
         if kind == "double":
             limits = {"min_value": -_LARGEST, "max_value": _LARGEST}
-            found.append(_expect("expect_column_values_to_be_between", column, rule="finite", **limits))
-    if spec.label.files is None:
-        label = spec.label.column
-        if spec.label.task == "binary":
-            found.append(_expect("expect_column_values_to_be_in_set", label, value_set=[0, 1]))
-        some = _expect("expect_column_values_to_not_be_null", label, mostly=0.01)
+            found.append(_expect("expect_column_values_to_be_between", "finite", column=column, **limits))
+    if label.files is None:
+        if label.task == "binary":
+            found.append(_expect("expect_column_values_to_be_in_set", column=label.column, value_set=[0, 1]))
+        some = _expect("expect_column_values_to_not_be_null", column=label.column, mostly=0.01)
         why = "A null label is unknown: such rows are scored, but kept out of training and of risk."
         found.append({**some, "severity": "info", "meta": {"rule": None, "why": why}})
     return found
 
 
-def _expect(kind: str, column: str, *, rule: str | None = None, **kwargs: Any) -> dict[str, Any]:
-    meta = {"rule": rule} if rule else {"rule": None}
-    return {"type": kind, "kwargs": {"column": column, **kwargs}, "severity": "warning", "meta": meta}
+def _expect(kind: str, rule: str | None = None, **kwargs: Any) -> dict[str, Any]:
+    return {"type": kind, "kwargs": kwargs, "severity": "warning", "meta": {"rule": rule}}
 
 
 def _stands_for(expectation: dict[str, Any]) -> tuple[str, ...]:

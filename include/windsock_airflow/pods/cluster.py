@@ -16,15 +16,15 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generic_api_retry
 from kubernetes.client import CoreV1Api, V1DeleteOptions, V1Pod, V1Preconditions
 from kubernetes.client.exceptions import ApiException
+from kubernetes.utils.quantity import parse_quantity
 
-from windsock.compute.memory import in_bytes
-from windsock.errors import SpecError
-from windsock_airflow.pods.identity import SETTLED_LABEL, TASK_LABEL
+from windsock_airflow.pods.identity import KEPT_LABEL, TASK_LABEL
 from windsock_airflow.pods.manifest import CONTAINER
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class PodRefused(Exception):
     """The cluster will never take this pod as it is."""
 
 
-def said(err: ApiException) -> str:
+def message_of(err: ApiException) -> str:
     """Return the API's own sentence."""
     try:
         return str(json.loads(err.body)["message"])
@@ -63,12 +63,12 @@ def create_pod(client: CoreV1Api, pod: V1Pod) -> V1Pod:
         ApiException: The cluster does not answer.
     """
     try:
-        return retried(_create)(client, pod)
+        return _create(client, pod)
     except ApiException as err:
-        sentence = said(err)
+        sentence = message_of(err)
         if err.status == 403 and "exceeded quota" in sentence:
-            if never := _never_fits(sentence):
-                raise PodRefused(never) from err
+            if more := _more_than_whole_quota(sentence):
+                raise PodRefused(more) from err
             raise QuotaExceeded(sentence) from err
         if err.status in _REFUSALS:
             raise PodRefused(sentence) from err
@@ -77,40 +77,34 @@ def create_pod(client: CoreV1Api, pod: V1Pod) -> V1Pod:
 
 @retried
 def pods_of(client: CoreV1Api, namespace: str, digest: str) -> list[V1Pod]:
-    """Return every pod of one task instance that is not settled, the newest first."""
-    selector = f"{TASK_LABEL}={digest},!{SETTLED_LABEL}"
+    """Return every pod of one task instance that was not kept to be looked at, the newest first."""
+    selector = f"{TASK_LABEL}={digest},!{KEPT_LABEL}"
     found = client.list_namespaced_pod(namespace=namespace, label_selector=selector).items
     return sorted(found, key=lambda pod: pod.metadata.creation_timestamp, reverse=True)
 
 
+@retried
 def read_pod(client: CoreV1Api, name: str, namespace: str) -> V1Pod | None:
     """Return a pod as it is now; None if there is none."""
-    try:
-        return retried(client.read_namespaced_pod)(name=name, namespace=namespace)
-    except ApiException as err:
-        if err.status == 404:
-            return None
-        raise
+    with _tolerating(404):
+        return client.read_namespaced_pod(name=name, namespace=namespace)
+    return None
 
 
+@retried
 def delete_pod(client: CoreV1Api, pod: V1Pod, *, grace_seconds: int | None = None) -> None:
-    """Delete this very pod, not another one of its name; nothing happens if it is gone."""
+    """Delete this very pod, not another one of its name (409); nothing happens if it is gone."""
     options = V1DeleteOptions(preconditions=V1Preconditions(uid=pod.metadata.uid), grace_period_seconds=grace_seconds)
-    try:
-        retried(_delete)(client, pod, options)
-    except ApiException as err:
-        if err.status != 404:
-            raise
+    with _tolerating(404, 409):
+        client.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body=options)
 
 
-def settle_pod(client: CoreV1Api, pod: V1Pod) -> None:
+@retried
+def keep_pod(client: CoreV1Api, pod: V1Pod) -> None:
     """Keep a failed pod to be looked at, so that no task takes it for its own."""
-    body: dict[str, Any] = {"metadata": {"labels": {SETTLED_LABEL: "true"}}}
-    try:
-        retried(client.patch_namespaced_pod)(pod.metadata.name, pod.metadata.namespace, body)
-    except ApiException as err:
-        if err.status != 404:
-            raise
+    with _tolerating(404):
+        body = {"metadata": {"labels": {KEPT_LABEL: "true"}}}
+        client.patch_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body)
 
 
 def log_lines(client: CoreV1Api, pod: V1Pod) -> Iterator[str]:
@@ -135,6 +129,7 @@ def last_warning(client: CoreV1Api, pod: V1Pod) -> str:
     return f"{events[-1].reason}: {events[-1].message}" if events else ""
 
 
+@retried
 def _create(client: CoreV1Api, pod: V1Pod) -> V1Pod:
     try:
         return client.create_namespaced_pod(namespace=pod.metadata.namespace, body=pod)
@@ -147,33 +142,28 @@ def _create(client: CoreV1Api, pod: V1Pod) -> V1Pod:
         raise
 
 
-def _delete(client: CoreV1Api, pod: V1Pod, options: V1DeleteOptions) -> None:
+@contextmanager
+def _tolerating(*statuses: int) -> Iterator[None]:
     try:
-        client.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body=options)
+        yield
     except ApiException as err:
-        if err.status != 409:  # the uid is another one
+        if err.status not in statuses:
             raise
 
 
-def _never_fits(sentence: str) -> str | None:
+def _more_than_whole_quota(sentence: str) -> str | None:
     """Say so if what is asked for is more than the whole quota."""
     found = _QUOTA.search(sentence)
     if found is None:
         return None
-    asked, most = _amounts(found["asked"]), _amounts(found["most"])
+    most, asked = (
+        {
+            name: parse_quantity(amount)
+            for name, _, amount in (pair.strip().partition("=") for pair in listed.split(","))
+        }
+        for listed in (found["most"], found["asked"])
+    )
     for name, amount in asked.items():
         if name in most and amount > most[name]:
             return f"{sentence}. This is more {name} than the whole quota {found['quota']!r} allows: ask for less."
     return None
-
-
-def _amounts(listed: str) -> dict[str, float]:
-    """Read ``requests.memory=1Gi,pods=1`` as numbers; what cannot be read is left out."""
-    amounts: dict[str, float] = {}
-    for pair in listed.split(","):
-        name, _, text = pair.strip().partition("=")
-        try:
-            amounts[name] = float(text[:-1]) / 1000 if text.endswith("m") else float(in_bytes(text))
-        except (SpecError, ValueError):
-            continue
-    return amounts

@@ -11,15 +11,17 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
+
+from windsock.compute.site import SiteCompute
 from windsock.settings import Settings
 from windsock.store import Store
 
-PART_OF = "app.kubernetes.io/part-of"
 PREFIX = "windsock.io/"
 TASK_LABEL, INSTALLATION_LABEL = f"{PREFIX}task", f"{PREFIX}installation"
-SETTLED_LABEL = f"{PREFIX}settled"
+KEPT_LABEL = f"{PREFIX}settled"
 """On failed pods that were kept to be looked at: no task takes them for its own."""
-_NAME_LENGTH, _LABEL_LENGTH = 63, 63
+_NAME_LENGTH = 63
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,25 @@ class TaskIdentity:
     map_index: int
 
     @classmethod
-    def of(cls, context: Any, settings: Settings) -> TaskIdentity:
-        """Read it from a task's context."""
+    def of(cls, context: Any, installation: str) -> TaskIdentity:
+        """Read it from a task's context; ``installation`` as of :func:`installation_of`."""
         ti = context["ti"]
         index = ti.map_index if ti.map_index is not None else -1
-        return cls(installation_of(settings), ti.dag_id, ti.run_id, ti.task_id, index)
+        return cls(installation, ti.dag_id, ti.run_id, ti.task_id, index)
 
     @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that stand for this task instance."""
-        parts = (self.installation, self.dag_id, self.run_id, self.task_id, str(self.map_index))
-        return _digest("\n".join(parts))
+        return _digest("\n".join((self.installation, self.dag_id, self.run_id, self.task_id, str(self.map_index))))
+
+    def labels(self, **shown: str) -> dict[str, str]:
+        """Return the labels of this task's pods; ``shown`` are for people and for accounting of costs."""
+        return {
+            "app.kubernetes.io/part-of": "windsock",
+            INSTALLATION_LABEL: self.installation,
+            TASK_LABEL: self.digest,
+            **{f"{PREFIX}{name}": label_value(text) for name, text in shown.items()},
+        }
 
     @property
     def annotations(self) -> dict[str, str]:
@@ -62,19 +72,15 @@ class TaskIdentity:
         return f"{head or 'step'}{ending}"
 
 
-def installation_of(settings: Settings) -> str:
-    """Return a digest that tells installations apart which share a namespace: they differ in their store."""
-    return _digest(Store.of(settings).url())
+def installation_of(settings: Settings, site: SiteCompute) -> str:
+    """Return a digest that tells installations apart which share a namespace: by their store, and the site's name."""
+    url = Store.of(settings).url()
+    return _digest(url if site.installation is None else f"{url}\n{site.installation}")
 
 
 def label_value(text: str) -> str:
     """Return a valid label value: the text itself, or a cleaned start of it with a digest to tell it apart."""
-    clean = re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:_LABEL_LENGTH].strip("-_.")
-    if clean == text:
-        return text
-    digest = _digest(text)[:8]
-    head = clean[: _LABEL_LENGTH - len(digest) - 1].rstrip("-_.")
-    return f"{head}-{digest}" if head else digest
+    return make_safe_label_value(text).strip("-")  # of nothing valid, the digest alone
 
 
 def _digest(text: str) -> str:

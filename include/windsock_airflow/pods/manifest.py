@@ -11,15 +11,15 @@ for nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from kubernetes.client import models as k8s
+from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+from kubernetes.client import V1Pod
 
 from windsock.compute.needs import PodNeeds
 from windsock.compute.site import Volume
-from windsock.spec.compute import Toleration
 
 CONTAINER = "base"
-_SCRATCH, _SHARED = "windsock-scratch", "windsock-shared"
 
 
 def pod_manifest(
@@ -32,141 +32,111 @@ def pod_manifest(
     command: Sequence[str] = (),
     arguments: Sequence[str] = (),
     deadline_seconds: int | None = None,
-) -> k8s.V1Pod:
+) -> V1Pod:
     """Return the pod that runs one command with these needs.
 
-    Args:
-        needs: Image, resources, placement, security.
-        name: The pod's name.
-        labels: Beside those of the needs, which give way.
-        annotations: As they are.
-        env: Plain values; they give way to the site's, and secrets have no place here.
-        command: Instead of the image's entrypoint.
-        arguments: Of the command or entrypoint.
-        deadline_seconds: After which the cluster ends the pod.
+    The site's labels give way to ``labels``, the values of ``env`` to the site's; secrets have no place in it.
+    Without a ``command`` the image's entrypoint gets the ``arguments``.
     """
     values = {"HOME": "/tmp", "OMP_WAIT_POLICY": "passive", **env, **needs.env}
-    container = k8s.V1Container(
-        name=CONTAINER,
-        image=needs.image,
-        image_pull_policy=needs.image_pull_policy,
-        command=list(command) or None,
-        args=list(arguments) or None,
-        env=[k8s.V1EnvVar(name=key, value=value) for key, value in sorted(values.items())],
-        env_from=_env_from(needs),
-        resources=_resources(needs),
-        volume_mounts=_mounts(needs),
-        termination_message_policy="FallbackToLogsOnError",
-        security_context=k8s.V1SecurityContext(
-            allow_privilege_escalation=False,
-            capabilities=k8s.V1Capabilities(drop=["ALL"]),
-            privileged=False,
-            read_only_root_filesystem=True,
-            run_as_non_root=True,
-        ),
-    )
-    return k8s.V1Pod(
-        api_version="v1",
-        kind="Pod",
-        metadata=k8s.V1ObjectMeta(
-            name=name,
-            namespace=needs.namespace,
-            labels={**needs.labels, **labels},
-            annotations=dict(annotations),
-        ),
-        spec=k8s.V1PodSpec(
-            containers=[container],
-            restart_policy="Never",
-            service_account_name=needs.service_account,
-            automount_service_account_token=False,
-            enable_service_links=False,
-            image_pull_secrets=[k8s.V1LocalObjectReference(name=s) for s in needs.image_pull_secrets] or None,
-            node_selector=dict(needs.node_selector) or None,
-            affinity=_affinity(needs),
-            tolerations=[_toleration(t) for t in needs.tolerations] or None,
-            priority_class_name=needs.priority_class,
-            active_deadline_seconds=deadline_seconds,
-            termination_grace_period_seconds=needs.termination_grace_seconds,
-            volumes=_volumes(needs),
-            security_context=k8s.V1PodSecurityContext(
-                run_as_non_root=True,
-                run_as_user=needs.run_as.user,
-                run_as_group=needs.run_as.group,
-                fs_group=needs.run_as.fs_group,
-                # Without it, each start would walk through the whole store to change its owner.
-                fs_group_change_policy="OnRootMismatch" if needs.run_as.fs_group else None,
-                seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault"),
-            ),
-        ),
-    )
+    mounted = [*_scratch_volumes(needs), *(_site_volume(v) for v in needs.volumes)]
+    container = {
+        "name": CONTAINER,
+        "image": needs.image,
+        "imagePullPolicy": needs.image_pull_policy,
+        "command": list(command) or None,
+        "args": list(arguments) or None,
+        "env": [{"name": key, "value": value} for key, value in sorted(values.items())],
+        "envFrom": [
+            *({"configMapRef": {"name": name}} for name in needs.env_from_config_maps),
+            *({"secretRef": {"name": name}} for name in needs.env_from_secrets),
+        ],
+        "resources": _resources(needs),
+        "volumeMounts": [{"name": volume["name"], **mount} for volume, mount in mounted],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "privileged": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+        },
+    }
+    spec = {
+        "containers": [container],
+        "restartPolicy": "Never",
+        "serviceAccountName": needs.service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "imagePullSecrets": [{"name": name} for name in needs.image_pull_secrets] or None,
+        "nodeSelector": dict(needs.node_selector) or None,
+        "affinity": _affinity(needs),
+        "tolerations": [t.model_dump(exclude={"seconds"}) | {"tolerationSeconds": t.seconds} for t in needs.tolerations]
+        or None,
+        "priorityClassName": needs.priority_class,
+        "activeDeadlineSeconds": deadline_seconds,
+        "terminationGracePeriodSeconds": needs.termination_grace_seconds,
+        "volumes": [volume for volume, _ in mounted],
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": needs.run_as.user,
+            "runAsGroup": needs.run_as.group,
+            "fsGroup": needs.run_as.fs_group,
+            # Without it, each start would walk through the whole store to change its owner.
+            "fsGroupChangePolicy": "OnRootMismatch" if needs.run_as.fs_group else None,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    metadata = {
+        "name": name,
+        "namespace": needs.namespace,
+        "labels": {**needs.labels, **labels},
+        "annotations": dict(annotations),
+    }
+    return PodGenerator.deserialize_model_dict({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 
 
-def _resources(needs: PodNeeds) -> k8s.V1ResourceRequirements:
+def _resources(needs: PodNeeds) -> dict[str, dict[str, str]]:
     requests, limits = {"cpu": f"{needs.cpu:g}", "memory": needs.memory}, {"memory": needs.memory}
     if needs.limit_cpu:
         limits["cpu"] = f"{needs.cpu:g}"
     if needs.gpu:
         requests[needs.gpu_resource] = limits[needs.gpu_resource] = str(needs.gpu)
-    return k8s.V1ResourceRequirements(requests=requests, limits=limits)
+    return {"requests": requests, "limits": limits}
 
 
-def _env_from(needs: PodNeeds) -> list[k8s.V1EnvFromSource] | None:
-    maps = [k8s.V1EnvFromSource(config_map_ref=k8s.V1ConfigMapEnvSource(name=n)) for n in needs.env_from_config_maps]
-    secrets = [k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=n)) for n in needs.env_from_secrets]
-    return [*maps, *secrets] or None
-
-
-def _volumes(needs: PodNeeds) -> list[k8s.V1Volume]:
-    volumes = [k8s.V1Volume(name=_SCRATCH, empty_dir=k8s.V1EmptyDirVolumeSource(size_limit=needs.scratch))]
+def _scratch_volumes(needs: PodNeeds) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    scratch = {"name": "windsock-scratch", "emptyDir": {"sizeLimit": needs.scratch}}
+    volumes: list[tuple[dict[str, Any], dict[str, Any]]] = [(scratch, {"mountPath": "/tmp"})]
     if needs.gpu > 1:  # torch's processes exchange data through shared memory; a container's own has 64 MiB
-        memory = k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit=needs.shared_memory)
-        volumes.append(k8s.V1Volume(name=_SHARED, empty_dir=memory))
-    return [*volumes, *(_volume(v) for v in needs.volumes)]
+        memory = {"name": "windsock-shared", "emptyDir": {"medium": "Memory", "sizeLimit": needs.shared_memory}}
+        volumes.append((memory, {"mountPath": "/dev/shm"}))
+    return volumes
 
 
-def _volume(volume: Volume) -> k8s.V1Volume:
-    return k8s.V1Volume(
-        name=volume.name,
-        persistent_volume_claim=volume.claim
-        and k8s.V1PersistentVolumeClaimVolumeSource(claim_name=volume.claim, read_only=volume.read_only or None),
-        host_path=volume.host_path and k8s.V1HostPathVolumeSource(path=volume.host_path, type="Directory"),
-        config_map=volume.config_map and k8s.V1ConfigMapVolumeSource(name=volume.config_map),
-        secret=volume.secret and k8s.V1SecretVolumeSource(secret_name=volume.secret),
-    )
+def _site_volume(volume: Volume) -> tuple[dict[str, Any], dict[str, Any]]:
+    read_only = volume.read_only or None
+    source: dict[str, Any]
+    if volume.claim is not None:
+        source = {"persistentVolumeClaim": {"claimName": volume.claim, "readOnly": read_only}}
+    elif volume.host_path is not None:
+        source = {"hostPath": {"path": volume.host_path, "type": "Directory"}}
+    elif volume.config_map is not None:
+        source = {"configMap": {"name": volume.config_map}}
+    else:
+        source = {"secret": {"secretName": volume.secret}}
+    return {"name": volume.name, **source}, {"mountPath": volume.mount, "readOnly": read_only}
 
 
-def _mounts(needs: PodNeeds) -> list[k8s.V1VolumeMount]:
-    mounts = [k8s.V1VolumeMount(name=_SCRATCH, mount_path="/tmp")]
-    if needs.gpu > 1:
-        mounts.append(k8s.V1VolumeMount(name=_SHARED, mount_path="/dev/shm"))
-    named = [k8s.V1VolumeMount(name=v.name, mount_path=v.mount, read_only=v.read_only or None) for v in needs.volumes]
-    return [*mounts, *named]
-
-
-def _toleration(toleration: Toleration) -> k8s.V1Toleration:
-    return k8s.V1Toleration(
-        key=toleration.key,
-        operator=toleration.operator,
-        value=toleration.value,
-        effect=toleration.effect,
-        toleration_seconds=toleration.seconds,
-    )
-
-
-def _affinity(needs: PodNeeds) -> k8s.V1Affinity | None:
+def _affinity(needs: PodNeeds) -> dict[str, Any] | None:
     """Say how the pod stands to spot nodes, as far as the site says which nodes these are."""
     label = needs.spot_label
     if label is None:
         return None
-    wanted = needs.spot != "never"
-    expression = k8s.V1NodeSelectorRequirement(
-        key=label.key, operator="In" if wanted else "NotIn", values=[label.value]
-    )
-    term = k8s.V1NodeSelectorTerm(match_expressions=[expression])
+    operator = "NotIn" if needs.spot == "never" else "In"
+    term = {"matchExpressions": [{"key": label.key, "operator": operator, "values": [label.value]}]}
     if needs.spot == "prefer":
-        preferred = k8s.V1PreferredSchedulingTerm(weight=100, preference=term)
-        node = k8s.V1NodeAffinity(preferred_during_scheduling_ignored_during_execution=[preferred])
-    else:
-        required = k8s.V1NodeSelector(node_selector_terms=[term])
-        node = k8s.V1NodeAffinity(required_during_scheduling_ignored_during_execution=required)
-    return k8s.V1Affinity(node_affinity=node)
+        preferred = [{"weight": 100, "preference": term}]
+        return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+    required = {"nodeSelectorTerms": [term]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}

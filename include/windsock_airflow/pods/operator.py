@@ -2,7 +2,7 @@
 
 It is Airflow's KubernetesPodOperator with another life around the same pod: that one
 takes a pod which ended unwatched for a failure, fails at once where waiting helps, and
-retries what no retry can mend. Here a pod's state alone decides (``verdict`` has the
+retries what no retry can mend. Here a pod's state alone decides (``status`` has the
 table), so that it does not matter which process looks at it, or how often one had to be
 replaced: every process finds the task's pod, asks what has become of it, and goes on.
 There is never a second pod beside the first.
@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
@@ -26,16 +25,15 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from kubernetes.client import V1Pod
 from kubernetes.client.exceptions import ApiException
 
-from windsock.errors import WindsockError
-from windsock_airflow.links import MlflowVersionLink, ReportLink, links_of
+from windsock_airflow.links import RESULT_LINKS, links_of
 from windsock_airflow.pods import cluster
 from windsock_airflow.pods.cluster import PodRefused, QuotaExceeded
 from windsock_airflow.pods.manifest import CONTAINER
-from windsock_airflow.pods.outcome import end_of, give_up_after
+from windsock_airflow.pods.outcome import give_up_waiting, handle_end
+from windsock_airflow.pods.status import OVER, PodStatus, State, status_of
 from windsock_airflow.pods.task import PodTask
-from windsock_airflow.pods.verdict import OVER, State, Verdict, judge
 from windsock_airflow.pods.wanted import is_wanted
-from windsock_airflow.step_task import FAIL_FAST_EXIT_CODES, StepTask, again_in, pause_after
+from windsock_airflow.step_call import StepCall, no_retry_of_faulty_input, pause_after, reschedule_in, seconds
 
 _PATIENCE_S = 45.0
 """How long a process looks at a pod that is about to start or to go, before it gives its slot back."""
@@ -50,46 +48,37 @@ class WatchEnded(BaseException):
     """Somebody asks this process to end; raised from the signal handler into the watch."""
 
 
-class PodStepOperator(StepTask, KubernetesPodOperator):
-    """Run one step of a model in a pod; arguments as of ``StepOperator``.
+class PodStepOperator(KubernetesPodOperator):
+    """Run one step of a model in a pod.
 
     Site and spec are read when the task runs, not when the DAG file is parsed: a fault in
     them fails the task with a sentence and hides no DAG.
 
     Args:
-        step: Name of the step; ``fit`` runs a trainer, any other one ``windsock step``.
-        model: The model's name.
+        options, task_id: As of :class:`~windsock_airflow.step.StepOperator`.
         estimator: Name of the estimator that ``fit`` trains; absent: the only one.
         poll_seconds: Between two looks at a pod that starts, runs or goes.
+        **kwargs: The fields of :class:`~windsock_airflow.step_call.StepCall`, and Airflow's own. The step ``fit``
+            runs a trainer, any other one ``windsock step``.
     """
 
     template_fields = ("options",)
     template_fields_renderers: ClassVar[dict[str, str]] = {}
     ui_color = "#dfeef5"
-    operator_extra_links = (MlflowVersionLink(), ReportLink())
+    operator_extra_links = RESULT_LINKS
 
     def __init__(
         self,
         *,
-        step: str,
-        model: str,
-        estimator: str | None = None,
-        keyed: bool = True,
         options: Mapping[str, Any] | None = None,
-        form: Collection[str] = (),
-        cause: Collection[str] = (),
-        days_from: Mapping[str, str] | None = None,
-        announce: Collection[str] = (),
-        skip_replayed: bool = False,
-        skip_on_schedule: bool = False,
-        poke_interval: timedelta | float = 5,
-        timeout: timedelta | float = timedelta(days=14),
+        estimator: str | None = None,
         poll_seconds: float = 2.0,
         task_id: str | None = None,
         **kwargs: Any,
     ) -> None:
+        call = StepCall.take_from(kwargs)
         super().__init__(
-            task_id=task_id or step,
+            task_id=task_id or call.step,
             multiple_outputs=True,
             base_container_name=CONTAINER,
             termination_message_policy="FallbackToLogsOnError",
@@ -101,22 +90,11 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
         )
         # The result is read from the store; the base class would add a sidecar for it.
         self.do_xcom_push = True
-        self.ask(
-            step=step,
-            model=model,
-            keyed=keyed,
-            options=options,
-            form=form,
-            cause=cause,
-            days_from=days_from,
-            announce=announce,
-            skip_replayed=skip_replayed,
-            skip_on_schedule=skip_on_schedule,
-        )
+        self.call = call
+        self.options = dict(options or {})
         self.estimator = estimator
-        self.poke_interval = _seconds(poke_interval)
-        self.timeout = _seconds(timeout)
         self.poll_seconds = poll_seconds
+        self.links: dict[str, str] = {}
         self._phase, self._parent = "", 0
         self._task: PodTask | None = None
 
@@ -124,7 +102,7 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
 
     def execute(self, context: Context) -> Any:
         """Run the pod to its end, wait by rescheduling, or hand the watch to the triggerer."""
-        return self._watched(context, lambda task: self._live(task, task.find()))
+        return self._watched(context, lambda task: self._watch_to_end(task, task.find()))
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on after the triggerer saw the pod end, or gave up looking at it."""
@@ -157,20 +135,16 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
     def _watched(self, context: Context, watch: Callable[[PodTask], Any]) -> Any:
         self._parent, self._phase = os.getppid(), "watching"
         try:
-            self._task = PodTask.of(self, context)
-            return watch(self._task)
+            with no_retry_of_faulty_input():
+                self._task = PodTask(self, self.call, self.options, context, self.estimator)
+                return watch(self._task)
         except WatchEnded:
             self._phase = "ending"
             self._end_early(context)
-        except WindsockError as err:
-            self.log.error("%s: %s", type(err).__name__, err)
-            if err.exit_code in FAIL_FAST_EXIT_CODES:
-                raise AirflowFailException(f"{type(err).__name__}: {err}") from err
-            raise
         finally:
-            self._phase = "" if self._phase == "watching" else self._phase
+            self._phase = "ending" if self._phase == "ending" else ""
 
-    def _live(self, task: PodTask, pod: V1Pod | None, *, may_defer: bool = True) -> Any:
+    def _watch_to_end(self, task: PodTask, pod: V1Pod | None, *, may_defer: bool = True) -> Any:
         """Look at the pod and do what its state asks for, until there is a result."""
         since, followed = time.monotonic(), ""
         while True:
@@ -180,98 +154,92 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
             if pod is None:
                 pod = self._make(task)
             self.pod = pod
-            verdict = judge(pod)
-            if verdict.state is State.RUNNING:
+            status = status_of(pod)
+            if status.state is State.RUNNING:
                 task.record.stop_waiting()
                 self.log.info("Following pod %s.", pod.metadata.name)
                 if may_defer and (self.deferrable or task.needs.deferrable):
                     self.invoke_defer_method(context=task.context)  # raises TaskDeferred
-                self._follow(pod)
-                since = time.monotonic()
-                followed = pod.metadata.uid
-            elif verdict.exit_code is not None and followed != pod.metadata.uid:
+                self._follow_log(pod)
+                since, followed = time.monotonic(), pod.metadata.uid
+            elif status.exit_code is not None and followed != pod.metadata.uid:
                 self._copy_log(pod)  # it ended while nobody looked
                 followed = pod.metadata.uid
-            if verdict.state is State.DONE:
+            if status.state is State.DONE:
                 return self._finish(task, task.result(pod), pod)
-            if verdict.state in OVER or verdict.state is State.BROKEN:
-                end_of(task, pod, verdict)  # returns if a new pod is to take over
+            if status.state in OVER or status.state is State.BROKEN:
+                handle_end(task, pod, status)  # returns if a new pod is to take over
                 time.sleep(min(self.poll_seconds * 2 ** (task.record.interruptions - 1), _LONGEST_BREATH_S))
-            elif verdict.state is not State.RUNNING:
-                self._wait_for_cluster(task, pod, verdict, time.monotonic() - since)
+            elif status.state is not State.RUNNING:
+                self._wait_for_cluster(task, pod, status, time.monotonic() - since)
             self._stop_if_abandoned()
             pod = task.find()
 
     def _resume(self, task: PodTask, event: Mapping[str, Any]) -> Any:
         pod = task.find()
-        if pod is not None and event["status"] == "timeout" and judge(pod).state not in OVER:
-            end_of(task, pod, Verdict(State.OVERDUE, "execution_timeout has passed"))
+        if pod is not None and event["status"] == "timeout" and status_of(pod).state not in OVER:
+            handle_end(task, pod, PodStatus(State.OVERDUE, "execution_timeout has passed"))
         # A triggerer that cannot watch this pod would be asked again and again: watch it here.
-        return self._live(task, pod, may_defer=event["status"] != "error")
+        return self._watch_to_end(task, pod, may_defer=event["status"] != "error")
 
     def _make(self, task: PodTask) -> V1Pod:
         try:
             pod = task.make()
         except QuotaExceeded as err:
             self.pod = None
-            raise self._later(task, None, str(err)) from err
+            raise self._wait_later(task, None, str(err)) from err
         except PodRefused as err:
             raise AirflowFailException(f"The cluster refuses the pod of {task.work.title}: {err}") from err
         except ApiException as err:
-            raise AirflowException(
-                f"The cluster did not take the pod of {task.work.title}: {cluster.said(err)}"
-            ) from err
+            sentence = f"The cluster did not take the pod of {task.work.title}: {cluster.message_of(err)}"
+            raise AirflowException(sentence) from err
         self.log.info("Pod %s/%s for %s.", pod.metadata.namespace, pod.metadata.name, task.work.title)
         return pod
 
-    def _follow(self, pod: V1Pod) -> None:
+    def _follow_log(self, pod: V1Pod) -> None:
         """Copy the container's log until it ends."""
         try:
             self.await_pod_completion(pod)
         except ApiException as err:
             if err.status != 404:
-                self.log.warning("The log of pod %s broke off: %s", pod.metadata.name, cluster.said(err))
+                self.log.warning("The log of pod %s broke off: %s", pod.metadata.name, cluster.message_of(err))
         time.sleep(min(self.poll_seconds, 0.5))
 
     def _copy_log(self, pod: V1Pod) -> None:
+        """Copy the log of a container that has ended; Airflow's own would not, two minutes after the end."""
         try:
             for line in cluster.log_lines(self.client, pod):
                 self.log.info("[%s] %s", CONTAINER, line)
         except Exception as err:
             self.log.warning("The log of pod %s could not be read: %s", pod.metadata.name, err)
 
-    def _wait_for_cluster(self, task: PodTask, pod: V1Pod, verdict: Verdict, looked_for: float) -> None:
+    def _wait_for_cluster(self, task: PodTask, pod: V1Pod, status: PodStatus, looked_for: float) -> None:
         """Look again soon, or give the slot back if that will not help."""
-        if verdict.state is State.ENDING:
+        if status.state is State.ENDING:
             gone_at = pod.metadata.deletion_timestamp.timestamp() + _NODE_SILENT_S
             if time.time() > gone_at:
                 self.log.warning("Pod %s should be gone; its node does not answer.", pod.metadata.name)
                 cluster.delete_pod(self.client, pod, grace_seconds=0)
-        judged = verdict.state is State.QUEUED and verdict.said  # the scheduler has found no node
-        if judged or looked_for > _PATIENCE_S:
-            warning = cluster.last_warning(self.client, pod) if verdict.state is State.STARTING else ""
-            raise self._later(task, pod, "; ".join(filter(None, (verdict.said, warning))))
+        no_node = status.state is State.QUEUED and status.message  # the cluster's scheduler has looked for one
+        if no_node or looked_for > _PATIENCE_S:
+            warning = cluster.last_warning(self.client, pod) if status.state is State.STARTING else ""
+            raise self._wait_later(task, pod, "; ".join(filter(None, (status.message, warning))))
         time.sleep(self.poll_seconds)
 
-    def _later(self, task: PodTask, pod: V1Pod | None, said: str) -> AirflowRescheduleException:
+    def _wait_later(self, task: PodTask, pod: V1Pod | None, message: str) -> AirflowRescheduleException:
         """Return the exception that makes the task wait; beyond the limit, fail it for good."""
-        waited = task.record.wait()
+        waited = task.record.waited("waiting_since")
         left = task.needs.wait_minutes * 60 - waited
         if left <= 0:
-            give_up_after(task, pod, said)
-        pause = min(pause_after(waited, self.poke_interval, _LONGEST_PAUSE_S), max(left, 1.0))
-        self.log.warning(
-            "%s waits for the cluster (%.0f s, at most %d min): %s",
-            task.work.title,
-            waited,
-            task.needs.wait_minutes,
-            said,
-        )
-        return again_in(pause)
+            give_up_waiting(task, pod, message)
+        pause = min(pause_after(waited, seconds(self.call.poke_interval), _LONGEST_PAUSE_S), max(left, 1.0))
+        limit = f"{waited:.0f} s, at most {task.needs.wait_minutes} min"
+        self.log.warning("%s waits for the cluster (%s): %s", task.work.title, limit, message)
+        return reschedule_in(pause)
 
     def _finish(self, task: PodTask, result: dict[str, Any], pod: V1Pod | None) -> dict[str, Any]:
-        self._publish(task.context, task.facts, result)
-        self.links = links_of(self.model, result)
+        self.outlets = self.call.post_events(self.outlets, task.context, task.facts, result)
+        self.links = links_of(self.call.model, result)
         task.record.next_pod()
         if pod is not None:
             cluster.delete_pod(self.client, pod)
@@ -282,7 +250,7 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
         wanted = is_wanted(context)
         if wanted is True:
             self.log.warning("This worker was told to end. The pod goes on; the next one will find it.")
-            raise again_in(1)
+            raise reschedule_in(1)
         if wanted is False and self.pod is not None:
             self.log.warning("The task is no longer wanted; deleting pod %s.", self.pod.metadata.name)
             cluster.delete_pod(self.client, self.pod)
@@ -293,7 +261,3 @@ class PodStepOperator(StepTask, KubernetesPodOperator):
         """End this process if Airflow's own beside it was killed: a successor looks after the pod."""
         if os.getppid() != self._parent:
             os._exit(1)
-
-
-def _seconds(duration: timedelta | float) -> float:
-    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)

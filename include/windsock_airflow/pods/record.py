@@ -8,15 +8,15 @@ killed in between leaves a plan that its successor carries out.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 _KEY = "windsock_pod"
 
 
 @dataclass
 class PodRecord:
-    """The record of one task instance."""
+    """The record of one task instance; its fields are what is stored."""
 
     number: int = 0
     """Of the pod, part of its name; grows by one with each pod that is done with."""
@@ -35,52 +35,44 @@ class PodRecord:
     """Since when the cluster has had no place for it; UTC seconds."""
     not_ready_since: float | None = None
     """Since when the step has said that its input is not there; UTC seconds."""
-    cleared: bool = field(default=False, metadata={"kept": False})
-    """Whether the task was cleared since the record was written: it begins afresh, the pod's number aside."""
-    _store: Any = field(default=None, repr=False, metadata={"kept": False})
+
+    def __post_init__(self) -> None:
+        self.cleared = False
+        """Whether the task was cleared since the record was written: it begins afresh, the pod's number aside."""
+        self._store: Any = None
 
     @classmethod
     def of(cls, context: Any) -> PodRecord:
         """Read the record of the context's task instance, or begin one."""
-        store, try_number = context.get("task_state_store"), int(context["ti"].try_number)
-        kept = store.get(_KEY) if store is not None else None
-        names = {f.name for f in fields(cls) if f.metadata.get("kept", True)}
-        record = cls(**{k: v for k, v in kept.items() if k in names}) if isinstance(kept, dict) else cls()
+        store, ti = context.get("task_state_store"), context["ti"]
+        kept = (store.get(_KEY) if store is not None else None) or {}
+        record = cls(**{f.name: kept[f.name] for f in fields(cls) if f.name in kept})
         record._store = store
-        most = int(getattr(context["ti"], "max_tries", 0) or 0)
-        record.cleared = record.max_tries not in {-1, most}
+        try_number, max_tries = int(ti.try_number), int(getattr(ti, "max_tries", 0) or 0)
+        record.cleared = record.max_tries not in {-1, max_tries}
         if record.cleared:
             record.waiting_since = record.not_ready_since = None
         if record.try_number != try_number:
             record.interruptions = 0
-        record.try_number, record.max_tries = try_number, most
+        record.try_number, record.max_tries = try_number, max_tries
         return record
 
     def save(self) -> None:
         """Write it to the state store."""
         if self._store is not None:
-            names = {f.name for f in fields(self) if f.metadata.get("kept", True)}
-            self._store.set(_KEY, {name: getattr(self, name) for name in sorted(names)})
+            self._store.set(_KEY, asdict(self))
 
-    def wait(self) -> float:
-        """Return for how many seconds the task has waited for the cluster, now included."""
-        if self.waiting_since is None:
-            self.waiting_since = time.time()
+    def waited(self, since: Literal["waiting_since", "not_ready_since"]) -> float:
+        """Return for how many seconds the task has waited for the cluster, or for its input, now included."""
+        setattr(self, since, getattr(self, since) or time.time())
         self.save()
-        return time.time() - self.waiting_since
+        return time.time() - float(getattr(self, since))
 
     def stop_waiting(self) -> None:
         """Note that the cluster has found a place."""
         if self.waiting_since is not None:
             self.waiting_since = None
             self.save()
-
-    def not_ready(self) -> float:
-        """Return for how many seconds the step's input has not been there, now included."""
-        if self.not_ready_since is None:
-            self.not_ready_since = time.time()
-        self.save()
-        return time.time() - self.not_ready_since
 
     def next_pod(self) -> None:
         """Note that the pod is done with, before it is deleted: the next one gets another name."""

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 from windsock.compute.needs import PodNeeds
 from windsock.errors import DataContractError
+from windsock.runs.contract import REQUEST_VARIABLE, ROLE_VARIABLE, TrainerRequest, request_url
+from windsock.runs.run_folder import RunFolder
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.estimators import CustomSpec, Estimator
 from windsock.store import Store
-
-log = logging.getLogger(__name__)
+from windsock.trainers.fit_step import result as candidate_result
+from windsock_airflow.runs import RunFacts
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
-class Work(Protocol):
+class Work:
     """One step's work in a pod."""
 
     title: str
     """What it is called in messages."""
-    command: tuple[str, ...]
-    arguments: tuple[str, ...]
+    command: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
     env: dict[str, str]
 
     def prepare(self) -> None:
@@ -35,6 +36,7 @@ class Work(Protocol):
 
     def finished(self) -> dict[str, Any] | None:
         """Return the result if the work is done already and need not be done again."""
+        return None
 
     def result(self) -> dict[str, Any]:
         """Return the result of a pod that has ended well.
@@ -42,17 +44,13 @@ class Work(Protocol):
         Raises:
             DataContractError: It left none, or a wrong one.
         """
+        raise NotImplementedError
 
 
-class TrainerWork:
-    """A trainer on the request of one candidate.
+class TrainerWork(Work):
+    """A trainer on the request of one candidate; it goes on from what lies in its folder.
 
-    Args:
-        settings: Of this installation.
-        spec: The model.
-        estimator: Whose candidate.
-        needs: Of the pod.
-        options: Of the step; ``run`` names the run folder, ``role`` what the trainer is to do.
+    The step's option ``run`` names the run folder, ``role`` what the trainer is to do.
 
     Raises:
         SpecError: No run is named.
@@ -61,16 +59,13 @@ class TrainerWork:
     def __init__(
         self, settings: Settings, spec: ModelSpec, estimator: Estimator, needs: PodNeeds, options: Mapping[str, Any]
     ) -> None:
-        from windsock.runs.contract import REQUEST_VARIABLE, ROLE_VARIABLE, request_url
-        from windsock.runs.run_folder import RunFolder
-
         self._folder = RunFolder.named(Store.of(settings), spec.name, options.get("run"))
         self._estimator = estimator.name
         self._role = str(options.get("role") or "fit")
         self._url = request_url(self._folder, estimator.name)
         self.title = f"{spec.name}, {self._role} {estimator.name}"
-        self.command = estimator.command if isinstance(estimator, CustomSpec) else ()
-        self.arguments: tuple[str, ...] = ()
+        if isinstance(estimator, CustomSpec):
+            self.command = estimator.command
         self.env = {
             REQUEST_VARIABLE: self._url,
             ROLE_VARIABLE: self._role,
@@ -78,99 +73,58 @@ class TrainerWork:
             **_tracking(settings),
         }
 
-    def prepare(self) -> None:
-        """Nothing: a trainer goes on from what lies in its folder."""
-
     def finished(self) -> dict[str, Any] | None:
         """Return the result if the candidate is complete; a trainer would end at once."""
-        from windsock.runs.contract import TrainerRequest
-
         if self._role != "fit" or TrainerRequest.read(self._url).finished() is None:
             return None
         return self.result()
 
     def result(self) -> dict[str, Any]:
         """Return what the trainer said of its candidate; one that only searched says nothing."""
-        from windsock.trainers.fit_step import result
-
         if self._role != "fit":
             return {"run": self._folder.run, "estimator": self._estimator}
-        return result(self._folder, self._estimator)
+        return candidate_result(self._folder, self._estimator)
 
 
-class StepWork:
-    """``windsock step`` in the site's step image.
+class StepWork(Work):
+    """``windsock step`` in the site's step image; run again, it looks for itself what there is to do.
 
-    Args:
-        settings: Of this installation.
-        spec: The model.
-        step: Name of the step.
-        key: The day, for steps that work on a day.
-        live: Whether the run is live.
-        origin: Name of the run in the records.
-        options: Of the step.
-        task: Digest of the task instance, which names the result.
+    The digest of the task instance names the result.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        spec: ModelSpec,
-        step: str,
-        *,
-        key: str | None,
-        live: bool,
-        origin: str,
-        options: Mapping[str, Any],
-        task: str,
+        self, settings: Settings, spec: ModelSpec, step: str, facts: RunFacts, options: Mapping[str, Any], digest: str
     ) -> None:
         self._store = Store.of(settings)
-        self._place = ("steps", spec.name, f"{task}.json")
+        self._result = ("steps", spec.name, f"{digest}.json")
         self.title = f"{spec.name}, {step}"
-        self.command: tuple[str, ...] = ("windsock",)
-        arguments = ["step", step, "--model", spec.name, "--origin", origin, "--result", "/".join(self._place)]
-        arguments += ["--key", key] if key is not None else []
-        arguments += [] if live else ["--replayed"]
+        self.command = ("windsock",)
+        arguments = ["step", step, "--model", spec.name, "--origin", facts.run_id, "--result", "/".join(self._result)]
+        arguments += ["--key", facts.key] if facts.key is not None else []
+        arguments += [] if facts.live else ["--replayed"]
         for name, value in options.items():
-            arguments += ["-o", f"{name}={as_option(name, value)}"]
+            # As `windsock step` reads it back: versions are text, all else is JSON.
+            arguments += ["-o", f"{name}={value if name.endswith('version') else json.dumps(value)}"]
         self.arguments = tuple(arguments)
         self.env = {"WINDSOCK_STORE": self._store.url(), "WINDSOCK_UI_URL": settings.ui_url, **_tracking(settings)}
 
     def prepare(self) -> None:
         """Remove the result of an earlier pod."""
         with contextlib.suppress(FileNotFoundError):
-            self._store.fs.rm(self._store.path(*self._place))
-
-    def finished(self) -> dict[str, Any] | None:
-        """Return nothing: a step that is run again looks for itself what there is to do."""
-        return None
+            self._store.fs.rm(self._store.path(*self._result))
 
     def result(self) -> dict[str, Any]:
         """Return what the step left in the store."""
-        place = self._store.url(*self._place)
+        url = self._store.url(*self._result)
         try:
-            found = self._store.read_json(*self._place)
+            return dict(self._store.read_json(*self._result))
         except FileNotFoundError as err:
             raise DataContractError(
-                f"The pod of {self.title} ended well but left no result at {place}. Check that its WINDSOCK_STORE is "
+                f"The pod of {self.title} ended well but left no result at {url}. Check that its WINDSOCK_STORE is "
                 "the store that Airflow uses, and that step_image holds the same version of Windsock as Airflow."
             ) from err
         except ValueError as err:
-            raise DataContractError(f"{place}: is no JSON: {err}. Is step_image of another version?") from err
-        return dict(found)
-
-
-def as_option(name: str, value: Any) -> str:
-    """Return a value as ``windsock step -o`` reads it back."""
-    if name.endswith("version"):
-        return str(value)
-    if not isinstance(value, str):
-        return json.dumps(value)
-    try:
-        json.loads(value)
-    except ValueError:
-        return value
-    return json.dumps(value)  # text that looks like JSON, such as "7"
+            raise DataContractError(f"{url}: is no JSON: {err}. Is step_image of another version?") from err
 
 
 def _tracking(settings: Settings) -> dict[str, str]:

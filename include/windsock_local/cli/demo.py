@@ -57,8 +57,8 @@ def demo(data: Path | None, first: datetime | None, last: datetime | None, stop:
             if data is None
             else plan.file_plan(home, data, first.date() if first else None, last.date() if last else None)
         )
-        process = lifecycle.start_detached(settings, lifecycle.UpOptions())
-        stack = lifecycle.wait_until_ready(settings, process, lambda *_: None)
+        process = lifecycle.start_detached(settings)
+        stack = lifecycle.wait_until_ready(settings, process)
     settings = stack_settings(settings)
     display.say(f"Airflow is at {stack.airflow_url}, MLflow at {stack.mlflow_url}.")
     try:
@@ -71,7 +71,7 @@ def demo(data: Path | None, first: datetime | None, last: datetime | None, stop:
         output = base.home / "demo.json"
         result["links"] = _links(settings, stack.airflow_url, stack.mlflow_url, output, stopped=stop)
         Store(str(base.home)).write_bytes(to_json(result), output.name)
-        report.tell(Console(soft_wrap=False), result)
+        report.print_report(Console(soft_wrap=False), result)
     except (KeyboardInterrupt, SystemExit):
         stop = True
         raise

@@ -48,43 +48,29 @@ def up(home: Path | None, detach: bool, port: int | None, mlflow_port: int | Non
     from windsock_local.stack import lifecycle
 
     settings = settings_for(home)
-    console = Console(soft_wrap=True)
+    boot = _Boot(settings)
     if (running := read_stack(settings)) is not None and running.ready:
-        console.print("It runs already.")
-        _announce(console, settings, running)
-        return
-    progress = _Progress(console)
-    options = lifecycle.UpOptions(port, mlflow_port)
-    if detach:
-        with progress:
-            info = lifecycle.wait_until_ready(settings, lifecycle.start_detached(settings, options), progress.part)
-        _announce(console, settings, info)
-        return
-    layout = Home.of(settings)
-    layout.create()
-    _log_to(layout.log(SUPERVISOR))
-
-    def on_start(info: StackInfo, remarks: list[str]) -> None:
-        for remark in remarks:
-            console.print(f"[yellow]{escape(remark)}[/]")
-        console.print(f"Starting in {escape(info.home)}: Airflow at {info.airflow_url}, MLflow at {info.mlflow_url}")
-
-    def on_ready(info: StackInfo) -> None:
-        progress.finish()
-        _announce(console, settings, info)
-        console.print("Ctrl-C stops it.")
-
-    try:
-        with progress:
-            lifecycle.run_stack(settings, options, on_start=on_start, on_part=progress.part, on_ready=on_ready)
-    except lifecycle.AlreadyRunning as found:
-        console.print("It runs already.")
-        _announce(console, settings, found.info)
-        return
-    except WindsockError as err:
-        log.error("%s", err)  # for whoever looks at the log of a detached stack
-        raise
-    console.print("Stopped.")
+        boot.found(running)
+    elif detach:
+        ports = {"--port": port, "--mlflow-port": mlflow_port}
+        options = [word for name, value in ports.items() if value for word in (name, str(value))]
+        with boot.status:
+            info = lifecycle.wait_until_ready(settings, lifecycle.start_detached(settings, *options), boot.part)
+        boot.announce(info)
+    else:
+        layout = Home.of(settings)
+        layout.create()
+        _log_to(layout.log(SUPERVISOR))
+        try:
+            with boot.status:
+                lifecycle.run_stack(settings, boot, airflow_port=port, mlflow_port=mlflow_port)
+        except lifecycle.AlreadyRunning as err:
+            boot.found(err.info)
+        except WindsockError as err:
+            log.error("%s", err)  # for whoever looks at the log of a detached stack
+            raise
+        else:
+            boot.console.print("Stopped.")
 
 
 @click.command()
@@ -144,42 +130,51 @@ def doctor(home: Path | None, as_json: bool) -> int:
     return 1 if any(check.verdict == "problem" for check in checks) else 0
 
 
-class _Progress:
-    """One line per part as it becomes ready; a spinner beside it in a terminal."""
+class _Boot:
+    """Tells how a boot goes: one line per part as it becomes ready; a spinner beside it in a terminal."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._status = console.status("Starting") if console.is_terminal else None
+    def __init__(self, settings: Settings) -> None:
+        self.console = Console(soft_wrap=True)
+        # Only an animation thread: it starts no process, so no child dies with it. Without a terminal it is mute.
+        self.status = self.console.status("Starting")
+        self._home = Home.of(settings)
 
-    def __enter__(self) -> _Progress:
-        # Only an animation thread: it starts no process, so no child dies with it.
-        if self._status is not None:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.finish()
-
-    def finish(self) -> None:
-        """Stop the spinner."""
-        if self._status is not None:
-            self._status.stop()
+    def start(self, info: StackInfo, remarks: list[str]) -> None:
+        """Say what is going to be started."""
+        for remark in remarks:
+            self.console.print(f"[yellow]{escape(remark)}[/]")
+        self.console.print(
+            f"Starting in {escape(info.home)}: Airflow at {info.airflow_url}, MLflow at {info.mlflow_url}"
+        )
 
     def part(self, name: str, seconds: float) -> None:
         """Say that a part is ready."""
-        self._console.print(f"  {name:<14} ready after {seconds:5.1f} s", highlight=False)
+        self.console.print(f"  {name:<14} ready after {seconds:5.1f} s", highlight=False)
 
+    def ready(self, info: StackInfo) -> None:
+        """Say that everything is."""
+        self.status.stop()
+        self.announce(info)
+        self.console.print("Ctrl-C stops it.")
 
-def _announce(console: Console, settings: Settings, info: StackInfo) -> None:
-    home = Home.of(settings)
-    if info.boot_seconds is not None:
-        console.print(f"Ready after {info.boot_seconds:.0f} s.", highlight=False)
-    console.print(f"  Airflow   {info.airflow_url}", highlight=False)
-    console.print(f"  MLflow    {info.mlflow_url}", highlight=False)
-    # A password in a pipe would end up in somebody's log.
-    shown = admin_password(home) if sys.stdout.isatty() else f"in {home.secrets / 'admin_password'}"
-    console.print(f"  login     {ADMIN_USER}, password {escape(shown)}", highlight=False)
-    console.print(f"  logs      {escape(str(home.logs))}", highlight=False)
+    def found(self, info: StackInfo) -> None:
+        """Say that there was nothing to start."""
+        self.console.print("It runs already.")
+        self.announce(info)
+
+    def announce(self, info: StackInfo) -> None:
+        """Say where everything is."""
+        # A password in a pipe would end up in somebody's log.
+        password = admin_password(self._home) if sys.stdout.isatty() else f"in {self._home.secrets / 'admin_password'}"
+        if info.boot_seconds is not None:
+            self.console.print(f"Ready after {info.boot_seconds:.0f} s.", highlight=False)
+        for name, value in (
+            ("Airflow", info.airflow_url),
+            ("MLflow", info.mlflow_url),
+            ("login", f"{ADMIN_USER}, password {password}"),
+            ("logs", str(self._home.logs)),
+        ):
+            self.console.print(f"  {name:<9} {escape(value)}", highlight=False)
 
 
 def _log_to(path: Path) -> None:

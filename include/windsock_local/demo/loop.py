@@ -66,7 +66,7 @@ class DemoLoop:
             self.api.backfill(f"{self._model}_ingest", str(days[0]), str(days[-1]), max_active_runs=_BACKFILL_RUNS)
             self._until(lambda: sum(self._settled(day) for day in days), len(days), "the backfill")
         for day in days:
-            self._tell_trouble(day)
+            self._report_trouble(day)
 
     def _train_first(self) -> None:
         with self.display.phase("train_first", "First model: train, gate, promote"):
@@ -75,7 +75,7 @@ class DemoLoop:
                 conf={"as_of": str(self.plan.backfill_last), "reason": "first model of the demo"},
             )
             self._until(lambda: len(self._promotions()), 1, "the first promotion")
-        self._tell_promotion()
+        self._report_promotion()
 
     def _go_on(self) -> None:
         """Go on day by day until a second model is in force, then a little further."""
@@ -90,7 +90,7 @@ class DemoLoop:
                     self.api.trigger(f"{self._model}_ingest", partition_key=str(days[triggered]))
                     triggered += 1
                 self._until(lambda day=day: int(self._settled(day)), 1, f"{day}", count=False)  # type: ignore[misc]
-                self._tell_trouble(day)
+                self._report_trouble(day)
                 self._monitor(day)
                 self.display.count(index + 1)
                 if self._asked_for_retraining(day):
@@ -120,7 +120,7 @@ class DemoLoop:
     def _await_second_promotion(self) -> None:
         with self.display.phase("retrain", "Retrain: train, gate, promote"):
             self._until(lambda: len(self._promotions()), 2, "the second promotion", count=False)
-        self._tell_promotion()
+        self._report_promotion()
 
     def _retrain_at_the_end(self, day: date) -> None:
         """On a person's file no drift is planted: challenge the champion once, whatever the monitor said."""
@@ -131,7 +131,7 @@ class DemoLoop:
             self.api.wait_for_run(f"{self._model}_train", run, timeout_seconds=_STALL_S)
             self._until(lambda: int(self._promote_runs_done() >= 2), 1, "the gate", count=False, failing=("train",))
         if len(self._promotions()) > 1:
-            self._tell_promotion()
+            self._report_promotion()
         else:
             self.display.say("The gate kept the champion: the challenger did not show that it is better.", "yellow")
 
@@ -149,7 +149,7 @@ class DemoLoop:
             return ingest is not None
         return Ledger.of(self.settings, self._model, "score").get(day) is not None
 
-    def _tell_trouble(self, day: date) -> None:
+    def _report_trouble(self, day: date) -> None:
         record = Ledger.of(self.settings, self._model, "ingest").get(day)
         if record is None:
             return
@@ -160,7 +160,7 @@ class DemoLoop:
             rules = ", ".join(f"{n} × {rule}" for rule, n in record.detail.get("quarantined", {}).items())
             self.display.say(f"{day}  {record.rows('quarantine')} rows quarantined: {rules}", "yellow")
 
-    def _tell_promotion(self) -> None:
+    def _report_promotion(self) -> None:
         last = self._promotions()[-1]
         self.display.say(
             f"Version {last.version} is champion: trained as of {last.as_of}, scores from {last.in_force_from} on.",

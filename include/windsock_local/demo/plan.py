@@ -129,9 +129,9 @@ def _days_in(data: Path, time: str) -> tuple[date, date]:
         raise SpecError(f"--data {data}: there is no such file.")
     reader = "read_csv_auto" if data.name.endswith((".csv", ".csv.gz")) else "read_parquet"
     try:
-        first, last = duckdb.sql(
+        first, last = duckdb.execute(
             f'select min("{time}")::timestamp::date, max("{time}")::timestamp::date from {reader}(?)',
-            params=[str(data)],
+            [str(data)],
         ).fetchall()[0]
     except duckdb.Error as err:
         raise SpecError(

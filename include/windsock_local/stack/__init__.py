@@ -5,7 +5,7 @@
 else needs only what is exported here: find the running stack, speak to it.
 """
 
-from windsock_local.stack.environment import airflow_env, stack_env, stack_settings
+from windsock_local.stack.environment import stack_env, stack_settings
 from windsock_local.stack.state import PartInfo, StackInfo, read_stack
 
-__all__ = ["PartInfo", "StackInfo", "airflow_env", "read_stack", "stack_env", "stack_settings"]
+__all__ = ["PartInfo", "StackInfo", "read_stack", "stack_env", "stack_settings"]

@@ -18,7 +18,7 @@ from windsock.settings import Settings
 from windsock_local.stack.airflow_session import AirflowRefused, AirflowSession
 from windsock_local.stack.credentials import ADMIN_USER, admin_password
 from windsock_local.stack.layout import Home
-from windsock_local.stack.state import read_stack
+from windsock_local.stack.state import running_stack
 
 __all__ = ["AirflowApi", "AirflowRefused"]
 
@@ -40,10 +40,7 @@ class AirflowApi(AirflowSession):
         Raises:
             UpstreamUnavailable: No stack runs there.
         """
-        info = read_stack(settings)
-        if info is None:
-            raise UpstreamUnavailable(f"No stack runs under {settings.home}. Start it with `windsock up`.")
-        return cls(info.airflow_url, ADMIN_USER, admin_password(Home.of(settings)))
+        return cls(running_stack(settings).airflow_url, ADMIN_USER, admin_password(Home.of(settings)))
 
     # --- DAGs
 
@@ -85,21 +82,11 @@ class AirflowApi(AirflowSession):
         conf: Mapping[str, Any] | None = None,
         *,
         run_id: str | None = None,
-        note: str | None = None,
     ) -> str:
-        """Start a run now and return its id.
-
-        Args:
-            dag_id: A paused DAG's run waits until it is unpaused.
-            partition_key: The day, for DAGs that run by partition.
-            conf: Parameters of the run.
-            run_id: Chosen by Airflow if absent.
-            note: Shown beside the run.
-        """
+        """Start a run now and return its id; the run of a paused DAG waits until it is unpaused."""
         body: dict[str, Any] = {"logical_date": None, "conf": dict(conf or {})}
         body |= {"partition_key": partition_key} if partition_key else {}
         body |= {"dag_run_id": run_id} if run_id else {}
-        body |= {"note": note} if note else {}
         return str(self.post(f"dags/{_quoted(dag_id)}/dagRuns", body)["dag_run_id"])
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
@@ -148,27 +135,12 @@ class AirflowApi(AirflowSession):
     # --- backfills
 
     def backfill(
-        self,
-        dag_id: str,
-        from_day: date | str,
-        to_day: date | str,
-        max_active_runs: int = 4,
-        *,
-        reprocess: str = "none",
-        conf: Mapping[str, Any] | None = None,
+        self, dag_id: str, from_day: date | str, to_day: date | str, max_active_runs: int = 4, reprocess: str = "none"
     ) -> int:
         """Start a backfill of a range of days, both included, and return its id.
 
         Airflow refuses a second one for about half a minute after a first has ended;
-        that is waited out.
-
-        Args:
-            dag_id: What to run.
-            from_day: First day.
-            to_day: Last day.
-            max_active_runs: How many at a time.
-            reprocess: ``none``, ``failed`` or ``completed``: which existing runs to run again.
-            conf: Parameters of every run.
+        that is waited out. ``reprocess`` says which existing runs to run again: ``none``, ``failed`` or ``completed``.
         """
         body = {
             "dag_id": dag_id,
@@ -176,7 +148,7 @@ class AirflowApi(AirflowSession):
             "to_date": f"{to_day}T00:00:00Z",
             "max_active_runs": max_active_runs,
             "reprocess_behavior": reprocess,
-            "dag_run_conf": dict(conf or {}),
+            "dag_run_conf": {},
         }
         deadline = time.monotonic() + _CONFLICT_SECONDS
         while True:

@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from windsock_local.stack.credentials import ADMIN_USER, Credentials
+from windsock_local.stack.layout import Home
 from windsock_local.stack.ports import HOST
 
+_BELL_PLUGIN = "windsock_bell.py"
 OVERRIDE_PREFIX = "WINDSOCK_AIRFLOW__"
 
 _TUNING: dict[tuple[str, str], str] = {
@@ -32,6 +34,7 @@ _TUNING: dict[tuple[str, str], str] = {
     ("core", "max_active_runs_per_dag"): "5000",
     ("core", "max_active_tasks_per_dag"): "64",
     # --- speed
+    # For plugins folders without the bell; with it the warm executor does the waiting, as it can be woken.
     ("scheduler", "scheduler_idle_sleep_time"): "0.1",
     # One look at every active run per loop, not 20 of a thousand.
     ("scheduler", "max_dagruns_per_loop_to_schedule"): "100",
@@ -43,7 +46,8 @@ _TUNING: dict[tuple[str, str], str] = {
     # The first call after boot takes seconds, and so may any call on a busy laptop.
     ("workers", "execution_api_timeout"): "30",
     ("dag_processor", "refresh_interval"): "10",
-    ("dag_processor", "min_file_process_interval"): "15",
+    # A changed DAG file is parsed at once, and so are all when a model's files change (`spec_watch`).
+    ("dag_processor", "min_file_process_interval"): "120",
     ("dag_processor", "parsing_processes"): "1",
     # --- closed to others
     ("api", "host"): HOST,
@@ -65,7 +69,7 @@ _TUNING: dict[tuple[str, str], str] = {
 
 def airflow_variables(
     *,
-    airflow_home: Path,
+    home: Home,
     dags_folder: Path,
     plugins_folder: Path,
     port: int,
@@ -75,14 +79,8 @@ def airflow_variables(
 ) -> dict[str, str]:
     """Return the environment that configures every Airflow process of a stack.
 
-    Args:
-        airflow_home: Logs and other state.
-        dags_folder: DAG files.
-        plugins_folder: UI plugins and listeners.
-        port: Of the API server.
-        database_url: SQLAlchemy URL of the metadata database.
-        credentials: Secrets; they end up in the values, so log only the names.
-        environ: Where overrides (``WINDSOCK_AIRFLOW__SECTION__KEY``) are looked up.
+    The secrets of ``credentials`` end up in the values: log only the names. Overrides
+    (``WINDSOCK_AIRFLOW__SECTION__KEY``) are looked up in ``environ``.
     """
     url = f"http://{HOST}:{port}"
     placed: dict[tuple[str, str], str] = {
@@ -96,11 +94,15 @@ def airflow_variables(
         ("api", "secret_key"): credentials.api_secret_key,
         ("api_auth", "jwt_secret"): credentials.jwt_secret,
         ("database", "sql_alchemy_conn"): database_url,
-        ("logging", "base_log_folder"): str(airflow_home / "logs"),
-        ("logging", "dag_processor_child_process_log_directory"): str(airflow_home / "logs" / "dag_processor"),
+        ("logging", "base_log_folder"): str(home.airflow / "logs"),
+        ("logging", "dag_processor_child_process_log_directory"): str(home.airflow / "logs" / "dag_processor"),
     }
-    variables = {_variable(*place): value for place, value in {**_TUNING, **placed}.items()}
-    variables["AIRFLOW_HOME"] = str(airflow_home)
+    rung = {}
+    if (plugins_folder / _BELL_PLUGIN).is_file():
+        placed["scheduler", "scheduler_idle_sleep_time"] = "0"
+        rung["WINDSOCK_SCHEDULER_BELL"] = str(home.scheduler_bell)
+    variables = rung | {_variable(*place): value for place, value in {**_TUNING, **placed}.items()}
+    variables["AIRFLOW_HOME"] = str(home.airflow)
     for name, value in environ.items():
         if name.startswith(OVERRIDE_PREFIX):
             variables[name.removeprefix("WINDSOCK_")] = value

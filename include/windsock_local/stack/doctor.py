@@ -41,20 +41,8 @@ class Check:
 
 def examine(settings: Settings) -> list[Check]:
     """Run every check; a check that breaks down is itself reported as a problem."""
-    checks: list[Callable[[Settings], Iterator[Check]]] = [
-        _python,
-        _versions,
-        _memory,
-        _disk,
-        _home,
-        _database_programs,
-        _ports,
-        _secrets,
-        _leftovers,
-        _models,
-    ]
     results: list[Check] = []
-    for check in checks:
+    for check in _CHECKS:
         try:
             results.extend(check(settings))
         except Exception as err:
@@ -81,39 +69,45 @@ def _versions(_settings: Settings) -> Iterator[Check]:
     if not lock.is_file():
         yield Check("versions", "warning", f"no lock at {lock}", "Run from a checkout to compare versions.")
         return
-    wrong = []
-    for line in lock.read_text(encoding="utf-8").splitlines():
+    wrong = list(_wrong_versions(lock.read_text(encoding="utf-8")))
+    if wrong:
+        more = f" and {len(wrong) - _MOST_NAMED} more" if len(wrong) > _MOST_NAMED else ""
+        yield Check("versions", "warning", ", ".join(wrong[:_MOST_NAMED]) + more, f"pip install -r {lock.name}")
+    else:
+        yield Check("versions", "ok", "as the lock says")
+
+
+def _wrong_versions(lock: str) -> Iterator[str]:
+    """Yield the pinned packages without a marker whose installed version is another; local versions are the same."""
+    for line in lock.splitlines():
         name, separator, rest = line.split("#")[0].partition("==")
-        wanted = rest.split(";")[0].strip(" \\")
         if not separator or ";" in line:
             continue
+        wanted = rest.strip(" \\")
         try:
             found = metadata.version(name.split("[")[0].strip())
         except metadata.PackageNotFoundError:
             found = "missing"
         if found.split("+")[0] != wanted.split("+")[0]:
-            wrong.append(f"{name.strip()} {found} instead of {wanted}")
-    if wrong:
-        more = f" and {len(wrong) - _MOST_NAMED} more" if len(wrong) > _MOST_NAMED else ""
-        finding = ", ".join(wrong[:_MOST_NAMED]) + more
-        yield Check("versions", "warning", finding, f"pip install -r {lock.name}")
-    else:
-        yield Check("versions", "ok", "as the lock says")
+            yield f"{name.strip()} {found} instead of {wanted}"
+
+
+def _graded(name: str, free_gb: float, least: float, ample: float, finding: str, step: str) -> Check:
+    verdict: Verdict = "ok" if free_gb >= ample else "warning" if free_gb >= least else "problem"
+    return Check(name, verdict, f"{free_gb:.1f} GB {finding}", "" if verdict == "ok" else step)
 
 
 def _memory(_settings: Settings) -> Iterator[Check]:
     free = psutil.virtual_memory().available / _GB
-    verdict: Verdict = "ok" if free >= _AMPLE_MEMORY_GB else "warning" if free >= _LEAST_MEMORY_GB else "problem"
-    step = "" if verdict == "ok" else f"Close programs: the stack and a training want {_AMPLE_MEMORY_GB:.0f} GB."
-    yield Check("memory", verdict, f"{free:.1f} GB available, {os.cpu_count()} cores", step)
+    step = f"Close programs: the stack and a training want {_AMPLE_MEMORY_GB:.0f} GB."
+    yield _graded("memory", free, _LEAST_MEMORY_GB, _AMPLE_MEMORY_GB, f"available, {os.cpu_count()} cores", step)
 
 
 def _disk(settings: Settings) -> Iterator[Check]:
     folder = _existing(settings.home)
     free = shutil.disk_usage(folder).free / _GB
-    verdict: Verdict = "ok" if free >= _AMPLE_DISK_GB else "warning" if free >= _LEAST_DISK_GB else "problem"
-    step = "" if verdict == "ok" else "Free some space, or put the home elsewhere with WINDSOCK_HOME."
-    yield Check("disk", verdict, f"{free:.1f} GB free at {folder}", step)
+    step = "Free some space, or put the home elsewhere with WINDSOCK_HOME."
+    yield _graded("disk", free, _LEAST_DISK_GB, _AMPLE_DISK_GB, f"free at {folder}", step)
 
 
 def _home(settings: Settings) -> Iterator[Check]:
@@ -188,3 +182,8 @@ def _existing(folder: Path) -> Path:
     while not folder.exists():
         folder = folder.parent
     return folder
+
+
+_CHECKS: list[Callable[[Settings], Iterator[Check]]] = [
+    *(_python, _versions, _memory, _disk, _home, _database_programs, _ports, _secrets, _leftovers, _models)
+]

@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from windsock.errors import UpstreamUnavailable
 from windsock.settings import REPO_ROOT, Settings
-from windsock_local.stack import credentials
-from windsock_local.stack.airflow_config import airflow_variables, ignored_variables
+from windsock_local.stack.airflow_config import ignored_variables
 from windsock_local.stack.layout import Home
-from windsock_local.stack.postgres import Postgres
 from windsock_local.stack.processes import MARKER_VARIABLE
-from windsock_local.stack.state import StackInfo, read_stack
+from windsock_local.stack.state import running_stack
 
 # Nothing here phones home, and no library may spin on a core that another task needs.
 _MANNERS = {
@@ -55,13 +52,12 @@ def installation_env(settings: Settings) -> dict[str, str]:
 def service_env(settings: Settings, *, airflow_url: str, mlflow_url: str) -> dict[str, str]:
     """Return the variables that lead Windsock's own code to a stack's services."""
     threads = str(min(os.cpu_count() or 1, _MOST_THREADS))
+    limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     return {
         **installation_env(settings),
         "WINDSOCK_UI_URL": airflow_url,
         "MLFLOW_TRACKING_URI": mlflow_url,
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or threads,
-        "MKL_NUM_THREADS": os.environ.get("MKL_NUM_THREADS") or threads,
-        "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS") or threads,
+        **{name: os.environ.get(name) or threads for name in limits},
         **_MANNERS,
         **_no_proxy(os.environ),
     }
@@ -73,10 +69,13 @@ def part_env(settings: Settings, *, airflow_url: str, mlflow_url: str, airflow: 
         **_inherited(os.environ),
         **service_env(settings, airflow_url=airflow_url, mlflow_url=mlflow_url),
         **airflow,
+        "WINDSOCK_GPUS": os.environ.get("WINDSOCK_GPUS") or "1",  # as many slots as `pools` gives
         MARKER_VARIABLE: str(Home.of(settings).root),
         # Otherwise process titles overwrite the mark above, and strays could not be found.
         "SPT_NOENV": "1",
         "PYTHONUNBUFFERED": "1",
+        # Each thread that ever allocated keeps an arena of its own otherwise.
+        "MALLOC_ARENA_MAX": "2",
     }
 
 
@@ -88,7 +87,7 @@ def stack_env(settings: Settings) -> dict[str, str]:
     Raises:
         UpstreamUnavailable: No stack runs under this home.
     """
-    info = _running(settings)
+    info = running_stack(settings)
     return service_env(settings, airflow_url=info.airflow_url, mlflow_url=info.mlflow_url)
 
 
@@ -98,37 +97,8 @@ def stack_settings(settings: Settings) -> Settings:
     Raises:
         UpstreamUnavailable: No stack runs under this home.
     """
-    info = _running(settings)
+    info = running_stack(settings)
     return replace(settings, mlflow_uri=info.mlflow_url, ui_url=info.airflow_url)
-
-
-def airflow_env(settings: Settings) -> dict[str, str]:
-    """Return a whole environment for Airflow's own CLI against the running stack.
-
-    It holds secrets: pass it to a child, never log it.
-
-    Raises:
-        UpstreamUnavailable: No stack runs under this home.
-    """
-    info = _running(settings)
-    home = Home.of(settings)
-    variables = airflow_variables(
-        airflow_home=home.airflow,
-        dags_folder=Path(info.dags_folder),
-        plugins_folder=folder_setting(os.environ, "WINDSOCK_PLUGINS_FOLDER", "plugins"),
-        port=int(info.airflow_url.rpartition(":")[2]),
-        database_url=Postgres(home).url("airflow"),
-        credentials=credentials.load_or_create(home),
-        environ=os.environ,
-    )
-    return {**_inherited(os.environ), **stack_env(settings), **variables}
-
-
-def _running(settings: Settings) -> StackInfo:
-    info = read_stack(settings)
-    if info is None:
-        raise UpstreamUnavailable(f"No stack runs under {settings.home}. Start it with `windsock up`.")
-    return info
 
 
 def _inherited(environ: Mapping[str, str]) -> dict[str, str]:

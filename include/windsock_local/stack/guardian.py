@@ -10,27 +10,28 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
-from windsock.settings import Settings
 from windsock_local.stack.ending import end_family
 from windsock_local.stack.layout import Home
-from windsock_local.stack.state import read_recorded
+from windsock_local.stack.state import SUPERVISOR
 
 log = logging.getLogger("windsock_local.stack.guardian")
 
-DONE = b"done\n"
+_DONE = b"done\n"
 _TERM_SECONDS = 2.0
 
 
-def start(home: Home, env: dict[str, str]) -> subprocess.Popen[bytes]:
+def start(home: Home) -> subprocess.Popen[bytes]:
     """Start a guardian for the calling process; its ``stdin`` is the life line."""
-    with home.log("supervisor").open("ab") as output:
+    with home.log(SUPERVISOR).open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__],
-            env=env,
+            [sys.executable, "-P", "-m", __name__, str(home.root)],
+            env=dict(os.environ),
             cwd=home.root,
             stdin=subprocess.PIPE,
             stdout=output,
@@ -41,16 +42,10 @@ def start(home: Home, env: dict[str, str]) -> subprocess.Popen[bytes]:
 
 def release(guardian: subprocess.Popen[bytes]) -> None:
     """Tell a guardian that all is done, and wait for it to leave."""
-    if guardian.stdin is not None:
-        with contextlib.suppress(OSError):
-            guardian.stdin.write(DONE)
-            guardian.stdin.flush()
-            guardian.stdin.close()
-    try:
-        guardian.wait(5)
-    except subprocess.TimeoutExpired:
-        guardian.kill()
-        guardian.wait(5)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        guardian.communicate(_DONE, timeout=5)
+    guardian.kill()
+    guardian.wait(5)
 
 
 def main() -> None:
@@ -58,12 +53,12 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sig, signal.SIG_IGN)
-    home = Home.of(Settings.from_env())
-    if sys.stdin.buffer.read().endswith(DONE):
+    home = Home(Path(sys.argv[1]))
+    if sys.stdin.buffer.read().endswith(_DONE):
         return
     log.warning("The supervisor was killed. Ending its processes.")
-    ended = end_family(home, read_recorded(home), term_seconds=_TERM_SECONDS)
-    home.state_file.unlink(missing_ok=True)
+    ended = end_family(home, term_seconds=_TERM_SECONDS)
+    home.forget_run()
     log.warning("Ended %d processes.", ended)
 
 

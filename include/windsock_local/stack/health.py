@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -63,14 +63,7 @@ def check(settings: Settings) -> StackHealth:
     if info is None:
         return StackHealth(False, "down", str(settings.home), "", "", ())
     airflow = probes.airflow_health(info.airflow_url, timeout_seconds=5)
-    home = Home.of(settings)
-    asks: dict[str, Callable[[PartInfo], str]] = {
-        names.POSTGRES: lambda _part: _verdict(Postgres(home).answers(), "accepts no connection"),
-        names.MLFLOW: lambda _part: _verdict(probes.answers(f"{info.mlflow_url}/health", timeout_seconds=5), "mute"),
-        names.API_SERVER: lambda _part: _api_server(airflow),
-        **{name: _heart(name, airflow) for name in probes.HEARTBEATS},
-    }
-    found = tuple(_look(name, info, asks.get(name)) for name in _EXPECTED)
+    found = tuple(_look(name, info, airflow, Home.of(settings)) for name in _EXPECTED)
     return StackHealth(True, info.state, info.home, info.airflow_url, info.mlflow_url, found)
 
 
@@ -79,33 +72,30 @@ def leftovers(settings: Settings) -> int:
     return 0 if read_stack(settings) else len(database_processes(Home.of(settings)))
 
 
-def _look(name: str, info: StackInfo, ask: Callable[[PartInfo], str] | None) -> PartHealth:
+def _look(name: str, info: StackInfo, airflow: Mapping[str, Any], home: Home) -> PartHealth:
     part = info.parts.get(name)
     if part is None:
         return PartHealth(name, "starting" if info.state == state.STARTING else "down")
     if not part.process_id.alive:
         return PartHealth(name, "down", address=part.address, log=part.log)
-    verdict = HEALTHY if ask is None else ask(part) if part.ready else "starting"
-    return PartHealth(name, verdict, part.pid, part.address, part.log, round(time.time() - part.started, 1))
+    complaint = _complaint(name, part, info, airflow, home) if part.ready else ""
+    health = f"unwell: {complaint}" if complaint else HEALTHY if part.ready else "starting"
+    return PartHealth(name, health, part.pid, part.address, part.log, round(time.time() - part.started, 1))
 
 
-def _verdict(well: bool, complaint: str) -> str:
-    return HEALTHY if well else f"unwell: {complaint}"
-
-
-def _api_server(airflow: dict[str, Any]) -> str:
-    if not airflow:
-        return "unwell: no answer"
-    return _verdict((airflow.get("metadatabase") or {}).get("status") == HEALTHY, "cannot reach its database")
-
-
-def _heart(name: str, airflow: dict[str, Any]) -> Callable[[PartInfo], str]:
-    def ask(part: PartInfo) -> str:
+def _complaint(name: str, part: PartInfo, info: StackInfo, airflow: Mapping[str, Any], home: Home) -> str:
+    """Return what is wrong with a part that runs; empty if nothing is."""
+    if name == names.POSTGRES:
+        return "" if Postgres(home).answers() else "accepts no connection"
+    if name == names.MLFLOW:
+        return "" if probes.answers(f"{info.mlflow_url}/health", timeout_seconds=5) else "mute"
+    if name == names.API_SERVER:
         if not airflow:
-            return "unwell: the api-server does not say"
-        if probes.beat_since(airflow, name, part.started):
-            return HEALTHY
-        beat = probes.last_beat(airflow, name)
-        return "unwell: no heartbeat yet" if beat is None else f"unwell: last heartbeat {time.time() - beat:.0f} s ago"
-
-    return ask
+            return "no answer"
+        return "" if (airflow.get("metadatabase") or {}).get("status") == HEALTHY else "cannot reach its database"
+    if name not in probes.HEARTBEATS or probes.beat_since(airflow, name, part.started):
+        return ""
+    if not airflow:
+        return "the api-server does not say"
+    beat = probes.last_beat(airflow, name)
+    return "no heartbeat yet" if beat is None else f"last heartbeat {time.time() - beat:.0f} s ago"

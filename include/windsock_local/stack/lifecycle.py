@@ -12,9 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.settings import Settings
@@ -23,10 +23,11 @@ from windsock_local.stack.airflow_config import airflow_variables, ignored_varia
 from windsock_local.stack.ending import database_processes, end_leftovers
 from windsock_local.stack.environment import folder_setting, installation_env, part_env
 from windsock_local.stack.layout import MARKER, Home, refuse_unsafe_home
-from windsock_local.stack.parts import MIGRATION, is_migrated, make_parts
+from windsock_local.stack.parts import make_parts
 from windsock_local.stack.postgres import Postgres
 from windsock_local.stack.processes import end, family
-from windsock_local.stack.state import SUPERVISOR, StackInfo, read_recorded, read_stack
+from windsock_local.stack.spec_watch import SpecWatch
+from windsock_local.stack.state import SUPERVISOR, StackInfo, read_stack
 from windsock_local.stack.supervisor import BOOT_SECONDS, Supervisor
 
 log = logging.getLogger(__name__)
@@ -40,14 +41,6 @@ WIPED = (
     *("demo.json", MARKER),
 )
 """What `down --wipe` removes from a home: all that Windsock makes there, nothing else."""
-
-
-@dataclass(frozen=True)
-class UpOptions:
-    """What the user asked of ``up``."""
-
-    airflow_port: int | None = None
-    mlflow_port: int | None = None
 
 
 class AlreadyRunning(Exception):
@@ -70,22 +63,23 @@ def held(home: Home) -> Iterator[bool]:
         yield True
 
 
-def run_stack(
-    settings: Settings,
-    options: UpOptions,
-    *,
-    on_start: Callable[[StackInfo, list[str]], None],
-    on_part: Callable[[str, float], None],
-    on_ready: Callable[[StackInfo], None],
-) -> None:
-    """Boot a stack, call ``on_ready``, and stay its parent until a signal ends it.
+class Watcher(Protocol):
+    """Whoever wants to hear how a boot goes."""
 
-    Args:
-        settings: Their ``home`` is where it lives.
-        options: Ports.
-        on_start: Gets the addresses and remarks for the user before anything starts.
-        on_part: Gets each part's name and boot seconds when it is ready.
-        on_ready: Gets the addresses when all of it is ready.
+    def start(self, info: StackInfo, remarks: list[str]) -> None:
+        """Nothing has been started yet; ``remarks`` are for the user."""
+
+    def part(self, name: str, seconds: float) -> None:
+        """A part is ready after so many seconds."""
+
+    def ready(self, info: StackInfo) -> None:
+        """All of it is ready."""
+
+
+def run_stack(
+    settings: Settings, watcher: Watcher, *, airflow_port: int | None = None, mlflow_port: int | None = None
+) -> None:
+    """Boot a stack in the home of the settings, and stay its parent until a signal ends it.
 
     Raises:
         AlreadyRunning: It runs already, perhaps only just.
@@ -98,24 +92,21 @@ def run_stack(
         if not free:
             raise AlreadyRunning(wait_until_ready(settings))
         remarks = _remarks(end_leftovers(home))
-        supervisor = _prepare(settings, home, options, on_part)
-        on_start(supervisor.info, remarks)
+        supervisor = _prepare(settings, home, airflow_port, mlflow_port, watcher)
+        watcher.start(supervisor.info, remarks)
         try:
             if supervisor.boot():
-                on_ready(supervisor.info)
+                watcher.ready(supervisor.info)
                 supervisor.watch()
         finally:
             supervisor.stop()
 
 
-def start_detached(settings: Settings, options: UpOptions) -> subprocess.Popen[bytes]:
-    """Start ``windsock up`` in the background; see :func:`wait_until_ready`."""
+def start_detached(settings: Settings, *options: str) -> subprocess.Popen[bytes]:
+    """Start ``windsock up`` with some options in the background; see :func:`wait_until_ready`."""
     home = Home.of(settings)
     home.create()
-    command = [sys.executable, "-P", "-m", "windsock.cli", "up", "--home", str(home.root)]
-    for option, value in (("--port", options.airflow_port), ("--mlflow-port", options.mlflow_port)):
-        if value:
-            command += [option, str(value)]
+    command = [sys.executable, "-P", "-m", "windsock.cli", "up", "--home", str(home.root), *options]
     path = home.log(SUPERVISOR)
     logs.begin(path, command)
     with path.open("ab") as output:
@@ -135,12 +126,9 @@ def wait_until_ready(
     process: subprocess.Popen[bytes] | None = None,
     on_part: Callable[[str, float], None] | None = None,
 ) -> StackInfo:
-    """Wait until the stack of a home is ready.
+    """Wait until the stack of a home is ready, or until the supervisor, if it is our ``process``, has ended.
 
-    Args:
-        settings: Their ``home``.
-        process: The supervisor, if it is ours; its end ends the waiting.
-        on_part: Gets each part's name and boot seconds when it is ready.
+    ``on_part`` gets each part's name and boot seconds when it is ready.
 
     Raises:
         UpstreamUnavailable: It ended, or took too long; with the end of its log.
@@ -181,9 +169,7 @@ def stop_stack(settings: Settings) -> bool:
         left = end([supervisor], signal.SIGTERM, wait_seconds=_STOP_SECONDS)
         end(left, signal.SIGKILL, wait_seconds=5)
     ended = _clear(home)
-    recorded = read_recorded(home)
-    stuck = [*family([], home.root), *database_processes(home)]
-    if stuck or recorded is not None:
+    if stuck := [*family(home.root), *database_processes(home)]:
         pids = ", ".join(str(p.pid) for p in stuck)
         raise UpstreamUnavailable(f"Processes of the stack in {home.root} would not end: {pids}. Kill them by hand.")
     return supervisor is not None or ended > 0
@@ -236,16 +222,18 @@ def _clear(home: Home) -> int:
         time.sleep(_TURN_SECONDS)
 
 
-def _prepare(settings: Settings, home: Home, options: UpOptions, on_part: Callable[[str, float], None]) -> Supervisor:
-    airflow_port = ports.choose(ports.AIRFLOW_PORT, wanted=options.airflow_port, option="--port")
+def _prepare(
+    settings: Settings, home: Home, wanted_port: int | None, wanted_mlflow_port: int | None, watcher: Watcher
+) -> Supervisor:
+    airflow_port = ports.choose(ports.AIRFLOW_PORT, wanted=wanted_port, option="--port")
     mlflow_port = ports.choose(
-        ports.MLFLOW_PORT, wanted=options.mlflow_port, option="--mlflow-port", taken=frozenset({airflow_port})
+        ports.MLFLOW_PORT, wanted=wanted_mlflow_port, option="--mlflow-port", taken=frozenset({airflow_port})
     )
     airflow_url, mlflow_url = f"http://{ports.HOST}:{airflow_port}", f"http://{ports.HOST}:{mlflow_port}"
     database = Postgres(home)
     dags_folder = folder_setting(os.environ, "WINDSOCK_DAGS_FOLDER", "dags")
     airflow = airflow_variables(
-        airflow_home=home.airflow,
+        home=home,
         dags_folder=dags_folder,
         plugins_folder=folder_setting(os.environ, "WINDSOCK_PLUGINS_FOLDER", "plugins"),
         port=airflow_port,
@@ -254,18 +242,8 @@ def _prepare(settings: Settings, home: Home, options: UpOptions, on_part: Callab
         environ=os.environ,
     )
     env = part_env(settings, airflow_url=airflow_url, mlflow_url=mlflow_url, airflow=airflow)
-    airflow_version = version("apache-airflow")
-    parts = make_parts(home, database, airflow_port=airflow_port, mlflow_port=mlflow_port, version=airflow_version)
-    if is_migrated(database, airflow_version):
-        parts = [
-            replace(
-                part,
-                needs=tuple("postgres" if need == MIGRATION else need for need in part.needs),
-                go_after=tuple("postgres" if need == MIGRATION else need for need in part.go_after),
-            )
-            for part in parts
-            if part.name != MIGRATION
-        ]
+    database.prepare()
+    parts = make_parts(home, database, airflow_port=airflow_port, mlflow_port=mlflow_port)
     info = StackInfo(
         home=str(home.root),
         state=state.STARTING,
@@ -275,7 +253,7 @@ def _prepare(settings: Settings, home: Home, options: UpOptions, on_part: Callab
         started=time.time(),
         dags_folder=str(dags_folder),
     )
-    return Supervisor(home, parts, env, info, on_part)
+    return Supervisor(home, parts, env, info, watcher.part, SpecWatch(settings, airflow_url).look)
 
 
 def _remarks(ended: int) -> list[str]:

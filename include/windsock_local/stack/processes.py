@@ -3,9 +3,9 @@
 Three nets, because Airflow forks deep and a parent may die without a word:
 
 1. the kernel signals each direct child when the supervisor dies (``PR_SET_PDEATHSIG``);
-2. the guardian (``guardian.py``) then ends every descendant;
-3. every descendant carries ``WINDSOCK_STACK_HOME`` in its environment, so that the next
-   ``up`` or ``down`` finds what is left even if both were killed.
+2. every process of a stack carries ``WINDSOCK_STACK_HOME`` in its environment; the guardian
+   (``guardian.py``) then ends all that do;
+3. so does the next ``up`` or ``down``, should the guardian have been killed as well.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -83,19 +84,8 @@ def spawn(
     """Start a child in its own session; call this from the main thread only.
 
     The kernel sends ``death_signal`` when the *thread* that forked ends, which is
-    why a helper thread must not start children.
-
-    Args:
-        command: Program and arguments; never put a secret here, ``ps`` shows it.
-        env: The child's whole environment.
-        log_file: Receives stdout and stderr, appended.
-        cwd: The child's working folder.
-        death_signal: What the child gets when this process dies.
-        user: Run as this user instead (needs root).
-        stdin: As for :class:`subprocess.Popen`.
-
-    Raises:
-        OSError: The program cannot be started.
+    why a helper thread must not start children. ``env`` is the child's whole environment; never put a
+    secret into ``command``, as ``ps`` shows it. Another ``user`` needs root.
     """
     parent = os.getpid()
 
@@ -135,24 +125,13 @@ def reap_orphans(known: Iterable[int]) -> None:
                 os.waitpid(child.pid, os.WNOHANG)
 
 
-def family(leaders: Iterable[ProcessId], home: Path | None) -> list[psutil.Process]:
-    """Find every living process that belongs to a stack.
-
-    Args:
-        leaders: Parts as recorded; their descendants and sessions belong to them.
-        home: Also find whatever carries this home's mark, recorded or not.
-    """
-    roots = [p for leader in leaders if (p := leader.process()) is not None]
-    sessions = {p.pid for p in roots}
-    found: dict[int, psutil.Process] = {p.pid: p for p in roots}
-    for root in roots:
-        with contextlib.suppress(psutil.Error):
-            found.update({child.pid: child for child in root.children(recursive=True)})
-    for process in psutil.process_iter():
-        if process.pid not in found and (_session(process.pid) in sessions or _is_marked(process, home)):
-            found[process.pid] = process
-    found.pop(os.getpid(), None)
-    return [p for p in found.values() if _runs(p)]
+def family(home: Path) -> list[psutil.Process]:
+    """Find every living process that carries a home's mark, and whatever descends from one."""
+    everything = list(psutil.process_iter(["environ", "ppid"]))
+    found = {p.pid for p in everything if (p.info["environ"] or {}).get(MARKER_VARIABLE) == str(home)}
+    while more := {p.pid for p in everything if p.info["ppid"] in found} - found:
+        found |= more
+    return [p for p in everything if p.pid in found and p.pid != os.getpid() and _runs(p)]
 
 
 def session_members(leader_pid: int) -> list[psutil.Process]:
@@ -191,8 +170,6 @@ def as_user(user: str | None) -> dict[str, Any]:
     """
     if user is None:
         return {}
-    import pwd
-
     return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
 
 
@@ -201,15 +178,6 @@ def _session(pid: int) -> int | None:
         return os.getsid(pid)
     except OSError:
         return None
-
-
-def _is_marked(process: psutil.Process, home: Path | None) -> bool:
-    if home is None:
-        return False
-    try:
-        return process.environ().get(MARKER_VARIABLE) == str(home)
-    except (psutil.Error, OSError):
-        return False
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
+from windsock.errors import UpstreamUnavailable
 from windsock.settings import Settings
 from windsock_local.stack.layout import Home
 from windsock_local.stack.processes import ProcessId
@@ -27,6 +27,15 @@ class PartInfo:
     address: str = ""
     log: str = ""
     ready: bool = False
+
+    @classmethod
+    def of(cls, pid: int, started: float, *, address: str = "", log: str = "", ready: bool = False) -> PartInfo:
+        """Describe a process that runs.
+
+        Raises:
+            psutil.NoSuchProcess: It is gone.
+        """
+        return cls(pid, ProcessId.of(pid).birth, started, address, log, ready)
 
     @property
     def process_id(self) -> ProcessId:
@@ -68,9 +77,8 @@ class StackInfo:
 def read_recorded(home: Home) -> StackInfo | None:
     """Return the last recorded state, be its stack alive or not."""
     try:
-        raw: dict[str, Any] = json.loads(home.state_file.read_text(encoding="utf-8"))
-        raw["parts"] = {name: PartInfo(**part) for name, part in raw["parts"].items()}
-        return StackInfo(**raw)
+        raw = json.loads(home.state_file.read_text(encoding="utf-8"))
+        return StackInfo(**{**raw, "parts": {name: PartInfo(**part) for name, part in raw["parts"].items()}})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -82,6 +90,18 @@ def read_stack(settings: Settings) -> StackInfo | None:
     """
     info = read_recorded(Home.of(settings))
     return info if info is not None and info.alive else None
+
+
+def running_stack(settings: Settings) -> StackInfo:
+    """Return the stack that runs under these settings' home.
+
+    Raises:
+        UpstreamUnavailable: None does.
+    """
+    info = read_stack(settings)
+    if info is None:
+        raise UpstreamUnavailable(f"No stack runs under {settings.home}. Start it with `windsock up`.")
+    return info
 
 
 def write(home: Home, info: StackInfo) -> None:

@@ -1,7 +1,8 @@
 """The parent of the stack: starts the parts in order, keeps them alive, stops them all.
 
 One thread and one loop. Each turn starts what may start, asks the unready whether they
-are ready, and looks after those that died. Booting is only the turns until all are ready.
+are ready, and looks after those that died. Booting is only the turns until all are ready;
+afterwards a turn comes when a child ends, or every few seconds, so that watching costs next to nothing.
 """
 
 from __future__ import annotations
@@ -9,28 +10,29 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import FrameType
-
-import psutil
+from typing import Any
 
 from windsock.errors import UpstreamUnavailable
 from windsock_local.stack import guardian, logs, state
 from windsock_local.stack.ending import end_family
 from windsock_local.stack.layout import Home
 from windsock_local.stack.parts import SCHEDULER, Part
-from windsock_local.stack.processes import ProcessId, adopt_orphans, end, reap_orphans, session_members, spawn
+from windsock_local.stack.processes import MARKER_VARIABLE, adopt_orphans, end, reap_orphans, session_members, spawn
 from windsock_local.stack.state import PartInfo, StackInfo
 
 log = logging.getLogger(__name__)
 
 BOOT_SECONDS = 240.0
 """Longest boot; a cold disk and a busy machine included."""
-_BOOT_TURN_SECONDS, _WATCH_TURN_SECONDS = 0.1, 0.5
+_BUSY_TURN_SECONDS, _QUIET_TURN_SECONDS = 0.1, 5.0
 _MOST_RESTARTS, _RESTART_WINDOW_SECONDS = 5, 600.0
 _LONGEST_PAUSE_SECONDS = 15.0
 _TASKS_FINISH_SECONDS = 5.0
@@ -43,14 +45,16 @@ class Child:
 
     part: Part
     process: subprocess.Popen[bytes] | None = None
-    identity: ProcessId | None = None
-    started: float = 0.0
-    """UTC seconds."""
-    ready: bool = False
-    told_go: bool = False
+    info: PartInfo | None = None
+    """What is published about the process."""
     deaths: list[float] = field(default_factory=list)
     not_before: float = 0.0
     """Monotonic time before which it is not started again."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it runs and has answered."""
+        return self.info is not None and self.info.ready
 
 
 class Supervisor:
@@ -62,6 +66,7 @@ class Supervisor:
         env: The environment of the parts.
         info: Addresses to publish; process ids are filled in here.
         on_ready: Called with a part's name and its boot seconds when it is ready.
+        on_quiet_turn: Called every few seconds while all is well.
     """
 
     def __init__(
@@ -71,19 +76,29 @@ class Supervisor:
         env: dict[str, str],
         info: StackInfo,
         on_ready: Callable[[str, float], None],
+        on_quiet_turn: Callable[[], None] = lambda: None,
     ) -> None:
-        self._home, self._env, self._info, self._on_ready = home, env, info, on_ready
+        self._home, self._info, self._on_ready, self._on_quiet_turn = home, info, on_ready, on_quiet_turn
+        self._env = {**env, MARKER_VARIABLE: str(home.root)}
         self._children = {part.name: Child(part) for part in parts}
         self._done: set[str] = set()
+        """Parts that are ready, and those that have ended as they should."""
+        log_file = str(home.log(state.SUPERVISOR))
+        self._own = {state.SUPERVISOR: PartInfo.of(os.getpid(), info.started, log=log_file, ready=True)}
         self._guardian: subprocess.Popen[bytes] | None = None
-        self._guardian_started = 0.0
         self._signals = 0
+        self._handlers_before: dict[signal.Signals, Any] = {}
         self._began = time.monotonic()
+        self._wake, self._waker = socket.socketpair()
 
     @property
     def info(self) -> StackInfo:
         """What the state file says now."""
         return self._info
+
+    @property
+    def _all_ready(self) -> bool:
+        return len(self._done) == len(self._children)
 
     def boot(self) -> bool:
         """Start everything and wait until all is ready.
@@ -95,19 +110,17 @@ class Supervisor:
             UpstreamUnavailable: A part failed or did not get ready; all are stopped.
         """
         adopt_orphans()
-        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(sig) is not signal.SIG_IGN:  # nohup and --detach ignore SIGHUP
-                signal.signal(sig, self._on_signal)
-        self._guard()
-        while not self._all_ready():
+        self._listen_to_signals()
+        self._turn(booting=True)
+        while not self._all_ready:
+            if time.monotonic() - self._began > BOOT_SECONDS:
+                waiting = next(name for name in self._children if name not in self._done)
+                raise self._failure(waiting, f"was not ready after {BOOT_SECONDS:.0f} s")
+            self._pause()
             if self._signals:
                 return False
             self._turn(booting=True)
-            if time.monotonic() - self._began > BOOT_SECONDS:
-                waiting = [name for name, child in self._children.items() if not self._is_ready(name, child)]
-                raise self._failure(waiting[0], f"was not ready after {BOOT_SECONDS:.0f} s")
-            time.sleep(_BOOT_TURN_SECONDS)
-        self._publish(new_state=state.READY, boot_seconds=round(time.monotonic() - self._began, 1))
+        self._publish(state=state.READY, boot_seconds=round(time.monotonic() - self._began, 1))
         return True
 
     def watch(self) -> None:
@@ -119,20 +132,24 @@ class Supervisor:
         while not self._signals:
             self._turn(booting=False)
             reap_orphans(c.process.pid for c in self._children.values() if c.process is not None)
-            time.sleep(_WATCH_TURN_SECONDS)
+            if self._all_ready:
+                self._on_quiet_turn()
+            self._pause()
 
     def stop(self) -> None:
         """Stop everything: the scheduler first, so that tasks may end, the database last."""
-        self._publish(new_state=state.STOPPING)
+        self._publish(state=state.STOPPING)
         self._let_tasks_finish()
-        end_family(self._home, self._info, term_seconds=0.2 if self._signals > 1 else _PARTS_END_SECONDS)
+        end_family(self._home, term_seconds=0.2 if self._signals > 1 else _PARTS_END_SECONDS)
         for child in self._children.values():
             if child.process is not None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.process.wait(5)
         reap_orphans(())
-        self._home.state_file.unlink(missing_ok=True)
-        self._home.scheduler_ready_file.unlink(missing_ok=True)
+        self._home.forget_run()
+        signal.set_wakeup_fd(-1)
+        for sig, handler in self._handlers_before.items():
+            signal.signal(sig, handler)
         if self._guardian is not None:
             guardian.release(self._guardian)
 
@@ -143,78 +160,67 @@ class Supervisor:
         seconds unloading libraries, which nobody needs to wait for.
         """
         scheduler = self._children.get(SCHEDULER)
-        if scheduler is None or not scheduler.ready or scheduler.identity is None:
+        if scheduler is None or not scheduler.ready or scheduler.process is None:
             return
-        if (process := scheduler.identity.process()) is None:
-            return
-        process.terminate()
+        scheduler.process.terminate()
         deadline = time.monotonic() + _TASKS_FINISH_SECONDS
         while self._signals < 2 and time.monotonic() < deadline:
-            if all(member.pid == process.pid for member in session_members(process.pid)):
+            if all(member.pid == scheduler.process.pid for member in session_members(scheduler.process.pid)):
                 return
-            time.sleep(_BOOT_TURN_SECONDS)
+            time.sleep(_BUSY_TURN_SECONDS)
 
     # --- one turn
 
     def _turn(self, *, booting: bool) -> None:
         self._guard()
         for name, child in self._children.items():
+            part = child.part
             if child.process is None:
-                if self._may_start(name, child):
+                ended_well = part.one_shot and name in self._done
+                if not ended_well and self._done.issuperset(part.needs) and time.monotonic() >= child.not_before:
                     self._start(child)
                 continue
             exit_code = child.process.poll()
-            if exit_code is not None and not (child.part.one_shot and exit_code == 0):
+            if exit_code is not None and not (part.one_shot and exit_code == 0):
                 self._bury(child, exit_code, booting=booting)
                 continue
-            if not child.told_go and self._done.issuperset(child.part.go_after):
-                self._tell_go(child)
-            if not child.ready and (exit_code == 0 if child.part.one_shot else child.part.ready(child.started)):
-                self._welcome(child)
-
-    def _may_start(self, name: str, child: Child) -> bool:
-        return (
-            not (child.part.one_shot and name in self._done)
-            and self._done.issuperset(child.part.needs)
-            and time.monotonic() >= child.not_before
-        )
+            if part.go_after and self._done.issuperset(part.go_after):
+                self._tell_go(child.process)
+            if name in self._done or child.info is None:
+                continue
+            if exit_code == 0 if part.one_shot else part.ready(child.info.started):
+                self._welcome(child, child.info)
 
     def _start(self, child: Child) -> None:
-        part = child.part
-        if part.before is not None:
-            part.before()
-        logs.begin(self._home.log(part.name), part.command)
+        part, log_file = child.part, self._home.log(child.part.name)
+        logs.begin(log_file, part.command)
         # A file's time may be a clock tick older than the process that wrote it.
-        child.started = time.time() - 0.05
-        child.told_go = not part.go_after
+        started = time.time() - 0.05
         child.process = spawn(
             part.command,
             env={**self._env, **part.env},
-            log_file=self._home.log(part.name),
+            log_file=log_file,
             # The database changes into its own folder, the others need one they can write.
             cwd=self._home.airflow if part.user is None else self._home.postgres,
             death_signal=part.stop_signal,
             user=part.user,
             stdin=subprocess.PIPE if part.go_after else subprocess.DEVNULL,
         )
-        child.identity = ProcessId.of(child.process.pid)
+        child.info = PartInfo.of(child.process.pid, started, address=part.address, log=str(log_file))
         log.info("Started %s (pid %d).", part.name, child.process.pid)
         self._publish()
 
-    def _tell_go(self, child: Child) -> None:
-        child.told_go = True
-        if child.process is not None and child.process.stdin is not None:
+    def _tell_go(self, process: subprocess.Popen[bytes]) -> None:
+        if process.stdin is not None and not process.stdin.closed:
             with contextlib.suppress(OSError):  # it has died: the next turn sees that
-                child.process.stdin.write(b"go\n")
-                child.process.stdin.close()
+                process.stdin.write(b"go\n")
+                process.stdin.close()
 
-    def _welcome(self, child: Child) -> None:
-        part = child.part
-        if part.after is not None and part.name not in self._done:
-            part.after()
-        child.ready = True
+    def _welcome(self, child: Child, info: PartInfo) -> None:
+        part, seconds = child.part, time.time() - info.started
+        part.after()
+        child.info = replace(info, ready=True)
         self._done.add(part.name)
-        seconds = time.time() - child.started
         log.info("%s is ready after %.1f s.", part.name, seconds)
         self._on_ready(part.name, seconds)
         self._publish()
@@ -223,10 +229,10 @@ class Supervisor:
         """Clear up after a part that died by itself, and plan its next start."""
         name, now = child.part.name, time.monotonic()
         # What it forked would work on beside its successor.
-        if child.identity is not None:
-            end(session_members(child.identity.pid), signal.SIGKILL, wait_seconds=2)
+        if child.info is not None:
+            end(session_members(child.info.pid), signal.SIGKILL, wait_seconds=2)
         how = f"exit code {exit_code}" if exit_code >= 0 else f"signal {signal.Signals(-exit_code).name}"
-        child.process, child.identity, child.ready = None, None, False
+        child.process, child.info = None, None
         self._done.discard(name)  # what needs it waits until it is back
         if self._signals:
             return
@@ -244,47 +250,41 @@ class Supervisor:
 
     # --- the rest
 
-    def _all_ready(self) -> bool:
-        return all(self._is_ready(name, child) for name, child in self._children.items())
+    def _listen_to_signals(self) -> None:
+        handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._on_signal)
+        # Without a handler, a child's end would wake nobody.
+        for sig, handler in (handlers | {signal.SIGCHLD: lambda _signum, _frame: None}).items():
+            if signal.getsignal(sig) is not signal.SIG_IGN:  # nohup and --detach ignore SIGHUP
+                self._handlers_before[sig] = signal.signal(sig, handler)
+        for end_of_pair in (self._wake, self._waker):
+            end_of_pair.setblocking(False)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
 
-    def _is_ready(self, name: str, child: Child) -> bool:
-        return child.ready or (child.part.one_shot and name in self._done)
+    def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
+        self._signals += 1
+        log.info("Got %s.", signal.Signals(signum).name)
+
+    def _pause(self) -> None:
+        """Wait for the next turn: a moment while something is not ready, else until a signal comes."""
+        select.select([self._wake], [], [], _QUIET_TURN_SECONDS if self._all_ready else _BUSY_TURN_SECONDS)
+        with contextlib.suppress(BlockingIOError):
+            self._wake.recv(4096)
 
     def _guard(self) -> None:
         if self._guardian is not None and self._guardian.poll() is None:
             return
         if self._guardian is not None:
             log.warning("The guardian was killed. Starting another.")
-        self._guardian_started = time.time()
-        self._guardian = guardian.start(self._home, {**os.environ, "WINDSOCK_HOME": str(self._home.root)})
+        self._guardian = guardian.start(self._home)
+        log_file = str(self._home.log(state.SUPERVISOR))
+        self._own[state.GUARDIAN] = PartInfo.of(self._guardian.pid, time.time(), log=log_file, ready=True)
         self._publish()
 
-    def _publish(self, *, new_state: str | None = None, boot_seconds: float | None = None) -> None:
+    def _publish(self, **changes: object) -> None:
         """Write the state file; the lock keeps anybody else from writing it."""
-        own = {state.SUPERVISOR: (os.getpid(), self._info.started)}
-        if self._guardian is not None:
-            own[state.GUARDIAN] = (self._guardian.pid, self._guardian_started)
-        parts: dict[str, PartInfo] = {}
-        for name, (pid, started) in own.items():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                log_file = str(self._home.log(state.SUPERVISOR))
-                parts[name] = PartInfo(pid, ProcessId.of(pid).birth, started, log=log_file, ready=True)
-        for name, child in self._children.items():
-            if child.identity is not None and not child.part.one_shot:
-                pid, birth = child.identity.pid, child.identity.birth
-                log_file = str(self._home.log(name))
-                parts[name] = PartInfo(pid, birth, child.started, child.part.address, log_file, child.ready)
-        self._info = replace(
-            self._info,
-            parts=parts,
-            state=new_state or self._info.state,
-            boot_seconds=boot_seconds if boot_seconds is not None else self._info.boot_seconds,
-        )
+        running = {n: c.info for n, c in self._children.items() if c.info is not None and not c.part.one_shot}
+        self._info = replace(self._info, parts={**self._own, **running}, **changes)  # type: ignore[arg-type]
         state.write(self._home, self._info)
-
-    def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
-        self._signals += 1
-        log.info("Got %s.", signal.Signals(signum).name)
 
     def _failure(self, name: str, what: str) -> UpstreamUnavailable:
         path = self._home.log(name)

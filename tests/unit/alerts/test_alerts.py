@@ -10,7 +10,7 @@ import pytest
 from fake_slack import TOKEN, FakeSlack
 from small_model import small_fraud
 from windsock import alerts
-from windsock.alerts.message import as_line, as_slack, scrubbed
+from windsock.alerts.message import as_line, as_slack
 from windsock.settings import Settings
 
 ALERT = alerts.failure(
@@ -122,8 +122,9 @@ def test_an_odd_token_neither_raises_nor_shows(token: str, tmp_path: Path, caplo
 def test_secrets_in_the_text_are_struck_out() -> None:
     text = f"connect to postgresql+psycopg2://ann:pa:ss@db/x failed, token {TOKEN}"
 
-    assert scrubbed(text) == "connect to postgresql+psycopg2://***:***@db/x failed, token ***"
-    assert TOKEN not in as_slack(alerts.failure("d", text)) + as_line(alerts.failure("d", text))
+    for written in (as_slack(alerts.failure("d", text)), as_line(alerts.failure("d", text))):
+        assert "connect to postgresql+psycopg2://***@db/x failed, token ***" in written
+        assert TOKEN not in written
 
 
 def test_text_from_data_cannot_call_people_or_forge_links() -> None:
@@ -136,14 +137,3 @@ def test_text_from_data_cannot_call_people_or_forge_links() -> None:
 
 def test_long_reasons_are_shortened() -> None:
     assert len(as_slack(alerts.failure("d", "x" * 100_000))) < 2000
-
-
-def test_quarantine_promotion_and_drift_say_what_happened() -> None:
-    day = alerts.quarantine("fraud_ingest", "2026-03-05", 9000, {"null_key": 25, "time_outside_day": 300}, ["Because."])
-    new = alerts.promotion("fraud_promote", "2", "1", "2026-04-01", "Better by 0.03.")
-    moved = alerts.drift("fraud_monitor", "2026-04-01", "3 of 15 features drifted", ["waiting until 2026-04-20"])
-
-    assert "325 rows were set aside (null_key: 25, time_outside_day: 300), 9000 were published." in day.sentence
-    assert new.sentence == "Version 2 replaces version 1, in force from 2026-04-01. Better by 0.03."
-    assert "Governor: waiting until 2026-04-20." in moved.sentence
-    assert [a.level for a in (day, new, moved)] == ["warning", "info", "warning"]

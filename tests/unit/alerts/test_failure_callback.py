@@ -12,7 +12,8 @@ import pytest
 from fake_slack import FakeSlack
 from small_model import small_fraud
 from windsock.errors import DataContractError
-from windsock_airflow.callbacks import is_replay, on_task_failure, run_url
+from windsock_airflow.callbacks import on_task_failure, run_url
+from windsock_airflow.runs import is_replay
 
 
 class State(Enum):

@@ -119,3 +119,11 @@ def test_a_local_store_must_be_mounted_in_pods_under_the_same_path(tmp_path: Pat
     for volume in ({}, {"mount": "/data/sto"}, {"mount": "/data/store/runs"}, {"mount": "/data", "read_only": True}):
         with pytest.raises(SpecError, match=r"WINDSOCK_STORE.*s3://.*volumes"):
             check("/data/store", **volume)
+
+
+def test_more_gpus_than_the_pool_has_are_refused_as_airflow_would_wait_for_them_for_ever(tmp_path: Path):
+    with pytest.raises(SpecError, match="asks for 3 GPUs, but Airflow's pool 'windsock_gpu' has 2"):
+        needs(tmp_path, {"gpus": 2}, gpu=3)
+    assert needs(tmp_path, {"gpus": 2}, gpu=2).gpu == 2
+    assert needs(tmp_path, gpu=3).gpu == 3, "the number of slots is not known"
+    assert load_site(Settings.from_env({"WINDSOCK_GPUS": "4"})).gpus == 4

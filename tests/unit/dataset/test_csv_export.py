@@ -6,9 +6,10 @@ from datetime import date, datetime
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from windsock.dataset.csv_export import csv_bytes, csv_columns, csv_table
 from windsock.errors import SpecError
 
@@ -65,7 +66,7 @@ READ = {
 
 
 @given(tables())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_every_value_comes_back_exactly_with_the_standard_library_alone(rows):
     found, kinds = standard_library(csv_bytes(rows)), csv_columns(rows)
 
@@ -76,7 +77,7 @@ def test_every_value_comes_back_exactly_with_the_standard_library_alone(rows):
 
 
 @given(tables())
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_every_value_comes_back_exactly_with_arrow(rows):
     again = csv_table(csv_bytes(rows), csv_columns(rows))
 

@@ -1,9 +1,10 @@
 from datetime import date, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from small_model import small_fraud
 from windsock.dataset.folds import time_folds
 from windsock.dataset.time_split import windows_of
@@ -54,7 +55,7 @@ def test_warm_up_days_are_used_if_the_spec_says_so(tmp_path):
         windows_of(loose, date(2018, 4, 20))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(days=st.integers(1, 120), folds=st.integers(1, 6), gap=st.integers(0, 14))
 def test_folds_learn_from_the_past_only_and_judge_each_day_once(days, folds, gap):
     window = day_range(date(2026, 1, 1), date(2026, 1, 1) + timedelta(days=days - 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import stat
@@ -37,11 +36,6 @@ def secrets(folder: Path) -> dict[str, str]:
     return {file.name: file.read_text() for file in (folder / "secrets").iterdir()}
 
 
-def test_the_parts_that_a_production_stack_needs_are_there() -> None:
-    assert {"postgres", "s3", "redis", "mlflow"} | AIRFLOW <= set(SERVICES)
-    assert {"init", "s3-volume"} == ONE_SHOT
-
-
 @every_service
 def test_a_container_is_closed(name: str) -> None:
     service = SERVICES[name]
@@ -57,13 +51,6 @@ def test_a_container_is_closed(name: str) -> None:
     else:
         assert re.fullmatch(r"[1-9]\d*:\d+", service["user"])
         assert "cap_add" not in service
-
-
-@every_service
-def test_a_service_is_watched_and_started_again(name: str) -> None:
-    service = SERVICES[name]
-    assert ("healthcheck" in service) is (name not in ONE_SHOT)
-    assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped")
 
 
 @every_service
@@ -166,20 +153,6 @@ def test_all_processes_of_airflow_have_the_same_configuration() -> None:
         environment = SERVICES[name]["environment"]
         assert {key: environment[key] for key in shared} == shared
         assert SERVICES[name]["volumes"] == ["logs:/opt/airflow/logs", "home:/var/lib/windsock"]
-
-
-def test_airflow_runs_windsocks_executor_and_reports_to_the_api_server() -> None:
-    from airflow.api_fastapi.auth.managers.base_auth_manager import BaseAuthManager
-    from airflow.executors.local_executor import LocalExecutor
-
-    def named(path: str) -> Any:
-        module, _, name = path.rpartition(".")
-        return getattr(importlib.import_module(module), name)
-
-    shared = COMPOSE["x-airflow-environment"]
-    assert issubclass(named(shared["AIRFLOW__CORE__EXECUTOR"]), LocalExecutor)
-    assert issubclass(named(shared["AIRFLOW__CORE__AUTH_MANAGER"]), BaseAuthManager)
-    assert shared["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://api-server:8080/execution/"
 
 
 def test_feast_differs_in_its_online_store_alone() -> None:

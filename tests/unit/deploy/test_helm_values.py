@@ -46,12 +46,6 @@ def test_the_chart_is_told_which_airflow_the_image_holds() -> None:
     assert values()["airflowVersion"] == locked("apache-airflow")
 
 
-def test_tasks_run_in_pods_of_their_own(site_values: dict[str, Any]) -> None:
-    assert site_values["executor"] == "KubernetesExecutor"
-    unused = ("redis", "flower", "statsd", "postgresql", "pgbouncer", "createUserJob", "cleanup")
-    assert not [part for part in unused if site_values[part]["enabled"]]
-
-
 def test_accounts_and_rights_come_from_the_manifests(site_values: dict[str, Any]) -> None:
     made = {d["metadata"]["name"] for d in yaml.safe_load_all((BASE / "service-accounts.yaml").read_text()) if d}
     accounts = {part: site_values[part]["serviceAccount"] for part in PARTS}
@@ -64,31 +58,6 @@ def test_accounts_and_rights_come_from_the_manifests(site_values: dict[str, Any]
     assert {"windsock-airflow", "windsock-airflow-api"} <= made
     for part in ("dagProcessor", "migrateDatabaseJob"):
         assert accounts[part]["automountServiceAccountToken"] is False, "it never calls Kubernetes"
-
-
-def test_every_container_meets_the_restricted_standard(site_values: dict[str, Any]) -> None:
-    contexts = [site_values[part]["securityContexts"] for part in PARTS]
-    contexts.append(site_values["workers"]["kubernetes"]["securityContexts"])
-    containers = [context["container"] for context in contexts]
-    containers += [site_values[part]["waitForMigrations"]["securityContexts"]["container"] for part in PARTS[:4]]
-    containers += [site_values["securityContexts"]["containers"]]
-    containers += [site_values["dags"]["gitSync"]["securityContexts"]["container"]]
-
-    for pod in (context["pod"] for context in contexts):
-        assert pod["runAsNonRoot"] is True
-        assert pod["runAsUser"] == site_values["uid"] == 50000
-        assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
-    for container in containers:
-        assert container["allowPrivilegeEscalation"] is False
-        assert container["readOnlyRootFilesystem"] is True
-        assert container["capabilities"] == {"drop": ["ALL"]}
-
-
-def test_every_part_is_bounded_in_memory(site_values: dict[str, Any]) -> None:
-    resources = [site_values[part]["resources"] for part in PARTS] + [site_values["workers"]["kubernetes"]["resources"]]
-    for asked in resources:
-        assert asked["requests"].keys() == {"cpu", "memory"}
-        assert asked["limits"]["memory"]
 
 
 def test_secrets_are_named_and_never_written() -> None:
@@ -121,12 +90,6 @@ def test_model_specs_are_read_where_git_sync_puts_them() -> None:
     assert git["enabled"]
     assert git["subPath"] == "dags"
     assert git["ref"] == git["branch"] == "production"
-
-
-def test_an_upgrade_migrates_and_then_makes_the_pool() -> None:
-    script = values()["migrateDatabaseJob"]["args"][-1].splitlines()
-    assert script[0] == "airflow db migrate"
-    assert script[1].startswith("exec airflow pools set --include-deferred windsock_gpu ")
 
 
 def test_production_pins_the_pods_of_tasks_too() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -68,11 +67,6 @@ def test_both_images_stand_on_the_same_base() -> None:
     assert len(bases) == 1
 
 
-@pytest.mark.parametrize(("image", "user"), [("trainer", "10001:10001"), ("airflow", "50000:0")])
-def test_an_image_runs_as_a_user_that_kubernetes_can_see_is_not_root(image: str, user: str) -> None:
-    assert [rest for word, rest in last_stage(image) if word == "USER"] == [user]
-
-
 @pytest.mark.parametrize("image", IMAGES)
 def test_an_edit_of_code_leaves_the_libraries_in_the_cache(image: str) -> None:
     copies = [rest for word, rest in last_stage(image) if word == "COPY" and "--from=" in rest]
@@ -84,27 +78,15 @@ def test_an_edit_of_code_leaves_the_libraries_in_the_cache(image: str) -> None:
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_an_image_says_what_it_is(image: str) -> None:
-    labels = " ".join(rest for word, rest in last_stage(image) if word == "LABEL")
-    for label in ("title", "description", "licenses", "version", "revision"):
-        assert f"org.opencontainers.image.{label}=" in labels
-
-
-@pytest.mark.parametrize("image", IMAGES)
 def test_nothing_secret_is_an_argument_or_a_variable_of_an_image(image: str) -> None:
     given = {rest.split("=")[0] for word, rest in instructions(image) if word == "ARG"} | set(variables(image))
     assert not [name for name in given if re.search("SECRET|PASSWORD|TOKEN|CREDENTIAL|ACCESS_KEY", name)]
 
 
-def test_the_trainer_starts_the_built_in_trainer_and_writes_only_to_tmp() -> None:
-    assert ("ENTRYPOINT", '["python", "-m", "windsock.trainers.trainer"]') in last_stage("trainer")
-    assert variables("trainer")["HOME"] == "/tmp"
-    assert variables("trainer")["PYTHONDONTWRITEBYTECODE"] == "1"
-
-
 def test_the_trainer_holds_neither_airflow_nor_feast_and_only_what_the_lock_names() -> None:
     wanted = names((DOCKER / "trainer.in").read_text())
     assert {"lightgbm", "torch", "optuna", "pyarrow", "s3fs", "psycopg2-binary"} <= wanted <= locked()
+    assert {"safetensors", "onnx", "onnxscript", "onnxruntime"} <= wanted, "what networks are handed over as"
     assert not [name for name in wanted if re.match("apache-airflow|feast|great-expectations|evidently", name)]
     copied = [rest for word, rest in instructions("trainer") if word == "COPY" and "--from" not in rest]
     assert copied == ["include/windsock /opt/windsock/include/windsock"]
@@ -175,13 +157,6 @@ def test_the_entrypoint_knows_commands_of_airflow_and_runs_anything_else_as_it_i
     assert entrypoint("scheduler", "--skip-serve-logs", PATH=path).stdout == "airflow scheduler --skip-serve-logs\n"
     assert entrypoint("airflow", "db", "migrate", PATH=path).stdout == "airflow db migrate\n"
     assert entrypoint("bash", "-c", "exec airflow triggerer", PATH=path).stdout == "airflow triggerer\n"
-
-
-def test_the_airflow_image_has_the_windsock_command(tmp_path: Path) -> None:
-    assert ("COPY", "--chmod=0755 docker/windsock.sh /usr/local/bin/windsock") in last_stage("airflow")
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    shown = subprocess.run([str(DOCKER / "windsock.sh"), "--help"], capture_output=True, text=True, env={"PATH": path})
-    assert "lint" in shown.stdout
 
 
 def test_a_variant_that_does_not_exist_is_refused_by_name() -> None:

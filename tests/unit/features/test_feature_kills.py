@@ -1,4 +1,4 @@
-"""SIGKILL of the features step, at ten random points and at exact places, of a first and of a replaced day."""
+"""SIGKILL of the features step, at random points and at exact places, of a first and of a replaced day."""
 
 import random
 import shutil
@@ -6,6 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 
+from examples import number_of
 from feature_days import Payment, put_day, put_days
 from kill import DieAt, Steps, snapshot, stray_files
 from small_model import small_fraud
@@ -14,7 +15,6 @@ from windsock.steps import run_step
 FIRST = date(2026, 3, 1)
 DAY = FIRST + timedelta(days=9)
 KEY = str(DAY)
-HEAVY = ["windsock.features.step", "windsock.features.view_sql", "duckdb", "deltalake", "pyarrow.dataset"]
 PLACES = [
     pytest.param(DieAt("windsock.tables:_create_if_absent", after=True), False, id="after-the-first-table-is-made"),
     pytest.param(DieAt("windsock.tables:_files_of"), False, id="after-the-first-view-is-committed"),
@@ -83,21 +83,22 @@ def replacing(world, tmp_path_factory):
 
 def test_a_kill_at_any_time_leaves_the_old_features_or_the_new_ones_and_a_rerun_gives_the_new_ones(world, replacing):
     settings, (_, spec, before, after) = replacing, world
-    steps, dice, killed = Steps(settings, "fraud", HEAVY), random.Random(2), 0
+    steps, dice, killed = Steps(settings, "fraud"), random.Random(2), 0
+    points = number_of(10)
     usual = []
     for _ in range(2):
         to_the_first_version(settings, spec, before)
         put_day(settings, spec, DAY, payments(DAY, 1))
         usual.append(steps.run("features", KEY).seconds)
         assert see(settings) == after
-    for point in range(10):
+    for point in range(points):
         to_the_first_version(settings, spec, before)
         put_day(settings, spec, DAY, payments(DAY, 1))
-        killed += steps.run("features", KEY, kill_after=min(usual) * (point + dice.random()) / 10).killed
+        killed += steps.run("features", KEY, kill_after=min(usual) * (point + dice.random()) / points).killed
         assert see(settings) in (before, after), f"point {point}: a mixture"
         run(settings)
         assert see(settings) == after, f"point {point}: the rerun differs"
-    assert killed >= 5, f"only {killed} of 10 kills came before the step was done"
+    assert killed >= points // 2, f"only {killed} of {points} kills came before the step was done"
     assert stray_files(settings) == []
 
 
@@ -107,7 +108,7 @@ def test_a_replaced_day_shows_its_new_features_only_once_the_record_is_written(w
     to_the_first_version(settings, spec, before)
     put_day(settings, spec, DAY, payments(DAY, 1))
 
-    trial = Steps(settings, "fraud", HEAVY).run("features", KEY, die_at=place)
+    trial = Steps(settings, "fraud").run("features", KEY, die_at=place)
 
     assert trial.killed
     assert see(settings) == (after if published else before)
@@ -119,7 +120,7 @@ def test_a_replaced_day_shows_its_new_features_only_once_the_record_is_written(w
 def test_a_first_day_that_was_killed_is_not_there_and_computed_by_a_rerun(world, fresh, place, published):
     before = world[2]
 
-    trial = Steps(fresh, "fraud", HEAVY).run("features", KEY, die_at=place)
+    trial = Steps(fresh, "fraud").run("features", KEY, die_at=place)
 
     assert trial.killed
     assert see(fresh) == (before if published else {})

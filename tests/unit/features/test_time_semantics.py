@@ -6,9 +6,10 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from examples import examples
 from feature_days import Payment, put_day, put_days
 from small_model import small_fraud
 from windsock.days import day_range
@@ -66,7 +67,7 @@ def random_days(count: int, seed: int, per_day: int = 30) -> dict[date, list[Pay
     }
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(12, suppress=[HealthCheck.too_slow])
 @given(later=st.lists(PAYMENTS, min_size=2, max_size=2), rewritten=PAYMENTS, seed=st.integers(0, 50))
 def test_nothing_that_happens_after_a_day_changes_what_was_computed_for_it(
     tmp_path_factory, later: list[list[Payment]], rewritten: list[Payment], seed: int

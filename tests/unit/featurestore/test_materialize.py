@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from examples import examples
 from feature_tables import at, publish, table_of, two_views
 from windsock.errors import NotReady, ParityError, SpecError
 from windsock.featurestore.cells import micros_of
@@ -86,7 +86,7 @@ def forget(settings: Settings) -> None:
         connection.close()
 
 
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(25, suppress=[HealthCheck.too_slow])
 @given(order=st.lists(st.sampled_from(sorted(DAYS)), min_size=1, max_size=9))
 def test_any_order_and_any_repetition_serve_the_latest_of_what_was_materialized(filled, order):
     settings, spec = filled

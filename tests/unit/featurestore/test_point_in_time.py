@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from examples import examples
 from feature_tables import at, publish, rows_of, two_views
+from windsock.column_types import arrow_schema
 from windsock.errors import DataContractError
 from windsock.featurestore.asof import History, join_point_in_time, utc_micros
-from windsock.featurestore.feature_tables import STAGE, arrow_schema
+from windsock.featurestore.feature_tables import STAGE
 from windsock.featurestore.retrieval import point_in_time
 from windsock.ledger import Ledger
 from windsock.store import Store
@@ -54,7 +55,7 @@ times = st.builds(lambda n: START + n * US, st.integers(0, 12))
 values = st.tuples(st.one_of(st.none(), st.integers(-5, 5)), st.one_of(st.none(), st.floats(-1, 1)))
 
 
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(60, suppress=[HealthCheck.too_slow])
 @given(
     entity=st.lists(st.tuples(keys, st.one_of(st.none(), times)), max_size=80),
     rows=st.dictionaries(st.tuples(keys, times), values, max_size=25),

@@ -11,7 +11,7 @@ from small_model import small_fraud
 from windsock import promotions, tables
 from windsock.errors import GateFailed, UpstreamUnavailable
 from windsock.gate import checks, judge
-from windsock.gate.judge import Verdict
+from windsock.gate.verdict import Verdict
 from windsock.ledger import DayRecord, Ledger
 from windsock.registry.client import mlflow_client
 from windsock.registry.models import set_alias
@@ -37,7 +37,7 @@ def register(fraud: Fraud, run: str, **made: Any) -> str:
 def crown(fraud: Fraud, version: str) -> None:
     """Make a version champion without asking the gate."""
     from windsock.promotions import Promotion, append, current, first_day_in_force
-    from windsock.registry.models import version_info
+    from windsock.registry.versions import version_info
 
     settings, spec = fraud
     info, now = version_info(settings, spec, version), current(settings, spec)
@@ -86,6 +86,20 @@ def test_a_better_challenger_passes_and_the_evidence_is_kept(fraud: Fraud) -> No
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_the_page_escapes_what_comes_from_data(fraud: Fraud, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(fraud, "r1")
+
+    def odd(ctx: object) -> None:
+        raise ValueError("<script>alert(1)</script>")
+
+    monkeypatch.setattr(judge, "ALL", (odd,))
+    verdict(fraud, "1")
+
+    page = Path(fraud[0].store, "runs", "fraud", "r1", "gate.html").read_text()
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script" not in page
+
+
 def test_a_worse_challenger_fails_after_the_evidence_has_been_kept(fraud: Fraud) -> None:
     crown(fraud, register(fraud, "strong"))
     register(fraud, "weak", spoiled=0.6)
@@ -105,7 +119,7 @@ def test_both_models_are_judged_on_the_challengers_frozen_rows(fraud: Fraud) -> 
     register(fraud, "champion", holdout=easy)
     register(fraud, "challenger", holdout=hard, seed=3)
 
-    case = judge.Case(*fraud, "2", "1")
+    case = judge.GateContext(*fraud, "2", "1")
 
     counted = ~hard.column("known_positive").to_numpy(zero_copy_only=False)
     from windsock.registry.models import load_version
@@ -170,7 +184,7 @@ def test_a_pickle_beside_the_model_is_refused(fraud: Fraud) -> None:
     found = verdict(fraud, version)
 
     assert "artifact" in failed(found)
-    assert "Loading a pickle can run any code." in found.told()
+    assert "Loading a pickle can run any code." in found.sentence()
 
 
 def test_whatever_cannot_be_run_has_failed(fraud: Fraud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +247,7 @@ def test_a_champion_that_the_world_has_left_behind_can_be_replaced(fraud: Fraud)
 
     found = verdict(fraud, "2", "1")
 
-    assert found.passed, found.told()
+    assert found.passed, found.sentence()
     assert "worse copy of challenger 2" in next(c.why for c in found.checks if c.name == "self_test")
 
 
@@ -246,7 +260,7 @@ def test_a_champion_with_features_that_are_gone_is_judged_by_what_it_said_in_pro
 
     found = verdict(fraud, "2", "1")
     assert failed(found) >= {"not_worse_than_champion"}
-    assert "Keep the old features in the spec for one more training" in found.told()
+    assert "Keep the old features in the spec for one more training" in found.sentence()
 
     scored_in_production(settings, spec, holdout, version="1")
     assert verdict(fraud, "2", "1").passed
@@ -286,7 +300,7 @@ def scored_in_production(settings: Settings, spec: ModelSpec, rows: pa.Table, *,
 
 
 def test_a_regression_model_without_entity_is_judged_by_blocks_of_time(tmp_path: Path) -> None:
-    from windsock.gate.rows import judged_rows
+    from windsock.served.resampling import clustered_rows
 
     settings, _ = small_fraud(
         tmp_path,
@@ -298,8 +312,8 @@ def test_a_regression_model_without_entity_is_judged_by_blocks_of_time(tmp_path:
     )
     spec = get_spec(settings, "fraud")
 
-    week, _ = judged_rows(spec, world(1))
-    month, _ = judged_rows(spec, world(1, days=28))
+    week, _ = clustered_rows(spec, world(1))
+    month, _ = clustered_rows(spec, world(1, days=28))
 
     assert (week.clustered_by, week.clusters) == ("block of six hours", 28)
     assert (month.clustered_by, month.clusters) == ("day", 28)

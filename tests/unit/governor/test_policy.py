@@ -5,9 +5,10 @@ from datetime import date, timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from windsock.governor import Decision, Lead, Request, Signal, decide
 from windsock.spec.operations import RetrainingSpec
 
@@ -186,7 +187,7 @@ def signals_of(history: list[tuple[str, bool]]) -> list[Signal]:
     return made
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(histories, policies, leads, st.randoms(use_true_random=False))
 def test_limits_hold_in_any_order_and_days_can_be_decided_again(
     history: list[tuple[str, bool]], policy: RetrainingSpec, lead: Lead, chance: random.Random
@@ -211,7 +212,7 @@ def test_limits_hold_in_any_order_and_days_can_be_decided_again(
     assert run_days(policy, signals, sorted(order) + again, lead) == in_order, "a second time, the very same reasons"
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(histories, policies, leads)
 def test_no_request_without_hysteresis_or_before_it_pays(
     history: list[tuple[str, bool]], policy: RetrainingSpec, lead: Lead
@@ -228,7 +229,7 @@ def test_no_request_without_hysteresis_or_before_it_pays(
         assert signals[n].day >= decision.useful_from
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(histories, policies, leads, st.integers(0, 44))
 def test_later_days_change_no_decision(
     history: list[tuple[str, bool]], policy: RetrainingSpec, lead: Lead, cut: int

@@ -6,10 +6,11 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from delivered import transactions, with_column
+from examples import examples
 from windsock.ingest.conform import conform
 
 COLUMNS = {
@@ -212,7 +213,7 @@ def test_a_column_in_many_chunks_is_read_as_one():
     assert _conform(chunked).rows.num_rows == 8
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(order=st.permutations(list(COLUMNS)), rows=st.permutations(list(range(6))))
 def test_column_order_never_matters(order, rows):
     shuffled = GOOD.select(order).take(pa.array(rows))
@@ -222,7 +223,7 @@ def test_column_order_never_matters(order, rows):
     assert found.equals(_conform(GOOD).rows.take(pa.array(rows)))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(values=st.lists(st.one_of(st.none(), st.integers(-(2**53), 2**53)), min_size=1, max_size=20))
 def test_whole_numbers_survive_the_way_through_floats(values):
     floats = pa.array([None if v is None else float(v) for v in values], pa.float64())

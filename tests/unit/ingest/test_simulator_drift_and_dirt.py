@@ -23,15 +23,15 @@ def frame(*drift: Drift, day: date = DAY, customers: int = 600) -> pd.DataFrame:
 
 def delivered(folder: Path, kind: str, **more: Any) -> pa.Table:
     source = {"kind": "simulator", "customers": 300, "terminals": 600, "dirt": [{"day": DAY, "kind": kind}], **more}
-    settings, spec = small_fraud(folder, source=source)
-    other = fetch(settings, spec, DAY + timedelta(days=1))
+    _, spec = small_fraud(folder, source=source)
+    other = fetch(spec, DAY + timedelta(days=1))
     assert other.rows.equals(clean(folder, DAY + timedelta(days=1))), "dirt spoils its own day only"
-    return fetch(settings, spec, DAY).rows
+    return fetch(spec, DAY).rows
 
 
 def clean(folder: Path, day: date = DAY) -> pa.Table:
-    settings, spec = small_fraud(folder)
-    return fetch(settings, spec, day).rows
+    _, spec = small_fraud(folder)
+    return fetch(spec, day).rows
 
 
 @pytest.mark.parametrize("kind", get_args(Drift.model_fields["kind"].annotation))

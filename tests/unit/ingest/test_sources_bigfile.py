@@ -25,8 +25,8 @@ def fetch_files(tmp_path: Path) -> Fetch:
     """Return a function that fetches a day of the fraud model whose source is ``files``."""
 
     def do(day: date = DAY, **source: Any) -> Delivery:
-        settings, spec = small_fraud(tmp_path, source={"kind": "files", **source})
-        return fetch(settings, spec, day)
+        _, spec = small_fraud(tmp_path, source={"kind": "files", **source})
+        return fetch(spec, day)
 
     return do
 
@@ -148,7 +148,7 @@ def test_the_real_months_cut_by_day_equal_the_real_day(tmp_path: Path) -> None:
     day = date(2018, 6, 15)
 
     def rows(url: str) -> pa.Table:
-        settings, spec = small_fraud(tmp_path, first_day="2018-04-01", source={"kind": "files", "url": url})
-        return fetch(settings, spec, day).rows
+        _, spec = small_fraud(tmp_path, first_day="2018-04-01", source={"kind": "files", "url": url})
+        return fetch(spec, day).rows
 
     assert rows(str(big)).equals(rows(f"{good}/{{ds}}.parquet"))

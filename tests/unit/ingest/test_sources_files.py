@@ -15,10 +15,10 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sources_data import csv_bytes, parquet, three_days
 
+from examples import examples
 from shared_data import shared_data
 from small_model import small_fraud
 from windsock.errors import SpecError, UpstreamUnavailable
@@ -37,8 +37,8 @@ def fetch_files(tmp_path: Path) -> Fetch:
     """Return a function that fetches a day of the fraud model whose source is ``files``."""
 
     def do(day: date = DAY, **source: Any) -> Delivery:
-        settings, spec = small_fraud(tmp_path, source={"kind": "files", **source})
-        return fetch(settings, spec, day)
+        _, spec = small_fraud(tmp_path, source={"kind": "files", **source})
+        return fetch(spec, day)
 
     return do
 
@@ -157,7 +157,7 @@ def test_an_unreadable_file_is_a_problem_that_names_the_file_and_is_kept(
 
 
 @given(st.data())
-@hypothesis_settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_damaged_file_is_read_or_refused_but_never_an_unknown_error(data: st.DataObject) -> None:
     raw = bytearray(parquet(three_days()))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -185,14 +185,14 @@ def test_a_header_alone_is_a_day_without_rows(raw: bytes) -> None:
 
 def test_label_files_are_fetched_by_day_of_delivery(tmp_path: Path) -> None:
     label = {"column": "TX_FRAUD", "task": "binary", "delay_days": 7}
-    settings, inline = small_fraud(tmp_path, label=label)
+    _, inline = small_fraud(tmp_path, label=label)
     with pytest.raises(SpecError, match="has no label files"):
-        fetch_labels(settings, inline, DAY)
+        fetch_labels(inline, DAY)
     files = {"url": f"{tmp_path}/labels_{{ds}}.csv", "key": "TRANSACTION_ID"}
-    settings, spec = small_fraud(tmp_path, label={**label, "files": files})
+    _, spec = small_fraud(tmp_path, label={**label, "files": files})
     (tmp_path / "labels_2026-03-02.csv").write_text("TRANSACTION_ID,TX_FRAUD\n5,1\n")
 
-    assert fetch_labels(settings, spec, DAY).rows.to_pylist() == [{"TRANSACTION_ID": "5", "TX_FRAUD": "1"}]
+    assert fetch_labels(spec, DAY).rows.to_pylist() == [{"TRANSACTION_ID": "5", "TX_FRAUD": "1"}]
 
 
 def test_secrets_in_a_url_are_not_repeated() -> None:
@@ -208,9 +208,9 @@ def test_secrets_in_a_url_are_not_repeated() -> None:
 def test_the_real_broken_files_are_refused(tmp_path: Path, case: str, says: str) -> None:
     folder = shared_data("malformed") / case
     source = {"kind": "files", "url": f"{folder}/{{ds}}.parquet"}
-    settings, spec = small_fraud(tmp_path, first_day="2018-04-01", source=source)
+    _, spec = small_fraud(tmp_path, first_day="2018-04-01", source=source)
 
-    problem = fetch(settings, spec, date(2018, 6, 15)).problem
+    problem = fetch(spec, date(2018, 6, 15)).problem
 
     assert problem is not None
     assert case in problem

@@ -39,8 +39,8 @@ def fetch_sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fetch:
             monkeypatch.delenv("FRAUD_DB", raising=False)
         else:
             monkeypatch.setenv("FRAUD_DB", url)
-        settings, spec = small_fraud(tmp_path, source={"kind": "sql", "url_env": "FRAUD_DB", "query": query})
-        return fetch(settings, spec, date(2026, 3, 2))
+        _, spec = small_fraud(tmp_path, source={"kind": "sql", "url_env": "FRAUD_DB", "query": query})
+        return fetch(spec, date(2026, 3, 2))
 
     return do
 

@@ -55,7 +55,7 @@ def make_world(folder: Path, **overrides: Any) -> tuple[Settings, ModelSpec]:
 
 def put_events(settings: Settings, spec: ModelSpec, day: date) -> None:
     """Publish a simulated day as ``ingest`` would."""
-    rows = fetch(settings, spec, day).rows
+    rows = fetch(spec, day).rows
     assert rows is not None
     n = rows.num_rows
     events = rows.select(list(spec.events.columns)).append_column(

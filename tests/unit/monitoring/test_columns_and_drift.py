@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from small_model import small_fraud
 from windsock.monitoring.columns import by_chance, pair
 from windsock.monitoring.drift import Drift, find_drift
 from windsock.monitoring.performance import relative_loss
-from windsock.monitoring.window import Comparison, _alike, calendar_features, same_mix
+from windsock.monitoring.window import Samples, _comparable, calendar_features, same_mix
 from windsock.spec import ModelSpec
 
 N = 1000
@@ -33,7 +34,7 @@ def find(spec: ModelSpec, current: dict[str, Any], reference: dict[str, Any], **
         if "score" not in side:
             side["score"] = rng.random(len(side))
     names = tuple(n for n in sides[0] if n != "score")
-    return find_drift(spec, Comparison(sides[0], sides[1], names, left_out, (), (), {}), np.random.default_rng(0))
+    return find_drift(spec, Samples(sides[0], sides[1], names, left_out, (), (), {}), np.random.default_rng(0))
 
 
 def normal(n: int = N, shift: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -172,7 +173,7 @@ MONDAY = date(2026, 3, 2)
 
 def test_part_of_a_week_is_compared_with_the_same_weekdays(spec: ModelSpec) -> None:
     window = days_from(MONDAY + timedelta(days=33), 3)  # Saturday to Monday
-    current, reference, left_out, remarks = _alike(
+    current, reference, left_out, remarks = _comparable(
         spec, window, rows_of(window), rows_of(days_from(MONDAY, 7)), np.random.default_rng(0)
     )
 
@@ -184,7 +185,7 @@ def test_part_of_a_week_is_compared_with_the_same_weekdays(spec: ModelSpec) -> N
 
 def test_weekdays_that_the_reference_lacks_are_left_out(spec: ModelSpec) -> None:
     window = days_from(MONDAY, 7)
-    current, reference, _, remarks = _alike(
+    current, reference, _, remarks = _comparable(
         spec, window, rows_of(window), rows_of(days_from(MONDAY, 5)), np.random.default_rng(0)
     )
 
@@ -197,13 +198,13 @@ def test_without_days_in_the_reference_calendar_features_wait_for_whole_weeks(sp
     undated = rows_of(days_from(MONDAY, 7)).drop_columns(["event_timestamp"])
     part, week = days_from(MONDAY, 3), days_from(MONDAY, 7)
 
-    *_, left_out, _ = _alike(spec, part, rows_of(part), undated, np.random.default_rng(0))
+    *_, left_out, _ = _comparable(spec, part, rows_of(part), undated, np.random.default_rng(0))
     assert list(left_out) == ["TX_DURING_WEEKEND", "TX_DURING_NIGHT"]
-    *_, left_out, _ = _alike(spec, week, rows_of(week), undated, np.random.default_rng(0))
+    *_, left_out, _ = _comparable(spec, week, rows_of(week), undated, np.random.default_rng(0))
     assert left_out == {}
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(st.integers(0, 6), min_size=1, max_size=200),
     st.lists(st.integers(0, 6), min_size=1, max_size=200),

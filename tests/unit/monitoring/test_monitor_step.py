@@ -1,7 +1,6 @@
 """The ``monitor`` step on real features: quiet days, drifted days, and days on which little is there."""
 
 import shutil
-import time
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -97,15 +96,6 @@ def test_a_rerun_finds_the_same_and_publishes_nothing_new(finished: Path) -> Non
     world = opened(finished)
 
     assert monitor(world, LAST) == monitor(world, LAST)
-
-
-def test_a_night_costs_little(finished: Path) -> None:
-    world = opened(finished)
-    monitor(world, LAST)  # imports
-    started = time.process_time()
-    monitor(world, LAST)
-
-    assert time.process_time() - started < 6, "about 1 CPU-second on a quiet machine"
 
 
 def test_a_day_that_is_not_scored_yet_is_waited_for(finished: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from shared_data import shared_data
 from windsock.features.frame import feature_names
 from windsock.monitoring.drift import Drift, find_drift
-from windsock.monitoring.window import Comparison
+from windsock.monitoring.window import Samples
 from windsock.settings import REPO_ROOT
 from windsock.spec import ModelSpec, load_spec
 
@@ -68,7 +68,7 @@ def week(features: pd.DataFrame, last: date, rows: int = 5000) -> pd.DataFrame:
 def compared(spec: ModelSpec, booster: Any, current: pd.DataFrame, reference: pd.DataFrame) -> Drift:
     names = feature_names(spec)
     sides = [side[names].assign(score=booster.predict(side[names])) for side in (current, reference)]
-    rows = Comparison(sides[0], sides[1], tuple(names), {}, (), (), {})
+    rows = Samples(sides[0], sides[1], tuple(names), {}, (), (), {})
     return find_drift(spec, rows, np.random.default_rng(0))
 
 

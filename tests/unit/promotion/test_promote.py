@@ -15,7 +15,7 @@ from windsock.errors import ChampionChanged, GateFailed, SpecError
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotion import step as promote_step
 from windsock.promotions import append, champion_on, current, history
-from windsock.registry import aliases as reconcile
+from windsock.registry.aliases import reconcile
 from windsock.registry.models import alias_version, drop_alias, set_alias
 from windsock.settings import Settings
 from windsock.spec import ModelSpec

@@ -6,13 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from skl2onnx import to_onnx
+from sklearn.linear_model import LogisticRegression
 
-from windsock.learners.neural.export import exported
 from windsock.registry.flavours import save_flavour
+from windsock.served.formats import onnx
 from windsock.served.formats.lightgbm import from_booster
-from windsock.served.formats.torch import FORMAT, MODEL_FILE
+from windsock.served.formats.network import network_files, scored
 from windsock.served.matrix import Feature
 from windsock.served.model import MODEL_CARD, load
+from windsock.served.network import Perceptron, Preparation, TabularNetwork
 
 FEATURES = (Feature("a"), Feature("b"))
 X = np.random.default_rng(0).normal(size=(200, 2))
@@ -21,15 +24,6 @@ X = np.random.default_rng(0).normal(size=(200, 2))
 @pytest.fixture(autouse=True)
 def _no_pickle(monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-
-
-class Network(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(2, 1, dtype=torch.float64)
-
-    def forward(self, x):
-        return torch.sigmoid(self.layer(x)[:, 0])
 
 
 def loaded(folder, files):
@@ -44,14 +38,19 @@ def card(form, **terms):
     return {"format": form, "task": "binary", "features": features}
 
 
+def network_files_of_ours():
+    torch.manual_seed(0)
+    preparation = Preparation.fit(FEATURES, X)
+    body = Perceptron(preparation.width, preparation.tables, (4,))
+    return network_files(TabularNetwork(preparation, body, binary=True), "binary", FEATURES)
+
+
 def test_mlflow_loads_a_network_without_pickle_and_scores_the_same(tmp_path):
-    program = exported(Network(), 2)
-    model = loaded(tmp_path / "model", {MODEL_FILE: program, MODEL_CARD: json.dumps(card(FORMAT)).encode()})
+    model = loaded(tmp_path / "model", network_files_of_ours())
     save_flavour(model, str(tmp_path / "flavour"), "0" * 32, "m-1")
 
     saved = mlflow.pyfunc.load_model(str(tmp_path / "flavour"))
-    expected = model.predict(_table())
-    np.testing.assert_allclose(saved.predict(X), expected, atol=1e-6)
+    np.testing.assert_allclose(saved.predict(X), scored(model.module, X), atol=1e-6)
     assert saved.metadata.model_id == "m-1"
 
 
@@ -65,13 +64,26 @@ def test_mlflow_loads_trees_without_pickle_and_scores_the_same(tmp_path):
     np.testing.assert_allclose(saved.predict(pd.DataFrame(X, columns=["a", "b"])), model.predict(_table()))
 
 
-def test_a_linear_model_goes_up_as_the_folder_it_is(tmp_path):
-    raw = json.dumps(card("windsock-linear/1", coefficient=1.5) | {"intercept": 0.1}).encode()
-    model = loaded(tmp_path / "model", {MODEL_CARD: raw})
+def onnx_files():
+    kind = LogisticRegression().fit(X, X[:, 0] > 0)
+    made = to_onnx(kind, X[:1].astype(np.float32), options={"zipmap": False})
+    given = onnx.card_of("binary", FEATURES, input="float32", output="probabilities", column=1)
+    return {onnx.MODEL_FILE: made.SerializeToString(), MODEL_CARD: given}
+
+
+def linear_files():
+    given = card("windsock-linear/1", coefficient=1.5) | {"intercept": 0.1}
+    return {MODEL_CARD: json.dumps(given).encode()}
+
+
+@pytest.mark.parametrize("files", [linear_files, onnx_files])
+def test_a_model_of_no_flavour_goes_up_as_the_folder_it_is_with_its_inputs_by_name(tmp_path, files):
+    model = loaded(tmp_path / "model", files())
     save_flavour(model, str(tmp_path / "flavour"), "0" * 32, "m-1")
 
     about = mlflow.models.Model.load(str(tmp_path / "flavour"))
     assert list(about.flavors) == ["windsock"]
+    assert about.signature.inputs.input_names() == ["a", "b"]
     np.testing.assert_array_equal(load(tmp_path / "flavour" / "data").predict(_table()), model.predict(_table()))
 
 

@@ -66,7 +66,7 @@ def test_a_request_that_is_not_there_points_to_the_step_and_the_mount(tmp_path):
 def test_a_request_of_another_format_is_refused(candidate):
     _, folder, url = candidate
     folder.store.write_json({"format": "windsock-trainer/2"}, *folder.parts("candidates", "lightgbm", "request.json"))
-    with pytest.raises(SpecError, match=r"is of format 'windsock-trainer/2', but this trainer reads"):
+    with pytest.raises(SpecError, match=r"of format 'windsock-trainer/2', but this version of Windsock reads"):
         TrainerRequest.read(url)
 
 

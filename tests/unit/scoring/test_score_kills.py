@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from examples import number_of
 from kill import DieAt, Steps, snapshot
 from training_world import AS_OF
 from windsock.steps import run_step
@@ -22,8 +23,7 @@ PLACES = [
 
 def test_a_kill_at_any_point_leaves_old_or_new_predictions_and_a_rerun_the_new_ones(scored_world):
     settings, _ = scored_world
-    heavy = ["windsock.scoring.step", "lightgbm", "duckdb", "deltalake", "pyarrow.dataset"]
-    steps = Steps(settings, "fraud", preload=heavy)
+    steps = Steps(settings, "fraud")
 
     def state():
         return snapshot(settings, "fraud", ["score"])
@@ -36,7 +36,7 @@ def test_a_kill_at_any_point_leaves_old_or_new_predictions_and_a_rerun_the_new_o
     usual = steps.run("score", KEY, options={"model_version": "2"}).seconds
     rng = random.Random(0)
     killed, version = 0, "1"
-    for trial in [*PLACES, *(rng.uniform(0.02, 1.0) * usual for _ in range(10))]:
+    for trial in [*PLACES, *(rng.uniform(0.02, 1.0) * usual for _ in range(number_of(10)))]:
         before, after = states["2" if version == "1" else "1"], states[version]
         assert state() == before
         how = {"die_at": trial} if isinstance(trial, DieAt) else {"kill_after": trial}

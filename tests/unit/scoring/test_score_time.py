@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from examples import examples
 from feature_days import put_day
 from training_world import AS_OF, FIRST, world_spec
 from whole_chain import published, put_in_force
@@ -103,7 +104,7 @@ def known(watched, tmp_path_factory):
     return compute(copy_of(watched, tmp_path_factory.mktemp("known"))[0])
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(4, suppress=[HealthCheck.too_slow])
 @given(later=st.lists(PAYMENTS, min_size=1, max_size=2))
 def test_what_happens_or_is_learnt_after_a_day_changes_neither_its_features_nor_its_scores(
     watched, known, tmp_path_factory, later

@@ -31,7 +31,7 @@ def finished(tmp_path_factory):
     request = Path(practice_run(str(home), CUSTOM, rows=400))
     ended = ProgramRunner(ISOLATED, {}).start(request).wait(60)
     assert ended is not None
-    assert ended.code == 0, ended.said
+    assert ended.code == 0, ended.message
     return request.parents[2]
 
 
@@ -55,14 +55,14 @@ def edit_model(candidate, change):
 
 
 def broken(candidate):
-    return {f.clause: f.said for f in check_candidate(str(candidate / "request.json")) if f.kept is False}
+    return {f.clause: f.message for f in check_candidate(str(candidate / "request.json")) if f.kept is False}
 
 
 def test_a_good_candidate_keeps_every_clause(candidate):
     findings = check_candidate(str(candidate / "request.json"))
 
     assert [f.clause for f in findings if f.kept is not True] == []
-    assert len(findings) == 9
+    assert len(findings) == 10
 
 
 def test_a_candidate_without_selection_and_importance_is_good_too(candidate):
@@ -100,7 +100,7 @@ def test_an_unfinished_candidate_is_told_what_is_missing(candidate):
 
     findings = {f.clause: f for f in check_candidate(str(candidate / "request.json"))}
 
-    assert "metrics.json is not there; write it last" in findings["metrics"].said
+    assert "metrics.json is not there; write it last" in findings["metrics"].message
     assert findings["request-hash"].kept is None
     assert findings["scores"].kept is True
 
@@ -177,7 +177,7 @@ def said_of(clause, runner, tmp_path):
     request = Path(practice_run(str(tmp_path / "store"), CUSTOM, rows=200))
     broken = next(f for f in try_trainer(runner, request, seconds=60) if f.kept is False)
     assert broken.clause == clause
-    return broken.said
+    return broken.message
 
 
 def habit(tmp_path, line):
@@ -239,7 +239,7 @@ def test_a_trainer_that_never_ends_is_told_at_the_limit(tmp_path):
     findings = list(try_trainer(ProgramRunner(("sleep", "60"), {"PATH": os.environ["PATH"]}), request, seconds=0.3))
 
     assert [(f.clause, f.kept) for f in findings] == [("runs", False)]
-    assert "was not done after 0 s" in findings[0].said
+    assert "was not done after 0 s" in findings[0].message
 
 
 TREES = {"kind": "lightgbm", "name": "trees", "rounds": 10, "params": {"min_child_samples": 5}}
@@ -272,7 +272,7 @@ def test_the_command_tries_a_trainer_and_ends_with_0(capsys):
 
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines][:2] == ["runs", "rows"]
-    assert len(lines) == 16
+    assert len(lines) == 17
     assert not any(line.startswith("BROKEN") for line in lines)
 
 

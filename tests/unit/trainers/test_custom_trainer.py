@@ -176,7 +176,7 @@ def test_what_cannot_be_trained_is_refused_with_a_sentence(tmp_path, change, cod
     ended = started(request)
 
     assert ended.code == code
-    assert said in ended.said
+    assert said in ended.message
     assert not (request.parent / "metrics.json").exists()
 
 
@@ -184,7 +184,7 @@ def test_without_a_request_it_says_so(tmp_path):
     ended = started(tmp_path / "a" / "b" / "c" / "request.json")
 
     assert ended.code == 64
-    assert "there is no such file here" in ended.said
+    assert "there is no such file here" in ended.message
 
 
 def test_an_infinite_number_is_refused_by_its_cause(trainer):

@@ -4,11 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from fitted import fit
 from training_world import TRAINING, world_spec
 from windsock.days import day_range
 from windsock.errors import DataContractError, SpecError
 from windsock.spec.modelling import jsonable
-from windsock.trainers.fit import fit
 
 DAYS = day_range(date(2026, 3, 4), date(2026, 3, 10))
 FEATURES = ["TX_AMOUNT", "TX_DURING_NIGHT"]

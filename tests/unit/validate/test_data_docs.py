@@ -3,13 +3,13 @@
 import hashlib
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
-from multiprocessing import get_context
 
-from delivered import DAY, INGEST_MODULES, Inbox, transactions
+from delivered import DAY, Inbox, transactions
+from fork_server import fork_context
 from windsock.settings import REPO_ROOT
 from windsock.steps import run_step
 from windsock.validate import docs
-from windsock.validate.results import result_path
+from windsock.validate.docs import result_path
 
 
 def _digest(folder):
@@ -27,9 +27,7 @@ def test_days_validated_at_once_by_many_processes_each_get_their_page(tmp_path):
     for day in days:
         inbox.deliver(transactions(300, day), day)
 
-    children = get_context("forkserver")
-    children.set_forkserver_preload(INGEST_MODULES)
-    with ProcessPoolExecutor(3, mp_context=children) as pool:
+    with ProcessPoolExecutor(3, mp_context=fork_context()) as pool:
         statuses = list(pool.map(_ingest, [inbox.settings] * len(days), map(str, days)))
 
     assert statuses == ["published"] * len(days)

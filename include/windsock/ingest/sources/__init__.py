@@ -6,6 +6,6 @@ bad values by count and example. Read ``base`` next, then one source.
 """
 
 from windsock.ingest.sources.base import Delivery, NotDelivered
-from windsock.ingest.sources.fetch import fetch, fetch_labels
+from windsock.ingest.sources.fetch import fetch, fetch_labels, label_files
 
-__all__ = ["Delivery", "NotDelivered", "fetch", "fetch_labels"]
+__all__ = ["Delivery", "NotDelivered", "fetch", "fetch_labels", "label_files"]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from windsock.errors import NotReady
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _USERINFO = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)[^/?#@\s]*@")
 _QUERY = re.compile(r"(?P<url>[A-Za-z][\w+.-]*://[^\s?#]*)\?[^\s#]*")
@@ -72,9 +71,6 @@ def shorten(text: object, limit: int = 300) -> str:
 
 
 def _to_parquet(rows: pa.Table) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     sink = pa.BufferOutputStream()
     # Chunks and schema metadata depend on how rows were read, not on what they are.
     pq.write_table(rows.replace_schema_metadata(None).combine_chunks(), sink, compression="zstd")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from windsock.days import end_of, start_of
 from windsock.ingest.sources.base import NotDelivered, is_transport, shorten
 from windsock.ingest.sources.parse import Format, Unreadable, check_names, check_parquet_ends, csv_batches
 from windsock.ingest.sources.times import utc_times
 from windsock.spec import ModelSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import pyarrow as pa
 
 
 def cut(fs: Any, path: str, kind: Format, compression: str | None, *, spec: ModelSpec, day: date) -> pa.Table:
@@ -32,8 +32,6 @@ def cut(fs: Any, path: str, kind: Format, compression: str | None, *, spec: Mode
         Unreadable: The file cannot be read, or its event time is no time.
         NotDelivered: The file ends before the day does; more may come.
     """
-    import pyarrow as pa
-
     size = int(fs.info(path)["size"])
     if size == 0:
         raise Unreadable("the file is empty (0 bytes). Deliver it again.")
@@ -61,9 +59,6 @@ def cut(fs: Any, path: str, kind: Format, compression: str | None, *, spec: Mode
 
 def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date) -> tuple[pa.Table, bool]:
     """Return the day's rows, and whether later ones exist; reads only the row groups that may hold them."""
-    import pyarrow as pa
-    import pyarrow.dataset as ds
-
     dataset = ds.dataset(path, filesystem=fs, format="parquet")
     check_names(dataset.schema.names)
     kind = _time_field(dataset.schema, spec).type
@@ -80,8 +75,6 @@ def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date) -> tuple[pa.Tab
 
 
 def _scalar(moment: datetime, kind: pa.DataType) -> pa.Scalar:
-    import pyarrow as pa
-
     if pa.types.is_date(kind):
         return pa.scalar(moment.date(), kind)
     return pa.scalar(moment.replace(tzinfo=UTC) if kind.tz else moment, kind)
@@ -91,9 +84,6 @@ def _sift(
     batches: Iterable[pa.RecordBatch], spec: ModelSpec, day: date, schema: pa.Schema | None = None
 ) -> tuple[pa.Table, bool]:
     """Return the day's rows of a stream of batches, and whether later ones passed by."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     start, end = (pa.scalar(moment, pa.timestamp("us")) for moment in (start_of(day), end_of(day)))
     kept: list[pa.RecordBatch] = []
     later, readable, seen = False, 0, 0

@@ -7,20 +7,14 @@ from datetime import date
 
 from windsock.errors import SpecError
 from windsock.ingest.sources.base import Delivery
-from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.spec.data import FilesSource, SqlSource
+from windsock.spec.data import FilesSource, LabelFiles, SqlSource
 
 log = logging.getLogger(__name__)
 
 
-def fetch(settings: Settings, spec: ModelSpec, day: date) -> Delivery:
-    """Fetch one day of events as it was delivered.
-
-    Args:
-        settings: The installation (sources read their own secrets from the environment).
-        spec: The model's spec.
-        day: The day of events.
+def fetch(spec: ModelSpec, day: date) -> Delivery:
+    """Fetch one day of events as it was delivered; sources read their own secrets from the environment.
 
     Returns:
         The delivery; its ``problem`` is set, and ``rows`` is None, if it cannot be read.
@@ -48,22 +42,23 @@ def fetch(settings: Settings, spec: ModelSpec, day: date) -> Delivery:
     return delivery
 
 
-def fetch_labels(settings: Settings, spec: ModelSpec, day: date) -> Delivery:
-    """Fetch the label file delivered on one day.
+def fetch_labels(spec: ModelSpec, day: date) -> Delivery:
+    """Fetch the label file delivered on one day, as :func:`fetch` does events."""
+    from windsock.ingest.sources import files
 
-    Returns:
-        The delivery, as :func:`fetch` does.
+    described = label_files(spec)
+    return files.fetch_daily(spec, described.url, described.format, day)
+
+
+def label_files(spec: ModelSpec) -> LabelFiles:
+    """Return the description of a model's label files.
 
     Raises:
-        NotDelivered: The file is not there yet.
-        UpstreamUnavailable: It cannot be reached.
-        SpecError: The model has no label files, or their URL cannot be used.
+        SpecError: Its labels come as a column of the events.
     """
     if spec.label.files is None:
         raise SpecError(
             f"Model {spec.name!r} has no label files: its labels are the column {spec.label.column!r} of the events. "
-            "Give label.files in its model.yaml if labels come as files of their own."
+            "There is nothing to fetch; give label.files in its model.yaml if labels come as files of their own."
         )
-    from windsock.ingest.sources import files
-
-    return files.fetch_daily(spec, spec.label.files.url, spec.label.files.format, day)
+    return spec.label.files

@@ -9,13 +9,14 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
 
 from windsock.errors import SpecError
 from windsock.ingest.sources.base import is_transport, shorten
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Format = Literal["parquet", "csv"]
 
@@ -54,8 +55,6 @@ def parse(raw: bytes, kind: Format, compression: str | None) -> pa.Table:
     Raises:
         Unreadable: With a sentence fit for a person.
     """
-    import pyarrow as pa
-
     if not raw:
         raise Unreadable("the file is empty (0 bytes). Deliver it again.")
     if kind == "parquet":
@@ -67,9 +66,6 @@ def parse(raw: bytes, kind: Format, compression: str | None) -> pa.Table:
 
 
 def _parse_parquet(raw: bytes) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     check_parquet_ends(raw[:4], raw[-4:], len(raw))
     try:
         return pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True).read()
@@ -122,8 +118,6 @@ def csv_batches(opener: Any, compression: str | None) -> Any:
     Raises:
         Unreadable: The file is empty, not UTF-8, or has ragged lines.
     """
-    import pyarrow as pa
-    import pyarrow.csv as pc
 
     def stream() -> Any:
         source = opener()

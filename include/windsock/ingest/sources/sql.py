@@ -12,17 +12,17 @@ from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import URL, Engine, create_engine, exc, make_url, text
+from sqlalchemy.pool import NullPool
 
 from windsock.days import end_of, start_of
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.ingest.sources.base import Delivery, NotDelivered, shorten
 from windsock.spec import ModelSpec
 from windsock.spec.data import SqlSource
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from sqlalchemy import URL, Engine
 
 # Bounds carry no zone; a session in another one would move the day's edges of columns that do.
 _IN_UTC = MappingProxyType(
@@ -56,18 +56,15 @@ def fetch(spec: ModelSpec, source: SqlSource, day: date) -> Delivery:
 
 
 def _url(source: SqlSource) -> URL:
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    text = os.environ.get(source.url_env, "")
-    if not text:
+    given = os.environ.get(source.url_env, "")
+    if not given:
         raise SpecError(
             f"The environment variable {source.url_env} (source.url_env) is not set. "
             "Set it to the database's SQLAlchemy URL, for example postgresql+psycopg://user:password@host/name."
         )
     try:
-        return make_url(text)
-    except (ArgumentError, ValueError):
+        return make_url(given)
+    except (exc.ArgumentError, ValueError):
         raise SpecError(
             f"The environment variable {source.url_env} (source.url_env) does not hold a SQLAlchemy URL. "
             "It looks like postgresql+psycopg://user:password@host/name."
@@ -75,17 +72,13 @@ def _url(source: SqlSource) -> URL:
 
 
 def _engine(url: URL, source: SqlSource) -> Engine:
-    from sqlalchemy import create_engine
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-    from sqlalchemy.pool import NullPool
-
     file = url.database if url.get_backend_name() == "sqlite" else None
     if file and file != ":memory:" and not file.startswith("file:") and not Path(file).exists():
         # SQLite would create an empty database and then miss the table.
         raise NotDelivered(f"The SQLite file {file} (${source.url_env}) does not exist (yet).")
     try:
         return create_engine(url, poolclass=NullPool)
-    except (NoSuchModuleError, ModuleNotFoundError, ArgumentError) as err:
+    except (exc.NoSuchModuleError, ModuleNotFoundError, exc.ArgumentError) as err:
         raise SpecError(
             f"The database driver {url.drivername!r} (${source.url_env}) cannot be used: {shorten(err)}. "
             "Install it, or name another driver in the URL."
@@ -93,8 +86,6 @@ def _engine(url: URL, source: SqlSource) -> Engine:
 
 
 def _query(engine: Engine, url: URL, source: SqlSource, day: date) -> pa.Table:
-    from sqlalchemy import exc, text
-
     where = f"The database at ${source.url_env} ({url.drivername}, host {url.host or 'local'})"
     bounds = {"start": _bound(start_of(day), url), "end": _bound(end_of(day), url)}
     try:
@@ -127,8 +118,6 @@ def _bound(moment: datetime, url: URL) -> datetime | str:
 
 def _is_away(err: Exception, url: URL) -> bool:
     """Tell a database that went away or gave way from a query that is wrong."""
-    from sqlalchemy import exc
-
     if not isinstance(err, exc.DBAPIError):
         return False
     if url.get_backend_name() == "sqlite":  # reports a missing table as an operational error
@@ -137,8 +126,6 @@ def _is_away(err: Exception, url: URL) -> bool:
 
 
 def _to_table(names: list[str], rows: Sequence[Any], *, as_text: bool) -> pa.Table:
-    import pyarrow as pa
-
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SpecError(f"source.query returns {', '.join(twice)} more than once. Name each column once.")
@@ -149,8 +136,6 @@ def _to_table(names: list[str], rows: Sequence[Any], *, as_text: bool) -> pa.Tab
 
 def _to_array(values: Sequence[Any]) -> pa.Array:
     """Let Arrow infer the type; mixtures, documents and what Arrow has no type for become text."""
-    import pyarrow as pa
-
     try:
         array = pa.array(values)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
@@ -161,8 +146,6 @@ def _to_array(values: Sequence[Any]) -> pa.Array:
 
 
 def _to_text(values: Sequence[Any]) -> pa.Array:
-    import pyarrow as pa
-
     return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
@@ -170,5 +153,5 @@ def _reason(err: Exception) -> str:
     return shorten(getattr(err, "orig", None) or err)
 
 
-def _without_password(text: str, url: URL) -> str:
-    return text.replace(str(url.password), "***") if url.password else text
+def _without_password(message: str, url: URL) -> str:
+    return message.replace(str(url.password), "***") if url.password else message

@@ -28,7 +28,7 @@ from windsock.runs.checkpoints import CheckpointFolder
 
 log = logging.getLogger(__name__)
 
-Floats = npt.NDArray[np.float32]
+Arrays = dict[str, npt.NDArray[Any]]
 
 STATE = "training.npz"
 _ABOUT = "about"
@@ -40,21 +40,16 @@ class Progress:
 
     step: int
     """Optimiser steps done."""
-    vectors: dict[str, Floats]
-    """``weights``, ``average``, ``mean``, ``square``; each as long as the network has weights."""
+    state: Arrays
+    """See :meth:`windsock.learners.neural.step.Step.state`."""
     curve: list[float] = field(default_factory=list)
     """Loss on the judged rows after each epoch done."""
-    kept: list[Floats] = field(default_factory=list)
-    """Averaged weights after each epoch of the curve."""
+    kept: list[Arrays] = field(default_factory=list)
+    """Averaged weights and buffers after each epoch of the curve."""
 
 
 def fingerprint(about: Mapping[str, Any], *parts: Rows | None) -> str:
-    """Return what a training is known by.
-
-    Args:
-        about: Everything beside the rows that decides about the result; JSON types.
-        parts: The rows.
-    """
+    """Return what a training is known by: its rows, and everything beside them that decides (JSON types)."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for rows in parts:
         for array in (rows.x, rows.y) if rows is not None else ():
@@ -75,12 +70,12 @@ class Checkpoints:
     def save(self, progress: Progress) -> None:
         """Write the progress; until this returns, the one before stays."""
         for epoch in range(len(self._hashes), len(progress.kept)):
-            data = _packed({"weights": progress.kept[epoch]})
+            data = _packed(progress.kept[epoch])
             self._folder.write(_epoch_file(epoch), data)
             self._hashes.append(hashlib.sha256(data).hexdigest())
         about = {"mark": self._mark, "step": progress.step, "curve": progress.curve, "epochs": self._hashes}
         text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
-        self._folder.write(STATE, _packed({**progress.vectors, _ABOUT: text}))
+        self._folder.write(STATE, _packed({**progress.state, _ABOUT: text}))
 
     def load(self) -> Progress | None:
         """Return the progress of this very training, or None."""
@@ -101,23 +96,23 @@ class Checkpoints:
         self._hashes = list(about["epochs"])
         return progress
 
-    def _epoch(self, epoch: int, expected: str) -> Floats:
+    def _epoch(self, epoch: int, expected: str) -> Arrays:
         data = self._folder.read(_epoch_file(epoch))
         if data is None or hashlib.sha256(data).hexdigest() != expected:
             raise ValueError(f"{_epoch_file(epoch)} is missing or not what was written")
-        return _unpacked(data)["weights"]
+        return _unpacked(data)
 
 
 def _epoch_file(epoch: int) -> str:
     return f"epoch-{epoch + 1:04d}.npz"
 
 
-def _packed(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+def _packed(arrays: Arrays) -> bytes:
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     return file.getvalue()
 
 
-def _unpacked(data: bytes) -> dict[str, npt.NDArray[Any]]:
+def _unpacked(data: bytes) -> Arrays:
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         return {name: file[name] for name in file.files}

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from typing import Any
 
 from windsock.errors import SpecError
@@ -22,13 +23,12 @@ log = logging.getLogger(__name__)
 
 PROCESSES = "WINDSOCK_PROCESSES"
 """Environment variable: how many processes train together; absent: one per GPU."""
-_UNDER_TORCHRUN = "TORCHELASTIC_RUN_ID"
 _TELLING = (64, 65, 75)
 """Exit codes that say what a caller should do; of several failures these count."""
 
 
 def ensure_process_group() -> None:
-    """Join the other processes, if there are any and it has not happened yet."""
+    """Join the other processes, if there are any and it has not happened yet; part from them at the end."""
     if world() == 1:
         return
     device = choose_device()
@@ -38,18 +38,8 @@ def ensure_process_group() -> None:
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, device_id=device if device.type == "cuda" else None)
-    atexit.register(leave_process_group)
+    atexit.register(distributed.destroy_process_group)
     log.info("process %d of %d on %s (%s)", rank() + 1, world(), device, backend)
-
-
-def leave_process_group() -> None:
-    """Part from the other processes at the end, so that none is left waiting."""
-    if world() == 1:
-        return
-    from torch import distributed
-
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def add_up(tensor: Any) -> None:
@@ -80,19 +70,13 @@ def processes_wanted() -> int:
 
 
 def relaunch_if_several(module: str) -> int | None:
-    """Run a module in several processes, if there should be several, and wait for them.
-
-    Args:
-        module: What ``python -m`` would run.
+    """Run a module (as ``python -m`` would) in several processes, if there should be several, and wait for them.
 
     Returns:
         The exit code to end with; None at once if one process is enough, and in the processes
         that this has started.
     """
-    if _UNDER_TORCHRUN in os.environ or "WORLD_SIZE" in os.environ:
-        return None
-    count = processes_wanted()
-    if count == 1:
+    if "WORLD_SIZE" in os.environ or (count := processes_wanted()) == 1:
         return None
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -120,8 +104,6 @@ class SignalNoted:
         self._before: Any = None
 
     def __enter__(self) -> SignalNoted:
-        import threading
-
         # Python lets only the main thread handle signals; elsewhere SIGTERM keeps its meaning.
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._note)

@@ -1,15 +1,21 @@
-"""The network as search and trainer see it; the other answer is ``windsock.learners.booster``."""
+"""Networks as search and trainer see them; the other answer is ``windsock.learners.booster``."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from windsock.errors import SpecError
+from windsock.learners.learner import Params, Report
 from windsock.learners.neural import device as devices
 from windsock.learners.neural.distributed import ensure_process_group
-from windsock.learners.ranks import rank, world
+from windsock.learners.neural.user_module import UserModule
+from windsock.learners.ranks import world
 from windsock.learners.rows import Rows
 from windsock.runs.checkpoints import CheckpointFolder
 from windsock.served.matrix import Feature
@@ -17,20 +23,41 @@ from windsock.spec import ModelSpec
 from windsock.spec.estimators import NetworkParams, TorchSpec
 
 if TYPE_CHECKING:
-    from windsock.learners.neural.learned import LearnedNetwork
-    from windsock.learners.neural.loop import Plan
+    from windsock.learners.neural.step import Plan
+    from windsock.learners.neural.trained import TrainedNetwork
+    from windsock.served.network import TabularNetwork
 
 log = logging.getLogger(__name__)
 
-_CHECKPOINT_FORMAT = "windsock-network-checkpoint/1"
+_CHECKPOINT_FORMAT = "windsock-network-checkpoint/2"
 
 
 class NetworkLearner:
     """Trains networks with fixed inputs."""
 
-    def __init__(self, spec: ModelSpec, estimator: TorchSpec, features: Sequence[Feature]) -> None:
-        """Join the other processes, if there are any: what follows is decided together."""
+    def __init__(
+        self,
+        spec: ModelSpec,
+        estimator: TorchSpec,
+        features: Sequence[Feature],
+        module: Mapping[str, str] | None = None,
+    ) -> None:
+        """Join the other processes, if there are any: what follows is decided together.
+
+        Args:
+            spec: The model.
+            estimator: What to train.
+            features: Inputs in order.
+            module: The user's own network as the request carries it; None: Windsock's.
+
+        Raises:
+            SpecError: The request lacks the module, or it is not the one that the request names.
+        """
+        where = f"{spec.name}: estimator {estimator.name!r}"
+        if estimator.module is not None and module is None:
+            raise SpecError(f"{where}: the request lacks {estimator.module}. Run 'assemble' again.")
         self._spec, self._estimator, self._features = spec, estimator, tuple(features)
+        self._module = UserModule.of(module, where) if module else None
         ensure_process_group()
 
     @property
@@ -43,101 +70,75 @@ class NetworkLearner:
         """Epochs at most."""
         return self._estimator.epochs
 
-    def own_params(self) -> dict[str, Any]:
-        """Return the spec's own parameters over the defaults."""
-        return self._estimator.params.model_dump(mode="json")
+    def own_params(self) -> Params:
+        """Return the spec's own parameters over the defaults; with them the arguments of a user's module."""
+        return self._estimator.own_params()
 
     def train(
         self,
-        params: dict[str, Any],
+        params: Params,
         rows: Rows,
         rounds: int,
         judged: Rows | None = None,
         *,
         checkpoint: CheckpointFolder | None = None,
-        report: Callable[[int, float], None] | None = None,
-    ) -> LearnedNetwork:
-        """Train one network; with judged rows, stop early on their loss.
-
-        Args:
-            params: As :class:`~windsock.spec.estimators.NetworkParams` has them.
-            rows: What to learn from.
-            rounds: Epochs at most.
-            judged: What the curve is measured on.
-            checkpoint: Where progress is kept; a training that finds its own there goes on from it.
-            report: Told of every epoch on judged rows; an error it raises ends the training.
-
-        Raises:
-            SpecError: A parameter is refused, or the training diverged.
-        """
-        wanted = self._checked(params)
+        report: Report | None = None,
+    ) -> TrainedNetwork:
+        """Train one network; see :meth:`windsock.learners.learner.Learner.train`."""
         device = devices.choose_device()
-        estimator = self._estimator
-        with devices.threads_limited(), devices.deterministic(estimator.deterministic):
-            return self._train(wanted, rows, rounds, judged, checkpoint, report, device)
-
-    def _train(
-        self,
-        params: NetworkParams,
-        rows: Rows,
-        rounds: int,
-        judged: Rows | None,
-        checkpoint: CheckpointFolder | None,
-        report: Callable[[int, float], None] | None,
-        device: Any,
-    ) -> LearnedNetwork:
         import torch
 
-        from windsock.learners.neural.batches import Batches, keeps_resident, make_table
-        from windsock.learners.neural.checkpoint import Checkpoints
-        from windsock.learners.neural.learned import LearnedNetwork
+        from windsock.learners.neural.checkpoint import Checkpoints, fingerprint
+        from windsock.learners.neural.data import Batches, keeps_resident, make_table
         from windsock.learners.neural.loop import Training
-        from windsock.learners.neural.network import TabularNetwork
+        from windsock.learners.neural.trained import TrainedNetwork
+        from windsock.served.formats.network import threads_limited
 
-        estimator, plan = self._estimator, self._plan(params, rows, rounds, device)
-        binary = self._spec.label.task == "binary"
-        network = TabularNetwork(
-            self._features, rows.x, rows.y, hidden=params.hidden, binary=binary,
-            positive_weight=plan.positive_weight, seed=plan.seed,
-        )  # fmt: skip
-        target = rows.y if binary else (rows.y - network.target[0].item()) / network.target[1].item()
-        table = make_table(network, rows.x, target)
-        resident = keeps_resident(estimator.data, table, device)
-        log.info(
-            "%s: training on %s, %s, %s rows, %d weights", estimator.name, devices.describe(device),
-            "bfloat16" if plan.bf16 else "float32", "resident" if resident else "streamed",
-            sum(p.numel() for p in network.parameters()),
-        )  # fmt: skip
-        batches = Batches(
-            table, device, resident=resident, batch_size=params.batch_size, seed=plan.seed, rank=rank(), world=world()
-        )
-        measured = None
-        if judged is not None:
-            prepared = make_table(network, judged.x, judged.y)[:, :-1]
-            measured = (prepared.to(device) if resident else prepared, torch.from_numpy(judged.y))
-        checkpoints = None
-        if checkpoint is not None:
-            checkpoints = Checkpoints(checkpoint, self._mark(plan, params, rows, judged))
-        training = Training(network, plan, device, batches, measured)
-        training.run(checkpoints, report)
-        final, kept = training.averages()
-        return LearnedNetwork(
-            network.to("cpu"), self._features, self._spec.label.task, training.curve, final, kept, plan, rows
-        )
+        estimator, wanted = self._estimator, self._checked(params)
+        with threads_limited(), devices.deterministic(estimator.deterministic):
+            steps = rounds * math.ceil(len(rows.y) / wanted.batch_size)
+            plan = self._plan(wanted, rows, rounds, device, steps)
+            network = self._network(params, wanted, rows, plan)
+            middle, spread = network.target.tolist()
+            table = make_table(network.preparation, rows.x, (rows.y - middle) / spread)
+            resident = keeps_resident(estimator.data, table, device)
+            log.info(
+                "%s: training on %s, %s, %s, %s rows", estimator.name, devices.describe(device),
+                "bfloat16" if plan.bf16 else "float32", f"{plan.mode} steps", "resident" if resident else "streamed",
+            )  # fmt: skip
+            batches = Batches(table, device, resident=resident, batch_size=wanted.batch_size, seed=plan.seed)
+            measured = None
+            if judged is not None:
+                prepared = make_table(network.preparation, judged.x, judged.y)
+                measured = (prepared.to(device) if resident else prepared, torch.from_numpy(judged.y))
+            checkpoints = None
+            if checkpoint is not None:
+                about = {
+                    "format": _CHECKPOINT_FORMAT,
+                    # How often to write decides nothing about the result.
+                    "plan": asdict(replace(plan, checkpoint_steps=1)),
+                    "params": params,
+                    "module": self._module.sha256 if self._module else None,
+                    "features": [f.to_json() for f in self._features],
+                    "world": world(),
+                }
+                checkpoints = Checkpoints(checkpoint, fingerprint(about, rows, judged))
+            training = Training(network, plan, device, batches, measured)
+            training.run(checkpoints, report)
+        return TrainedNetwork(network.to("cpu"), self._features, self._spec.label.task, training, plan, rows)
 
-    def _checked(self, params: dict[str, Any]) -> NetworkParams:
-        from pydantic import ValidationError
-
+    def _checked(self, params: Params) -> NetworkParams:
+        known = {name: value for name, value in params.items() if name not in self._estimator.arguments}
         try:
-            return NetworkParams.model_validate(params)
+            return NetworkParams.model_validate(known)
         except ValidationError as err:
             raise SpecError(
                 f"{self._spec.name}: estimator {self._estimator.name!r} cannot be trained with these parameters: "
                 f"{err}. They were: {params}."
             ) from err
 
-    def _plan(self, params: NetworkParams, rows: Rows, rounds: int, device: Any) -> Plan:
-        from windsock.learners.neural.loop import Plan
+    def _plan(self, params: NetworkParams, rows: Rows, rounds: int, device: Any, steps: int) -> Plan:
+        from windsock.learners.neural.step import Plan
 
         binary, weight = self._spec.label.task == "binary", 1.0
         share = float(rows.y.mean()) if binary else 0.0
@@ -157,28 +158,40 @@ class NetworkLearner:
             learning_rate=params.learning_rate,
             weight_decay=params.weight_decay,
             dropout=params.dropout,
-            hidden=params.hidden,
             seed=self._spec.training.seed,
             epochs=rounds,
             patience=self._estimator.patience,
             bf16=devices.uses_bf16(self._estimator.precision, device),
+            mode=devices.choose_mode(self._estimator.execution, device, steps),
+            deterministic=self._estimator.deterministic,
             checkpoint_steps=self._estimator.checkpoint_steps,
         )
 
-    def _mark(self, plan: Plan, params: NetworkParams, rows: Rows, judged: Rows | None) -> str:
-        from dataclasses import asdict, replace
+    def _network(self, params: Params, wanted: NetworkParams, rows: Rows, plan: Plan) -> TabularNetwork:
+        """Return the network before its first step: prepared for these rows, with first weights of the seed."""
+        import torch
 
-        from windsock.learners.neural.checkpoint import fingerprint
+        from windsock.served.network import Perceptron, Preparation, TabularNetwork
 
-        about = {
-            "format": _CHECKPOINT_FORMAT,
-            # How often to write decides nothing about the result.
-            "plan": asdict(replace(plan, checkpoint_steps=1)),
-            "batch_size": params.batch_size,
-            "features": [f.to_json() for f in self._features],
-            "world": world(),
-        }
-        return fingerprint(about, rows, judged)
+        preparation = Preparation.fit(self._features, rows.x)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(plan.seed)
+            if self._module is not None:
+                arguments = {name: params[name] for name in self._estimator.arguments}
+                body = self._module.build(preparation.width, preparation.tables, arguments)
+            else:
+                body = Perceptron(preparation.width, preparation.tables, wanted.hidden)
+        binary = self._spec.label.task == "binary"
+        network = TabularNetwork(preparation, body, binary=binary)
+        with torch.no_grad():
+            if not binary:
+                network.target.copy_(torch.tensor([float(rows.y.mean()), float(rows.y.std()) or 1.0]))
+                return network
+            network.shift.fill_(math.log(plan.positive_weight))
+            if self._module is None:
+                share = min(max(float(rows.y.mean()), 1e-6), 1 - 1e-6)
+                body.layers[-1].bias.fill_(math.log(share / (1 - share) * plan.positive_weight))
+        return network
 
 
 __all__ = ["NetworkLearner"]

@@ -1,5 +1,5 @@
-"""Model formats that Windsock can serve, one module each; ``training.model.load`` picks by the card's ``format``.
+"""Model formats that Windsock can serve, one module each; ``served.model.load`` picks by the card's ``format``.
 
-Every format is data that is read, never code that runs: LightGBM's own text, PyTorch's
+Every format is data that is read, never code that runs: LightGBM's own text, ONNX, PyTorch's
 exported program, and linear models as plain JSON.
 """

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from windsock.errors import DataContractError
 from windsock.served.matrix import Feature, to_matrix
-from windsock.served.model import MODEL_CARD, Task, absent, threads
+from windsock.served.model import MODEL_CARD, Task, read_file, threads
 from windsock.store import to_json
 
 if TYPE_CHECKING:
@@ -70,10 +70,7 @@ def read(folder: str, fs: Any, root: str, card: Mapping[str, Any], task: Task, i
     Raises:
         DataContractError: The text is absent, damaged or something else.
     """
-    try:
-        raw = bytes(fs.cat_file(f"{root}/{MODEL_TEXT}"))
-    except FileNotFoundError as err:
-        raise absent(folder, fs, root, MODEL_TEXT) from err
+    raw = read_file(folder, fs, root, MODEL_TEXT)
     if not raw.startswith(b"tree\n"):
         raise DataContractError(
             f"{folder}/{MODEL_TEXT}: is not LightGBM's model text (it starts with {raw[:8]!r}), and pickles are "

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from windsock.errors import DataContractError, did_you_mean
+from windsock.errors import DataContractError
 from windsock.served.matrix import Feature, to_matrix
-from windsock.served.model import MODEL_CARD, Task
+from windsock.served.model import MODEL_CARD, Task, check_fields
 from windsock.store import to_json
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ FORMAT = "windsock-linear/1"
 _CARD = ("format", "task", "intercept", "features")
 _NUMBER = ("name", "categories", "coefficient", "mean", "scale", "missing")
 _CATEGORY = ("name", "categories", "coefficients", "other")
-_KINDS = {str: "texts", bool: "flags", int: "numbers", float: "numbers"}
 
 
 @dataclass(frozen=True)
@@ -119,13 +118,7 @@ def read(folder: str, fs: Any, root: str, card: Mapping[str, Any], task: Task, i
     """
     del fs, root
     place = f"{folder}/{MODEL_CARD}"
-    _only(place, "the card", card, _CARD)
-    names = [f.name for f in inputs]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise DataContractError(f"{place}: the input {twice[0]!r} is listed twice. Give each input once.")
-    if not inputs:
-        raise DataContractError(f"{place}: lists no input. Give one entry in 'features' per feature of the request.")
+    check_fields(place, "the card", card, _CARD, FORMAT)
     terms = tuple(_term(place, f, raw) for f, raw in zip(inputs, card["features"], strict=True))
     return LinearModel(task, tuple(inputs), _number(place, "the card", card, "intercept"), terms)
 
@@ -133,7 +126,7 @@ def read(folder: str, fs: Any, root: str, card: Mapping[str, Any], task: Task, i
 def _term(place: str, feature: Feature, raw: Mapping[str, Any]) -> NumberTerm | CategoryTerm:
     where = f"the input {feature.name!r}"
     if feature.categories is None:
-        _only(place, where, raw, _NUMBER)
+        check_fields(place, where, raw, _NUMBER, FORMAT)
         scale = _number(place, where, raw, "scale", 1.0)
         if scale <= 0:
             raise DataContractError(
@@ -145,8 +138,7 @@ def _term(place: str, feature: Feature, raw: Mapping[str, Any]) -> NumberTerm | 
             scale,
             None if raw.get("missing") is None else _number(place, where, raw, "missing"),
         )
-    _only(place, where, raw, _CATEGORY)
-    _check_categories(place, where, feature.categories)
+    check_fields(place, where, raw, _CATEGORY, FORMAT)
     given = raw.get("coefficients")
     if not isinstance(given, list) or len(given) != len(feature.categories):
         count = f"{len(given)} coefficients" if isinstance(given, list) else "no list 'coefficients'"
@@ -156,30 +148,6 @@ def _term(place: str, feature: Feature, raw: Mapping[str, Any]) -> NumberTerm | 
         )
     coefficients = tuple(_finite(place, f"{where}, coefficients[{n}]", value) for n, value in enumerate(given))
     return CategoryTerm(coefficients, _number(place, where, raw, "other", 0.0))
-
-
-def _check_categories(place: str, where: str, categories: Sequence[Any]) -> None:
-    kinds = {_kind(c) for c in categories}
-    if len(kinds) > 1 or not kinds <= set(_KINDS.values()):
-        raise DataContractError(
-            f"{place}: the categories of {where} are {', '.join(sorted(kinds))}. Give values of one kind: "
-            "texts, numbers or flags, as the column holds them."
-        )
-    if len(set(categories)) != len(categories):
-        raise DataContractError(f"{place}: {where} lists a category twice. Give each value once.")
-
-
-def _kind(value: Any) -> str:
-    return _KINDS.get(type(value), type(value).__name__)
-
-
-def _only(place: str, where: str, raw: Mapping[str, Any], known: Sequence[str]) -> None:
-    unknown = sorted(set(raw) - set(known))
-    if unknown:
-        raise DataContractError(
-            f"{place}: {where} has the field {unknown[0]!r}, which {FORMAT} does not know."
-            f"{did_you_mean(unknown[0], known)} Known here: {', '.join(known)}."
-        )
 
 
 def _number(place: str, where: str, raw: Mapping[str, Any], name: str, default: float | None = None) -> float:

@@ -1,18 +1,15 @@
 """PyTorch's exported program as a model: ``model.pt2`` holds graph and weights, ``model.json`` what to feed it.
 
-The program takes the matrix of :func:`windsock.served.matrix.to_matrix` (float64, NaN is
-missing, a category is its value's position) and gives a score per row, so a user's own
-trainer may write any network into it. What an archive may contain is in
-:mod:`windsock.served.formats.pt2`; a pickle is never loaded.
+Windsock 0.1 kept its networks so, and trainers of others may still hand one in (ONNX is
+better). The program takes the matrix of :func:`windsock.served.matrix.to_matrix` (float64, NaN
+is missing, a category is its value's position) and gives a score per row. It is read and
+evaluated by :mod:`windsock.served.formats.pt2`; a pickle is never loaded.
 """
 
 from __future__ import annotations
 
-import io
-import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from windsock.errors import DataContractError
-from windsock.served.formats.pt2 import checked, rewritten
+from windsock.served.formats.network import scored
+from windsock.served.formats.pt2 import program_of
 from windsock.served.matrix import Feature, to_matrix
-from windsock.served.model import MODEL_CARD, Task, absent, threads
+from windsock.served.model import MODEL_CARD, Task, read_file
 from windsock.store import to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = "windsock-torch/1"
 MODEL_FILE = "model.pt2"
-_ROWS_AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -60,34 +56,24 @@ class TorchModel:
         return {MODEL_FILE: self.program, MODEL_CARD: self.card}
 
 
-def card_of(task: Task, features: Sequence[Feature]) -> bytes:
-    """Return ``model.json`` of a network."""
-    return to_json({"format": FORMAT, "task": task, "features": [f.to_json() for f in features]})
-
-
 def read(folder: str, fs: Any, root: str, card: Mapping[str, Any], task: Task, inputs: Sequence[Feature]) -> TorchModel:
     """Read the program that a card describes.
 
     Raises:
         DataContractError: The program is absent, damaged, something else, or could run code.
     """
-    try:
-        raw = bytes(fs.cat_file(f"{root}/{MODEL_FILE}"))
-    except FileNotFoundError as err:
-        raise absent(folder, fs, root, MODEL_FILE) from err
+    raw = read_file(folder, fs, root, MODEL_FILE)
     where = f"{folder}/{MODEL_FILE}"
-    safe = checked(raw, where)
     # Waiting threads must sleep: spinning ones burn the cores that other tasks need.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
 
+    module = program_of(raw, where)
     try:
-        with _quiet():
-            module = torch.export.load(io.BytesIO(safe)).module()
         tried = scored(module, np.full((2, len(inputs)), np.nan))
     except Exception as err:
         raise DataContractError(
-            f"{where}: PyTorch {torch.__version__} cannot load or run it on rows of {len(inputs)} features: "
+            f"{where}: PyTorch {torch.__version__} cannot run it on rows of {len(inputs)} features: "
             f"{type(err).__name__}: {str(err)[:300]}. Fetch it again, use the PyTorch it was made with, or train the "
             "version again."
         ) from err
@@ -96,42 +82,3 @@ def read(folder: str, fs: Any, root: str, card: Mapping[str, Any], task: Task, i
             f"{where}: gives scores of shape {tried.shape} for 2 rows; one score per row, shape (2,), is needed."
         )
     return TorchModel(raw, to_json(dict(card)), task, tuple(inputs), module)
-
-
-def scored(module: Callable[[Any], Any], x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Score a matrix by a network, some rows at a time, with ``WINDSOCK_THREADS`` threads.
-
-    Args:
-        module: From float64 rows, shape ``(rows, features)``, to scores, shape ``(rows,)``.
-        x: Shape ``(rows, features)``.
-    """
-    if len(x) == 0:
-        return np.empty(0, dtype=np.float64)
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads())
-    try:
-        with torch.no_grad():
-            parts = [
-                module(torch.from_numpy(np.ascontiguousarray(x[start : start + _ROWS_AT_ONCE], dtype=np.float64)))
-                for start in range(0, len(x), _ROWS_AT_ONCE)
-            ]
-            return torch.cat(parts).to(torch.float64).numpy()  # type: ignore[no-any-return]
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep PyTorch from logging tracebacks of what becomes an error message of ours."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-__all__ = ["FORMAT", "MODEL_FILE", "TorchModel", "card_of", "read", "rewritten", "scored"]

@@ -30,7 +30,7 @@ def run_child(monkeypatch, wanted, out):
     context = multiprocessing.get_context("forkserver")
     # Its server takes no search path from here, but the environment.
     monkeypatch.setenv("PYTHONPATH", str(HERE))
-    context.set_forkserver_preload(["neural_rows", "windsock.learners.neural.learned", "pytest"])
+    context.set_forkserver_preload(["neural_rows", "windsock.learners.neural.trained", "pytest"])
     process = context.Process(target=child, args=(wanted, out))
     process.start()
     process.join(120)
@@ -138,16 +138,16 @@ def test_a_damaged_checkpoint_is_told_of_and_left_aside(tmp_path, uninterrupted,
 
 
 def test_what_is_kept_comes_back_bit_by_bit(tmp_path):
-    vectors = {n: np.random.default_rng(0).normal(size=7).astype(np.float32) for n in ("weights", "average")}
-    progress = Progress(12, vectors, [0.1 + 0.2, 1e-300], [vectors["weights"], vectors["average"]])
+    state = {n: np.random.default_rng(0).normal(size=7).astype(np.float32) for n in ("weights", "average")}
+    kept = [{"weights": state["weights"], "buffers.seen": np.array(3)}, {"weights": state["average"]}]
+    progress = Progress(12, state, [0.1 + 0.2, 1e-300], kept)
     folder = CheckpointFolder(str(tmp_path / "c"))
     Checkpoints(folder, "mark").save(progress)
     found = Checkpoints(folder, "mark").load()
 
     assert (found.step, found.curve) == (12, [0.1 + 0.2, 1e-300])
-    for name, vector in vectors.items():
-        np.testing.assert_array_equal(found.vectors[name], vector)
-    assert len(found.kept) == 2
+    for one, other in zip([state, *kept], [found.state, *found.kept], strict=True):
+        assert_equal(one, other)
     assert Checkpoints(folder, "other").load() is None
     assert not list(Path(tmp_path / "c").glob(".*"))
 

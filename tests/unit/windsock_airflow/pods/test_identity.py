@@ -1,10 +1,12 @@
 """Labels that Kubernetes takes, and names that stand for one task instance."""
 
+import hashlib
 import re
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from windsock.compute import SiteCompute
 from windsock.settings import Settings
 from windsock_airflow.pods.identity import TaskIdentity, installation_of, label_value
 
@@ -36,9 +38,11 @@ def test_a_name_stands_for_one_task_instance_and_number(a: TaskIdentity, b: Task
     assert (a.pod_name("x", m) == b.pod_name("x", n)) == ((a, m) == (b, n))
 
 
-def test_installations_differ_by_their_store_alone():
-    def of(**env: str) -> str:
-        return installation_of(Settings.from_env(env))
+def test_installations_differ_by_their_store_and_the_name_that_the_site_gives():
+    def of(name: str | None = None, **env: str) -> str:
+        return installation_of(Settings.from_env(env), SiteCompute(installation=name))
 
     assert of(WINDSOCK_STORE="s3://a/x/") == of(WINDSOCK_STORE="s3://a/x", WINDSOCK_UI_URL="http://elsewhere")
     assert of(WINDSOCK_STORE="s3://a/x") != of(WINDSOCK_STORE="s3://a/y")
+    assert of(WINDSOCK_STORE="s3://a/x") == hashlib.sha256(b"s3://a/x").hexdigest()[:16], "pods of 0.1 are not found"
+    assert len({of(name, WINDSOCK_STORE="s3://a/x") for name in (None, "blue", "green")}) == 3

@@ -90,11 +90,15 @@ def manifest(task: PodTask) -> dict[str, Any]:
     return ApiClient().sanitize_for_serialization(task.manifest())
 
 
+def task_of(operator: PodStepOperator, given: dict[str, Any]) -> PodTask:
+    return PodTask(operator, operator.call, operator.options, given, operator.estimator)  # type: ignore[arg-type]
+
+
 def fit(site: Path, store: StateStore | None = None, try_number: int = 1, **estimator: Any) -> PodTask:
     spec = spec_with(site, **{"kind": "lightgbm", **estimator})
     operator = heavy_step(spec, step="fit", estimator=only(spec), keyed=False, options={"run": "r-1"})
     assert isinstance(operator, PodStepOperator)
-    return PodTask.of(operator, context(StateStore() if store is None else store, try_number))
+    return task_of(operator, context(StateStore() if store is None else store, try_number))
 
 
 def test_a_trainer_pod_is_told_its_request_and_no_secret(site: Path):
@@ -166,9 +170,9 @@ def test_a_failed_pod_may_be_kept_but_never_one_that_still_runs_or_might_begin_t
     site.write_text(f"keep_failed_pods: {str(keep).lower()}\n")
     task, seen = fit(site), []
     monkeypatch.setattr(type(task), "client", None)
-    monkeypatch.setattr("windsock_airflow.pods.cluster.settle_pod", lambda *_: seen.append("kept"))
+    monkeypatch.setattr("windsock_airflow.pods.cluster.keep_pod", lambda *_: seen.append("kept"))
     monkeypatch.setattr("windsock_airflow.pods.cluster.delete_pod", lambda *_: seen.append("deleted"))
-    task.drop(V1Pod(metadata=V1ObjectMeta(name="p"), status=V1PodStatus(phase=phase)), failed=True)
+    task.release(V1Pod(metadata=V1ObjectMeta(name="p"), status=V1PodStatus(phase=phase)), failed=True)
     assert (seen, task.record.number) == ([done], 1)
 
 
@@ -179,7 +183,7 @@ def test_a_step_of_windsock_runs_in_the_sites_step_image(site: Path):
         spec, step="assemble", keyed=False, form=["as_of"], options={"reason": "7", "days": [1], "none": None}
     )
     assert isinstance(operator, PodStepOperator)
-    (container,) = manifest(PodTask.of(operator, context(StateStore(), as_of="2026-03-01")))["spec"]["containers"]
+    (container,) = manifest(task_of(operator, context(StateStore(), as_of="2026-03-01")))["spec"]["containers"]
     assert (container["image"], container["command"]) == ("windsock/airflow:1", ["windsock"])
     from windsock.cli.step import read_options
 
@@ -223,7 +227,7 @@ def test_a_record_outlives_processes_and_retries_and_begins_afresh_when_the_task
     store = StateStore()
     first = read(store, 1, 2)
     first.interruptions, first.memory = 3, "4Gi"
-    assert first.wait() < 1
+    assert first.waited("waiting_since") < 1
     first.next_pod()
     again, retried, cleared = read(store, 1, 2), read(store, 2, 2), read(store, 2, 3)
     assert (again.number, again.interruptions, again.memory, again.cleared) == (1, 3, "4Gi", False)

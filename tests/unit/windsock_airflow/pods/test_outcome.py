@@ -16,9 +16,11 @@ from airflow.sdk.exceptions import (
 from kubernetes.client import V1ObjectMeta, V1Pod
 
 from windsock_airflow.pods.identity import TaskIdentity
-from windsock_airflow.pods.outcome import MOST_INTERRUPTIONS, end_of, give_up_after
+from windsock_airflow.pods.outcome import give_up_waiting, handle_end
 from windsock_airflow.pods.record import PodRecord
-from windsock_airflow.pods.verdict import State, Verdict
+from windsock_airflow.pods.status import PodStatus, State
+from windsock_airflow.pods.task import MOST_INTERRUPTIONS, PodTask
+from windsock_airflow.step_call import StepCall
 
 
 class Task:
@@ -34,17 +36,19 @@ class Task:
         self.identity = TaskIdentity("0", "d", "r", "t", -1)
         self.record = PodRecord()
         self.facts = SimpleNamespace(scheduled=scheduled)
-        self.operator = SimpleNamespace(skip_on_schedule=skip_on_schedule, timeout=timeout, poke_interval=5.0)
+        self.call = StepCall(step="fit", model="fraud", skip_on_schedule=skip_on_schedule, timeout=timeout)
         self.dropped: list[bool] = []
 
-    def drop(self, pod: V1Pod, *, failed: bool = False) -> None:
+    def release(self, pod: V1Pod, *, failed: bool = False) -> None:
         self.dropped.append(failed)
         self.record.next_pod()
+
+    replace_lost = PodTask.replace_lost
 
 
 def end(task: Task, state: State, said: str = "", code: int | None = None) -> None:
     pod: Any = V1Pod(metadata=V1ObjectMeta(name="p"))
-    end_of(task, pod, Verdict(state, said, code))  # type: ignore[arg-type]
+    handle_end(task, pod, PodStatus(state, said, code))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +111,6 @@ def test_lost_pods_are_replaced_so_often_and_then_the_try_fails():
 
 def test_at_the_limit_of_waiting_the_sentence_says_what_was_asked_what_was_said_and_what_to_do():
     with pytest.raises(AirflowFailException) as error:
-        give_up_after(Task(), None, "0/3 nodes are available.")  # type: ignore[arg-type]
+        give_up_waiting(Task(), None, "0/3 nodes are available.")  # type: ignore[arg-type]
     for part in ("within 5 min", "2 nvidia.com/gpu, 1.5 cpu, 2Gi memory", "pool=gpu", "0/3 nodes", "wait_minutes"):
         assert part in str(error.value)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from kubernetes.client import V1ObjectMeta, V1Pod
 
 from windsock.settings import Settings
 from windsock_airflow.pods import sweep
 from windsock_airflow.pods.identity import TaskIdentity
-
-KEY = ("d", "r", "t", -1)
 
 
 def pod(*, mine: bool = True, deleted: bool = False) -> V1Pod:
@@ -23,18 +23,19 @@ def pod(*, mine: bool = True, deleted: bool = False) -> V1Pod:
 
 @pytest.mark.parametrize("state", ["success", "failed", "skipped", "upstream_failed", "removed"])
 def test_the_pod_of_a_task_that_is_over_is_unwanted(state: str):
-    assert len(sweep.unwanted([pod()], {KEY: state})) == 1
+    assert len(sweep.unwanted([pod()], {"d": {"r": {"t": state}}})) == 1
 
 
 @pytest.mark.parametrize(
     "state", [None, "scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred"]
 )
 def test_the_pod_of_a_task_that_may_go_on_stays(state: str | None):
-    assert sweep.unwanted([pod()], {KEY: state}) == []
+    assert sweep.unwanted([pod()], {"d": {"r": {"t": state}}}) == []
 
 
-def test_the_pod_of_a_task_that_was_deleted_is_unwanted():
-    assert len(sweep.unwanted([pod()], {})) == 1
+@pytest.mark.parametrize("states", [{}, {"r": {}}, {"r": {"t_0": "running"}}])
+def test_the_pod_of_a_task_that_was_deleted_is_unwanted(states: dict[str, Any]):
+    assert len(sweep.unwanted([pod()], {"d": states})) == 1
 
 
 def test_pods_of_others_and_those_being_deleted_are_left_alone():
@@ -49,3 +50,24 @@ def test_only_schedulers_sweep_and_only_if_something_may_run_in_pods(monkeypatch
     monkeypatch.delenv("WINDSOCK_COMPUTE", raising=False)
     assert sweep.start_in_scheduler() is None
     assert sweep.pods_are_used(Settings.from_env({"WINDSOCK_COMPUTE": "kubernetes"}))
+
+
+def test_the_states_of_the_tasks_that_pods_are_of_come_from_airflows_execution_api(monkeypatch: pytest.MonkeyPatch):
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"task_states": {"r": {"t": "failed"}}})
+
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", "http://airflow.invalid/execution/")
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "0" * 64)
+    monkeypatch.setattr(httpx.Client, "_transport_for_url", lambda *_: httpx.MockTransport(answer))
+    assert sweep._states_of_owners([pod(), pod(mine=False)]) == {"d": {"r": {"t": "failed"}}}
+    (request,) = asked
+    assert request.url.path == "/execution/task-instances/states"
+    assert request.url.params.multi_items() == [("dag_id", "d"), ("run_ids", "r")]
+    assert request.headers["authorization"].startswith("Bearer ey")
+
+
+def test_where_there_are_no_pods_nobody_is_asked():
+    assert sweep._states_of_owners([]) == {}

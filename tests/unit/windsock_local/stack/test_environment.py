@@ -4,19 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from windsock.settings import Settings
+from windsock.settings import REPO_ROOT, Settings
 from windsock_local.stack.airflow_config import airflow_variables, ignored_variables
 from windsock_local.stack.credentials import Credentials
 from windsock_local.stack.environment import part_env, service_env
+from windsock_local.stack.layout import Home
 
 CREDENTIALS = Credentials("pass-word", "fernet-key", "jwt-secret", "api-key", Path("/h/secrets/passwords.json"))
 
 
-def airflow(environ: dict[str, str]) -> dict[str, str]:
+def airflow(environ: dict[str, str], plugins: Path = Path("/r/plugins")) -> dict[str, str]:
     return airflow_variables(
-        airflow_home=Path("/h/airflow"),
+        home=Home(Path("/h")),
         dags_folder=Path("/r/dags"),
-        plugins_folder=Path("/r/plugins"),
+        plugins_folder=plugins,
         port=8123,
         database_url="postgresql+psycopg2://postgres@/airflow?host=/h/run/pg",
         credentials=CREDENTIALS,
@@ -31,6 +32,15 @@ def test_the_embedded_airflow_listens_on_loopback_and_knows_its_address() -> Non
     assert variables["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8123/execution/"
     assert variables["AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK"] == "False"
     assert CREDENTIALS.admin_password not in variables.values()
+
+
+def test_the_scheduler_waits_for_a_bell_only_where_a_plugin_rings_it() -> None:
+    rung, polled = airflow({}, REPO_ROOT / "plugins"), airflow({})
+
+    assert rung["WINDSOCK_SCHEDULER_BELL"] == "/h/run/scheduler.bell"
+    assert float(rung["AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"]) == 0
+    assert "WINDSOCK_SCHEDULER_BELL" not in polled
+    assert float(polled["AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"]) > 0, "else it would never pause"
 
 
 def test_waiting_runs_cannot_fill_up_a_dag() -> None:

@@ -68,7 +68,7 @@ def test_a_marked_process_is_found_though_it_left_the_family(tmp_path: Path) -> 
     stray = subprocess.Popen(SLEEP, env={**os.environ, MARKER_VARIABLE: str(tmp_path)}, start_new_session=True)
     other = subprocess.Popen(SLEEP, env={**os.environ, MARKER_VARIABLE: str(tmp_path / "other")})
     try:
-        assert [p.pid for p in family([], tmp_path)] == [stray.pid]
+        assert [p.pid for p in family(tmp_path)] == [stray.pid]
     finally:
         for process in (stray, other):
             process.kill()

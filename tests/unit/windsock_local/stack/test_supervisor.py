@@ -20,14 +20,6 @@ from windsock_local.stack.supervisor import Supervisor
 SLEEP = ["sleep", "60"]
 
 
-@pytest.fixture(autouse=True)
-def _handlers_as_before() -> Iterator[None]:
-    before = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for sig, handler in before.items():
-        signal.signal(sig, handler)
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
     home = Home(tmp_path / "home")
@@ -56,9 +48,9 @@ def script(code: str) -> list[str]:
 def test_parts_start_when_what_they_need_is_ready_and_all_end(home: Home, supervise: Callable[..., Supervisor]) -> None:
     order: list[str] = []
     stack = supervise(
-        part("last", needs=("once",), before=lambda: order.append("last")),
-        part("once", ["true"], needs=("first",), one_shot=True, before=lambda: order.append("once")),
-        part("first", before=lambda: order.append("first")),
+        part("last", needs=("once",), after=lambda: order.append("last")),
+        part("once", ["true"], needs=("first",), one_shot=True, after=lambda: order.append("once")),
+        part("first", after=lambda: order.append("first")),
     )
 
     assert stack.boot()
@@ -106,9 +98,8 @@ def test_a_part_that_dies_later_is_started_again_but_not_for_ever(
     supervise: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "_LONGEST_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(supervisor, "_WATCH_TURN_SECONDS", 0.02)
     starts: list[float] = []
-    stack = supervise(part("frail", ["sleep", "0.3"], before=lambda: starts.append(time.time())))
+    stack = supervise(part("frail", ["sleep", "0.3"], after=lambda: starts.append(time.time())))
 
     assert stack.boot()
     with pytest.raises(UpstreamUnavailable, match="frail died 6 times in 10 minutes"):
@@ -125,6 +116,8 @@ def test_a_signal_ends_the_watch(supervise: Callable[..., Supervisor]) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     stack.watch()
     stack.stop()
+
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "what signals did before, they do again"
 
 
 def test_what_a_dead_part_forked_does_not_work_on_beside_its_successor(

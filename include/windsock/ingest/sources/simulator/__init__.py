@@ -19,10 +19,7 @@ __all__ = ["fetch"]
 def fetch(spec: ModelSpec, source: SimulatorSource, day: date) -> Delivery:
     """Simulate one day, with the drift and the dirt that the spec plants.
 
-    Args:
-        spec: Gives the first day, from which on terminals and cards get compromised.
-        source: Seed, sizes, drift and dirt.
-        day: The day; before the first day it has no compromised terminals or cards.
+    Before the spec's first day there are no compromised terminals and cards.
     """
     rows = process.transactions(source, spec.first_day, day)
     for planted in source.dirt:

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+import pyarrow as pa
 
 _NULL_SHARES = MappingProxyType({"TRANSACTION_ID": 0.003, "CUSTOMER_ID": 0.01, "TERMINAL_ID": 0.004})
 _DUPLICATE_SHARE = 0.03
@@ -23,13 +20,7 @@ _NEGATIVE_SHARE = 0.01
 
 
 def spoil(rows: pa.Table, kind: str, rng: np.random.Generator) -> pa.Table:
-    """Return the day's delivery, broken.
-
-    Args:
-        rows: The clean day.
-        kind: One of ``windsock.spec.data.Dirt``'s kinds.
-        rng: Chooses the rows.
-    """
+    """Return the clean day, broken in one of the kinds of ``windsock.spec.data.Dirt``."""
     return _KINDS[kind](rows, rng)
 
 
@@ -42,8 +33,6 @@ def _amount_as_text(rows: pa.Table, rng: np.random.Generator) -> pa.Table:
 
 
 def _null_keys(rows: pa.Table, rng: np.random.Generator) -> pa.Table:
-    import pyarrow as pa
-
     for column, share in _NULL_SHARES.items():
         values = rows[column].combine_chunks()
         mask = np.zeros(rows.num_rows, bool)
@@ -53,8 +42,6 @@ def _null_keys(rows: pa.Table, rng: np.random.Generator) -> pa.Table:
 
 
 def _duplicate_rows(rows: pa.Table, rng: np.random.Generator) -> pa.Table:
-    import pyarrow as pa
-
     return pa.concat_tables([rows, rows.take(np.sort(_some(rows, _DUPLICATE_SHARE, rng)))])
 
 
@@ -89,8 +76,6 @@ def _zero_rows(rows: pa.Table, rng: np.random.Generator) -> pa.Table:
 
 def _extra_columns(rows: pa.Table, rng: np.random.Generator) -> pa.Table:
     """Add a batch number, and a column that gives the label away."""
-    import pyarrow as pa
-
     days = rng.integers(1, 7, rows.num_rows).astype("timedelta64[D]")
     charged_back = rows["TX_DATETIME"].to_numpy() + days
     honest = rows["TX_FRAUD"].to_numpy() == 0
@@ -106,8 +91,6 @@ def _some(rows: pa.Table, share: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def _replace(rows: pa.Table, column: str, values: object) -> pa.Table:
-    import pyarrow as pa
-
     array = values if isinstance(values, pa.Array) else pa.array(values)
     return rows.set_column(rows.schema.get_field_index(column), column, array)
 

@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import IntEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from itertools import chain
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from windsock.days import start_of
 from windsock.ingest.sources.simulator import drift
 from windsock.spec.data import SimulatorSource
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from numpy.typing import NDArray
 
 GRID = 100.0
 """Side of the square that customers and terminals lie in."""
@@ -85,12 +84,7 @@ class Payments:
 
 
 def transactions(source: SimulatorSource, first_day: date, day: date) -> pa.Table:
-    """Simulate one clean day.
-
-    Args:
-        source: Seed, sizes and drift.
-        first_day: Day 0 of ``TX_TIME_DAYS``; from here on terminals and cards get compromised.
-        day: The day to simulate.
+    """Simulate one clean day; from ``first_day`` (day 0 of ``TX_TIME_DAYS``) on, terminals and cards get compromised.
 
     Returns:
         The handbook's nine columns, sorted by time; amounts rounded to cents.
@@ -120,37 +114,11 @@ def make_profiles(seed: int, customers: int, terminals: int) -> Profiles:
 
 
 def _within_reach(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return all pairs of indices of points nearer than the radius, sorted.
-
-    The square is cut into cells as wide as the radius, so that a point's neighbours lie
-    in the nine cells around it.
-    """
-    cells = int(GRID / RADIUS)
-    cell_a, cell_b = (np.minimum((points / RADIUS).astype(np.int64), cells - 1) for points in (a, b))
-    order_b = np.lexsort((cell_b[:, 1], cell_b[:, 0]))
-    found_a, found_b = [], []
-    order_a = np.lexsort((cell_a[:, 1], cell_a[:, 0]))
-    flat_a, flat_b = (c[o] @ np.array([cells, 1]) for c, o in ((cell_a, order_a), (cell_b, order_b)))
-    bounds_a, bounds_b = (np.searchsorted(flat, np.arange(cells * cells + 1)) for flat in (flat_a, flat_b))
-    for x in range(cells):
-        for y in range(cells):
-            here = order_a[bounds_a[x * cells + y] : bounds_a[x * cells + y + 1]]
-            if not len(here):
-                continue
-            low, high = max(y - 1, 0), min(y + 1, cells - 1)
-            around = np.concatenate(
-                [
-                    order_b[bounds_b[row * cells + low] : bounds_b[row * cells + high + 1]]
-                    for row in range(max(x - 1, 0), min(x + 1, cells - 1) + 1)
-                ]
-            )
-            square = ((a[here, None, :] - b[None, around, :]) ** 2).sum(axis=2)
-            i, j = np.nonzero(square < RADIUS**2)
-            found_a.append(here[i])
-            found_b.append(around[j])
-    first, second = np.concatenate(found_a), np.concatenate(found_b)
-    order = np.lexsort((second, first))
-    return first[order], second[order]
+    """Return all pairs of indices of points nearer than the radius, sorted."""
+    near = KDTree(a).query_ball_tree(KDTree(b), RADIUS)
+    first = np.repeat(np.arange(len(a)), [len(found) for found in near])
+    second = np.fromiter(chain.from_iterable(map(sorted, near)), np.int64, len(first))
+    return first, second
 
 
 def _pay(source: SimulatorSource, profiles: Profiles, now: drift.Effect, day: date) -> Payments:
@@ -234,8 +202,6 @@ def _drawn(seed: int, purpose: Purpose, day: date, among: int, n: int) -> NDArra
 
 
 def _to_table(payments: Payments, source: SimulatorSource, first_day: date, day: date) -> pa.Table:
-    import pyarrow as pa
-
     order = np.argsort(payments.second, kind="stable")
     second, scenario = payments.second[order], payments.scenario[order]
     index = (day - first_day).days

@@ -1,0 +1,56 @@
+"""The column types that a spec may declare, and what each is called in Arrow and in DuckDB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ARROW_TYPES: Mapping[str, pa.DataType] = MappingProxyType(
+    {
+        "int64": pa.int64(),
+        "double": pa.float64(),
+        "string": pa.string(),
+        "bool": pa.bool_(),
+        "timestamp": pa.timestamp("us"),
+        "date": pa.date32(),
+    }
+)
+"""Declared type to Arrow's."""
+
+SQL_TYPES: Mapping[str, str] = MappingProxyType(
+    {
+        "int64": "BIGINT",
+        "double": "DOUBLE",
+        "string": "VARCHAR",
+        "bool": "BOOLEAN",
+        "timestamp": "TIMESTAMP",
+        "date": "DATE",
+    }
+)
+"""Declared type to DuckDB's."""
+
+_BY_ANY_NAME = {**ARROW_TYPES, **{sql: ARROW_TYPES[name] for name, sql in SQL_TYPES.items()}}
+
+
+def arrow_schema(columns: Iterable[tuple[str, str]]) -> pa.Schema:
+    """Return the Arrow schema of columns given by name and type, declared (``int64``) or DuckDB's (``BIGINT``)."""
+    return pa.schema([(name, _BY_ANY_NAME[kind]) for name, kind in columns])
+
+
+def to_pandas(rows: pa.Table) -> pd.DataFrame:
+    """Return rows as pandas, whole numbers and truth values as such also where some are null."""
+    import pandas as pd
+
+    nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    return pd.DataFrame(
+        {
+            name: column.to_pandas(types_mapper=nullable.get if column.null_count else None)
+            for name, column in zip(rows.column_names, rows.columns, strict=True)
+        }
+    )

@@ -1,0 +1,70 @@
+"""Single files of this machine: replaced whole, created at most once, locked between processes.
+
+A reader sees the old bytes or the new ones, also after a kill or a power cut. What a kill leaves beside
+its target is named ``.<name>.<random>.tmp``; maintenance removes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Put a file in place in one step, in a folder that is made if need be.
+
+    Args:
+        path: The file.
+        data: All of its content.
+        mode: Permissions it is born with, less the process's umask (``0o600``: for its owner alone).
+    """
+    with _written_beside(path, data, mode) as temporary:
+        os.replace(temporary, path)
+
+
+def create_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Put a file in place in one step, only if there is none.
+
+    Raises:
+        FileExistsError: There is one.
+        OSError: The file system has no hard links, by which one of two writers wins.
+    """
+    with _written_beside(path, data, mode) as temporary:
+        os.link(temporary, path)
+
+
+@contextmanager
+def _written_beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a file's lock (``flock``) for the block; a process that ends, however it ends, lets go of it.
+
+    Without ``wait`` it yields False at once where somebody else holds it; else True.
+
+    Yields:
+        Whether the lock is held; False only without waiting.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True

@@ -1,0 +1,74 @@
+"""Format numbers: as what each kind of file was written, and what this version of Windsock reads.
+
+What outlives an upgrade says by which rules it was written, so that no version takes a
+later one's files for its own. Version 0.1 wrote numbers in requests only: another file
+without one is of format 1. Whoever changes the rules of a kind raises its number here, and
+reads the earlier ones too. A number never enters a content hash: equal content stays equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from windsock.errors import SpecError
+
+KEY = "format"
+"""Field of a JSON object, or of ``model.yaml``, that holds the number."""
+
+NEWEST: Mapping[str, int] = {
+    "day record": 1,
+    "promotion": 1,
+    "model version": 1,
+    "training request": 1,
+    "trainer request": 1,
+    "definition": 1,
+    "store": 1,
+    "home": 1,
+}
+"""Kind of file to the format that this version writes; it reads that one and all before it."""
+
+_NAMES = {"training request": "windsock-request", "trainer request": "windsock-trainer"}
+"""Kinds that programs of others read too, and the name before their number: ``windsock-trainer/1``."""
+
+
+def written(kind: str, number: int | None = None) -> int | str:
+    """Return what a file of a kind says of its format; default: the one that this version writes."""
+    number = number or NEWEST[kind]
+    return f"{_NAMES[kind]}/{number}" if kind in _NAMES else number
+
+
+def numbered(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with the number of the format in which this version writes its kind."""
+    return {**content, KEY: written(kind)}
+
+
+def check(kind: str, found: object, where: object) -> None:
+    """Refuse a file of a format that this version does not read.
+
+    Args:
+        kind: One of :data:`NEWEST`.
+        found: What the file says of its format; None: nothing, as in version 0.1.
+        where: Path or URL of the file.
+
+    Raises:
+        SpecError: This version knows no such format.
+    """
+    reads = [written(kind, number) for number in range(1, NEWEST[kind] + 1)]
+    # Not ``found in reads``: JSON's true and 1.0 are equal to 1.
+    if found is None or any(type(found) is type(known) and found == known for known in reads):
+        return
+    raise SpecError(
+        f"{where}: is a {kind} of format {found!r}, but this version of Windsock reads {', '.join(map(repr, reads))}: "
+        "go on with the version that wrote it or a later one, or restore what lay there before."
+    )
+
+
+def taken(kind: str, raw: Mapping[str, Any], where: object) -> dict[str, Any]:
+    """Check a JSON object's number, and return the object without it.
+
+    Raises:
+        SpecError: See :func:`check`.
+    """
+    check(kind, raw.get(KEY), where)
+    return {name: value for name, value in raw.items() if name != KEY}

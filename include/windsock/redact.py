@@ -1,0 +1,33 @@
+"""Keeping secrets out of what is logged, shown or sent.
+
+Texts of exceptions quote URLs, headers and connection strings, so none of them is trusted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_SLACK_TOKEN = re.compile(r"\bx(?:ox[a-z]|app)-[A-Za-z0-9-]+")
+_USERINFO = re.compile(
+    r"(?P<scheme>[A-Za-z][\w+.-]*://)"
+    r"(?:[^/?#\s]*"  # up to the last @ of the host part ...
+    r"|[^/\s:@]*:[^\s@]+)@"  # ... and beyond it for a password with a slash that was not quoted
+)
+_QUERY = re.compile(r"(?P<url>[A-Za-z][\w+.-]*://[^\s?#]*)\?[^\s#]+")
+
+
+def redact(text: object, secrets: Iterable[str] = ()) -> str:
+    """Return a text without the given secrets, Slack tokens, and users, passwords and queries of URLs."""
+    shown = str(text)
+    for secret in secrets:
+        for form in filter(None, (secret, secret.strip())):
+            shown = shown.replace(form, "***")
+    shown = _USERINFO.sub(r"\g<scheme>***@", _SLACK_TOKEN.sub("***", shown))
+    return _QUERY.sub(r"\g<url>?***", shown)
+
+
+def redact_line(text: object, secrets: Iterable[str] = (), *, limit: int = 300) -> str:
+    """Return a text on one line, without secrets and no longer than ``limit`` characters."""
+    line = " ".join(redact(text, secrets).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,0 +1,91 @@
+"""A bell that wakes the scheduler the moment something has changed, so that it may sleep while nothing happens.
+
+Airflow's scheduler looks into the database again and again: often, and an idle machine is busy; seldom, and every
+task waits. Here whoever has changed the database rings a named pipe instead: the API server after each call that
+writes, which is how people, tasks and asset events reach the database. The warm executor waits on the pipe between two
+of the scheduler's looks. A ring that is lost costs seconds: the scheduler still looks by
+itself, though seldom.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Awaitable, Callable, MutableMapping
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+BELL_VARIABLE = "WINDSOCK_SCHEDULER_BELL"
+"""Names the pipe; without it nobody rings and nobody waits."""
+
+_READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_EXECUTION_API = "/execution/"
+_ENDS_A_TRY = "/state"
+
+
+class Bell:
+    """The waiting side, held by the scheduler.
+
+    Args:
+        path: Of the pipe; made if it is not there, for this user only.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path.exists() and stat.S_ISFIFO(path.stat().st_mode)):
+            path.unlink(missing_ok=True)
+            os.mkfifo(path, 0o600)
+        # Also open for writing: a pipe whose last writer has gone would be readable for ever.
+        self._pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def wait(self, seconds: float, *others: Any) -> bool:
+        """Wait for a ring, or until one of some connections can be read.
+
+        Args:
+            seconds: Longest wait.
+            *others: What :func:`multiprocessing.connection.wait` takes.
+
+        Returns:
+            Whether anything happened before the time was over.
+        """
+        happened = wait([self._pipe, *others], seconds)
+        if self._pipe in happened:
+            os.read(self._pipe, 65536)  # many rings are one
+        return bool(happened)
+
+
+def ring(path: str) -> None:
+    """Wake whoever waits at a bell; nobody there, or a bell that rings already, is fine."""
+    try:
+        pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return
+    try:
+        os.write(pipe, b"!")
+    except OSError:
+        pass
+    finally:
+        os.close(pipe)
+
+
+class RingAfterChange:
+    """ASGI middleware of Airflow's API server: rings once a call that may have changed something is through.
+
+    Of the calls that tasks make, only those that end a try let the scheduler go on.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
+        self._app = app
+        self._bell = os.environ.get(BELL_VARIABLE, "")
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        """Pass the call on, then ring: only by then has its transaction been committed."""
+        await self._app(scope, receive, send)
+        if self._bell and scope["type"] == "http" and _may_wake(scope["method"], scope["path"]):
+            ring(self._bell)
+
+
+def _may_wake(method: str, path: str) -> bool:
+    if method in _READ_METHODS:
+        return False
+    return path.endswith(_ENDS_A_TRY) if path.startswith(_EXECUTION_API) else True

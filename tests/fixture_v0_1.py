@@ -1,0 +1,101 @@
+"""The installation that version 0.1 left (``fixtures/v0_1``), unpacked so that the code of today goes on from it."""
+
+import json
+import os
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from stack_fixture import free_ports
+from windsock.settings import Settings
+from windsock_local.stack.layout import Home
+from windsock_local.stack.parts import MLFLOW, make_parts
+from windsock_local.stack.postgres import DATABASES, Postgres
+from windsock_local.stack.processes import spawn
+
+ARCHIVE = Path(__file__).parent / "fixtures" / "v0_1" / "home.tar.xz"
+MADE_IN = "/tmp/windsock-0.1"
+"""The home in which it was made; deliveries are looked for by their whole path."""
+MODELS = ("cards", "chargebacks", "rentals")
+
+
+def unpack(home: Path) -> Settings:
+    """Unpack the installation into an empty folder, and let its models look for their deliveries there."""
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(home, filter="data")
+    for spec in (home / "models").glob("*/model.yaml"):
+        spec.write_text(spec.read_text(encoding="utf-8").replace(MADE_IN, str(home)), encoding="utf-8")
+    return Settings.from_env({"WINDSOCK_HOME": str(home)})
+
+
+def golden(home: Path) -> dict[str, Any]:
+    """Return what 0.1 itself said of every model: hashes of records, versions, promotions, scores."""
+    found: dict[str, Any] = json.loads((home / "golden.json").read_text(encoding="utf-8"))
+    return found
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[Postgres]:
+    """Run the home's PostgreSQL for the block, with both databases put back if they are not there yet."""
+    home = Home.of(settings)
+    home.create()
+    server = Postgres(home)
+    fresh = not home.postgres.exists()
+    server.prepare()
+    process = spawn(server.command, env=os.environ, log_file=home.log("postgres"), cwd=home.postgres, user=server.user)
+    try:
+        _until(server.answers, "PostgreSQL answers")
+        server.create_databases()
+        for name in DATABASES if fresh else ():
+            _restore(server, name, home.root / f"{name}.sql")
+        yield server
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+@contextmanager
+def mlflow_server(settings: Settings) -> Iterator[Settings]:
+    """Run the home's PostgreSQL and MLflow for the block, without Airflow; yields settings that lead to it."""
+    with database(settings) as server:
+        home = Home.of(settings)
+        airflow_port, port = free_ports(2)
+        parts = make_parts(home, server, airflow_port=airflow_port, mlflow_port=port, version=version("apache-airflow"))
+        part = next(part for part in parts if part.name == MLFLOW)
+        env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **part.env}
+        started = time.time()
+        process = spawn(part.command, env=env, log_file=home.log(MLFLOW), cwd=home.airflow)
+        try:
+            _until(lambda: part.ready(started), "MLflow answers", seconds=120)
+            yield replace(settings, mlflow_uri=part.address)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # its workers are in its session
+            process.wait(30)
+
+
+def _restore(server: Postgres, name: str, dump: Path) -> None:
+    psql = Path(server.command[0]).parent / "psql"
+    address = ["-h", str(server.socket_folder), "-U", "postgres", "-d", name]
+    with dump.open("rb") as content:
+        done = subprocess.run(
+            [psql, *address, "-Xq", "-v", "ON_ERROR_STOP=1", "-o", os.devnull],
+            stdin=content,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+
+
+def _until(done: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, f"after {seconds:.0f} s still not: {what}"
+        time.sleep(0.1)

@@ -1,0 +1,206 @@
+"""Every kind of file that outlives an upgrade carries its format number, and an unknown number is refused."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from training_world import AS_OF, FIRST, make_world
+from windsock import format_numbers, promotions, store
+from windsock.errors import DataContractError, SpecError
+from windsock.format_numbers import NEWEST, check, numbered, written
+from windsock.ledger import Ledger
+from windsock.registry.versions import VersionInfo, record_version, version_info
+from windsock.runs.contract import TrainerRequest, request_url
+from windsock.runs.run_folder import REQUEST, RunFolder
+from windsock.served.model import load
+from windsock.settings import Settings
+from windsock.spec import ModelSpec, get_spec
+from windsock.steps import run_step
+from windsock.store import Store
+from windsock.trainers.learn import spec_of
+from windsock_local.stack.layout import Home
+
+LATER = 99
+
+
+@dataclass(frozen=True)
+class Installation:
+    """One with a file of every kind, written by the code of today."""
+
+    settings: Settings
+    spec: ModelSpec
+    run: RunFolder
+
+    @property
+    def store(self) -> Store:
+        return Store.of(self.settings)
+
+    def file(self, kind: str) -> Path:
+        below = {
+            "day record": f"fraud/ledger/features/{AS_OF}.json",
+            "promotion": "fraud/promotions/000001.json",
+            "model version": "fraud/versions/1.json",
+            "training request": "/".join(self.run.parts(REQUEST)),
+            "trainer request": "/".join(self.run.parts("candidates", "lightgbm", REQUEST)),
+            "store": store.MARKER,
+        }
+        if kind in below:
+            return Path(self.settings.store, below[kind])
+        return {"definition": self.spec.folder / "model.yaml", "home": Home.of(self.settings).marker}[kind]
+
+    def read(self, kind: str) -> Any:
+        """Read a file of the kind as the product does."""
+        readers: dict[str, Callable[[], Any]] = {
+            "day record": lambda: Ledger.of(self.settings, "fraud", "features").get(AS_OF),
+            "promotion": lambda: promotions.current(self.settings, self.spec),
+            "model version": lambda: version_info(self.settings, self.spec, "1"),
+            "training request": lambda: self.run.read_json(REQUEST),
+            "trainer request": lambda: TrainerRequest.read(request_url(self.run, "lightgbm")),
+            "definition": lambda: get_spec(self.settings, "fraud"),
+            "store": lambda: self.store.exists("fraud"),
+            "home": lambda: Home.of(self.settings).create(),
+        }
+        return readers[kind]()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    settings, spec = make_world(tmp_path_factory.mktemp("formats"))
+    run = str(run_step("assemble", model="fraud", settings=settings)["run"])
+    for step in ("fit", "choose"):
+        run_step(step, model="fraud", settings=settings, options={"run": run})
+    record_version(settings, VersionInfo("fraud", "1", run, AS_OF))
+    entry = promotions.Promotion(0, "promote", "1", run, None, AS_OF + timedelta(days=1), AS_OF, "a test")
+    promotions.append(settings, spec, entry, after=None)
+    Home.of(settings).create()
+    return Installation(settings, spec, RunFolder(Store.of(settings), "fraud", run))
+
+
+@pytest.fixture
+def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has not looked at any store yet."""
+    monkeypatch.setattr(store, "_opened", set())
+    monkeypatch.setattr(store, "_marked", set())
+
+
+def with_number(file: Path, number: Any) -> bytes:
+    """Return a file's content with another format number, or with none."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix != ".json":  # the home's marker and model.yaml
+        rest = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("format:"))
+        return (rest if number is None else f"{rest}\nformat: {number}\n").encode()
+    raw = {name: value for name, value in json.loads(text).items() if name != "format"}
+    return json.dumps(raw if number is None else {**raw, "format": number}).encode()
+
+
+@pytest.mark.parametrize("kind", sorted(set(NEWEST) - {"definition"}))
+def test_what_is_written_today_carries_its_number(made: Installation, kind: str):
+    text = made.file(kind).read_text(encoding="utf-8")
+    if kind == "home":
+        assert f"\nformat: {written(kind)}\n" in text
+    else:
+        assert json.loads(text)["format"] == written(kind)
+
+
+def test_the_definition_that_a_request_freezes_carries_its_number(made: Installation):
+    for kind in ("training request", "trainer request"):
+        frozen = json.loads(made.file(kind).read_text(encoding="utf-8"))
+        assert frozen["spec"]["format"] == NEWEST["definition"]
+        assert spec_of(frozen).name == "fraud"
+        frozen["spec"]["format"] = LATER
+        with pytest.raises(SpecError, match=rf"spec in the request of training fraud .*format {LATER}"):
+            spec_of(frozen)
+
+
+@pytest.mark.usefixtures("afresh")
+@pytest.mark.parametrize("kind", sorted(NEWEST))
+def test_an_unknown_number_is_refused_with_a_sentence(made: Installation, kind: str):
+    file, found = made.file(kind), re.sub(r"\d+$", str(LATER), str(written(kind)))
+    before = file.read_bytes()
+    file.write_bytes(with_number(file, found if "/" in found else LATER))
+    try:
+        with pytest.raises(SpecError) as told:
+            made.read(kind)
+    finally:
+        file.write_bytes(before)
+    sentence = str(told.value)
+    for part in (str(file), found, f"reads {written(kind, 1)!r}", "go on with the version that wrote it"):
+        assert part in sentence
+    assert "\n" not in sentence
+    made.read(kind)
+
+
+@pytest.mark.usefixtures("afresh")
+@pytest.mark.parametrize("kind", sorted(set(NEWEST) - {"trainer request", "store"}))
+def test_a_file_of_0_1_without_a_number_is_read(made: Installation, kind: str):
+    file = made.file(kind)
+    before, read = file.read_bytes(), made.read(kind)
+    file.write_bytes(with_number(file, None))
+    try:
+        again = made.read(kind)
+    finally:
+        file.write_bytes(before)
+    if isinstance(read, dict):
+        again["format"] = read["format"]
+    assert again == read
+
+
+@pytest.mark.parametrize("found", [0, 2, 1.0, True, "1", "windsock-request/1", [1], {}])
+def test_only_the_number_itself_is_known(found: object):
+    with pytest.raises(SpecError, match="here: is a store of format"):
+        check("store", found, "here")
+
+
+def test_a_later_version_reads_all_before_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(format_numbers, "NEWEST", {**NEWEST, "store": 3})
+    for found in (None, 1, 2, 3):
+        check("store", found, "here")
+    assert numbered("store", {}) == {"format": 3}
+    with pytest.raises(SpecError, match="reads 1, 2, 3"):
+        check("store", 4, "here")
+
+
+def test_the_number_is_no_part_of_a_record_s_hash(made: Installation, monkeypatch: pytest.MonkeyPatch):
+    ledger = Ledger.of(made.settings, "fraud", "features")
+    record = ledger.get(FIRST)
+    assert record is not None
+    monkeypatch.setattr(format_numbers, "NEWEST", {**NEWEST, "day record": 2})
+    assert record.to_json()["format"] == 2
+    assert record.to_json()["content_hash"] == record.content_hash
+    assert ledger.publish(record) == record
+
+
+@pytest.mark.usefixtures("afresh")
+def test_a_store_gets_its_marker_when_it_is_first_written_to_and_not_by_reading(tmp_path: Path):
+    fresh = Store.of(Settings.from_env({"WINDSOCK_HOME": str(tmp_path)}))
+    assert not fresh.exists("anything")
+    assert not Path(fresh.root).exists()
+    fresh.write_bytes(b"", "fraud", "anything")
+    assert fresh.read_json(store.MARKER) == {"format": NEWEST["store"]}
+
+
+def test_a_card_of_an_unknown_format_is_no_model(made: Installation, tmp_path: Path):
+    folder = Path(made.settings.store, *made.run.parts("model"))
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "model.json").write_bytes(with_number(folder / "model.json", "windsock-lightgbm/99"))
+    with pytest.raises(DataContractError, match=r"windsock-lightgbm/99.*reads windsock-lightgbm/1"):
+        load(tmp_path)
+
+
+def test_a_definition_with_its_number_is_the_same_definition(made: Installation):
+    file = made.file("definition")
+    before = file.read_bytes()
+    file.write_bytes(with_number(file, 1))
+    try:
+        assert get_spec(made.settings, "fraud") == made.spec
+        assert yaml.safe_load(file.read_bytes())["format"] == 1
+    finally:
+        file.write_bytes(before)
