@@ -2,24 +2,25 @@
 
 import json
 import pickle
-from types import SimpleNamespace
+from dataclasses import replace
 
 import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gradient_learner import GradientLearner, a_search, some_rows, spec_with
 from windsock.search.pruning import Pruning, best_so_far, looks
 from windsock.search.trials import Trial
 
 ROUNDS = 40
-GOOD = [
-    SimpleNamespace(state="complete", losses=best_so_far([0.5] * ROUNDS, ROUNDS), means=(0.6, 0.6)) for _ in "1234567"
-]
+GOOD = best_so_far([0.5] * ROUNDS, ROUNDS), (0.6, 0.6)
+"""Losses and mean metrics of a finished trial."""
 
 
-def pruning(finished=GOOD, **changed):
-    return Pruning(finished, **{"searched": ["l2"], "most_rounds": ROUNDS, "maximize": True, **changed})
+def pruning(finished=7, **changed):
+    losses, means = zip(*[GOOD] * finished, strict=True)
+    return Pruning(losses, means, **{"searched": ["l2"], "most_rounds": ROUNDS, "maximize": True, **changed})
 
 
 def rounds_until_pruned(one, loss=0.9):
@@ -37,13 +38,22 @@ def test_a_trial_worse_than_most_is_pruned_after_the_warm_up():
 
 
 def test_few_finished_trials_prune_nothing():
-    assert rounds_until_pruned(pruning(GOOD[:6])) is None
+    assert rounds_until_pruned(pruning(6)) is None
 
 
-def test_only_complete_trials_are_compared_with():
-    others = [SimpleNamespace(state=s, losses=(0.5,), means=()) for s in ("pruned", "failed")] * 9
+@pytest.mark.parametrize(("state", "pruned"), [("complete", True), ("pruned", False), ("failed", False)])
+def test_only_complete_trials_are_compared_with(state, pruned):
+    spec, estimator = spec_with()
+    search = a_search(GradientLearner(ROUNDS), spec, estimator, some_rows(40))
+    finished = [Trial(n, {}, losses=(0.01,) * 20, means=(0.99, 0.99)) for n in range(6)]
+    one = search.run(7, {"learning_rate": 0.02}, [*finished, replace(finished[0], state=state)])
 
-    assert rounds_until_pruned(pruning(GOOD[:6] + others)) is None
+    assert one.state == ("pruned" if pruned else "complete")
+    assert one.rounds == (14 if pruned else ROUNDS)
+    own = search.run(0, {}, finished * 2)
+    switched_off = estimator.model_copy(update={"budget": estimator.budget.model_copy(update={"pruning": False})})
+    assert own.state == "complete"
+    assert replace(search, estimator=switched_off).run(7, {"learning_rate": 0.02}, finished * 2).state == "complete"
 
 
 @pytest.mark.parametrize("moves", ["scale_pos_weight", "positive_weight", "objective"])

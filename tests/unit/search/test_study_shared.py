@@ -188,7 +188,7 @@ def test_a_trial_that_takes_every_process_with_it_is_given_up_but_never_the_spec
 
 @pytest.mark.parametrize("ends", [SystemExit(143), UpstreamUnavailable("the store is away")])
 def test_a_process_that_ends_in_order_gives_its_trial_back_at_once(shared, ends):
-    for script in [["ok", ends], *[[ends]] * 7]:  # more often than a trial may take its process with it
+    for script in [["ok", ends], *[[ends]] * 5]:  # more often than a trial may take its process with it
         with pytest.raises(type(ends)):
             take_part(a_shared_search(shared, script))
     chosen = choose(a_shared_search(shared))
@@ -266,7 +266,7 @@ def test_what_waits_when_the_time_is_over_counts_as_failed_but_the_specs_own_is_
     assert [t.state for t in chosen.trials] == ["complete", "failed"]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     trials=st.integers(1, 3),
     scripts=st.lists(
