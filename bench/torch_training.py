@@ -1,25 +1,43 @@
 """``torch``: rows a second through an epoch of the network's training, by batch size.
 
-The loop as the trainer runs it, with rows resident and streamed, against what a PyTorch
-tutorial would write: ``DataLoader(TensorDataset)``, ``nn.Sequential``, ``torch.optim``.
-The same network, the same rows, on the CPU and on a GPU if there is one.
+The loop as the trainer runs it, with rows resident and streamed, against a bare loop: rows
+on the device, an order drawn anew, ``nn.Sequential``, ``torch.optim``; on a GPU compiled and
+captured by PyTorch itself. The same network, the same rows, on the CPU and on a GPU if there
+is one. Beside that, whether a training that was killed ends in the same bytes: in every way
+to run a step that the device has.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 from unittest import mock
 
 import numpy as np
 
 from bench.figures import Figure, Limit, say, time_runs
 from bench.world import Size
-from windsock.learners.neural.device import DEVICE, choose_device, describe, threads_limited, uses_bf16
+from windsock.learners.neural.checkpoint import Checkpoints
+from windsock.learners.neural.device import (
+    DEVICE,
+    Mode,
+    choose_device,
+    choose_mode,
+    describe,
+    deterministic,
+    prepare_process,
+    uses_bf16,
+)
+from windsock.runs.checkpoints import CheckpointFolder
 from windsock.served.matrix import Feature
+
+if TYPE_CHECKING:
+    from windsock.learners.neural.step import Plan
 
 _RATE_SECONDS = 2.0
 _NUMBERS, _CATEGORIES = 13, 2
@@ -29,15 +47,19 @@ _HIDDEN, _DROPOUT = (128, 64), 0.1
 
 def run(size: Size) -> Iterator[Figure]:
     """Measure an epoch on every device that is here."""
+    prepare_process()
     import torch
 
-    rows = 100_000 if size.days > 10 else 4_000
-    batch_sizes = (256, 1024, 4096, 16384) if size.days > 10 else (256, 1024)
+    from windsock.served.formats.network import threads_limited
+
+    rows = 200_000 if size.days > 10 else 4_000
+    batch_sizes = (1024, 4096, 16384, 65536) if size.days > 10 else (256, 1024)
     for name in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        with mock.patch.dict(os.environ, {DEVICE: name}), threads_limited():
-            bench = _Bench(rows if name == "cpu" else 40 * rows, choose_device(), size.data_runs)
-            for batch_size in batch_sizes if name == "cpu" else (*batch_sizes, 65536):
+        with mock.patch.dict(os.environ, {DEVICE: name}), threads_limited(), deterministic(True):
+            bench = _Bench(rows if name == "cpu" else 20 * rows, choose_device(), size.data_runs)
+            for batch_size in batch_sizes:
                 yield from bench.figures(batch_size)
+            yield from bench.resumes()
 
 
 @dataclass(frozen=True)
@@ -55,7 +77,8 @@ class _Rates:
 class _Bench:
     def __init__(self, rows: int, device: Any, runs: int) -> None:
         import torch
-        from windsock.learners.neural.batches import make_table
+
+        from windsock.learners.neural.data import make_table
 
         rng = np.random.default_rng(0)
         self.features = [
@@ -69,23 +92,23 @@ class _Bench:
         self.device, self.runs = device, runs
         self.bf16 = uses_bf16("auto", device)
         self.dtype = torch.bfloat16 if self.bf16 else torch.float32
-        self.table = make_table(self._network(), self.x, self.y)
+        self.table = make_table(self._network().preparation, self.x, self.y)
         say(f"torch: {rows:,} rows on {describe(device)}, {self.dtype}: what it can do at best ...")
         self.rates = self._rates()
 
     def figures(self, batch_size: int) -> Iterator[Figure]:
         """Yield one figure for each way to feed the loop."""
-        plain = time_runs(self._plain(batch_size), self.runs)
+        bare = time_runs(self._bare(batch_size), self.runs)
         for what, epoch, streamed in (
             ("resident", self._ours(batch_size, resident=True), False),
             ("streamed", self._ours(batch_size, resident=False), True),
         ):
             say(f"torch: {self.device.type}, batches of {batch_size}, {what} ...")
             timing = time_runs(epoch, self.runs)
-            yield self._figure(f"{what} rows", batch_size, timing, streamed, plain.median / timing.median)
-        yield self._figure("a plain DataLoader loop", batch_size, plain, self.device.type == "cuda", 1.0)
+            yield self._figure(f"{what} rows", batch_size, timing, streamed, timing.median / bare.median)
+        yield self._figure("a bare loop", batch_size, bare, False, 1.0)
 
-    def _figure(self, what: str, batch_size: int, timing: Any, streamed: bool, faster: float) -> Figure:
+    def _figure(self, what: str, batch_size: int, timing: Any, streamed: bool, ratio: float) -> Figure:
         rows, rates = len(self.y), self.rates
         computing = rows * self._flops() / rates.flops
         size = self.table.numel() * self.table.element_size()
@@ -97,7 +120,7 @@ class _Bench:
             Limit("the longer of: its FLOPs at the matrix-product rate, its bytes at the copying rate",
                   max(computing, moving)),
             context={
-                "rows": rows, "rows_per_s": rows / timing.median, "times_dataloader": faster,
+                "rows": rows, "rows_per_s": rows / timing.median, "times_bare_loop": ratio,
                 "us_per_step": 1e6 * timing.median * batch_size / rows,
                 "limit_flops_s": computing, "limit_bytes_s": moving,
                 "gflops": rates.flops / 1e9, "copy_gb_s": rates.copied / 1e9, "device": describe(self.device),
@@ -106,61 +129,99 @@ class _Bench:
         )  # fmt: skip
 
     def _network(self) -> Any:
-        from windsock.learners.neural.network import TabularNetwork
+        from windsock.served.network import Perceptron, Preparation, TabularNetwork
 
-        # A sample is enough for means and spreads.
-        part = slice(0, 20_000)
-        return TabularNetwork(
-            self.features, self.x[part], self.y[part], hidden=_HIDDEN, binary=True, positive_weight=1.0, seed=0
-        )
+        preparation = Preparation.fit(self.features, self.x[:20_000])  # enough for means and spreads
+        return TabularNetwork(preparation, Perceptron(preparation.width, preparation.tables, _HIDDEN), binary=True)
 
     def _flops(self) -> float:
         """Of one row: forward, and backward to weights and to inputs."""
-        return 6.0 * sum(layer.weight.numel() for layer in self._network().layers)
+        return 6.0 * sum(layer.weight.numel() for layer in self._network().body.layers)
+
+    def _plan(self, mode: Mode, epochs: int) -> Plan:
+        from windsock.learners.neural.step import Plan
+
+        return Plan(
+            loss="log", positive_weight=1.0, mean_weight=1.0, learning_rate=1e-3, weight_decay=1e-4, dropout=_DROPOUT,
+            seed=0, epochs=epochs, patience=1, bf16=self.bf16, mode=mode, deterministic=True, checkpoint_steps=1,
+        )  # fmt: skip
 
     def _ours(self, batch_size: int, *, resident: bool) -> Callable[[], object]:
-        from windsock.learners.neural.batches import Batches
+        from windsock.learners.neural.data import Batches
+        from windsock.learners.neural.step import Step
 
-        from windsock.learners.neural.loop import Plan, Training
-
-        plan = Plan(
-            loss="log", positive_weight=1.0, mean_weight=1.0, learning_rate=1e-3, weight_decay=1e-4, dropout=_DROPOUT,
-            hidden=_HIDDEN, seed=0, epochs=1, patience=1, bf16=self.bf16, checkpoint_steps=1,
-        )  # fmt: skip
         batches = Batches(self.table, self.device, resident=resident, batch_size=batch_size, seed=0)
-        trainings = [Training(self._network(), plan, self.device, batches, None) for _ in range(self.runs + 1)]
+        # So many steps that compiling is worth it where it can be done.
+        step = Step(self._network(), self._plan(choose_mode("auto", self.device, 1 << 30), 1), self.device, 0.9)
+        count = itertools.count()
 
         def epoch() -> None:
-            training = trainings.pop()
-            training.run(None, None)
-            training.averages()  # waits for the device
+            for batch in batches.epoch(0):
+                step.take(batch, next(count))
+            float(step.averaged()["weights"].sum())  # waits for the device
 
-        epoch()
+        epoch()  # compiles and captures
         return epoch
 
-    def _plain(self, batch_size: int) -> Callable[[], object]:
+    def resumes(self) -> Iterator[Figure]:
+        """Yield for each way to run a step whether a training that goes on from a checkpoint ends in the same bytes."""
+        for mode in ("eager",) if self.device.type == "cpu" else get_args(Mode):
+            with tempfile.TemporaryDirectory() as folder:
+                checkpoints = Checkpoints(CheckpointFolder(folder), "bench")
+                began = time.perf_counter()
+                whole = self._trained(mode, 2, None)
+                seconds = time.perf_counter() - began
+                self._trained(mode, 1, checkpoints)
+                began = time.perf_counter()
+                equal = whole == self._trained(mode, 2, checkpoints)
+            say(f"torch: {self.device.type}, {mode} steps, resumed: {'the same bytes' if equal else 'OTHER BYTES'}")
+            yield Figure(
+                "torch", f"two epochs on {self.device.type}, {mode} steps, the second after a restart",
+                time.perf_counter() - began, Limit("two epochs without a restart, in the same run", seconds),
+                context={"same_bytes": equal, "device": describe(self.device)},
+            )  # fmt: skip
+
+    def _trained(self, mode: Mode, epochs: int, checkpoints: Checkpoints | None) -> dict[str, bytes]:
         import torch
-        from torch.utils.data import DataLoader, TensorDataset
+
+        from windsock.learners.neural.data import Batches
+        from windsock.learners.neural.loop import Training
+
+        torch.manual_seed(0)
+        batches = Batches(self.table, self.device, resident=True, batch_size=4096, seed=0)
+        training = Training(self._network(), self._plan(mode, epochs), self.device, batches, None)
+        training.run(checkpoints, None)
+        return {name: array.tobytes() for name, array in training.averaged().items()}
+
+    def _bare(self, batch_size: int) -> Callable[[], object]:
+        import torch
 
         network = self._network()
         model = _Plain(network).module.to(self.device)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
+        on_gpu = self.device.type == "cuda"
+        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4, fused=True, capturable=on_gpu)
         loss_of = torch.nn.BCEWithLogitsLoss()
-        loader = DataLoader(
-            TensorDataset(self.table[:, :-1].contiguous(), self.table[:, -1].contiguous()),
-            batch_size=batch_size, shuffle=True, pin_memory=self.device.type == "cuda",
-        )  # fmt: skip
+        table = self.table.to(self.device)
+
+        def step(rows: Any) -> Any:
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+                output = model(rows[:, :-1])
+            loss = loss_of(output.float(), rows[:, -1])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            return loss.detach()
+
+        # "reduce-overhead" captures what it has compiled.
+        taken = torch.compile(step, mode="reduce-overhead") if on_gpu else step
 
         def epoch() -> None:
-            for x, y in loader:
-                with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-                    output = model(x.to(self.device, non_blocking=True))
-                loss = loss_of(output.float(), y.to(self.device, non_blocking=True))
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-            float(loss.detach())  # waits for the device
+            order = torch.randperm(len(table), device=self.device)
+            for places in order.split(batch_size):
+                loss = taken(table.index_select(0, places))
+            float(loss)  # waits for the device
 
+        epoch()
         return epoch
 
     def _rates(self) -> _Rates:
