@@ -101,7 +101,7 @@ def test_an_honest_model_scores_as_if_loaded_directly(tmp_path, made):
 @pytest.mark.parametrize(
     ("made", "says"),
     [
-        pytest.param(wild_trees, r"its library crashed \(SIG(SEGV|ABRT|BUS)\)", id="wild trees"),
+        pytest.param(wild_trees, r"its library crashed \(SIG(SEGV|ABRT|BUS)\)|it took more than", id="wild trees"),
         pytest.param(cut_trees, r"its library crashed \(SIGABRT\)|damaged", id="cut text"),
         pytest.param(endless_trees, "it took more than 3 s of CPU", id="endless trees"),
         pytest.param(lambda: product(3000, 100), "it took more than 3 s of CPU", id="busy"),
