@@ -15,7 +15,7 @@ import optuna
 from windsock.learners import ranks
 
 _LOOKS = 20
-_STARTUP_TRIALS, _WARM_UP = 7, 0.3  # measured: docs/adr/0007-search-by-optuna.md
+_STARTUP_TRIALS, _WARM_UP = 7, 0.3  # measured: docs/adr/0012-search-by-optuna.md
 # A search that varies these moves the loss itself: how good a trial is, only the metric says then.
 _MOVE_THE_LOSS = frozenset(
     {
