@@ -1,9 +1,9 @@
 """What may stand in a ``model.onnx``, looked at before onnxruntime sees it and without the package ``onnx``.
 
-ONNX is protobuf (``onnx.proto3``), whose wire format is a row of numbered fields; a few lines read it. Only parts
-and operators listed here pass: no graph inside a graph (loops, branches), no functions, no operators of other domains, no
-files beside this one, no sparse tensor, and no operator whose result can be of any size whatever goes in. What is left
-can still be slow or large, so a stranger's model is loaded by a child first (:mod:`windsock.served.first_load`).
+ONNX is protobuf (``onnx.proto3``), whose wire format is a row of numbered fields; a few lines read it. Only parts and
+operators listed here pass: no graph inside a graph (loops, branches), no functions, no operators of other domains, no
+files beside this one, no sparse tensor, and no operator whose result can be of any size whatever goes in. What is
+left can still be slow or large: a stranger's model is loaded by a child first (:mod:`windsock.served.first_load`).
 """
 
 from __future__ import annotations
