@@ -58,7 +58,7 @@ def run_trials(search: Search, open_study: Callable[[], KeptStudy], *, wait: boo
         with leader.kept.errors():
             ended = leader.run(wait=wait)
     except Exception as err:
-        if leader is None or not leader.in_trial:  # in a trial, the others raise by themselves
+        if leader is None or leader.running is None:  # in a trial, the others raise by themselves
             ranks.shared(partial(_raise, err))
         raise
     return ranks.shared(lambda: ended)
@@ -76,12 +76,12 @@ class _Leader:
     """The process that has the study."""
 
     def __init__(self, search: Search, kept: KeptStudy) -> None:
-        self.kept, self.in_trial = kept, False
+        self.kept = kept
+        self.running: optuna.Trial | None = None
         self._search, self._budget, self._own = search, search.estimator.budget, search.learner.own_params()
         self._space = dict(sorted(search.estimator.search.items()))
         self._own_in_space = all(_holds(wanted, self._own.get(name)) for name, wanted in self._space.items())
         self._wanted = search.estimator.trials if self._space else 1
-        self._try = 0
         self._result: Trial | None = None
         if _BEGAN not in kept.study.user_attrs:
             kept.study.set_user_attr(_BEGAN, time.time())
@@ -133,10 +133,12 @@ class _Leader:
                 )
                 log.warning(dropped, self._result.number + 1)
                 return False
-            if self.in_trial:
+            if self.running is not None:
                 # If even that fails, the missing heartbeat says the same a little later.
                 with suppress(Exception):
-                    self.kept.put_back(self._try, counts=not isinstance(err, SystemExit | UpstreamUnavailable))
+                    self.kept.put_back(
+                        self.running.number, counts=not isinstance(err, SystemExit | UpstreamUnavailable)
+                    )
             raise
         if self._result is None:
             return False
@@ -150,12 +152,11 @@ class _Leader:
         number = [t.number for t in tries].index(trial.number)
         if number > 0 and sum(map(_counts, tries[:number])) >= self._wanted:
             raise _SurplusTrial
-        self._try, earlier_s = trial.number, _seconds(trial)
-        changed = self._suggest(trial, number)
+        changed, earlier_s = self._suggest(trial, number), _seconds(trial)
         ranks.shared(lambda: (number, changed))
-        self.in_trial = True
+        self.running = trial
         result = self._search.run(number, changed, finished)
-        self.in_trial = False
+        self.running = None
         self._result = result = replace(result, seconds=result.seconds + earlier_s)
         patiently(lambda: self._record(trial, result))
         if result.state == "complete":
@@ -167,7 +168,7 @@ class _Leader:
         if result.means:
             trial.report(result.means[-1], _A_FOLD + len(result.means))
         elif result.losses:
-            trial.report(result.losses[-1] * (-1 if self._search.maximize else 1), len(result.losses))
+            trial.report(result.losses[-1] * (-1 if self._search.direction == "maximize" else 1), len(result.losses))
         raise optuna.TrialPruned
 
     def _record(self, trial: optuna.Trial, result: Trial) -> None:

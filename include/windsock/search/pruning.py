@@ -13,6 +13,7 @@ import numpy as np
 import optuna
 
 from windsock.learners import ranks
+from windsock.search.study import Direction
 
 _LOOKS = 20
 _STARTUP_TRIALS, _WARM_UP = 7, 0.3  # measured: docs/adr/0012-search-by-optuna.md
@@ -43,7 +44,7 @@ class Pruning:
     """Follows one trial, and raises ``optuna.TrialPruned`` with the reason and the rounds done when most did better."""
 
     def __init__(
-        self, losses: Signals, means: Signals, *, searched: Iterable[str], most_rounds: int, maximize: bool
+        self, losses: Signals, means: Signals, *, searched: Iterable[str], most_rounds: int, direction: Direction
     ) -> None:
         self.looks = looks(most_rounds)
         self.losses: list[float] = []
@@ -51,8 +52,8 @@ class Pruning:
         self._curve: list[float] = []
         self._scores: list[float | None] = []
         comparable = () if _MOVE_THE_LOSS.intersection(searched) else losses
-        self._loss_is_worse = _compare(comparable, maximize=False, warm_up=math.ceil(_WARM_UP * len(self.looks)))
-        self._mean_is_worse = _compare(means, maximize=maximize, warm_up=0)
+        self._loss_is_worse = _compare(comparable, "minimize", math.ceil(_WARM_UP * len(self.looks)))
+        self._mean_is_worse = _compare(means, direction, 0)
 
     def after_round(self, rounds: int, loss: float) -> None:
         """Take note of the first fold's loss; called in the process of rank 0 alone."""
@@ -75,10 +76,10 @@ class Pruning:
             raise optuna.TrialPruned(reason, rounds)
 
 
-def _compare(finished: Signals, *, maximize: bool, warm_up: int) -> Callable[[int, float], bool]:
+def _compare(finished: Signals, direction: Direction, warm_up: int) -> Callable[[int, float], bool]:
     """Return what says whether a trial with this value at a step does worse than most, of seven at least."""
     pruner = optuna.pruners.MedianPruner(_STARTUP_TRIALS, warm_up, n_min_trials=_STARTUP_TRIALS)
-    study = optuna.create_study(direction="maximize" if maximize else "minimize", pruner=pruner)
+    study = optuna.create_study(direction=direction, pruner=pruner)
     study.add_trials([optuna.create_trial(value=0.0, intermediate_values=dict(enumerate(one))) for one in finished])
     trial = study.ask()
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from windsock.dataset.folds import Fold
 from windsock.learners.learner import Params
 from windsock.search.loop import Ended, run_trials
-from windsock.search.study import Direction, open_database, open_file
+from windsock.search.study import open_database, open_file
 from windsock.search.trials import Search, Trial
 from windsock.served.metrics import better
 
@@ -67,8 +67,7 @@ def take_part(search: Search) -> int:
 
 
 def _run(search: Search, *, wait: bool) -> Ended:
-    direction: Direction = "maximize" if search.maximize else "minimize"
-    fingerprint = search.fingerprint()
+    direction, fingerprint = search.direction, search.fingerprint()
     if (shared := search.shared_study) is None:
         return run_trials(search, lambda: open_file(search.checkpoints, fingerprint, direction), wait=wait)
     if search.checkpoints is not None:

@@ -18,6 +18,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from windsock.errors import SpecError, UpstreamUnavailable
+from windsock.redact import redact, redact_line
 from windsock.runs.checkpoints import CheckpointFolder
 from windsock.spec.estimators import BuiltIn
 from windsock.store import to_json
@@ -217,7 +218,6 @@ def _errors(url: sa.URL) -> Iterator[None]:
 
 
 def _described(url: sa.URL, err: BaseException) -> str:
-    text = " ".join(str(getattr(err, "orig", None) or err).split())[:300].rstrip(".")
-    for secret in (url.password, *url.query.values()):
-        text = text.replace(str(secret), "***") if secret else text
-    return f"{url.set(query={}).render_as_string(hide_password=True)}: {type(err).__name__}: {text}"
+    secrets = [str(secret) for secret in (url.password, *url.query.values()) if secret]
+    reason = redact_line(getattr(err, "orig", None) or err, secrets).rstrip(".")
+    return f"{redact(url.render_as_string())}: {type(err).__name__}: {reason}"

@@ -24,7 +24,7 @@ from windsock.learners.learner import Learned, Learner, Params
 from windsock.learners.rows import Rows
 from windsock.runs.checkpoints import CheckpointFolder
 from windsock.search.pruning import Pruning, best_so_far
-from windsock.search.study import SharedStudy
+from windsock.search.study import Direction, SharedStudy
 from windsock.served.metrics import judge
 from windsock.spec import ModelSpec
 from windsock.spec.estimators import BuiltIn, TorchSpec
@@ -119,10 +119,10 @@ class Search:
         """The rows of each usable fold."""
         return [s for fold in self.folds if (s := split(self.spec, self.rows, fold)) is not None]
 
-    @cached_property
-    def maximize(self) -> bool:
-        """Whether more of the metric is better."""
-        return self.spec.training.metric not in LOWER_IS_BETTER
+    @property
+    def direction(self) -> Direction:
+        """Where a metric gets better."""
+        return "minimize" if self.spec.training.metric in LOWER_IS_BETTER else "maximize"
 
     @cached_property
     def gpus(self) -> int:
@@ -155,10 +155,8 @@ class Search:
     def run(self, number: int, changed: Params, finished: Sequence[Trial] = ()) -> Trial:
         """Train and judge one trial on every fold; called in every process, with the same parameters.
 
-        Args:
-            number: The trial's; 0, the spec's own parameters, is never pruned.
-            changed: Parameters that differ from the spec's own.
-            finished: Trials that this one is compared with on its way; only rank 0 needs them.
+        The process of rank 0 compares it with the ``finished`` ones on its way; trial 0, the spec's own
+        parameters, is never pruned.
 
         Raises:
             SpecError: The spec's own parameters are refused, or do not converge.
@@ -167,7 +165,7 @@ class Search:
         compared = [t for t in finished if t.state == "complete" and self.estimator.budget.pruning]
         pruning = Pruning(
             [t.losses for t in compared], [t.means for t in compared],
-            searched=self.estimator.search, most_rounds=most_rounds, maximize=self.maximize,
+            searched=self.estimator.search, most_rounds=most_rounds, direction=self.direction,
         )  # fmt: skip
         ended: dict[str, Any]
         try:

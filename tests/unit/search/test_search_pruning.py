@@ -20,7 +20,7 @@ GOOD = best_so_far([0.5] * ROUNDS, ROUNDS), (0.6, 0.6)
 
 def pruning(finished=7, **changed):
     losses, means = zip(*[GOOD] * finished, strict=True)
-    return Pruning(losses, means, **{"searched": ["l2"], "most_rounds": ROUNDS, "maximize": True, **changed})
+    return Pruning(losses, means, **{"searched": ["l2"], "most_rounds": ROUNDS, "direction": "maximize", **changed})
 
 
 def rounds_until_pruned(one, loss=0.9):
@@ -66,9 +66,9 @@ def test_a_loss_that_other_parameters_move_prunes_nothing_but_a_bad_metric_does(
 
 
 def test_a_metric_where_less_is_better_is_compared_the_other_way_round():
-    pruning(maximize=False).after_fold(0.5, may_stop=True, rounds=9)
+    pruning(direction="minimize").after_fold(0.5, may_stop=True, rounds=9)
     with pytest.raises(optuna.TrialPruned):
-        pruning(maximize=False).after_fold(0.7, may_stop=True, rounds=9)
+        pruning(direction="minimize").after_fold(0.7, may_stop=True, rounds=9)
 
 
 def test_a_fold_without_a_value_and_a_trial_that_must_not_stop_go_on():
