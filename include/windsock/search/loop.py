@@ -87,6 +87,8 @@ class _Leader:
             kept.study.set_user_attr(_BEGAN, time.time())
             kept.keep()
         self._began = float(kept.study.user_attrs[_BEGAN])
+        if done := len(self._outcomes(kept.latest_tries())):
+            log.info("The search goes on after %d trials that are done already", done)
         if self._budget.gpu_hours is not None and search.gpus == 0:
             note = "there is no GPU here, so the budget of %g GPU-hours ends nothing"
             log.info(f"%s: {note}", search.spec.name, self._budget.gpu_hours)

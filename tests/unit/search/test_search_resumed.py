@@ -1,5 +1,6 @@
 """A search that is cut off anywhere and begun again gives exactly what an uninterrupted one gives."""
 
+import logging
 import json
 import multiprocessing
 import os
@@ -123,13 +124,16 @@ def test_a_finished_search_is_not_done_again():
     assert learner.rounds_trained == 0
 
 
-def test_a_larger_budget_goes_on_where_the_smaller_one_ended():
+def test_a_larger_budget_goes_on_where_the_smaller_one_ended(caplog):
+    caplog.set_level(logging.INFO)
     spec, estimator = the_spec()
     small = estimator.model_copy(update={"trials": 5})
     with _memory() as folder:
         first = choose(a_search(GradientLearner(ROUNDS), spec, small, ROWS, checkpoints=folder))
         second = choose(a_search(GradientLearner(ROUNDS), spec, estimator, ROWS, checkpoints=folder))
 
+    assert "goes on after" not in caplog.text.partition("5 of 5 done")[0]
+    assert "The search goes on after 5 trials that are done already" in caplog.text
     assert second.trials[:5] == first.trials
     assert len(second.trials) == TRIALS_WANTED
 
