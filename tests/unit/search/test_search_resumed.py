@@ -1,7 +1,7 @@
 """A search that is cut off anywhere and begun again gives exactly what an uninterrupted one gives."""
 
-import logging
 import json
+import logging
 import multiprocessing
 import os
 import signal
