@@ -5,8 +5,6 @@ before the model's first day need no record, and a day whose delivery was reject
 none in later stages: nothing of it goes on, so nobody runs them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import date, timedelta
 

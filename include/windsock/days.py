@@ -4,8 +4,6 @@ A day of events is named ``YYYY-MM-DD`` everywhere: in partition keys, in table
 partitions (``ds``) and in messages. Nothing here reads the clock.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta

@@ -12,8 +12,6 @@ WindsockError               exit 1   unclassified: a retry may help
     └── ChampionChanged              somebody else promoted meanwhile: judge again
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar, Self

@@ -4,8 +4,6 @@ A reader sees the old bytes or the new ones, also after a kill or a power cut. W
 its target is named ``.<name>.<random>.tmp``; maintenance removes it.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import uuid

@@ -6,8 +6,6 @@ without one is of format 1. Whoever changes the rules of a kind raises its numbe
 reads the earlier ones too. A number never enters a content hash: equal content stays equal.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a container says when it fails: Kubernetes shows it as the pod's termination message."""
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 

@@ -5,8 +5,6 @@ types, expressions one by one, and names and parameters are held against what ta
 Every fault of every model is listed, each as a sentence.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping

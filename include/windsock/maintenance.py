@@ -10,8 +10,6 @@ is why it is not used.
 Options: ``retention_days`` (at least 7), ``dry_run``.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import suppress

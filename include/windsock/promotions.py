@@ -9,8 +9,6 @@ The MLflow alias ``champion`` is derived from this log (see ``reconcile``), neve
 other way round, so that scoring neither needs MLflow nor follows a hand-set alias.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace

@@ -3,8 +3,6 @@
 Texts of exceptions quote URLs, headers and connection strings, so none of them is trusted.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

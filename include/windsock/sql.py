@@ -1,7 +1,5 @@
 """DuckDB as Windsock uses it: one way to open it, and one way to write a name."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Which days a changed day makes out of date."""
 
-from __future__ import annotations
-
 from datetime import date, timedelta
 
 from windsock.days import day_range

@@ -5,8 +5,6 @@
 result and reports trouble by exception (see ``errors`` for the exit codes).
 """
 
-from __future__ import annotations
-
 import importlib
 import logging
 import time

@@ -4,8 +4,6 @@ Writing the same rows again makes no commit. Reading goes through the ledger's r
 (see ``ledger``), which name the exact files of each day.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import logging

@@ -1,7 +1,5 @@
 """Saying that a day is due, without doing anything for it."""
 
-from __future__ import annotations
-
 from airflow.sdk import Asset, BaseOperator, Context
 
 from windsock_airflow.runs import RunFacts

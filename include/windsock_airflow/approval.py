@@ -1,7 +1,5 @@
 """Asking a person before a challenger becomes champion."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator

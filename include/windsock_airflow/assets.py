@@ -23,8 +23,6 @@ un-keyed               what is published
 =====================  ==================================================================
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from airflow.sdk import Asset

@@ -7,8 +7,6 @@ of the scheduler's looks. A ring that is lost costs seconds: the scheduler still
 itself, though seldom.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Awaitable, Callable, MutableMapping

@@ -4,8 +4,6 @@ DAG files import this package and ``windsock.spec`` only; nothing here may impor
 MLflow or their like, because every task parses its DAG file again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any

@@ -5,8 +5,6 @@ the context holds no exception. It never raises and never holds a task up for mo
 about five seconds.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The tasks that train one estimator: a fit, and before it a search by several at once if asked for."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any

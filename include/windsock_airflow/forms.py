@@ -1,7 +1,5 @@
 """Trigger forms, derived from the spec so that form and check agree."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from airflow.sdk import Param

@@ -7,8 +7,6 @@ publishes the request. The run's id is the governor's dedupe key: Airflow itself
 second run for the same drift.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

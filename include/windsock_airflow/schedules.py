@@ -3,8 +3,6 @@
 Read ``assets`` for what starts the rest.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, time, timedelta
 
 from airflow.sdk import CronPartitionTimetable, CronTriggerTimetable

@@ -16,8 +16,6 @@ anything else               is retried with back-off
 ==========================  =================================================
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta

@@ -3,8 +3,6 @@
 ``step`` runs the step in the task's own process, ``pods.operator`` in a pod.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager

@@ -12,8 +12,6 @@ Nothing may be *used* here, only imported: threads that a library starts do not 
 fork, and what they held would stay locked.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import importlib

@@ -5,8 +5,6 @@ So this process starts first and uses the time in which the tables are made; the
 go on is a line on stdin.
 """
 
-from __future__ import annotations
-
 import sys
 
 from airflow.__main__ import main as airflow_main

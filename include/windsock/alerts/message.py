@@ -4,8 +4,6 @@ Text comes from exceptions and data, so nothing of it is trusted: secrets are st
 Slack's control characters are escaped, and length is bounded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal

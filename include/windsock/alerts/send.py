@@ -1,7 +1,5 @@
 """Sending an alert: the log first, then Slack; no failure of either reaches the caller."""
 
-from __future__ import annotations
-
 import logging
 
 from windsock.alerts.message import Alert, as_line, as_slack

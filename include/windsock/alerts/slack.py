@@ -4,8 +4,6 @@ Everything happens in a thread that is left behind when time is up, because neit
 resolver that hangs nor a server that drips bytes can be interrupted from within.
 """
 
-from __future__ import annotations
-
 import logging
 import queue
 import threading

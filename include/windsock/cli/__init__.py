@@ -1,7 +1,5 @@
 """The command line: ``windsock``, with each command's code loaded only when it runs."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from functools import cache

@@ -1,7 +1,5 @@
 """``windsock apply`` and ``windsock materialize``: the feature store by hand."""
 
-from __future__ import annotations
-
 import click
 
 from windsock.featurestore.definitions import apply as apply_definitions

@@ -1,7 +1,5 @@
 """``windsock lint`` and ``windsock models``: what is declared, and what has become of it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ This is what a pod runs, and what a person runs to see a step fail slowly. It re
 ``errors`` says: exit code 0, 64 or 65 (never retry), 75 (not yet, or a service is away).
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

@@ -1,7 +1,5 @@
 """``windsock check-trainer``: does a trainer of one's own keep the contract?"""
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

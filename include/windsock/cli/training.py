@@ -1,7 +1,5 @@
 """Commands around training: ``windsock reproduce``."""
 
-from __future__ import annotations
-
 import click
 
 from windsock.errors import SpecError

@@ -1,7 +1,5 @@
 """Quantities of memory, as Kubernetes writes them, and how much a step gets after it ran out."""
 
-from __future__ import annotations
-
 import math
 import re
 

@@ -1,7 +1,5 @@
 """A model's wishes over the site's defaults: what one pod of one step gets."""
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 
 from windsock.compute.memory import in_bytes, quantity

@@ -4,8 +4,6 @@ One YAML file, named by ``WINDSOCK_COMPUTE_FILE``; without it, the defaults here
 own ``compute`` goes before it (``windsock.compute.needs``). ``docs/compute.md`` shows one.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator

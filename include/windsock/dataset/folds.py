@@ -8,8 +8,6 @@ for choosing between parameters, and the holdout keeps the whole gap. A one-day 
 has no folds: the spec's own parameters are used as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date

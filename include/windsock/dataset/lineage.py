@@ -1,7 +1,5 @@
 """What a model was made from, enough to explain it and to make it again."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess

@@ -8,8 +8,6 @@ time a model waits for its labels; the window lies before the gap::
                                                      M               T
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from datetime import date, timedelta

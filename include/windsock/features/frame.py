@@ -4,8 +4,6 @@ View features are joined to these rows point in time (see ``featurestore.retriev
 training and scoring use the same frame, so that they cannot differ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import duckdb

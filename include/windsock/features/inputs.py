@@ -4,8 +4,6 @@ The fingerprint names each input by content. Equal fingerprint, equal features; 
 fingerprint than a published day's means that the day is stale.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass

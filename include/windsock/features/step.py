@@ -1,7 +1,5 @@
 """The ``features`` step: one day of every view, published in one commit."""
 
-from __future__ import annotations
-
 import logging
 from datetime import date
 from typing import Any

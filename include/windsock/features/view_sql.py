@@ -5,8 +5,6 @@ The SQL sees three tables and nothing else: ``events``, ``labels`` and ``history
 end of the day, so look-ahead is impossible whatever the SQL says.
 """
 
-from __future__ import annotations
-
 from datetime import date
 
 import duckdb

@@ -5,8 +5,6 @@ comes out once and in its place: duplicates, unknown keys and rows without a mat
 their line and get NULL. Columns that are not needed for the join never enter it.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

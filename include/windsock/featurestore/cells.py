@@ -5,8 +5,6 @@ protobuf object per row. Values are SQLite's own types; what SQLite cannot hold 
 would become NULL) gets a mark of its own.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Sequence

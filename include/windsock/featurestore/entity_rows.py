@@ -1,7 +1,5 @@
 """The rows that features are asked for: a frame, SQL over a model's events, or a time range."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 import duckdb

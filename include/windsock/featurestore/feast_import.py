@@ -5,8 +5,6 @@ that Windsock does not use: over two seconds and 170 MB in every process. Here i
 no torch for that moment; torch itself stays importable for everybody else.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from types import ModuleType

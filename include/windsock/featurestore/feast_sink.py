@@ -6,8 +6,6 @@ before they are written. Between reading and writing another writer may come: th
 store excludes that, most others do not; ``feature_store.yaml`` says so where they are chosen.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta

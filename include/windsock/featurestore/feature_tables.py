@@ -5,8 +5,6 @@ that a day written before a column existed reads as NULL there and an empty tabl
 has its types.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta

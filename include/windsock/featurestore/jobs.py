@@ -1,7 +1,5 @@
 """What Feast hands to the user of a historical retrieval: Arrow first, pandas on demand."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import fsspec

@@ -1,7 +1,5 @@
 """Model specs as Feast objects: entities, sources, feature views and one service per model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any

@@ -7,8 +7,6 @@ row kept, in order, ttl honoured, NULL where nothing was known.
 Inside ``with pinned(...)`` it reads exact versions of days, else those in force now.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextvars import copy_context
 from datetime import datetime, timedelta

@@ -5,8 +5,6 @@ and one row per feature. This one keeps microseconds of UTC and one row per enti
 the database refuses older rows, whoever writes: ``materialize``, ``push`` or a step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -8,8 +8,6 @@ version of it was written; a kill leaves the day before or the day after, whole.
 Read ``online`` for the same file through Feast's API.
 """
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import threading

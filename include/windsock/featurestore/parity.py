@@ -6,8 +6,6 @@ entity and time in the tables. A day may be recomputed at this very moment, so r
 other days are compared with the version that was materialized and with the one in force.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ around them, and Windsock's offline store then reads those records and no others
 belongs to the calling thread or task alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar

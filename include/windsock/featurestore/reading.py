@@ -1,7 +1,5 @@
 """Reading the rows of a Feast data source: Windsock's tables by ledger record, Parquet files as they are."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 import fsspec

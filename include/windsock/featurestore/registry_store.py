@@ -4,8 +4,6 @@ Feast's own file registry writes in place: a reader in that moment, or a kill, s
 registry. This one finds its path from the settings if the configuration gives none.
 """
 
-from __future__ import annotations
-
 import uuid
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Both ways end in the same join (``asof``) over the same files, so a model is sco
 what it was trained on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import date
 

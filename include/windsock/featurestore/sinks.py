@@ -4,8 +4,6 @@ Both sinks offer the same operations, so that the step and the parity check need
 which store is configured. The embedded one imports no Feast.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date

@@ -7,8 +7,6 @@ set to what the tables hold now, even if that is older or nothing; that is for r
 never happens by itself.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import date

@@ -6,8 +6,6 @@ cannot be run has failed (see ``judge``): nothing passes for want of evidence.
 A new check is a function here, listed in :data:`ALL`; its limit is a field of ``spec.modelling.GateSpec``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -6,8 +6,6 @@ metric. The candidate passes if the lower bound of that difference stays above `
 The seed is fixed: equal inputs, equal verdict. ADR 0007 says why and has the numbers.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

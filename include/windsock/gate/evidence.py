@@ -4,8 +4,6 @@ Both lie in the run folder, ``gate.json`` and ``gate.html`` for the latest verdi
 ``gate/vs-<champion>.json`` for each champion it was held against.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

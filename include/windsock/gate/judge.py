@@ -4,8 +4,6 @@ One exception is let through: a service that is away (``UpstreamUnavailable``). 
 is no verdict at all, so nothing can be promoted, and the step is tried again.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any

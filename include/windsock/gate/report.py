@@ -3,8 +3,6 @@
 ``report.html.jinja`` beside this module is the page; here is only where things lie in its plot.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

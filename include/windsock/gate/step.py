@@ -3,8 +3,6 @@
 Options: ``version`` (absent: the one with the alias ``challenger``).
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the gate says of one version: a finding per check, and a verdict over all of them."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass
 from typing import Any

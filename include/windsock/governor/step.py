@@ -4,8 +4,6 @@ The record is the commit. A request for a retraining, once recorded, stays on re
 whatever a later run of the same day decides, so that no limit forgets it.
 """
 
-from __future__ import annotations
-
 import logging
 from datetime import date, timedelta
 from typing import Any

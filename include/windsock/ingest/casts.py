@@ -5,8 +5,6 @@ decimals, any unit and zone of time, dictionary encoding, and text if the whole 
 (CSV). Refused: text in a typed file, numbers as times (of which unit?), nested values.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -6,8 +6,6 @@ aside, and the quarantine budget decides about the file. How single columns are 
 ``casts``; what the values must be, in ``windsock.validate``.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass

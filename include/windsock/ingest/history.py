@@ -5,8 +5,6 @@ log, alert) and kept out of the day's record: the record of a day must not depen
 which days were run. They can be asked for again at any time; only days before the day count.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import date, timedelta
 from statistics import fmean, median, pstdev

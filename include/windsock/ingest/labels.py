@@ -6,8 +6,6 @@ because a backfill must not know earlier what live runs learned later. Null labe
 stored: unknown is not "no".
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date

@@ -7,8 +7,6 @@ is set aside, and the day of delivery is run again when such an event is publish
 latest label that was known by their day.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from datetime import timedelta

@@ -4,8 +4,6 @@ A row stands in quarantine once, under the first rule it broke; its reason names
 Rows are kept as delivered, also with the columns that the spec drops.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter

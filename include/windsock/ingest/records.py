@@ -3,8 +3,6 @@
 Raw copies are kept by content, so that the same file is kept once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any

@@ -5,8 +5,6 @@ through the record. A day that was published stays as it is when a later deliver
 refused, or is empty.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from datetime import date

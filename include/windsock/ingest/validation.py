@@ -5,8 +5,6 @@ share a key and differ are all set aside, since nobody can tell which of them is
 stands in another day already is not looked for here: it would mean reading every day.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import date
 from typing import Any

@@ -1,7 +1,5 @@
 """LightGBM as a learner: the same bytes every time."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What search and trainer ask of a kind of model; ``booster`` and ``neural`` are two answers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 

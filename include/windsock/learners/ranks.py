@@ -5,8 +5,6 @@ Everything that chooses or writes happens on rank 0; the others follow what it d
 so that clocks, databases and folders cannot tell the processes different things.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """Rows as learners see them: inputs, answers, and what judging needs beside them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Self
 

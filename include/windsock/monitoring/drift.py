@@ -5,8 +5,6 @@ what can be compared and afterwards what counts, so that an empty column or a ti
 gives a sentence and no crash.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 import warnings

@@ -1,7 +1,5 @@
 """The ``monitor`` step: one night's findings about the champion, recorded for one day."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from datetime import date

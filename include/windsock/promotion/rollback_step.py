@@ -8,8 +8,6 @@ Options: ``to_version`` (absent: the champion before this one), ``reason``, ``by
 ``allow_replay``.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from typing import Any

@@ -5,8 +5,6 @@ Options: ``version``; ``champion_seen`` (what the gate compared with); ``reason`
 options: what a caller claims promotes nothing.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -4,8 +4,6 @@ A kill between the log entry and the alias leaves an alias that is behind; a han
 alias differs from the log. Both are put right here. The log decides, always.
 """
 
-from __future__ import annotations
-
 import logging
 
 from windsock.promotions import current

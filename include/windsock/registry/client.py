@@ -4,8 +4,6 @@ An MLflow that is away or overloaded raises ``UpstreamUnavailable`` (retry); one
 refuses what it was asked raises ``WindsockError``.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ formats MLflow has none that does without pickle, code or a package that is not 
 (ONNX): their folder goes up as it is, under a flavour named ``windsock``, with the inputs by name.
 """
 
-from __future__ import annotations
-
 import sys
 import warnings
 from importlib.metadata import version as library_version

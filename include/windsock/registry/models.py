@@ -4,8 +4,6 @@ A version is loaded from its run folder; if that is gone, from MLflow's copy of 
 files. Either way the files must be the ones that were registered, by hash.
 """
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections import OrderedDict

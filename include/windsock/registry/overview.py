@@ -1,7 +1,5 @@
 """One line per model, from the store alone: no server is asked, so it works while all are down."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from windsock import promotions

@@ -4,8 +4,6 @@ Options: ``run``, the run folder's name. Registering a run folder again, also af
 at any point, finds what is there by the tag ``windsock.run`` and makes no second version.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

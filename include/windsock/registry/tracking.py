@@ -5,8 +5,6 @@ that writing them twice changes nothing; a model that was only half uploaded is 
 What goes up needs no pickle to load.
 """
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from datetime import UTC, datetime

@@ -4,8 +4,6 @@ MLflow numbers the versions; this index says which run folder each one is, so th
 scoring, gate and promotion find a version without asking a server.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

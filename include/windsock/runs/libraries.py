@@ -1,7 +1,5 @@
 """Versions of what makes a training set and a model."""
 
-from __future__ import annotations
-
 import platform
 from importlib.metadata import PackageNotFoundError, version
 

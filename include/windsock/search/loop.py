@@ -6,8 +6,6 @@ would have proposed. Of several processes that train together (``ranks``), the o
 rank 0 has the study; the others run the trials that it announces.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import math

@@ -4,8 +4,6 @@ Two signals: the lowest loss so far on the first fold, at twenty rounds at most,
 metric after each fold. Finished trials alone decide, so a killed trainer decides the same again.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 

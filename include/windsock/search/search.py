@@ -9,8 +9,6 @@ database that several pods share), ``trials`` runs one trial, ``pruning`` stops 
 not get far.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

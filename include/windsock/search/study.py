@@ -1,7 +1,5 @@
 """Where the Optuna study of a search is kept: a file among the checkpoints, or a database of several trainers."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time

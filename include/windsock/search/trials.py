@@ -4,8 +4,6 @@ The number of rounds is where the mean loss curve of the folds is lowest; loss i
 where ranking metrics of a few hundred positives jump.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time

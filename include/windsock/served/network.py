@@ -10,8 +10,6 @@ values: the last stands for missing and for values that training never saw.
 learns, is :class:`Perceptron` or a module of the user's own.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any, Self

@@ -6,8 +6,6 @@ gather and a cumulative sum. With all weights one, every value equals
 ``windsock.served.metrics`` (tested).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Shared ground of the spec's parts: frozen, and strict about unknown fields."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, StringConstraints

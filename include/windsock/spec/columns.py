@@ -1,7 +1,5 @@
 """The columns that a spec declares, with their types."""
 
-from __future__ import annotations
-
 from windsock.spec.model_spec import ModelSpec
 
 

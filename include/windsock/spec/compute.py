@@ -4,8 +4,6 @@ Everything is optional: what a model leaves open, the site's own defaults fill i
 (``windsock.compute.site``), so that one model.yaml fits a laptop and every cluster.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, model_validator

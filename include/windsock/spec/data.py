@@ -1,7 +1,5 @@
 """The data half of a spec: where days come from, what they hold, what is valid."""
 
-from __future__ import annotations
-
 from datetime import date
 from typing import Annotated, Literal, Self
 

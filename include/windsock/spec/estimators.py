@@ -4,8 +4,6 @@
 time-ordered folds goes on to the gate.
 """
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 

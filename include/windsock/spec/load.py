@@ -1,7 +1,5 @@
 """Reading specs from ``model.yaml``: one broken spec never hides the others."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

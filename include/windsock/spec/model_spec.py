@@ -4,8 +4,6 @@ Cross-checks between the parts stand here; each part checks itself in ``data``,
 ``modelling`` and ``operations``. ``load`` reads the file.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import date, timedelta
 from pathlib import Path

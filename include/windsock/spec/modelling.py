@@ -3,8 +3,6 @@
 The kinds of model stand in ``estimators``, what they run on in ``compute``.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator

@@ -1,7 +1,5 @@
 """The user's own networks: Python files of a model's folder, as runs freeze them. None of them is run here."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The operating half of a spec: schedules, monitoring, retraining, alerts."""
 
-from __future__ import annotations
-
 from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator

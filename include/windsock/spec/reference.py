@@ -1,7 +1,5 @@
 """Every field of ``model.yaml`` as a page, made from the spec's own classes: ``docs/spec.md``."""
 
-from __future__ import annotations
-
 import types
 import typing
 from typing import Any

@@ -1,7 +1,5 @@
 """YAML files that people write: read, checked, and every fault told as a sentence."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, TypeVar
 

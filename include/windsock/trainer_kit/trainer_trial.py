@@ -4,8 +4,6 @@ How a trainer is started is left to a :class:`Runner`, so that a program on this
 a container and a pod are all tried alike. What it leaves is judged by ``conformance``.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ Options: ``run``, the run folder's name. What is chosen by its folds is then mea
 the holdout, which no trainer has seen.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from typing import Any

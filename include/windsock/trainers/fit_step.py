@@ -6,8 +6,6 @@ cluster the same request goes to a trainer pod instead. A finished candidate is 
 trained again.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import subprocess

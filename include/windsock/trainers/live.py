@@ -10,8 +10,6 @@ batch that a hanging server does not take, and joins its threads when the proces
 that a server which sends a byte a second keeps a finished trainer alive for ever.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import queue

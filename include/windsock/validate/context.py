@@ -5,8 +5,6 @@ processes doing so lose each other's changes. So everything that runs need (the 
 stores) stands in the committed file, and only the place for output is filled in at run time.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

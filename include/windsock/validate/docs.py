@@ -7,8 +7,6 @@ Rendering is slow next to validating, so a backfill only keeps results; the site
 them afterwards (``build``), or a single day's page is added (``add_day``). One builder at a time.
 """
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, date, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Running a suite on one day's rows and sorting what it found by consequence."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from datetime import date

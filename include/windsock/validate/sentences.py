@@ -1,7 +1,5 @@
 """What a broken expectation means, in one sentence: column, rule, count, example."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from datetime import datetime

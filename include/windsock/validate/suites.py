@@ -6,8 +6,6 @@ looked for in the model's folder (``expectations.json`` or ``validation.suite``)
 (``expectations/<model>_events.json``); without one, the rules derived from the spec stand alone.
 """
 
-from __future__ import annotations
-
 import json
 import uuid
 from pathlib import Path

@@ -10,8 +10,6 @@ the API answers                           here
 ========================================  ===========================
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

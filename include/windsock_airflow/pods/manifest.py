@@ -8,8 +8,6 @@ that takes more would take it from its neighbours. Cores are asked for but not l
 for nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -12,8 +12,6 @@ wanted (a worker shuts down, a scheduler restarts), the pod goes on and the task
 rescheduled; if it is not (marked, cleared, deleted), the pod is deleted.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """What follows from a pod's end: which error, which next try, or another pod at once."""
 
-from __future__ import annotations
-
 import logging
 from datetime import timedelta
 from typing import NoReturn

@@ -15,8 +15,6 @@ OVERDUE             is retried: the pod ran into its deadline
 ==================  ====================================================================
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any

@@ -10,8 +10,6 @@ nobody is asked.
 imported by every task: nothing heavy may stand there.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

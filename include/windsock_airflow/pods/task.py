@@ -1,7 +1,5 @@
 """One task instance and its pod: what to run, what is known, and the pod itself."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any

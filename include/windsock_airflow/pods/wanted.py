@@ -1,7 +1,5 @@
 """Whether Airflow still wants a task to be done: what the states that it gives mean for the task's pod."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """What runs in a step's pod, and how its result comes back: always through the store."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """``windsock demo``: the whole loop on one machine, then a summary worth reading."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

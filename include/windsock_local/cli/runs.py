@@ -1,7 +1,5 @@
 """``windsock backfill`` and ``windsock trigger``: runs through Airflow, as its UI would start them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from datetime import date
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``windsock up``, ``down``, ``status`` and ``doctor``."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """What a person sees while the demo runs: bars in a terminal, plain lines in a log."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What happened in the demo, read from ledgers, promotions and gate reports: nothing is made up."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from windsock import promotions as promotion_log

@@ -1,7 +1,5 @@
 """Drives the loop through Airflow: backfill, train, promote, go on day by day, drift, retrain."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which days the demo runs, what goes wrong on purpose, and the model copy that says so."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Telling what happened, to a person who has just watched the bars."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any

@@ -5,8 +5,6 @@ with AirflowApi.of_stack(settings) as api:
     run = api.wait_for_run("fraud_train", run_id, timeout_seconds=300)
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from datetime import date

@@ -8,8 +8,6 @@ to such an other Airflow and are ignored; to change a setting of the embedded on
 Connections and variables (``AIRFLOW_CONN_*``, ``AIRFLOW_VAR_*``) pass through.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 ``airflow_api`` says what can be done with it.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Self

@@ -1,7 +1,5 @@
 """Secrets of the embedded stack: made once, kept 0600, handed on by environment only."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

@@ -1,7 +1,5 @@
 """Is this machine fit to run the stack? Each check ends in a next step."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

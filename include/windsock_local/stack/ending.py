@@ -1,7 +1,5 @@
 """Ending all that is left of a stack, whoever asks: guardian, ``down`` or the next ``up``."""
 
-from __future__ import annotations
-
 import logging
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The environments: of the stack's own processes, and of others that talk to it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import replace

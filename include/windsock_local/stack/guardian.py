@@ -6,8 +6,6 @@ the whole family within seconds. It ignores every polite signal, as a Ctrl-C or 
 goes to all of them at once.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """How a stack is doing: each part's process, address and own sign of life."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """``up`` and ``down``: one stack a home, found if it runs, cleared away if it died."""
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import os

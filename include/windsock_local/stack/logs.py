@@ -1,7 +1,5 @@
 """The parts' log files: one each, appended, kept to a bounded size."""
 
-from __future__ import annotations
-
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path

@@ -8,8 +8,6 @@ waits, warm, for the word that the tables are there. And on a machine of two cor
 have the cores to themselves, so that the login page is there soon; the rest comes after it.
 """
 
-from __future__ import annotations
-
 import signal
 import sys
 from collections.abc import Callable, Mapping

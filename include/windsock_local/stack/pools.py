@@ -1,7 +1,5 @@
 """The pool that keeps Airflow from starting more GPU steps at a time than there are GPUs."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Choosing loopback ports: the usual one if it is free, else any free one."""
 
-from __future__ import annotations
-
 import socket
 
 from windsock.errors import SpecError

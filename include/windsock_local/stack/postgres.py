@@ -6,8 +6,6 @@ only its programs are used: no TCP port, a socket in a folder of ours that is cl
 others, and the server as a direct child that the supervisor can stop and watch.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import logging

@@ -4,8 +4,6 @@ Every call is bounded to a fraction of a second, since the supervisor asks them 
 looking after its children.
 """
 
-from __future__ import annotations
-
 import http.client
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """DAG files are parsed again when a model's files change, not over and over in case they did."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 

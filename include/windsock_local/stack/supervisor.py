@@ -5,8 +5,6 @@ are ready, and looks after those that died. Booting is only the turns until all 
 afterwards a turn comes when a child ends, or every few seconds, so that watching costs next to nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

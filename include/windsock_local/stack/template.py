@@ -4,8 +4,6 @@
 start and always gives the same result, for the same Airflow and MLflow.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from pathlib import Path

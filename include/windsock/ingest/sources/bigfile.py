@@ -1,7 +1,5 @@
 """One day out of a big file, without loading the rest of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """The way in: the spec says which source, this says which module."""
 
-from __future__ import annotations
-
 import logging
 from datetime import date
 

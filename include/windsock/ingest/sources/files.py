@@ -7,8 +7,6 @@ a stream. Rows of a big file without a readable event time belong to no day; the
 with the model's first day, so that they are set aside there instead of being lost.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date

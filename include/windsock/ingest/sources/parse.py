@@ -4,8 +4,6 @@ Parquet keeps its own types. CSV is read as text throughout, empty fields as nul
 ``12,50`` is a number is for the next stage to judge, with a count and an example.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections import Counter

@@ -5,8 +5,6 @@ no message repeats it. SQLite has no time type and keeps any value in any column
 its rows are delivered as text, as those of a CSV file are.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from datetime import date, datetime

@@ -1,7 +1,5 @@
 """One reading of event times, for the cut of a big file and for the columns of a day alike."""
 
-from __future__ import annotations
-
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc

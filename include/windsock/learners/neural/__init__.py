@@ -8,8 +8,6 @@ a kill), ``distributed`` (several processes), ``user_module`` (the user's own ne
 Nothing here loads PyTorch before it is used.
 """
 
-from __future__ import annotations
-
 from windsock.learners.neural.learner import NetworkLearner
 
 __all__ = ["NetworkLearner"]

@@ -8,8 +8,6 @@ A checkpoint belongs to one training: parameters, rows, seed, number of processe
 of another training, or a damaged one, is left aside and the training begins anew.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -6,8 +6,6 @@ its own, so that copying hides behind computing. Both give the same batches in t
 order, and any epoch can be entered at any step: its order is a function of seed and epoch.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections import deque

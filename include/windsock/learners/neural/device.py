@@ -1,7 +1,5 @@
 """What a network is trained on: which device, how precisely, how its steps are run."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

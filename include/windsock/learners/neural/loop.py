@@ -6,8 +6,6 @@ as a falling learning rate would. So the number of epochs that was best on a fol
 right for a training on all rows.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """From a trained module to ``model.onnx``: the whole way from a raw row to its score, and no code of the user's."""
 
-from __future__ import annotations
-
 import io
 import logging
 import warnings

@@ -10,8 +10,6 @@ rows, random bits, the optimiser's count of steps. What is random is drawn from 
 that is seeded before every step, so it is a function of seed and step in every mode.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass

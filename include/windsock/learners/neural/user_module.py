@@ -3,8 +3,6 @@
 The file is run in the trainer only. What is served is the ONNX graph that it becomes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import linecache
 import sys

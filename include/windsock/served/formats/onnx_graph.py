@@ -6,8 +6,6 @@ files beside this one, no sparse tensor, and no operator whose result can be of 
 left can still be slow or large: a stranger's model is loaded by a child first (:mod:`windsock.served.first_load`).
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence

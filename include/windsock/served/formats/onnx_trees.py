@@ -1,7 +1,5 @@
 """Are the trees of an ONNX tree ensemble trees? onnxruntime follows a circle of nodes for ever (1.32)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

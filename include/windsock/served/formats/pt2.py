@@ -7,8 +7,6 @@ called one after the other, sizes are whole numbers by then, and nothing else is
 What an operator could be asked to make is bounded before it is called.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import math

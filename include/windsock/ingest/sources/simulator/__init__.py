@@ -4,8 +4,6 @@
 single deliveries.
 """
 
-from __future__ import annotations
-
 from datetime import date
 
 from windsock.ingest.sources.base import Delivery

@@ -5,8 +5,6 @@ Shares are such that ``null_keys``, ``duplicate_rows``, ``outside_day`` and
 ``amount_as_text`` cost the day.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 

@@ -10,8 +10,6 @@
 Several drifts add up: factors multiply, of several patterns the strongest counts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date

@@ -7,8 +7,6 @@ this: a card compromised for 14 days has each of its payments faked with probabi
 third, where the handbook picks exactly a third of all of them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import IntEnum
