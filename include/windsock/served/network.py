@@ -120,13 +120,13 @@ class Perceptron(nn.Module):  # type: ignore[misc]
         for layer in self.layers:
             nn.init.zeros_(layer.bias)
 
-    def forward(self, numbers: Any, codes: Any, dropped: Sequence[Any] = (), dropout: float = 0.0) -> Any:
+    def forward(self, numbers: Any, codes: Any, kept: Sequence[Any] = (), dropout: float = 0.0) -> Any:
         """Return the last layer's output.
 
         Args:
             numbers: float32, shape ``(rows, inputs)``.
             codes: int64, shape ``(rows, tables)``.
-            dropped: Which units of each hidden layer count as zero, shape ``(rows, units)`` each; for training.
+            kept: Which units of each hidden layer are not zeroed, shape ``(rows, units)`` each; for training.
             dropout: Share of the units that were drawn to be dropped.
 
         Returns:
@@ -137,10 +137,10 @@ class Perceptron(nn.Module):  # type: ignore[misc]
             h = torch.cat([h, *(table(codes[:, i]) for i, table in enumerate(self.tables))], dim=1)
         for i, layer in enumerate(self.layers[:-1]):
             h = self._linear(layer, h, dropout if i else 0.0)
-            if dropped:
+            if kept:
                 # The rectifier's own gradient is zero where its result is, so this needs none.
                 with torch.no_grad():
-                    h.masked_fill_(dropped[i], 0.0)
+                    h.mul_(kept[i])
             h = h.relu_()
         return self._linear(self.layers[-1], h, dropout)
 

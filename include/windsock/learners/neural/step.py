@@ -178,14 +178,21 @@ class Step:
         self._average.lerp_(self._weights, 1 - memory)
 
     def _loss_of_rows(self, rows: Any, bits: Any) -> Any:
-        dropped = () if bits is None else (bits < self._dropped - _LEVELS // 2).split(self._masked, dim=1)
-        output = self._output(rows, dropped).to(torch.float32)
+        output = self._output(rows, () if bits is None else self._kept(bits)).to(torch.float32)
         return loss_of(self._plan.loss, self._plan.positive_weight, output, rows[:, -1])
 
-    def _output(self, rows: Any, dropped: Sequence[Any] = ()) -> Any:
+    def _kept(self, bits: Any) -> Sequence[Any]:
+        """Return which units of each hidden layer are kept, shape ``(rows, units)`` each."""
+        least = self._dropped - _LEVELS // 2
+        # On a CPU, comparing into numbers and multiplying by them takes a tenth of the time that truth values take.
+        on_cpu = bits.device.type == "cpu"
+        kept = torch.ge(bits, least, out=torch.empty(bits.shape)) if on_cpu else bits >= least
+        return kept.split(self._masked, dim=1)  # type: ignore[no-any-return]
+
+    def _output(self, rows: Any, kept: Sequence[Any] = ()) -> Any:
         inputs = self._network.preparation.split(rows)
         with self._autocast():
-            output = self._body(*inputs, dropped, self._dropped / _LEVELS) if dropped else self._body(*inputs)
+            output = self._body(*inputs, kept, self._dropped / _LEVELS) if kept else self._body(*inputs)
         return output.flatten()
 
     def _autocast(self) -> AbstractContextManager[Any]:

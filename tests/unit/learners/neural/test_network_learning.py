@@ -195,14 +195,14 @@ def test_the_module_learns_means_and_spreads_itself():
     np.testing.assert_array_equal(prepared[~missing, 5], learn.x[~missing, 2])
 
 
-def dropped_units(monkeypatch, seed=3, steps=3):
-    """Train and return which hidden units each step drops."""
+def kept_units(monkeypatch, seed=3, steps=3):
+    """Train and return which hidden units each step keeps."""
     seen, forward = [], Perceptron.forward
 
-    def noting(self, numbers, codes, dropped=(), dropout=0.0):
-        if dropped:
-            seen.append(([mask.cpu().numpy() for mask in dropped], dropout))
-        return forward(self, numbers, codes, dropped, dropout)
+    def noting(self, numbers, codes, kept=(), dropout=0.0):
+        if kept:
+            seen.append(([mask.cpu().numpy() for mask in kept], dropout))
+        return forward(self, numbers, codes, kept, dropout)
 
     spec = spec_of(execution="eager")
     other = spec.model_copy(update={"training": spec.training.model_copy(update={"seed": seed})})
@@ -214,15 +214,15 @@ def dropped_units(monkeypatch, seed=3, steps=3):
 
 
 def test_dropout_drops_its_share_and_depends_on_seed_and_step_alone(monkeypatch):
-    first, second, third = (masks for masks, _ in dropped_units(monkeypatch))
-    again = dropped_units(monkeypatch)
+    first, second, third = (masks for masks, _ in kept_units(monkeypatch))
+    again = kept_units(monkeypatch)
 
     assert [mask.shape for mask in first] == [(500, 40), (500, 20)]
-    assert np.mean([mask.mean() for masks in (first, second, third) for mask in masks]) == pytest.approx(0.25, abs=0.01)
+    assert np.mean([mask.mean() for masks in (first, second, third) for mask in masks]) == pytest.approx(0.75, abs=0.01)
     assert {dropout for _, dropout in again} == {0.25}
     np.testing.assert_array_equal(again[1][0][0], second[0])
     assert not np.array_equal(first[0], second[0])
-    assert not np.array_equal(dropped_units(monkeypatch, seed=4)[0][0][0], first[0])
+    assert not np.array_equal(kept_units(monkeypatch, seed=4)[0][0][0], first[0])
 
 
 def test_the_order_of_rows_depends_on_seed_and_epoch_alone():
@@ -245,15 +245,15 @@ def test_the_networks_shortcuts_leave_its_gradient_what_it_is(dropout, columns):
     preparation = Preparation.fit([FEATURES[c] for c in columns], rows(70).x[:, columns])
     body = Perceptron(preparation.width, preparation.tables, (9, 5))
     inputs = preparation.split(preparation(torch.from_numpy(rows(70).x[:, columns])))
-    dropped = [torch.rand(70, units) < dropout for units in (9, 5)] if dropout else []
+    kept = [torch.rand(70, units) >= dropout for units in (9, 5)] if dropout else []
 
     h = torch.cat([inputs[0], *(table(inputs[1][:, i]) for i, table in enumerate(body.tables))], dim=1)
     for i, layer in enumerate(body.layers[:-1]):
         h = torch.relu(layer(h))
-        h = h * ~dropped[i] / (1 - dropout) if dropout else h
+        h = h * kept[i] / (1 - dropout) if dropout else h
     expected = torch.autograd.grad(body.layers[-1](h).square().sum(), list(body.parameters()))
 
-    found = torch.autograd.grad(body(*inputs, dropped, dropout).square().sum(), list(body.parameters()))
+    found = torch.autograd.grad(body(*inputs, kept, dropout).square().sum(), list(body.parameters()))
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
