@@ -9,7 +9,9 @@ from typing import Any
 
 from stack_fixture import Stack
 
-ACTIVE = frozenset({"queued", "running"})
+ACTIVE = ("queued", "running")
+LOOK_SECONDS = 0.7
+"""Between two looks: each costs the API server what it would rather give to tasks."""
 
 
 def wait_until(done: Callable[[], bool], seconds: float, what: str) -> None:
@@ -17,7 +19,19 @@ def wait_until(done: Callable[[], bool], seconds: float, what: str) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, f"after {seconds:.0f} s still not: {what}"
-        time.sleep(0.3)
+        time.sleep(LOOK_SECONDS)
+
+
+def wait_until_quiet(stack: Stack, dags: Collection[str], seconds: float) -> None:
+    """Wait until no run of some DAGs is active and no event is on its way to one."""
+    deadline = time.monotonic() + seconds
+    quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < 2.5:
+        active = Counter((r["dag_id"], r["state"]) for r in stack.api.runs(state=ACTIVE) if r["dag_id"] in dags)
+        if active:
+            quiet_since = time.monotonic()
+        assert time.monotonic() < deadline, f"still active: {active}"
+        time.sleep(LOOK_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -52,14 +66,7 @@ class ModelRuns:
 
     def wait_until_quiet(self, seconds: float = 240, stages: Iterable[str] = ("ingest", "features", "score")) -> None:
         """Wait until no run of these stages is active and no event is on its way to one."""
-        deadline = time.monotonic() + seconds
-        quiet_since = time.monotonic()
-        while time.monotonic() - quiet_since < 2.5:
-            active = [self.dag(stage) for stage in stages if any(r["state"] in ACTIVE for r in self.all(stage))]
-            if active:
-                quiet_since = time.monotonic()
-            assert time.monotonic() < deadline, f"still active: {active}"
-            time.sleep(0.3)
+        wait_until_quiet(self.stack, {self.dag(stage) for stage in stages}, seconds)
 
     def start(self, stage: str, day: date | None = None) -> str:
         """Trigger a stage as a person would, and return the run's id."""

@@ -11,7 +11,7 @@ import sqlite3
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from fake_slack import FakeSlack
+from model_runs import wait_until, wait_until_quiet
 from small_model import small_fraud
 from stack_fixture import Stack, start_stack
 from windsock.days import day_range
@@ -33,6 +34,7 @@ from windsock_local.stack.layout import Home
 
 pytestmark = pytest.mark.integration
 
+DAGS = {f"fraud_{stage}" for stage in ("ingest", "features", "score", "train", "promote", "monitor", "retrain")}
 FIRST, LAST = date(2026, 3, 1), date(2026, 3, 18)
 REFUSED, CHANGED = date(2026, 3, 10), date(2026, 3, 13)
 LOOKBACK, WINDOW, DELAY, HOLDOUT = 3, 5, 3, 4
@@ -87,22 +89,9 @@ def change_source(home: Path, *dirt: dict[str, str]) -> None:
     change_spec(home, source={**source, "dirt": [*source.get("dirt", []), *dirt]})
 
 
-def wait(done: Callable[[], bool], seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.3)
-
-
 def settle(stack: Stack) -> None:
     """Wait until no run is active and no event is on its way to one."""
-    quiet_since = time.monotonic()
-    deadline = quiet_since + 400
-    while time.monotonic() - quiet_since < 2.5:
-        if any(run["state"] in ("queued", "running") for run in stack.api.runs()):
-            quiet_since = time.monotonic()
-        assert time.monotonic() < deadline, Counter((r["dag_id"], r["state"]) for r in stack.api.runs())
-        time.sleep(0.3)
+    wait_until_quiet(stack, DAGS, 400)
 
 
 def keys_of(stack: Stack, dag_id: str, state: str = "success", known: set[str] | None = None) -> Counter[str]:
@@ -185,7 +174,7 @@ def test_running_a_day_again_changes_no_byte_and_no_online_value(chain: Stack):
 def test_an_older_day_again_leaves_every_online_value_as_it_was(chain: Stack):
     before = online_rows(chain.home)
     backfill = chain.api.backfill("fraud_ingest", date(2026, 3, 5), date(2026, 3, 5), reprocess="completed")
-    wait(lambda: keys_of(chain, "fraud_ingest")["2026-03-05"] == 2)
+    wait_until(lambda: keys_of(chain, "fraud_ingest")["2026-03-05"] == 2, 240, "a second run of the day")
     settle(chain)
     assert backfill
     assert online_rows(chain.home) == before
@@ -233,7 +222,7 @@ def test_a_failing_task_posts_one_message_and_a_backfill_none(chain: Stack, slac
     before = len(slack.messages)
     run = run_day(chain, REFUSED)
     assert run["state"] == "failed"
-    wait(lambda: len(slack.messages) > before, 10)
+    wait_until(lambda: len(slack.messages) > before, 10, "a message")
     time.sleep(1)
     (message,) = slack.messages[before:]
     text = str(message)
@@ -262,13 +251,13 @@ def test_a_request_crosses_from_the_daily_to_the_model_chain_once(chain: Stack):
     conf = {"as_of": str(LAST), "reasons": ["asked by a test"], "dedupe_key": "test"}
     run_id = api.trigger("fraud_retrain", conf=conf, run_id="drift__test")
     assert api.wait_for_run("fraud_retrain", run_id, 60)["state"] == "success"
-    wait(lambda: bool(api.runs("fraud_train")), 30)
+    wait_until(lambda: bool(api.runs("fraud_train")), 30, "a training")
     (train,) = api.runs("fraud_train")
     train = api.wait_for_run("fraud_train", train["dag_run_id"], 180)
     assert train["state"] == "success"
     assert api.xcom("fraud_train", train["dag_run_id"], "assemble")["as_of"] == str(LAST)
     version = api.xcom("fraud_train", train["dag_run_id"], "register")["version"]
-    wait(lambda: bool(api.runs("fraud_promote")), 30)
+    wait_until(lambda: bool(api.runs("fraud_promote")), 30, "a verdict")
     (promote,) = api.runs("fraud_promote")
     # 300 customers teach little: whether it passes is not the point, that it was judged is.
     judged = api.wait_for_run("fraud_promote", promote["dag_run_id"], 180)
