@@ -70,9 +70,12 @@ def handbook(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def changed(handbook: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may spoil."""
-    shutil.copytree(handbook, tmp_path / "copy")
-    return tmp_path / "copy"
+    """A copy of it that a test may spoil, with one trial of one estimator: a leak shows in that as well."""
+    home = tmp_path / "copy"
+    shutil.copytree(handbook, home)
+    training = yaml.safe_load((home / "models" / "fraud" / "model.yaml").read_text(encoding="utf-8"))["training"]
+    edit_spec(home, training={"estimators": [{**training["estimators"][0], "trials": 1, "search": {}}]})
+    return home
 
 
 def test_reaches_the_published_scores_on_the_published_rows(handbook: Path) -> None:
