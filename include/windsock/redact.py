@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterable
 
 _SLACK_TOKEN = re.compile(r"\bx(?:ox[a-z]|app)-[A-Za-z0-9-]+")
+# A text may be long and hostile: no expression looks at a part of it again and again.
 _USERINFO = re.compile(
-    r"(?P<scheme>[A-Za-z][\w+.-]*://)"
-    r"(?:[^/?#\s]*"  # up to the last @ of the host part ...
-    r"|[^/\s:@]*:[^\s@]+)@"  # ... and beyond it for a password with a slash that was not quoted
+    r"://(?:[^/?#\s]*"  # up to the last @ of the host part ...
+    r"|[^/\s:@]{0,256}:[^\s@]{1,1024})@"  # ... and beyond it for a password with a slash that was not quoted
 )
-_QUERY = re.compile(r"(?P<url>[A-Za-z][\w+.-]*://[^\s?#]*)\?[^\s#]+")
+_QUERY = re.compile(r"(?P<url>://[^\s?#]*)(?P<query>\?[^\s#]+)?")
 
 
 def redact(text: object, secrets: Iterable[str] = ()) -> str:
@@ -21,8 +21,8 @@ def redact(text: object, secrets: Iterable[str] = ()) -> str:
     for secret in secrets:
         for form in filter(None, (secret, secret.strip())):
             shown = shown.replace(form, "***")
-    shown = _USERINFO.sub(r"\g<scheme>***@", _SLACK_TOKEN.sub("***", shown))
-    return _QUERY.sub(r"\g<url>?***", shown)
+    shown = _USERINFO.sub("://***@", _SLACK_TOKEN.sub("***", shown))
+    return _QUERY.sub(lambda found: found["url"] + ("?***" if found["query"] else ""), shown)
 
 
 def redact_line(text: object, secrets: Iterable[str] = (), *, limit: int = 300) -> str:

@@ -51,7 +51,7 @@ def test_all_processes_train_the_same_and_one_alone_keeps_the_trials(tmp_path, k
     children = [context.Process(target=_child, args=(rank, port, folder, url, told), daemon=True) for rank in range(2)]
     for child in children:
         child.start()
-    chosen = dict(told.get(timeout=60) for _ in children)
+    chosen = dict(told.get(timeout=300) for _ in children)
     for child in children:
         child.join(60)
 

@@ -25,6 +25,14 @@ def test_given_secrets_are_struck_out_with_and_without_the_space_around_them() -
     assert redact("x s3cret y s3cret\n z", ["s3cret\n", "  "]) == "x *** y *** z"
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "part", ["x", "x.", "x://", "x://y:", "x://y:/", "x://y@", "x?", "x://y:z,", "xoxb-", "://", "@"]
+)
+def test_a_long_text_of_any_kind_is_redacted_in_no_time(part: str) -> None:
+    assert "s3cret" not in redact(part * 20_000 + " http://ann:s3cret@db/x?y=s3cret")
+
+
 def test_a_line_is_one_line_of_bounded_length_and_cut_after_redaction() -> None:
     long = f"{'x' * 280}\nhttp://ann:{'p' * 50}@db{'y' * 50}"
 
