@@ -19,10 +19,8 @@ from airflow.sdk import DAG
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
-from windsock_airflow.announce import AnnounceDay
-from windsock_airflow.blueprint import identity, specs_for
-from windsock_airflow.schedules import daily, live_from, live_until
-from windsock_airflow.step import StepOperator
+from windsock_airflow.blueprint import daily, identity, live_from, live_until, specs_for
+from windsock_airflow.step import AnnounceDay, StepOperator
 
 
 def ingest_dag(spec: ModelSpec) -> None:

@@ -11,8 +11,7 @@ from datetime import timedelta
 from airflow.sdk import DAG
 
 from windsock.spec import ModelSpec
-from windsock_airflow.blueprint import identity, specs_for
-from windsock_airflow.schedules import weekly
+from windsock_airflow.blueprint import identity, specs_for, weekly
 from windsock_airflow.step import StepOperator
 
 

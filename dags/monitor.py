@@ -12,10 +12,9 @@ about is not asked about again. Backfills report and never retrain.
 from airflow.sdk import DAG
 
 from windsock.spec import ModelSpec
-from windsock_airflow.blueprint import MANY_RUNS, identity, specs_for
+from windsock_airflow.blueprint import MANY_RUNS, daily, identity, live_from, live_until, specs_for
 from windsock_airflow.heavy import heavy_step
 from windsock_airflow.retrain import RequestRetraining
-from windsock_airflow.schedules import daily, live_from, live_until
 from windsock_airflow.step import StepOperator
 
 

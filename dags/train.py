@@ -16,10 +16,8 @@ from airflow.sdk import DAG, AssetOrTimeSchedule
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
-from windsock_airflow.blueprint import identity, specs_for
-from windsock_airflow.fitting import fit_tasks
-from windsock_airflow.heavy import heavy_step
-from windsock_airflow.schedules import weekly
+from windsock_airflow.blueprint import identity, specs_for, weekly
+from windsock_airflow.heavy import fit_tasks, heavy_step
 from windsock_airflow.step import StepOperator
 
 

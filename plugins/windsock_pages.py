@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 from airflow.plugins_manager import AirflowPlugin
 
 from windsock.settings import Settings
-from windsock_airflow.links import PAGES_PREFIX
-from windsock_airflow.pages import LazyPages
+from windsock_airflow.pages import PAGES_PREFIX, LazyPages
 
 
 def _views() -> list[dict[str, Any]]:

@@ -7,16 +7,55 @@ laptop parse as fast as ever.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import TaskGroup
 
 from windsock.errors import SpecError
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.spec.estimators import Estimator
+from windsock.spec.estimators import CustomSpec, Estimator
 from windsock_airflow.step import StepOperator
 
 if TYPE_CHECKING:
     from windsock_airflow.pods.operator import PodStepOperator
+
+LONGEST_TRAINING = timedelta(hours=12)
+
+
+def fit_tasks(spec: ModelSpec, estimator: Estimator, options: Mapping[str, Any]) -> Any:
+    """Make the tasks that train one estimator: a fit, and before it a search by several at once if asked for.
+
+    Args:
+        spec: The model.
+        estimator: One of its estimators.
+        options: Options of the step; ``run`` comes from the task ``assemble``.
+
+    Returns:
+        What stands between ``assemble`` and ``choose``: a task, or a group of them.
+    """
+    name = f"fit_{estimator.name}" if len(spec.training.estimators) > 1 else "fit"
+
+    def step(task_id: str, **more: str) -> Any:
+        return heavy_step(
+            spec,
+            step="fit",
+            estimator=estimator,
+            task_id=task_id,
+            keyed=False,
+            options={**options, **more},
+            execution_timeout=LONGEST_TRAINING,
+        )
+
+    parallel = 1 if isinstance(estimator, CustomSpec) else estimator.budget.parallel
+    if parallel == 1:
+        return step(name)
+    with TaskGroup(group_id=estimator.name, prefix_group_id=False) as group:
+        searches = [step(f"search_{estimator.name}_{number}", role="search") for number in range(1, parallel + 1)]
+        searches >> step(name)
+    return group
 
 
 def heavy_step(
@@ -31,27 +70,23 @@ def heavy_step(
         estimator: What ``fit`` trains; its name becomes the option ``estimator``.
         **kwargs: As of :class:`~windsock_airflow.step.StepOperator`, ``model`` aside.
     """
-    settings = Settings.from_env()
-    options = dict(kwargs.pop("options", None) or {})
+    settings, backend = Settings.from_env(), None
     if estimator is not None:
-        options["estimator"] = estimator.name
-    backend = (estimator.compute.backend if estimator is not None else None) or settings.compute
-    if backend == "kubernetes":
-        from windsock.compute import load_site, needs_of
+        kwargs["options"] = {**kwargs.get("options", {}), "estimator": estimator.name}
+        backend = estimator.compute.backend
+    if (backend or settings.compute) != "kubernetes":
+        return StepOperator(step=step, model=spec.name, **kwargs)
+    from windsock.compute import load_site, needs_of
+    from windsock_airflow.pods.operator import PodStepOperator
 
-        try:
-            site = load_site(settings)
-            in_pod = step == "fit" or site.step_image is not None
-            needs = needs_of(spec, estimator, site) if in_pod else None
-        except SpecError:
-            # The task itself fails with this sentence; the DAG must not vanish for it.
-            in_pod, needs = True, None
-        if in_pod:
-            from windsock_airflow.pods.operator import PodStepOperator
-
-            if needs is not None and needs.gpu:
-                # Airflow starts no more of these at a time than there are GPUs.
-                kwargs = {"pool": needs.pool, "pool_slots": needs.gpu, **kwargs}
-            name = estimator.name if estimator is not None else None
-            return PodStepOperator(step=step, model=spec.name, estimator=name, options=options, **kwargs)
-    return StepOperator(step=step, model=spec.name, options=options, **kwargs)
+    try:
+        site = load_site(settings)
+        if step != "fit" and site.step_image is None:
+            return StepOperator(step=step, model=spec.name, **kwargs)
+        needs = needs_of(spec, estimator, site)
+        if needs.gpu:
+            # Airflow starts no more of these at a time than there are GPUs.
+            kwargs = {"pool": needs.pool, "pool_slots": needs.gpu, **kwargs}
+    except SpecError:
+        pass  # the task itself fails with this sentence; the DAG must not vanish for it
+    return PodStepOperator(step=step, model=spec.name, **kwargs)

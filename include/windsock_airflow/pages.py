@@ -1,21 +1,29 @@
-"""The pages that steps made (drift reports, gate verdicts), served inside the Airflow UI.
+"""The pages that steps made (drift reports, gate verdicts), served in the Airflow UI, and buttons that lead to them.
 
-To logged-in users only, and sandboxed: what a report's own script does cannot reach
+Pages go to logged-in users only, and sandboxed: what a report's own script does cannot reach
 Airflow. Every task's process loads Airflow's plugins, so the web framework is imported
-at the first request and not before.
+at the first request and not before. Airflow asks for a button's address in the task's process, right
+after the task has ended; so the operator finds the addresses while it runs.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow.sdk import BaseOperatorLink
 
 from windsock.settings import Settings
 from windsock.store import Store
 
 if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
     from fastapi import FastAPI
+
+PAGES_PREFIX = "/windsock"
+"""Where ``plugins/windsock_pages.py`` serves the store's pages."""
 
 _NAME = r"[A-Za-z0-9_-][A-Za-z0-9_.~+-]*"
 _PAGE = re.compile(rf"(?:reports|runs)/{_NAME}/{_NAME}/{_NAME}\.(html|json|png)")
@@ -66,3 +74,35 @@ def read_page(path: str) -> tuple[bytes, str] | None:
         return Store.of(Settings.from_env()).read_bytes(path), _KINDS[matched[1]]
     except FileNotFoundError:
         return None
+
+
+class MlflowVersionLink(BaseOperatorLink):
+    """From a task whose result names a model version to that version in MLflow."""
+
+    name = "Model version in MLflow"
+    key = "mlflow"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
+        """Return the address, or nothing."""
+        return str(getattr(operator, "links", {}).get(self.key, ""))
+
+
+class ReportLink(MlflowVersionLink):
+    """From a task that wrote a report to that report."""
+
+    name = "Report"
+    key = "report"
+
+
+RESULT_LINKS = (MlflowVersionLink(), ReportLink())
+"""The buttons of every task that runs a step."""
+
+
+def links_of(model: str, result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the addresses of a result's ``version`` in MLflow and of its ``report`` in the store."""
+    settings, links = Settings.from_env(), {}
+    if result.get("version") is not None and settings.mlflow_uri.startswith("http"):
+        links["mlflow"] = f"{settings.mlflow_uri.rstrip('/')}/#/models/{quote(model)}/versions/{result['version']}"
+    if result.get("report"):
+        links["report"] = f"{settings.ui_url}{PAGES_PREFIX}/pages/{quote(str(result['report']))}"
+    return links

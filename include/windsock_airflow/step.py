@@ -1,6 +1,6 @@
-"""The operator that runs a Windsock step in the task's own process.
+"""What a task asks of a step and tells the DAGs after it, and the operator that runs the step in the task's process.
 
-It is a sensor in reschedule mode whose poke *is* the step. A step whose input does not
+``StepOperator`` is a sensor in reschedule mode whose poke *is* the step. A step whose input does not
 exist yet raises ``NotReady``: the task then shows as ``up_for_reschedule``, holds no slot,
 says in its log which days are missing, and asks again. Everything else a sensor does in
 one go: the first poke runs at once, its result becomes the XCom, and a failure follows
@@ -14,21 +14,123 @@ UpstreamUnavailable (75)    is retried with back-off
 exit code 64 or 65          fails at once; a retry could not help
 anything else               is retried with back-off
 ==========================  =================================================
+
+``pods.operator`` runs a step in a pod instead.
 """
 
 import logging
-from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
 
-from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue
-from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+from airflow.sdk import Asset, BaseOperator, BaseSensorOperator, Context, PokeReturnValue
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
 
-from windsock.errors import NotReady, TooLittleHistory
-from windsock_airflow.links import RESULT_LINKS, links_of
-from windsock_airflow.step_call import StepCall, no_retry_of_faulty_input, pause_after
+from windsock.errors import NotReady, TooLittleHistory, WindsockError
+from windsock_airflow.pages import RESULT_LINKS, links_of
+from windsock_airflow.runs import RunFacts
 
 log = logging.getLogger(__name__)
+
+FAIL_FAST_EXIT_CODES = frozenset({64, 65})
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCall:
+    """The arguments that ``StepOperator`` and ``PodStepOperator`` share.
+
+    The step's options are not among them: an operator keeps them as a template field of its own.
+    """
+
+    step: str
+    """Name of the step; also the default task id."""
+    model: str
+    """The model's name."""
+    keyed: bool = True
+    """Whether runs of this DAG are for one day each (the partition key)."""
+    form: Collection[str] = ()
+    """Names of DAG params that become options when they are not null."""
+    cause: Collection[str] = ()
+    """Names that become options, taken from the asset events that started the run, unless the form gives them."""
+    days_from: Mapping[str, str] = field(default_factory=dict)
+    """Asset name to the result field that lists the days to announce on it, instead of the run's; none, no event."""
+    announce: Collection[str] = ()
+    """Result fields that the asset events carry beside ``live`` and ``origin``."""
+    skip_replayed: bool = False
+    """Skip instead of running when the run is replayed."""
+    skip_on_schedule: bool = False
+    """Skip when the clock started the run and there are not enough days yet: the next tick comes anyway."""
+    poke_interval: float = 5
+    """Shortest pause while the input is not there; pauses grow to a quarter of the time waited, up to five minutes."""
+    timeout: timedelta = timedelta(days=14)
+    """How long ``NotReady`` may last."""
+
+    @classmethod
+    def take_from(cls, arguments: dict[str, Any]) -> Self:
+        """Take the fields out of an operator's arguments; what is left belongs to the operator's base class."""
+        names = [f.name for f in fields(cls) if f.name in arguments]
+        return cls(**{name: arguments.pop(name) for name in names})
+
+    def run_facts(self, context: Context) -> RunFacts:
+        """Return the facts of the run.
+
+        Raises:
+            SpecError: The run has the wrong kind of key.
+            AirflowSkipException: The run is replayed, and this step must not act then.
+        """
+        facts = RunFacts.of(context, keyed=self.keyed)
+        if self.skip_replayed and not facts.live:
+            raise AirflowSkipException(
+                f"{self.step} does not run for replays: {facts.run_id} is a backfill or was caused by one. "
+                f"Trigger {facts.dag_id} by hand if you want it."
+            )
+        return facts
+
+    def step_options(self, facts: RunFacts, context: Context, own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the step's options: the operator's own go before the form's, these before those of the cause."""
+        by = None if self.keyed else facts.person  # models are signed for, days are not
+        given = {"by": by} | {name: facts.latest(name) for name in self.cause}
+        for source in ({name: context["params"].get(name) for name in self.form}, own):
+            given |= {name: value for name, value in source.items() if value is not None}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def skips_too_early(self, facts: RunFacts) -> bool:
+        """Say whether the run is skipped if there are not enough days yet."""
+        return self.skip_on_schedule and facts.scheduled
+
+    def announce_result(self, operator: Any, context: Context, facts: RunFacts, result: dict[str, Any]) -> None:
+        """Say on each outlet what happened, for this day and for those it made out of date; set the task's links.
+
+        The operator keeps the outlets that have something to say: Airflow posts an event for each of them when the
+        task ends.
+        """
+        operator.links = links_of(self.model, result)
+        outlets = [] if result.get("announce") is False else operator.outlets
+        extra = facts.event_extra() | {name: result[name] for name in self.announce if result.get(name) is not None}
+        operator.outlets = []
+        for outlet in outlets:
+            if isinstance(outlet, Asset):
+                days = self._days_to_announce(outlet.name, facts, result)
+                if not days and outlet.name in self.days_from:
+                    continue
+                event = context["outlet_events"][outlet]
+                event.extra = extra
+                if days:
+                    event.add_partitions(days)
+            operator.outlets.append(outlet)
+
+    def _days_to_announce(self, asset: str, facts: RunFacts, result: Mapping[str, Any]) -> list[str]:
+        if asset in self.days_from:
+            return list(result.get(self.days_from[asset], ()))
+        return [facts.key, *result.get("refresh", ())] if facts.key is not None else []
 
 
 class StepOperator(BaseSensorOperator):
@@ -40,7 +142,7 @@ class StepOperator(BaseSensorOperator):
     Args:
         options: Options of the step; values may be outputs of earlier tasks.
         task_id: Instead of the step's name.
-        **kwargs: The fields of :class:`~windsock_airflow.step_call.StepCall`, and Airflow's own.
+        **kwargs: The fields of ``StepCall``, and Airflow's own.
     """
 
     template_fields = ("options",)
@@ -67,8 +169,7 @@ class StepOperator(BaseSensorOperator):
         try:
             return super().execute(context)
         except AirflowSensorTimeout as err:
-            waited = timedelta(seconds=self.timeout)
-            raise AirflowSensorTimeout(f"Gave up after waiting {waited}. {self._missing}") from err
+            raise AirflowSensorTimeout(f"Gave up after waiting {self.call.timeout}. {self._missing}") from err
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Run the step; False if its input is not there yet."""
@@ -95,11 +196,53 @@ class StepOperator(BaseSensorOperator):
                 self._missing = str(err)
                 log.warning("Not ready: %s", err)
                 return False
-        self.outlets = call.post_events(self.outlets, context, facts, result)
-        self.links = links_of(call.model, result)
+        call.announce_result(self, context, facts, result)
         return PokeReturnValue(is_done=True, xcom_value=result)
 
     def _get_next_poke_interval(
         self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
     ) -> float:
-        return pause_after(run_duration(), float(self.poke_interval))
+        return pause_after(run_duration(), self.call.poke_interval)
+
+
+class AnnounceDay(BaseOperator):
+    """Post the run's day on every outlet, with what the DAGs after it need to know of the cause; nothing else."""
+
+    def execute(self, context: Context) -> None:
+        """Post the events."""
+        facts = RunFacts.of(context, keyed=True)
+        for asset in self.outlets:
+            if isinstance(asset, Asset):
+                context["outlet_events"][asset].extra = facts.event_extra()
+
+
+@contextmanager
+def no_retry_of_faulty_input() -> Iterator[None]:
+    """Turn errors that no retry can mend (exit codes 64 and 65) into Airflow's final one.
+
+    Raises:
+        AirflowFailException: For such an error, with its sentence.
+    """
+    try:
+        yield
+    except WindsockError as err:
+        # The sentence on a line of its own: the traceback below it is for the few.
+        log.error("%s: %s", type(err).__name__, err)
+        if err.exit_code in FAIL_FAST_EXIT_CODES:
+            raise AirflowFailException(f"{type(err).__name__}: {err}") from err
+        raise
+
+
+def reschedule_in(pause_seconds: float) -> AirflowRescheduleException:
+    """Return the exception that gives the slot back and runs the task again so much later.
+
+    Never within five seconds: a scheduler that queues a task again before it has read how
+    its last process ended takes it for killed, and the wait would cost a try.
+    """
+    at = datetime.now(UTC) + timedelta(seconds=max(pause_seconds, _SHORTEST_PAUSE_S))
+    return AirflowRescheduleException(at)  # type: ignore[no-untyped-call]
+
+
+def pause_after(waited_seconds: float, shortest: float, longest: float = _LONGEST_PAUSE_S) -> float:
+    """Return how long to wait before asking again: often at first and seldom later, as each costs a process start."""
+    return min(max(shortest, waited_seconds / 4), longest)

@@ -96,7 +96,7 @@ for spec in load_specs(Settings.from_env())[0].values():
                  default_args={"retries": 2, "retry_delay": timedelta(seconds=5),
                                "execution_timeout": timedelta(minutes=10), "on_failure_callback": [on_task_failure]}):
             heavy_step(spec, step="fit", estimator=estimator, keyed=False, options={"run": "%(run)s"},
-                       poll_seconds=0.3, poke_interval=1, deferrable=estimator.name.startswith("deferred"))
+                       poll_interval=0.3, poke_interval=1, deferrable=estimator.name.startswith("deferred"))
 """
 
 

@@ -30,14 +30,13 @@ from model_runs import ModelRuns
 from stack_fixture import Stack, start_stack
 from training_world import AS_OF, TRAINING, make_world, payments, world_spec
 from whole_chain import put_in_force
-from windsock.compute.needs import needs_of
-from windsock.compute.site import SiteCompute
+from windsock.compute import SiteCompute, needs_of
 from windsock.settings import REPO_ROOT, Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.steps import run_step
 from windsock.store import to_json
+from windsock_airflow.pods.cluster import has_ended
 from windsock_airflow.pods.manifest import pod_manifest
-from windsock_airflow.pods.status import has_ended
 from windsock_local.stack import lifecycle
 
 LAST = AS_OF - timedelta(days=2)
@@ -107,7 +106,7 @@ for estimator in spec.training.estimators:
              default_args={{"retries": 1, "retry_delay": timedelta(seconds=5)}}):
         heavy_step(spec, step="fit", estimator=estimator, keyed=False, options={{"run": "{RUN}"}},
                    execution_timeout=timedelta(minutes=5) if estimator.name == "fails" else timedelta(seconds=15),
-                   poll_seconds=0.3, deferrable=estimator.name == "deferred")
+                   poll_interval=0.3, deferrable=estimator.name == "deferred")
 """
 
 

@@ -18,8 +18,7 @@ from cluster import UID, Cluster, group_writable, wait_for
 from kubernetes.client import V1Pod
 from kubernetes.client.exceptions import ApiException
 
-from windsock.compute.needs import needs_of
-from windsock.compute.site import SiteCompute
+from windsock.compute import SiteCompute, needs_of
 from windsock.runs.contract import REQUEST_VARIABLE
 from windsock.served.model import load
 from windsock.settings import REPO_ROOT

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from pod_world import World, until
 
-from windsock_airflow.pods.status import OVER, status_of
+from windsock_airflow.pods.cluster import OVER, status_of
 
 SECONDS = 30
 

@@ -17,8 +17,8 @@ from training_world import AS_OF
 from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.steps import run_step
+from windsock_airflow.pods.cluster import has_ended
 from windsock_airflow.pods.identity import KEPT_LABEL
-from windsock_airflow.pods.status import has_ended
 
 TRAINED_AS_OF = AS_OF + timedelta(days=1)
 LIVE, REPLAYED = LAST, LAST - timedelta(days=1)

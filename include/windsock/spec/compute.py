@@ -1,7 +1,7 @@
 """What a heavy step needs to run: cores, memory, GPUs, and where a cluster may place it.
 
 Everything is optional: what a model leaves open, the site's own defaults fill in
-(``windsock.compute.site``), so that one model.yaml fits a laptop and every cluster.
+(``windsock.compute``), so that one model.yaml fits a laptop and every cluster.
 """
 
 from typing import Annotated, Literal, Self

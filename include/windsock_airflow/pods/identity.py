@@ -1,19 +1,20 @@
-"""Whose a pod is: labels to find it by, a name that can exist only once.
+"""Whose a pod is, and what the next process that watches it must know.
 
-The name is made from the task instance and a count, not at random: two processes that
-both believe they must make the pod ask for the same name, and the cluster takes one.
+Labels are there to find a pod by. Its name is made from the task instance and a count, not at random: two processes
+that both believe they must make the pod ask for the same name, and the cluster takes one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
-from typing import Any
+import time
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 
-from windsock.compute.site import SiteCompute
+from windsock.compute import SiteCompute
 from windsock.settings import Settings
 from windsock.store import Store
 
@@ -22,6 +23,7 @@ TASK_LABEL, INSTALLATION_LABEL = f"{PREFIX}task", f"{PREFIX}installation"
 KEPT_LABEL = f"{PREFIX}settled"
 """On failed pods that were kept to be looked at: no task takes them for its own."""
 _NAME_LENGTH = 63
+_RECORD_KEY = "windsock_pod"
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,76 @@ class TaskIdentity:
         ending = f"-{self.digest[:10]}-{number}"
         head = re.sub(r"[^a-z0-9]+", "-", words.lower())[: _NAME_LENGTH - len(ending)].strip("-")
         return f"{head or 'step'}{ending}"
+
+
+@dataclass
+class PodRecord:
+    """What is kept of one task instance's pods in Airflow's task state store; its fields are what is stored.
+
+    The store outlives processes, reschedules and retries. The record is written before what it announces is done, so
+    that a process killed in between leaves a plan that its successor carries out.
+    """
+
+    number: int = 0
+    """Of the pod, part of its name; grows by one with each pod that is done with."""
+    made: bool = False
+    """Whether the pod of this number has been made."""
+    namespace: str = ""
+    """Where it was made."""
+    memory: str = ""
+    """What the next pod gets instead of what was asked for, after one ran out."""
+    try_number: int = 0
+    max_tries: int = -1
+    """Airflow raises it when somebody clears the task."""
+    interruptions: int = 0
+    """Pods lost in this try through no fault of theirs."""
+    waiting_since: float | None = None
+    """Since when the cluster has had no place for it; UTC seconds."""
+    not_ready_since: float | None = None
+    """Since when the step has said that its input is not there; UTC seconds."""
+    cleared: bool = False
+    """Whether the task was cleared since the record was written: it begins afresh, the pod's number aside."""
+
+    def __post_init__(self) -> None:
+        self._store: Any = None
+
+    @classmethod
+    def of(cls, context: Any) -> PodRecord:
+        """Read the record of the context's task instance, or begin one."""
+        store, ti = context.get("task_state_store"), context["ti"]
+        kept = (store.get(_RECORD_KEY) if store is not None else None) or {}
+        record = cls(**{f.name: kept[f.name] for f in fields(cls) if f.name in kept})
+        record._store = store
+        try_number, max_tries = int(ti.try_number), int(getattr(ti, "max_tries", 0) or 0)
+        record.cleared = record.max_tries not in {-1, max_tries}
+        if record.cleared:
+            record.waiting_since = record.not_ready_since = None
+        if record.try_number != try_number:
+            record.interruptions = 0
+        record.try_number, record.max_tries = try_number, max_tries
+        return record
+
+    def save(self) -> None:
+        """Write it to the state store."""
+        if self._store is not None:
+            self._store.set(_RECORD_KEY, asdict(self))
+
+    def waited(self, since: Literal["waiting_since", "not_ready_since"]) -> float:
+        """Return for how many seconds the task has waited for the cluster, or for its input, now included."""
+        setattr(self, since, getattr(self, since) or time.time())
+        self.save()
+        return time.time() - float(getattr(self, since))
+
+    def stop_waiting(self) -> None:
+        """Note that the cluster has found a place."""
+        if self.waiting_since is not None:
+            self.waiting_since = None
+            self.save()
+
+    def next_pod(self) -> None:
+        """Note that the pod is done with, before it is deleted: the next one gets another name."""
+        self.number, self.made = self.number + 1, False
+        self.save()
 
 
 def installation_of(settings: Settings, site: SiteCompute) -> str:

@@ -14,8 +14,7 @@ from typing import Any
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from kubernetes.client import V1Pod
 
-from windsock.compute.needs import PodNeeds
-from windsock.compute.site import Volume
+from windsock.compute import PodNeeds, Volume
 
 CONTAINER = "base"
 

@@ -2,7 +2,7 @@
 
 It is Airflow's KubernetesPodOperator with another life around the same pod: that one
 takes a pod which ended unwatched for a failure, fails at once where waiting helps, and
-retries what no retry can mend. Here a pod's state alone decides (``status`` has the
+retries what no retry can mend. Here a pod's state alone decides (``cluster`` has the
 table), so that it does not matter which process looks at it, or how often one had to be
 replaced: every process finds the task's pod, asks what has become of it, and goes on.
 There is never a second pod beside the first.
@@ -19,19 +19,17 @@ from typing import Any, ClassVar
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import Context
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRescheduleException
+from airflow.sdk.exceptions import AirflowRescheduleException
 from kubernetes.client import V1Pod
 from kubernetes.client.exceptions import ApiException
 
-from windsock_airflow.links import RESULT_LINKS, links_of
+from windsock_airflow.pages import RESULT_LINKS
 from windsock_airflow.pods import cluster
-from windsock_airflow.pods.cluster import PodRefused, QuotaExceeded
+from windsock_airflow.pods.cluster import OVER, PodStatus, State, status_of
 from windsock_airflow.pods.manifest import CONTAINER
-from windsock_airflow.pods.outcome import give_up_waiting, handle_end
-from windsock_airflow.pods.status import OVER, PodStatus, State, status_of
+from windsock_airflow.pods.sweep import is_wanted
 from windsock_airflow.pods.task import PodTask
-from windsock_airflow.pods.wanted import is_wanted
-from windsock_airflow.step_call import StepCall, no_retry_of_faulty_input, pause_after, reschedule_in, seconds
+from windsock_airflow.step import StepCall, no_retry_of_faulty_input, pause_after, reschedule_in
 
 _PATIENCE_S = 45.0
 """How long a process looks at a pod that is about to start or to go, before it gives its slot back."""
@@ -54,10 +52,9 @@ class PodStepOperator(KubernetesPodOperator):
 
     Args:
         options, task_id: As of :class:`~windsock_airflow.step.StepOperator`.
-        estimator: Name of the estimator that ``fit`` trains; absent: the only one.
-        poll_seconds: Between two looks at a pod that starts, runs or goes.
-        **kwargs: The fields of :class:`~windsock_airflow.step_call.StepCall`, and Airflow's own. The step ``fit``
-            runs a trainer, any other one ``windsock step``.
+        **kwargs: The fields of :class:`~windsock_airflow.step.StepCall`, and Airflow's own; ``poll_interval`` is the
+            time in seconds between two looks at a pod that starts, runs or goes. The step ``fit`` runs a trainer
+            (of the option ``estimator``), any other one ``windsock step``.
     """
 
     template_fields = ("options",)
@@ -65,15 +62,7 @@ class PodStepOperator(KubernetesPodOperator):
     ui_color = "#dfeef5"
     operator_extra_links = RESULT_LINKS
 
-    def __init__(
-        self,
-        *,
-        options: Mapping[str, Any] | None = None,
-        estimator: str | None = None,
-        poll_seconds: float = 2.0,
-        task_id: str | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, options: Mapping[str, Any] | None = None, task_id: str | None = None, **kwargs: Any) -> None:
         call = StepCall.take_from(kwargs)
         super().__init__(
             task_id=task_id or call.step,
@@ -83,15 +72,12 @@ class PodStepOperator(KubernetesPodOperator):
             log_pod_spec_on_failure=False,  # the environment may hold what a log should not
             log_events_on_startup=False,  # its trigger would fetch every event of the namespace
             random_name_suffix=False,  # a name that can exist once is what keeps a second pod away
-            poll_interval=poll_seconds,
             **kwargs,
         )
         # The result is read from the store; the base class would add a sidecar for it.
         self.do_xcom_push = True
         self.call = call
         self.options = dict(options or {})
-        self.estimator = estimator
-        self.poll_seconds = poll_seconds
         self.links: dict[str, str] = {}
         self._phase, self._parent = "", 0
         self._task: PodTask | None = None
@@ -134,7 +120,7 @@ class PodStepOperator(KubernetesPodOperator):
         self._parent, self._phase = os.getppid(), "watching"
         try:
             with no_retry_of_faulty_input():
-                self._task = PodTask(self, self.call, self.options, context, self.estimator)
+                self._task = PodTask(self, self.call, self.options, context)
                 return watch(self._task)
         except WatchEnded:
             self._phase = "ending"
@@ -150,7 +136,11 @@ class PodStepOperator(KubernetesPodOperator):
                 self.log.info("%s: finished already; no pod is needed.", task.work.title)
                 return self._finish(task, result, None)
             if pod is None:
-                pod = self._make(task)
+                try:
+                    pod = task.make()
+                except cluster.QuotaExceeded as err:
+                    self.pod = None
+                    raise self._wait_later(task, None, str(err)) from err
             self.pod = pod
             status = status_of(pod)
             if status.state is State.RUNNING:
@@ -166,8 +156,8 @@ class PodStepOperator(KubernetesPodOperator):
             if status.state is State.DONE:
                 return self._finish(task, task.result(pod), pod)
             if status.state in OVER or status.state is State.BROKEN:
-                handle_end(task, pod, status)  # returns if a new pod is to take over
-                time.sleep(min(self.poll_seconds * 2 ** (task.record.interruptions - 1), _LONGEST_BREATH_S))
+                task.handle_end(pod, status)  # returns if a new pod is to take over
+                time.sleep(min(self.poll_interval * 2 ** (task.record.interruptions - 1), _LONGEST_BREATH_S))
             elif status.state is not State.RUNNING:
                 self._wait_for_cluster(task, pod, status, time.monotonic() - since)
             self._stop_if_abandoned()
@@ -176,23 +166,9 @@ class PodStepOperator(KubernetesPodOperator):
     def _resume(self, task: PodTask, event: Mapping[str, Any]) -> Any:
         pod = task.find()
         if pod is not None and event["status"] == "timeout" and status_of(pod).state not in OVER:
-            handle_end(task, pod, PodStatus(State.OVERDUE, "execution_timeout has passed"))
+            task.handle_end(pod, PodStatus(State.OVERDUE, "execution_timeout has passed"))
         # A triggerer that cannot watch this pod would be asked again and again: watch it here.
         return self._watch_to_end(task, pod, may_defer=event["status"] != "error")
-
-    def _make(self, task: PodTask) -> V1Pod:
-        try:
-            pod = task.make()
-        except QuotaExceeded as err:
-            self.pod = None
-            raise self._wait_later(task, None, str(err)) from err
-        except PodRefused as err:
-            raise AirflowFailException(f"The cluster refuses the pod of {task.work.title}: {err}") from err
-        except ApiException as err:
-            sentence = f"The cluster did not take the pod of {task.work.title}: {cluster.message_of(err)}"
-            raise AirflowException(sentence) from err
-        self.log.info("Pod %s/%s for %s.", pod.metadata.namespace, pod.metadata.name, task.work.title)
-        return pod
 
     def _follow_log(self, pod: V1Pod) -> None:
         """Copy the container's log until it ends."""
@@ -201,15 +177,18 @@ class PodStepOperator(KubernetesPodOperator):
         except ApiException as err:
             if err.status != 404:
                 self.log.warning("The log of pod %s broke off: %s", pod.metadata.name, cluster.message_of(err))
-        time.sleep(min(self.poll_seconds, 0.5))
+        time.sleep(min(self.poll_interval, 0.5))
 
     def _copy_log(self, pod: V1Pod) -> None:
         """Copy the log of a container that has ended; Airflow's own would not, two minutes after the end."""
+        name, namespace = pod.metadata.name, pod.metadata.namespace
         try:
-            for line in cluster.log_lines(self.client, pod):
-                self.log.info("[%s] %s", CONTAINER, line)
+            lines = self.client.read_namespaced_pod_log(name, namespace, container=CONTAINER, _preload_content=False)
+            for line in lines:
+                if text := line.decode("utf-8", errors="backslashreplace").rstrip():
+                    self.log.info("[%s] %s", CONTAINER, text)
         except Exception as err:
-            self.log.warning("The log of pod %s could not be read: %s", pod.metadata.name, err)
+            self.log.warning("The log of pod %s could not be read: %s", name, err)
 
     def _wait_for_cluster(self, task: PodTask, pod: V1Pod, status: PodStatus, looked_for: float) -> None:
         """Look again soon, or give the slot back if that will not help."""
@@ -220,24 +199,32 @@ class PodStepOperator(KubernetesPodOperator):
                 cluster.delete_pod(self.client, pod, grace_seconds=0)
         no_node = status.state is State.QUEUED and status.message  # the cluster's scheduler has looked for one
         if no_node or looked_for > _PATIENCE_S:
-            warning = cluster.last_warning(self.client, pod) if status.state is State.STARTING else ""
+            warning = self._last_warning(pod) if status.state is State.STARTING else ""
             raise self._wait_later(task, pod, "; ".join(filter(None, (status.message, warning))))
-        time.sleep(self.poll_seconds)
+        time.sleep(self.poll_interval)
+
+    def _last_warning(self, pod: V1Pod) -> str:
+        """Return the newest warning among a pod's events, or nothing; events are a help, not a need."""
+        try:
+            warnings = [event for event in self.pod_manager.read_pod_events(pod).items if event.type == "Warning"]
+        except Exception as err:
+            self.log.debug("Events of pod %s could not be read: %s", pod.metadata.name, err)
+            return ""
+        return f"{warnings[-1].reason}: {warnings[-1].message}" if warnings else ""
 
     def _wait_later(self, task: PodTask, pod: V1Pod | None, message: str) -> AirflowRescheduleException:
         """Return the exception that makes the task wait; beyond the limit, fail it for good."""
         waited = task.record.waited("waiting_since")
         left = task.needs.wait_minutes * 60 - waited
         if left <= 0:
-            give_up_waiting(task, pod, message)
-        pause = min(pause_after(waited, seconds(self.call.poke_interval), _LONGEST_PAUSE_S), max(left, 1.0))
+            task.give_up_waiting(pod, message)
+        pause = min(pause_after(waited, self.call.poke_interval, _LONGEST_PAUSE_S), max(left, 1.0))
         limit = f"{waited:.0f} s, at most {task.needs.wait_minutes} min"
         self.log.warning("%s waits for the cluster (%s): %s", task.work.title, limit, message)
         return reschedule_in(pause)
 
     def _finish(self, task: PodTask, result: dict[str, Any], pod: V1Pod | None) -> dict[str, Any]:
-        self.outlets = self.call.post_events(self.outlets, task.context, task.facts, result)
-        self.links = links_of(self.call.model, result)
+        self.call.announce_result(self, task.context, task.facts, result)
         task.record.next_pod()
         if pod is not None:
             cluster.delete_pod(self.client, pod)

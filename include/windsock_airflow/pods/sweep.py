@@ -1,4 +1,4 @@
-"""Delete pods that nobody waits for.
+"""Whether anybody still waits for a pod, and deleting those for which nobody does.
 
 A task that waits (rescheduled or deferred) has no process that could delete its pod when
 somebody marks, clears or deletes it. So a thread of the scheduler looks every few seconds
@@ -25,16 +25,44 @@ from windsock.compute import load_site
 from windsock.settings import Settings
 from windsock.spec import load_specs
 from windsock.spec.compute import ComputeSpec
-from windsock_airflow.pods.wanted import still_wanted
+from windsock_airflow.runs import enum_text
 
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 5.0
 _FORKED_VARIABLE = "WINDSOCK_EXECUTOR_READY_FILE"
 _LONGEST_FORK_S = 300.0
+_OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
+"""States of a task in which nobody waits for its pod."""
 
 States = Mapping[str, Mapping[str, Any]]
-"""Of the task instances of one DAG, by run and task."""
+"""Of the task instances of one DAG, by run and task, as Airflow's execution API gives them."""
+
+
+def still_wanted(states: States, run_id: str, task_id: str, map_index: int) -> bool:
+    """Say whether a task instance is still to be done; one that was deleted is not."""
+    of_run, name = states.get(run_id) or {}, task_id if map_index < 0 else f"{task_id}_{map_index}"
+    return name in of_run and enum_text(of_run[name]) not in _OVER
+
+
+def is_wanted(context: Any) -> bool | None:
+    """Ask from within a task's process whether it is still to be done; None if that cannot be told.
+
+    The state is that of the task instance now, which may be another process's by now: a
+    task whose process was taken for dead is wanted, as its next try goes on with the pod.
+    One that was cleared while it ran (``restarting``) gets a new pod, and this one is not.
+    """
+    ti = context["ti"]
+    index = -1 if ti.map_index is None else ti.map_index
+    try:
+        states = ti.get_task_states(
+            dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=index if index >= 0 else None
+        )
+    except Exception as err:
+        log.warning("Airflow could not be asked whether this task is still wanted: %s", err)
+        return None
+    restarting = "restarting" in map(enum_text, states.get(ti.run_id, {}).values())
+    return not restarting and still_wanted(states, ti.run_id, ti.task_id, index)
 
 
 def start_in_scheduler() -> threading.Thread | None:
@@ -54,18 +82,17 @@ def start_in_scheduler() -> threading.Thread | None:
     return thread
 
 
+def _compute_specs(settings: Settings) -> list[ComputeSpec]:
+    return [e.compute for spec in load_specs(settings)[0].values() for e in spec.training.estimators]
+
+
 def pods_are_used(settings: Settings) -> bool:
     """Say whether the installation or any model runs steps in pods."""
     return settings.compute == "kubernetes" or any(c.backend == "kubernetes" for c in _compute_specs(settings))
 
 
 def unwanted(pods: Iterable[Any], states: Mapping[str, States]) -> list[Any]:
-    """Return the pods whose task instance is over or gone, and which nobody is deleting yet.
-
-    Args:
-        pods: Kubernetes' own; what is none of ours is left alone.
-        states: By DAG; of every DAG that a pod names.
-    """
+    """Return the pods whose task instance is over or gone by its DAG's ``states``, and which nobody is deleting yet."""
     return [
         pod
         for pod in pods
@@ -99,10 +126,6 @@ def sweep(settings: Settings, client: Any) -> None:
         for pod in unwanted(pods, _states_of_owners(pods)):
             log.warning("Deleting pod %s/%s: its task is over or gone.", namespace, pod.metadata.name)
             cluster.delete_pod(client, pod)
-
-
-def _compute_specs(settings: Settings) -> list[ComputeSpec]:
-    return [e.compute for spec in load_specs(settings)[0].values() for e in spec.training.estimators]
 
 
 def _states_of_owners(pods: Iterable[Any]) -> dict[str, States]:

@@ -1,53 +1,52 @@
-"""One task instance and its pod: what to run, what is known, and the pod itself."""
+"""One task instance and its pod: what to run, the pod itself, and what follows from the pod's end."""
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import Context
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
 from kubernetes.client import CoreV1Api, V1Pod
 
-from windsock.compute.memory import in_bytes
-from windsock.compute.needs import check_store_is_mounted, needs_of
-from windsock.compute.site import load_site
+from windsock.compute import after_running_out, check_store_is_mounted, in_bytes, load_site, needs_of
 from windsock.errors import DataContractError
 from windsock.settings import Settings
 from windsock.spec import get_spec
 from windsock.store import Store
 from windsock_airflow.pods import cluster
-from windsock_airflow.pods.identity import KEPT_LABEL, PREFIX, TaskIdentity, installation_of
+from windsock_airflow.pods.cluster import OVER, PodStatus, State, has_ended, status_of
+from windsock_airflow.pods.identity import KEPT_LABEL, PREFIX, PodRecord, TaskIdentity, installation_of
 from windsock_airflow.pods.manifest import pod_manifest
-from windsock_airflow.pods.record import PodRecord
-from windsock_airflow.pods.status import OVER, State, has_ended, status_of
-from windsock_airflow.pods.work import StepWork, TrainerWork, Work
-from windsock_airflow.step_call import StepCall
+from windsock_airflow.pods.work import StepWork, TrainerWork
+from windsock_airflow.step import FAIL_FAST_EXIT_CODES, StepCall, pause_after, reschedule_in
 
 log = logging.getLogger(__name__)
 
 MOST_INTERRUPTIONS = 10
 """Pods that one try may lose through no fault of theirs; then it counts as a failed try."""
 _NUMBER = f"{PREFIX}number"
+_NOT_READY = "NotReady: "
+_TOO_EARLY = (_NOT_READY, "TooLittleHistory: ")
 
 
 class PodTask:
     """Everything about one task instance that runs in a pod.
 
-    Made, it has read site, spec and record, and has set the operator up for them. Without an ``estimator``, ``fit``
-    trains the one of the option of that name, or the only one.
+    Made, it has read site, spec and record, and has set the operator up for them. Without the option ``estimator``,
+    ``fit`` trains the only one.
 
     Raises:
         SpecError: Site or spec are faulty, or do not fit each other.
     """
 
     def __init__(
-        self,
-        operator: KubernetesPodOperator,
-        call: StepCall,
-        own_options: Mapping[str, Any],
-        context: Context,
-        estimator: str | None = None,
+        self, operator: KubernetesPodOperator, call: StepCall, own_options: Mapping[str, Any], context: Context
     ) -> None:
         self.operator, self.call, self.context = operator, call, context
         self.facts = call.run_facts(context)
@@ -56,13 +55,12 @@ class PodTask:
         self.identity = TaskIdentity.of(context, installation_of(settings, site))
         self.record = PodRecord.of(context)
         options = call.step_options(self.facts, context, own_options)
-        self.work: Work
-        if call.step == "fit":
-            trained = spec.training.estimator(estimator or options.get("estimator"))
-            self.needs = needs_of(spec, trained, site)
+        trained = spec.training.estimator(options.get("estimator")) if call.step == "fit" else None
+        self.needs = needs_of(spec, trained, site)
+        self.work: TrainerWork | StepWork
+        if trained is not None:
             self.work = TrainerWork(settings, spec, trained, self.needs, options)
         else:
-            self.needs = needs_of(spec, None, site)
             self.work = StepWork(settings, spec, call.step, self.facts, options, self.identity.digest)
         check_store_is_mounted(Store.of(settings), self.needs)
         run = str(options.get("run") or self.facts.run_id)
@@ -103,7 +101,8 @@ class PodTask:
 
         Raises:
             QuotaExceeded: There is no room for it now.
-            PodRefused: There will never be.
+            AirflowFailException: There will never be.
+            AirflowException: The cluster does not answer.
         """
         self.work.prepare()
         while KEPT_LABEL in (pod := cluster.create_pod(self.client, self.manifest())).metadata.labels:
@@ -113,6 +112,7 @@ class PodTask:
         ti = self.context["ti"]
         ti.xcom_push(key="pod_name", value=pod.metadata.name)
         ti.xcom_push(key="pod_namespace", value=pod.metadata.namespace)
+        log.info("Pod %s/%s for %s.", pod.metadata.namespace, pod.metadata.name, self.work.title)
         return pod
 
     def find(self) -> V1Pod | None:
@@ -130,11 +130,10 @@ class PodTask:
             if number >= self.record.number:
                 if current is None:
                     current, self.record.number, self.record.made = pod, number, True
-                continue
-            if pod.metadata.deletion_timestamp is None:
+            elif pod.metadata.deletion_timestamp is None:
                 cluster.delete_pod(self.client, pod)
-                pod = cluster.read_pod(self.client, pod.metadata.name, namespace)
-            if pod is not None and pod.metadata.deletion_timestamp is not None and status_of(pod).state not in OVER:
+                return self.find()  # it may take its time to go
+            elif status_of(pod).state not in OVER:
                 return pod
         if current is None:
             if self.record.made:
@@ -145,26 +144,6 @@ class PodTask:
             self.release(current)
             return None
         return current
-
-    def replace_lost(self, pod: V1Pod | None, reason: str) -> None:
-        """Note a pod that was lost through no fault of its own; a new one takes over at once.
-
-        Raises:
-            AirflowException: Too many were lost; this counts as a failed try.
-        """
-        name = self.identity.pod_name(self.work.title, self.record.number)
-        self.record.interruptions += 1
-        if pod is None:
-            self.record.next_pod()
-        else:
-            self.release(pod)
-        count = self.record.interruptions
-        if count > MOST_INTERRUPTIONS:
-            sentence = f"{self.work.title} lost {count} pods in one try, the last ({name}) because {reason}."
-            log.error("%s", sentence)
-            raise AirflowException(sentence)
-        more = f"lost so far: {count} of at most {MOST_INTERRUPTIONS}"
-        log.warning("Pod %s was lost: %s. A new one goes on from the last checkpoint (%s).", name, reason, more)
 
     def result(self, pod: V1Pod) -> dict[str, Any]:
         """Return the result of a pod that ended well; one without a result is done with.
@@ -188,3 +167,109 @@ class PodTask:
             cluster.keep_pod(self.client, pod)
         else:
             cluster.delete_pod(self.client, pod)
+
+    def replace_lost(self, pod: V1Pod | None, reason: str) -> None:
+        """Note a pod that was lost through no fault of its own; a new one takes over at once.
+
+        Raises:
+            AirflowException: Too many were lost; this counts as a failed try.
+        """
+        name = self.identity.pod_name(self.work.title, self.record.number)
+        self.record.interruptions += 1
+        if pod is None:
+            self.record.next_pod()
+        else:
+            self.release(pod)
+        count = self.record.interruptions
+        if count > MOST_INTERRUPTIONS:
+            raise _logged(
+                AirflowException(f"{self.work.title} lost {count} pods in one try, the last ({name}) because {reason}.")
+            )
+        more = f"lost so far: {count} of at most {MOST_INTERRUPTIONS}"
+        log.warning("Pod %s was lost: %s. A new one goes on from the last checkpoint (%s).", name, reason, more)
+
+    def handle_end(self, pod: V1Pod, status: PodStatus) -> None:
+        """Draw the consequence of a pod that ended without a result; return only if a new pod is to take over.
+
+        Raises:
+            AirflowFailException: No retry can help.
+            AirflowException: A retry may help.
+            AirflowSkipException: A run by the clock came too early.
+            AirflowRescheduleException: The step's input is not there yet.
+        """
+        name, title = pod.metadata.name, self.work.title
+        if status.state is State.INTERRUPTED:
+            self.replace_lost(pod, status.message)
+            return
+        if status.state is State.OUT_OF_MEMORY:
+            self._end_out_of_memory(pod)
+        too_early = status.exit_code in {65, 75} and status.message.startswith(
+            _TOO_EARLY if self.call.skips_too_early(self.facts) else _NOT_READY
+        )
+        self.release(pod, failed=not too_early)
+        if status.state is State.BROKEN:
+            raise _logged(AirflowFailException(f"Pod {name} of {title} cannot start: {status.message}"))
+        if status.state is State.OVERDUE:
+            raise _logged(
+                AirflowException(
+                    f"Pod {name} of {title} took longer than the task's execution_timeout and was ended. "
+                    "The next try goes on from its last checkpoint, if it wrote one."
+                )
+            )
+        if too_early:
+            self._wait_for_input(status.message)
+        sentence = status.message or f"Pod {name} of {title} ended with exit code {status.exit_code} and said nothing."
+        if status.exit_code in FAIL_FAST_EXIT_CODES:
+            raise _logged(AirflowFailException(sentence))
+        raise _logged(AirflowException(sentence if status.message else f"{sentence} Its log above may tell why."))
+
+    def give_up_waiting(self, pod: V1Pod | None, message: str) -> NoReturn:
+        """Fail a task that has waited for the cluster as long as it may.
+
+        Raises:
+            AirflowFailException: Always.
+        """
+        self.record.stop_waiting()
+        if pod is not None:
+            self.release(pod)
+        needs = self.needs
+        gpus = f"{needs.gpu} {needs.gpu_resource}, " if needs.gpu else ""
+        where = "".join(f", node label {key}={value}" for key, value in sorted(needs.node_selector.items()))
+        raise _logged(
+            AirflowFailException(
+                f"{self.work.title}: the cluster had no place for its pod within {needs.wait_minutes} min. "
+                f"It asked for {gpus}{needs.cpu:g} cpu, {self.memory} memory{where}. The cluster says: {message} "
+                "Ask for less or elsewhere (compute), add room, or raise compute.wait_minutes."
+            )
+        )
+
+    def _end_out_of_memory(self, pod: V1Pod) -> NoReturn:
+        had, limit = self.memory, self.needs.memory_limit
+        more = after_running_out(had, self.needs.memory_growth, limit)
+        self.record.memory = more or self.record.memory
+        self.release(pod, failed=True)
+        if more is not None:
+            raise _logged(AirflowException(f"{self.work.title} ran out of {had}; next try with {more}"))
+        raise _logged(
+            AirflowFailException(
+                f"{self.work.title} ran out of {had}, and compute.memory_limit is {limit}. "
+                "Raise compute.memory_limit in the model's spec, or train on fewer rows (training.window_days)."
+            )
+        )
+
+    def _wait_for_input(self, message: str) -> NoReturn:
+        call = self.call
+        if call.skips_too_early(self.facts):
+            raise AirflowSkipException(f"Nothing to do yet: {message}")
+        message = message.removeprefix(_NOT_READY)
+        waited = self.record.waited("not_ready_since")
+        if waited > call.timeout.total_seconds():
+            raise AirflowSensorTimeout(f"Gave up after waiting {call.timeout}. {message}")
+        log.warning("Not ready: %s", message)
+        raise reschedule_in(pause_after(waited, call.poke_interval))
+
+
+def _logged(error: AirflowException) -> AirflowException:
+    # The sentence on a line of its own: the traceback below it is for the few.
+    log.error("%s", error)
+    return error

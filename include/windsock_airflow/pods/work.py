@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from windsock.compute.needs import PodNeeds
+from windsock.compute import PodNeeds
 from windsock.errors import DataContractError
 from windsock.runs.contract import REQUEST_VARIABLE, ROLE_VARIABLE, TrainerRequest, request_url
 from windsock.runs.run_folder import RunFolder
@@ -20,32 +20,7 @@ from windsock_airflow.runs import RunFacts
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
-class Work:
-    """One step's work in a pod."""
-
-    title: str
-    """What it is called in messages."""
-    command: tuple[str, ...] = ()
-    arguments: tuple[str, ...] = ()
-    env: dict[str, str]
-
-    def prepare(self) -> None:
-        """Make way for a new pod's result."""
-
-    def finished(self) -> dict[str, Any] | None:
-        """Return the result if the work is done already and need not be done again."""
-        return None
-
-    def result(self) -> dict[str, Any]:
-        """Return the result of a pod that has ended well.
-
-        Raises:
-            DataContractError: It left none, or a wrong one.
-        """
-        raise NotImplementedError
-
-
-class TrainerWork(Work):
+class TrainerWork:
     """A trainer on the request of one candidate; it goes on from what lies in its folder.
 
     The step's option ``run`` names the run folder, ``role`` what the trainer is to do.
@@ -62,14 +37,18 @@ class TrainerWork(Work):
         self._role = str(options.get("role") or "fit")
         self._url = request_url(self._folder, estimator.name)
         self.title = f"{spec.name}, {self._role} {estimator.name}"
-        if isinstance(estimator, CustomSpec):
-            self.command = estimator.command
+        # Without a command the image's entrypoint runs.
+        self.command = tuple(estimator.command) if isinstance(estimator, CustomSpec) else ()
+        self.arguments: tuple[str, ...] = ()
         self.env = {
             REQUEST_VARIABLE: self._url,
             ROLE_VARIABLE: self._role,
             "WINDSOCK_THREADS": str(needs.threads),
             **_tracking(settings),
         }
+
+    def prepare(self) -> None:
+        """Leave everything: the trainer goes on from it."""
 
     def finished(self) -> dict[str, Any] | None:
         """Return the result if the candidate is complete; a trainer would end at once."""
@@ -78,17 +57,23 @@ class TrainerWork(Work):
         return self.result()
 
     def result(self) -> dict[str, Any]:
-        """Return what the trainer said of its candidate; one that only searched says nothing."""
+        """Return what the trainer said of its candidate; one that only searched says nothing.
+
+        Raises:
+            DataContractError: It left no candidate, or a wrong one.
+        """
         if self._role != "fit":
             return {"run": self._folder.run, "estimator": self._estimator}
         return candidate_result(self._folder, self._estimator)
 
 
-class StepWork(Work):
+class StepWork:
     """``windsock step`` in the site's step image; run again, it looks for itself what there is to do.
 
     The digest of the task instance names the result.
     """
+
+    command: tuple[str, ...] = ("windsock",)
 
     def __init__(
         self, settings: Settings, spec: ModelSpec, step: str, facts: RunFacts, options: Mapping[str, Any], digest: str
@@ -96,7 +81,6 @@ class StepWork(Work):
         self._store = Store.of(settings)
         self._result = ("steps", spec.name, f"{digest}.json")
         self.title = f"{spec.name}, {step}"
-        self.command = ("windsock",)
         arguments = ["step", step, "--model", spec.name, "--origin", facts.run_id, "--result", "/".join(self._result)]
         arguments += ["--key", facts.key] if facts.key is not None else []
         arguments += [] if facts.live else ["--replayed"]
@@ -111,8 +95,15 @@ class StepWork(Work):
         with contextlib.suppress(FileNotFoundError):
             self._store.fs.rm(self._store.path(*self._result))
 
+    def finished(self) -> None:
+        """Say nothing: the step finds out for itself."""
+
     def result(self) -> dict[str, Any]:
-        """Return what the step left in the store."""
+        """Return what the step left in the store.
+
+        Raises:
+            DataContractError: It left none, or no JSON.
+        """
         url = self._store.url(*self._result)
         try:
             return dict(self._store.read_json(*self._result))

@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from small_model import small_fraud
-from windsock.compute import SiteCompute, load_site, needs_of
-from windsock.compute.needs import check_store_is_mounted
+from windsock.compute import SiteCompute, check_store_is_mounted, load_site, needs_of
 from windsock.errors import SpecError
 from windsock.settings import Settings
 from windsock.spec import ModelSpec

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from windsock.compute.site import SiteCompute
+from windsock.compute import SiteCompute
 from windsock.settings import REPO_ROOT
 
 KUBERNETES = REPO_ROOT / "docker" / "kubernetes"

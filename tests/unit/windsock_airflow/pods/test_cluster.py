@@ -7,10 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 from kubernetes.client import V1ObjectMeta, V1Pod
 from kubernetes.client.exceptions import ApiException
 
-from windsock_airflow.pods.cluster import PodRefused, QuotaExceeded, create_pod, delete_pod
+from windsock_airflow.pods.cluster import QuotaExceeded, create_pod, delete_pod
 
 QUOTA = 'pods "p" is forbidden: exceeded quota: team, requested: {asked}, used: {used}, limited: {most}'
 
@@ -59,13 +60,13 @@ def test_a_full_quota_is_waited_for_with_its_own_words():
     ],
 )
 def test_more_than_the_whole_quota_is_refused_at_once(asked: str, most: str, name: str):
-    with pytest.raises(PodRefused, match=f"more {name} than the whole quota 'team' allows"):
+    with pytest.raises(AirflowFailException, match=f"more {name} than the whole quota 'team' allows"):
         create_pod(Api(refusal(403, QUOTA.format(asked=asked, used="pods=0", most=most))), pod())
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 422])
 def test_other_refusals_are_final(status: int):
-    with pytest.raises(PodRefused, match="violates PodSecurity"):
+    with pytest.raises(AirflowFailException, match="violates PodSecurity"):
         create_pod(Api(refusal(status, "violates PodSecurity")), pod())
 
 

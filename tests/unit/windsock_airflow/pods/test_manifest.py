@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from kubernetes.client import ApiClient
 
-from windsock.compute.needs import PodNeeds, needs_of
-from windsock.compute.site import SiteCompute
+from windsock.compute import PodNeeds, SiteCompute, needs_of
 from windsock_airflow.pods.manifest import pod_manifest
 
 

@@ -17,8 +17,8 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.spec.estimators import Estimator
 from windsock_airflow.heavy import heavy_step
+from windsock_airflow.pods.identity import PodRecord
 from windsock_airflow.pods.operator import PodStepOperator
-from windsock_airflow.pods.record import PodRecord
 from windsock_airflow.pods.task import PodTask
 from windsock_airflow.step import StepOperator
 
@@ -91,7 +91,7 @@ def manifest(task: PodTask) -> dict[str, Any]:
 
 
 def task_of(operator: PodStepOperator, given: dict[str, Any]) -> PodTask:
-    return PodTask(operator, operator.call, operator.options, given, operator.estimator)  # type: ignore[arg-type]
+    return PodTask(operator, operator.call, operator.options, given)  # type: ignore[arg-type]
 
 
 def fit(site: Path, store: StateStore | None = None, try_number: int = 1, **estimator: Any) -> PodTask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,40 +16,35 @@ from airflow.sdk.exceptions import (
 )
 from kubernetes.client import V1ObjectMeta, V1Pod
 
-from windsock_airflow.pods.identity import TaskIdentity
-from windsock_airflow.pods.outcome import give_up_waiting, handle_end
-from windsock_airflow.pods.record import PodRecord
-from windsock_airflow.pods.status import PodStatus, State
+from windsock_airflow.pods.cluster import PodStatus, State
+from windsock_airflow.pods.identity import PodRecord, TaskIdentity
 from windsock_airflow.pods.task import MOST_INTERRUPTIONS, PodTask
-from windsock_airflow.step_call import StepCall
+from windsock_airflow.step import StepCall
 
 
-class Task:
+class Task(PodTask):
     """A pod task without a cluster: notes what is dropped."""
 
-    def __init__(self, *, scheduled: bool = False, skip_on_schedule: bool = False, timeout: float = 60.0) -> None:
-        self.memory = "2Gi"
+    def __init__(self, *, scheduled: bool = False, skip_on_schedule: bool = False) -> None:
         self.needs = SimpleNamespace(
-            memory_growth=2.0, memory_limit="3Gi", gpu=2, gpu_resource="nvidia.com/gpu", cpu=1.5, wait_minutes=5,
-            node_selector={"pool": "gpu"},
+            memory="2Gi", memory_growth=2.0, memory_limit="3Gi", gpu=2, gpu_resource="nvidia.com/gpu", cpu=1.5,
+            wait_minutes=5, node_selector={"pool": "gpu"},
         )  # fmt: skip
         self.work = SimpleNamespace(title="fraud, fit torch")
         self.identity = TaskIdentity("0", "d", "r", "t", -1)
         self.record = PodRecord()
         self.facts = SimpleNamespace(scheduled=scheduled)
-        self.call = StepCall(step="fit", model="fraud", skip_on_schedule=skip_on_schedule, timeout=timeout)
+        self.call = StepCall(step="fit", model="fraud", skip_on_schedule=skip_on_schedule, timeout=timedelta(minutes=1))
         self.dropped: list[bool] = []
 
     def release(self, pod: V1Pod, *, failed: bool = False) -> None:
         self.dropped.append(failed)
         self.record.next_pod()
 
-    replace_lost = PodTask.replace_lost
-
 
 def end(task: Task, state: State, said: str = "", code: int | None = None) -> None:
     pod: Any = V1Pod(metadata=V1ObjectMeta(name="p"))
-    handle_end(task, pod, PodStatus(state, said, code))  # type: ignore[arg-type]
+    task.handle_end(pod, PodStatus(state, said, code))
 
 
 @pytest.mark.parametrize(
@@ -93,8 +89,7 @@ def test_memory_grows_to_the_limit_and_then_the_task_fails_for_good():
     task = Task()
     with pytest.raises(AirflowException, match="ran out of 2Gi; next try with 3Gi"):
         end(task, State.OUT_OF_MEMORY)
-    assert task.record.memory == "3Gi"
-    task.memory = "3Gi"
+    assert task.record.memory == task.memory == "3Gi"
     with pytest.raises(AirflowFailException, match=r"ran out of 3Gi, and compute\.memory_limit is 3Gi"):
         end(task, State.OUT_OF_MEMORY)
 
@@ -111,6 +106,6 @@ def test_lost_pods_are_replaced_so_often_and_then_the_try_fails():
 
 def test_at_the_limit_of_waiting_the_sentence_says_what_was_asked_what_was_said_and_what_to_do():
     with pytest.raises(AirflowFailException) as error:
-        give_up_waiting(Task(), None, "0/3 nodes are available.")  # type: ignore[arg-type]
+        Task().give_up_waiting(None, "0/3 nodes are available.")
     for part in ("within 5 min", "2 nvidia.com/gpu, 1.5 cpu, 2Gi memory", "pool=gpu", "0/3 nodes", "wait_minutes"):
         assert part in str(error.value)

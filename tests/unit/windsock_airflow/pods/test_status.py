@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.client import models as k8s
 
-from windsock_airflow.pods.status import OVER, State, has_ended, last_words, status_of
+from windsock_airflow.pods.cluster import OVER, State, has_ended, last_words, status_of
 
 
 def pod(
