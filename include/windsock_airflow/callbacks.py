@@ -6,12 +6,11 @@ about five seconds.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from windsock.alerts import Alert, failure, send
-from windsock.alerts.message import as_line
+from windsock.alerts.send import FailedTask, send
 from windsock.errors import WindsockError
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, find_specs, load_spec
@@ -34,14 +33,24 @@ def on_task_failure(context: Mapping[str, Any]) -> None:
         context: Airflow's callback context, of a task or of a DAG.
     """
     try:
-        if enum_text(getattr(_task_instance(context), "state", None)) == "up_for_retry":
+        ti = context.get("task_instance") or context.get("ti")
+        if enum_text(getattr(ti, "state", None)) == "up_for_retry":
             return
         settings = Settings.from_env()
-        alert, spec = _alert(settings, context)
+        dag_id = str(getattr(ti, "dag_id", None) or getattr(context.get("dag"), "dag_id", None) or "unknown")
+        task_id, run_id, index = getattr(ti, "task_id", None), run_id_of(context), getattr(ti, "map_index", None)
+        failed = FailedTask(
+            dag_id,
+            why(context),
+            task_id=task_id,
+            day=_day(context),
+            url=run_url(settings, dag_id, run_id, task_id, index if isinstance(index, int) else -1) if run_id else None,
+        )
+        spec = _spec(settings, dag_id)
         if is_replay(context) and not (spec is not None and spec.alerts.on_replay):
-            log.error("%s", as_line(alert, [settings.slack_token]))
-            return
-        send(settings, alert, spec)
+            log.error("%s", failed.as_line([settings.slack_token]))
+        else:
+            send(settings, failed, spec)
     except Exception as err:
         log.error("The failure could not be reported: %s", type(err).__name__)
 
@@ -62,8 +71,7 @@ def why(context: Mapping[str, Any]) -> str:
         return _sentence(error)
     if error:
         return str(error)
-    reason = context.get("reason")
-    if reason:
+    if reason := context.get("reason"):
         return f"Airflow says: {reason}"
     return (
         "The task's process ended without an error of its own: it was killed, ran out of memory or lost its "
@@ -73,40 +81,15 @@ def why(context: Mapping[str, Any]) -> str:
 
 def _sentence(error: BaseException) -> str:
     """Prefer our own error anywhere in the chain: it was written to be read."""
-    own = next((e for e in _causes(error) if isinstance(e, WindsockError)), None)
-    if own is not None:
-        return str(own)
+    own: BaseException | None = error
+    while own is not None:
+        if isinstance(own, WindsockError):
+            return str(own)
+        own = own.__cause__
     text = "\n".join(str(error).strip().splitlines()[:_MAX_LINES])
     if text and type(error).__name__ in _SPEAKING:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__
-
-
-def _alert(settings: Settings, context: Mapping[str, Any]) -> tuple[Alert, ModelSpec | None]:
-    ti = _task_instance(context)
-    dag_id = str(getattr(ti, "dag_id", None) or getattr(context.get("dag"), "dag_id", None) or "unknown")
-    task_id = getattr(ti, "task_id", None)
-    run_id = run_id_of(context)
-    spec = _spec(settings, dag_id)
-    index = getattr(ti, "map_index", -1)
-    alert = failure(
-        dag_id,
-        why(context),
-        task_id=task_id,
-        run_id=run_id or None,
-        model=spec.name if spec is not None else None,
-        day=_day(context),
-        url=run_url(settings, dag_id, run_id, task_id, index if isinstance(index, int) else -1) if run_id else None,
-    )
-    return alert, spec
 
 
 def _spec(settings: Settings, dag_id: str) -> ModelSpec | None:
@@ -128,7 +111,3 @@ def _day(context: Mapping[str, Any]) -> str | None:
     if not key and isinstance(conf, Mapping):
         key = conf.get("partition_key") or conf.get("as_of")
     return str(key) if key else None
-
-
-def _task_instance(context: Mapping[str, Any]) -> Any:
-    return context.get("task_instance") or context.get("ti")

@@ -46,7 +46,14 @@ def post(settings: Settings, channel: str, text: str) -> str | None:
 
     def attempt() -> None:
         try:
-            _post(settings, channel, text)
+            client = WebClient(
+                settings.slack_token.strip(),
+                base_url=settings.slack_api_url.rstrip("/") + "/",
+                timeout=TIMEOUT_S,
+                logger=_quiet,
+                retry_handlers=[ConnectionErrorRetryHandler(), _ShortRateLimit()],
+            )
+            client.chat_postMessage(channel=channel, text=text, unfurl_links=False, unfurl_media=False)
             answers.put(None)
         except BaseException as err:  # whatever happens here must not reach the run
             answers.put(redact_line(f"{type(err).__name__}: {err}", [settings.slack_token]))
@@ -57,14 +64,3 @@ def post(settings: Settings, channel: str, text: str) -> str | None:
         return answers.get(timeout=LIMIT_S)
     except queue.Empty:
         return "no answer in time"
-
-
-def _post(settings: Settings, channel: str, text: str) -> None:
-    client = WebClient(
-        settings.slack_token.strip(),
-        base_url=settings.slack_api_url.rstrip("/") + "/",
-        timeout=TIMEOUT_S,
-        logger=_quiet,
-        retry_handlers=[ConnectionErrorRetryHandler(), _ShortRateLimit()],
-    )
-    client.chat_postMessage(channel=channel, text=text, unfurl_links=False, unfurl_media=False)

@@ -9,16 +9,13 @@ import pytest
 
 from fake_slack import TOKEN, FakeSlack
 from small_model import small_fraud
-from windsock import alerts
-from windsock.alerts.message import as_line, as_slack
+from windsock.alerts.send import FailedTask, send
 from windsock.settings import Settings
 
-ALERT = alerts.failure(
+ALERT = FailedTask(
     "fraud_ingest",
     "Column TX_AMOUNT: 12 values < 0 & more, for example -3.",
     task_id="ingest",
-    run_id="manual__1",
-    model="fraud",
     day="2026-03-05",
     url="http://127.0.0.1:8080/dags/fraud_ingest/runs/manual__1/tasks/ingest",
 )
@@ -30,7 +27,7 @@ def settings(tmp_path: Path, **env: str) -> Settings:
 
 def test_a_message_names_dag_task_day_reason_and_link(tmp_path: Path) -> None:
     with FakeSlack() as slack:
-        assert alerts.send(settings(tmp_path, **slack.env), ALERT)
+        assert send(settings(tmp_path, **slack.env), ALERT)
 
     (message,) = slack.messages
     assert message["channel"] == "#alerts"
@@ -41,15 +38,15 @@ def test_a_message_names_dag_task_day_reason_and_link(tmp_path: Path) -> None:
 def test_a_models_own_channel_comes_first(tmp_path: Path) -> None:
     _, spec = small_fraud(tmp_path, alerts={"slack_channel": "#fraud"})
     with FakeSlack() as slack:
-        assert alerts.send(settings(tmp_path, **slack.env), ALERT, spec)
+        assert send(settings(tmp_path, **slack.env), ALERT, spec)
 
     assert slack.messages[0]["channel"] == "#fraud"
 
 
 def test_without_slack_the_log_has_it_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    two_lines = alerts.failure("fraud_ingest", "one\ntwo", day="2026-03-05")
+    two_lines = FailedTask("fraud_ingest", "one\ntwo", day="2026-03-05")
     with caplog.at_level(logging.INFO):
-        assert not alerts.send(settings(tmp_path), two_lines)
+        assert not send(settings(tmp_path), two_lines)
 
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
@@ -65,7 +62,7 @@ def test_slack_in_trouble_costs_seconds_and_a_warning_and_nothing_else(
 ) -> None:
     with FakeSlack(behaviour) as slack, caplog.at_level(logging.DEBUG):
         started = time.monotonic()
-        assert not alerts.send(settings(tmp_path, **slack.env), ALERT)
+        assert not send(settings(tmp_path, **slack.env), ALERT)
         took = time.monotonic() - started
 
     assert took < most_s
@@ -77,7 +74,7 @@ def test_slack_in_trouble_costs_seconds_and_a_warning_and_nothing_else(
 
 def test_a_short_rate_limit_is_waited_for(tmp_path: Path) -> None:
     with FakeSlack("rate_limited", retry_after=1) as slack:
-        assert alerts.send(settings(tmp_path, **slack.env), ALERT)
+        assert send(settings(tmp_path, **slack.env), ALERT)
 
     assert (slack.requests, len(slack.messages)) == (2, 1)
 
@@ -93,7 +90,7 @@ def test_a_server_that_is_down_costs_nothing(tmp_path: Path) -> None:
     }
     started = time.monotonic()
 
-    assert not alerts.send(settings(tmp_path, **env), ALERT)
+    assert not send(settings(tmp_path, **env), ALERT)
     assert time.monotonic() - started < 5
 
 
@@ -106,14 +103,14 @@ def test_a_resolver_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pyte
     }
     started = time.monotonic()
 
-    assert not alerts.send(settings(tmp_path, **env), ALERT)
+    assert not send(settings(tmp_path, **env), ALERT)
     assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("token", [f"{TOKEN}\n", f"{TOKEN}\nX-Injected: 1", "tøken-secret"])
 def test_an_odd_token_neither_raises_nor_shows(token: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with FakeSlack() as slack, caplog.at_level(logging.DEBUG):
-        alerts.send(settings(tmp_path, **{**slack.env, "WINDSOCK_SLACK_TOKEN": token}), ALERT)
+        send(settings(tmp_path, **{**slack.env, "WINDSOCK_SLACK_TOKEN": token}), ALERT)
 
     assert token.strip() not in caplog.text
     assert TOKEN not in caplog.text
@@ -122,13 +119,13 @@ def test_an_odd_token_neither_raises_nor_shows(token: str, tmp_path: Path, caplo
 def test_secrets_in_the_text_are_struck_out() -> None:
     text = f"connect to postgresql+psycopg2://ann:pa:ss@db/x failed, token {TOKEN}"
 
-    for written in (as_slack(alerts.failure("d", text)), as_line(alerts.failure("d", text))):
+    for written in (FailedTask("d", text).as_slack(), FailedTask("d", text).as_line()):
         assert "connect to postgresql+psycopg2://***@db/x failed, token ***" in written
         assert TOKEN not in written
 
 
 def test_text_from_data_cannot_call_people_or_forge_links() -> None:
-    text = as_slack(alerts.failure("d", "<!channel> <https://evil|here>", url="http://x/a|b>c"))
+    text = FailedTask("d", "<!channel> <https://evil|here>", url="http://x/a|b>c").as_slack()
 
     assert "<!channel>" not in text
     assert "<https://evil" not in text
@@ -136,4 +133,4 @@ def test_text_from_data_cannot_call_people_or_forge_links() -> None:
 
 
 def test_long_reasons_are_shortened() -> None:
-    assert len(as_slack(alerts.failure("d", "x" * 100_000))) < 2000
+    assert len(FailedTask("d", "x" * 100_000).as_slack()) < 2000
