@@ -7,18 +7,17 @@ Every fault of every model is listed, each as a sentence.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from windsock.errors import SpecError, did_you_mean
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, find_specs, load_spec
-from windsock.spec.estimators import Choice, CustomSpec, LightGBMSpec
+from windsock.spec.estimators import Choice, CustomSpec, LightGBMSpec, TorchSpec
 from windsock.spec.load import SPEC_FILE
 from windsock.spec.modelling import FeaturesSpec
-from windsock.spec.module_files import frozen_module, own_networks
+from windsock.spec.module_files import frozen_module
 
 _NUMBERS = frozenset({"BIGINT", "DOUBLE", "BOOLEAN"})
 _RESERVED_NAMES = {
@@ -31,7 +30,7 @@ _RESERVED_NAMES = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckedModel:
     """What lint found in one model's folder."""
 
     model: str
@@ -39,10 +38,6 @@ class Finding:
     faults: list[str] = field(default_factory=list)
     note: str = ""
     """What was checked, in a few words."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return {"model": self.model, "path": str(self.path), "faults": self.faults, "note": self.note}
 
 
 def specs_below(settings: Settings, path: Path | None = None, model: str | None = None) -> dict[str, Path]:
@@ -69,27 +64,20 @@ def specs_below(settings: Settings, path: Path | None = None, model: str | None 
     return found
 
 
-def lint_models(specs: Mapping[str, Path]) -> list[Finding]:
-    """Check specs, each by itself: one broken model hides no other."""
-    return [lint_model(name, path) for name, path in sorted(specs.items())]
-
-
-def lint_model(name: str, path: Path) -> Finding:
-    """Check one spec."""
+def lint_model(name: str, path: Path) -> CheckedModel:
+    """Check one spec, by itself: one broken model hides no other."""
     try:
         spec = load_spec(path)
     except SpecError as err:
         head, *lines = str(err).splitlines()
-        return Finding(name, path, [line.strip().removeprefix("- ") for line in lines] or [head])
+        return CheckedModel(name, path, [line.strip().removeprefix("- ") for line in lines] or [head])
     faults: list[str] = []
     types = _features(spec, faults)
-    for check in (_names, _categories):
-        faults += check(spec, types)
-    for other in (_search, _parameters, _programs, _networks, _schedules, _suite):
-        faults += other(spec)
+    for found in (_names(spec, types), _categories(spec, types), _estimators(spec), _schedules(spec), _suite(spec)):
+        faults += found
     views = len(spec.features.views)
     note = f"{len(types)} features ({len(spec.features.row)} of the row, {views} view{'s' if views != 1 else ''})"
-    return Finding(name, path, faults, note)
+    return CheckedModel(name, path, faults, note)
 
 
 def _features(spec: ModelSpec, faults: list[str]) -> list[tuple[str, str, str]]:
@@ -152,61 +140,54 @@ def _categories(spec: ModelSpec, types: list[tuple[str, str, str]]) -> Iterator[
             yield f"{where}: feature {name!r} is of type {kind}, no number: list it in training.categorical or cast it."
 
 
-def _search(spec: ModelSpec) -> Iterator[str]:
-    searches = {e.name: e.search for e in spec.training.estimators if not isinstance(e, CustomSpec)}
-    for name, space in ((f"{e}.search.{n}", s) for e, searched in searches.items() for n, s in searched.items()):
-        place = f"training.estimators: {name}"
-        if isinstance(space, Choice):
-            continue
-        if space.low >= space.high:
-            yield f"{place}: low {space.low} is not below high {space.high}."
-        if space.log and space.low <= 0:
-            yield f"{place}: a logarithmic range must start above 0, not at {space.low}."
-
-
-def _parameters(spec: ModelSpec) -> Iterator[str]:
-    from windsock.learners.booster import own_params
-
+def _estimators(spec: ModelSpec) -> Iterator[str]:
     for estimator in spec.training.estimators:
-        if not isinstance(estimator, LightGBMSpec):
+        if isinstance(estimator, CustomSpec):
+            yield from _program(spec, estimator)
             continue
-        known = lightgbm_parameters()
-        for part, names in (("params", estimator.params), ("search", estimator.search)):
-            for name in names:
-                if name not in known:
-                    yield (
-                        f"training.estimators: {estimator.name}.{part}: LightGBM has no parameter {name!r}."
-                        f"{did_you_mean(name, known)}"
-                    )
-        try:
-            own_params(estimator)
-        except SpecError as err:
-            yield str(err)
+        for name, space in estimator.search.items():
+            place = f"training.estimators: {estimator.name}.search.{name}"
+            if isinstance(space, Choice):
+                continue
+            if space.low >= space.high:
+                yield f"{place}: low {space.low} is not below high {space.high}."
+            if space.log and space.low <= 0:
+                yield f"{place}: a logarithmic range must start above 0, not at {space.low}."
+        if isinstance(estimator, LightGBMSpec):
+            yield from _lightgbm_parameters(estimator)
+        elif isinstance(estimator, TorchSpec) and estimator.module is not None:
+            try:
+                frozen_module(spec, estimator)
+            except SpecError as err:
+                yield str(err).removeprefix(f"{spec.name}: ")
 
 
-def _programs(spec: ModelSpec) -> Iterator[str]:
-    for estimator in spec.training.estimators:
-        if not isinstance(estimator, CustomSpec) or estimator.compute.image is not None:
-            continue  # what an image holds is not known here
-        for part in estimator.command:
-            if part.endswith((".py", ".sh")) and not Path(part).is_absolute() and not (spec.folder / part).is_file():
-                yield f"training.estimators: {estimator.name}.command names {part!r}, which is not in {spec.folder}."
+def _program(spec: ModelSpec, estimator: CustomSpec) -> Iterator[str]:
+    if estimator.compute.image is not None:
+        return  # what an image holds is not known here
+    for part in estimator.command:
+        if part.endswith((".py", ".sh")) and not Path(part).is_absolute() and not (spec.folder / part).is_file():
+            yield f"training.estimators: {estimator.name}.command names {part!r}, which is not in {spec.folder}."
 
 
-def _networks(spec: ModelSpec) -> Iterator[str]:
-    for estimator in own_networks(spec):
-        try:
-            frozen_module(spec, estimator)
-        except SpecError as err:
-            yield str(err).removeprefix(f"{spec.name}: ")
-
-
-def lightgbm_parameters() -> frozenset[str]:
-    """Return every parameter name that the installed LightGBM knows, aliases included."""
+def _lightgbm_parameters(estimator: LightGBMSpec) -> Iterator[str]:
     from lightgbm.basic import _ConfigAliases
 
-    names: dict[str, list[str]] = _ConfigAliases._get_all_param_aliases()
-    return frozenset(names) | {alias for aliases in names.values() for alias in aliases}
+    from windsock.learners.booster import own_params
+
+    aliases: dict[str, list[str]] = _ConfigAliases._get_all_param_aliases()
+    known = set(aliases).union(*aliases.values())
+    for part, names in (("params", estimator.params), ("search", estimator.search)):
+        for name in names:
+            if name not in known:
+                yield (
+                    f"training.estimators: {estimator.name}.{part}: LightGBM has no parameter {name!r}."
+                    f"{did_you_mean(name, known)}"
+                )
+    try:
+        own_params(estimator)
+    except SpecError as err:
+        yield str(err)
 
 
 def _schedules(spec: ModelSpec) -> Iterator[str]:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from windsock.errors import SpecError
-from windsock.lint import lint_model, lint_models, specs_below
+from windsock.lint import lint_model, specs_below
 from windsock.settings import REPO_ROOT, Settings
 
 
@@ -102,7 +102,8 @@ def test_all_faults_are_listed_at_once_and_one_broken_model_hides_no_other(tmp_p
     broken = folder(tmp_path, "unreadable")
     (broken / "model.yaml").write_text("name: unreadable\nowner: me\nspeed: 3\n")
 
-    findings = {f.model: f for f in lint_models(specs_below(Settings.from_env({}), tmp_path / "models"))}
+    specs = specs_below(Settings.from_env({}), tmp_path / "models")
+    findings = {name: lint_model(name, path) for name, path in specs.items()}
 
     assert findings["good"].faults == []
     assert len(findings["many"].faults) == 3

@@ -1,6 +1,7 @@
 """``windsock lint`` and ``windsock models``: what is declared, and what has become of it."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from windsock.lint import Finding, lint_models, specs_below
+from windsock.lint import CheckedModel, lint_model, specs_below
 from windsock.registry.overview import broken_models, overview
 from windsock.settings import Settings
 from windsock.spec.reference import markdown
@@ -30,12 +31,12 @@ def lint(path: Path | None, model: str | None, as_json: bool, reference: bool) -
         click.echo(markdown(), nl=False)
         return
     settings = Settings.from_env()
-    findings = lint_models(specs_below(settings, path, model))
+    checked = [lint_model(name, file) for name, file in sorted(specs_below(settings, path, model).items())]
     if as_json:
-        click.echo(json.dumps([f.to_json() for f in findings], indent=1))
+        click.echo(json.dumps([asdict(found) for found in checked], indent=1, default=str))
     else:
-        _print_findings(findings)
-    if any(f.faults for f in findings):
+        _print_faults(checked)
+    if any(found.faults for found in checked):
         raise click.exceptions.Exit(64)
 
 
@@ -56,16 +57,16 @@ def models(model: str | None, as_json: bool) -> None:
         console.print(f"[red]{escape(name)}[/] has a broken spec: {escape(why.splitlines()[0])} Run 'windsock lint'.")
 
 
-def _print_findings(findings: list[Finding]) -> None:
+def _print_faults(checked: list[CheckedModel]) -> None:
     console = Console(soft_wrap=True)
-    for finding in findings:
-        count = len(finding.faults)
+    for found in checked:
+        count = len(found.faults)
         verdict = "[green]ok[/]" if not count else f"[red]{count} fault{'s' if count > 1 else ''}[/]"
-        console.print(f"{escape(finding.model)}: {verdict}  [dim]{escape(str(finding.path))}[/]")
-        for fault in finding.faults:
+        console.print(f"{escape(found.model)}: {verdict}  [dim]{escape(str(found.path))}[/]")
+        for fault in found.faults:
             console.print(f"  [red]✗[/] {escape(fault)}")
         if not count:
-            console.print(f"  [dim]{escape(finding.note)}[/]")
+            console.print(f"  [dim]{escape(found.note)}[/]")
 
 
 def _print_models(rows: list[dict[str, Any]]) -> None:
