@@ -160,7 +160,8 @@ class PodStepOperator(KubernetesPodOperator):
                 time.sleep(min(self.poll_interval * 2 ** (task.record.interruptions - 1), _LONGEST_BREATH_S))
             elif status.state is not State.RUNNING:
                 self._wait_for_cluster(task, pod, status, time.monotonic() - since)
-            self._stop_if_abandoned()
+            if os.getppid() != self._parent:
+                os._exit(1)  # Airflow's own process beside this one was killed: a successor looks after the pod
             pod = task.find()
 
     def _resume(self, task: PodTask, event: Mapping[str, Any]) -> Any:
@@ -241,8 +242,3 @@ class PodStepOperator(KubernetesPodOperator):
             cluster.delete_pod(self.client, self.pod)
         # Airflow has the task's state already; an exception would only add an alert about what somebody did on purpose.
         os._exit(1)
-
-    def _stop_if_abandoned(self) -> None:
-        """End this process if Airflow's own beside it was killed: a successor looks after the pod."""
-        if os.getppid() != self._parent:
-            os._exit(1)
