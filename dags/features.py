@@ -19,10 +19,11 @@ from airflow.sdk import DAG, PartitionedAssetTimetable
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
-from windsock_airflow.blueprint import MANY_RUNS, identity, specs_for
+from windsock_airflow.blueprint import MANY_RUNS, for_each_model, identity
 from windsock_airflow.step import StepOperator
 
 
+@for_each_model("features")
 def features_dag(spec: ModelSpec) -> None:
     """Make one model's DAG."""
     with DAG(
@@ -37,7 +38,3 @@ def features_dag(spec: ModelSpec) -> None:
             step="materialize", model=spec.name, form=["correct"], outlets=[assets.of(spec, "features")]
         )
         features >> materialize
-
-
-for model in specs_for("features"):
-    features_dag(model)

@@ -19,10 +19,11 @@ from airflow.sdk import DAG
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
-from windsock_airflow.blueprint import daily, identity, live_from, live_until, specs_for
+from windsock_airflow.blueprint import daily, for_each_model, identity, live_from, live_until
 from windsock_airflow.step import AnnounceDay, StepOperator
 
 
+@for_each_model("ingest")
 def ingest_dag(spec: ModelSpec) -> None:
     """Make one model's DAG."""
     with DAG(
@@ -50,7 +51,3 @@ def ingest_dag(spec: ModelSpec) -> None:
         if has_label_files:
             # Beside, not behind: a day whose events are refused has its delivery of labels all the same.
             AnnounceDay(task_id="labels_due", outlets=[due], execution_timeout=timedelta(minutes=5))
-
-
-for model in specs_for("ingest"):
-    ingest_dag(model)

@@ -18,12 +18,15 @@ from airflow.sdk import DAG, PartitionedAssetTimetable
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
-from windsock_airflow.blueprint import MANY_RUNS, identity, specs_for
+from windsock_airflow.blueprint import MANY_RUNS, for_each_model, identity
 from windsock_airflow.step import StepOperator
 
 
+@for_each_model("labels")
 def labels_dag(spec: ModelSpec) -> None:
-    """Make one model's DAG."""
+    """Make one model's DAG, if its labels come so."""
+    if spec.label.files is None:
+        return
     with DAG(
         **identity(spec, "labels", __doc__),
         schedule=PartitionedAssetTimetable(assets=assets.of(spec, "labels_due")),
@@ -40,8 +43,3 @@ def labels_dag(spec: ModelSpec) -> None:
             days_from={events.name: "refresh"},
             execution_timeout=timedelta(minutes=30),
         )
-
-
-for model in specs_for("labels"):
-    if model.label.files is not None:
-        labels_dag(model)

@@ -11,10 +11,11 @@ from datetime import timedelta
 from airflow.sdk import DAG
 
 from windsock.spec import ModelSpec
-from windsock_airflow.blueprint import identity, specs_for, weekly
+from windsock_airflow.blueprint import for_each_model, identity, weekly
 from windsock_airflow.step import StepOperator
 
 
+@for_each_model("maintenance")
 def maintenance_dag(spec: ModelSpec) -> None:
     """Make one model's DAG."""
     with DAG(
@@ -25,7 +26,3 @@ def maintenance_dag(spec: ModelSpec) -> None:
         max_active_runs=1,
     ):
         StepOperator(step="maintain", model=spec.name, keyed=False, execution_timeout=timedelta(hours=6))
-
-
-for model in specs_for("maintenance"):
-    maintenance_dag(model)

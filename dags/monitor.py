@@ -12,12 +12,13 @@ about is not asked about again. Backfills report and never retrain.
 from airflow.sdk import DAG
 
 from windsock.spec import ModelSpec
-from windsock_airflow.blueprint import MANY_RUNS, daily, identity, live_from, live_until, specs_for
+from windsock_airflow.blueprint import MANY_RUNS, daily, for_each_model, identity, live_from, live_until
 from windsock_airflow.heavy import heavy_step
 from windsock_airflow.retrain import RequestRetraining
 from windsock_airflow.step import StepOperator
 
 
+@for_each_model("monitor")
 def monitor_dag(spec: ModelSpec) -> None:
     """Make one model's DAG."""
     with DAG(
@@ -32,7 +33,3 @@ def monitor_dag(spec: ModelSpec) -> None:
         govern = StepOperator(step="govern", model=spec.name, max_active_tis_per_dag=1)
         monitor >> govern
         RequestRetraining(task_id="request", model=spec.name, decision=govern.output)
-
-
-for model in specs_for("monitor"):
-    monitor_dag(model)

@@ -18,10 +18,11 @@ from airflow.sdk import DAG
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
 from windsock_airflow.approval import APPROVER, ask_for_approval
-from windsock_airflow.blueprint import identity, specs_for
+from windsock_airflow.blueprint import for_each_model, identity
 from windsock_airflow.step import StepOperator
 
 
+@for_each_model("promote")
 def promote_dag(spec: ModelSpec) -> None:
     """Make one model's DAG."""
     with DAG(
@@ -51,7 +52,3 @@ def promote_dag(spec: ModelSpec) -> None:
         )
         if spec.gate.approval:
             gate >> ask_for_approval(spec) >> promote
-
-
-for model in specs_for("promote"):
-    promote_dag(model)

@@ -14,9 +14,10 @@ from airflow.sdk import DAG, Param, task
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
-from windsock_airflow.blueprint import identity, specs_for
+from windsock_airflow.blueprint import for_each_model, identity
 
 
+@for_each_model("retrain")
 def retrain_dag(spec: ModelSpec) -> None:
     """Make one model's DAG."""
     requested = assets.of(spec, "retrain_requested")
@@ -38,7 +39,3 @@ def retrain_dag(spec: ModelSpec) -> None:
             outlet_events[requested].extra = {"live": True, **{k: v for k, v in given.items() if v}}
 
         announce()
-
-
-for model in specs_for("retrain"):
-    retrain_dag(model)

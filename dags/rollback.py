@@ -11,10 +11,11 @@ from airflow.sdk import DAG
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
-from windsock_airflow.blueprint import identity, specs_for
+from windsock_airflow.blueprint import for_each_model, identity
 from windsock_airflow.step import StepOperator
 
 
+@for_each_model("rollback")
 def rollback_dag(spec: ModelSpec) -> None:
     """Make one model's DAG."""
     with DAG(
@@ -35,7 +36,3 @@ def rollback_dag(spec: ModelSpec) -> None:
             outlets=[assets.of(spec, "champion")],
             announce=["version", "previous", "in_force_from"],
         )
-
-
-for model in specs_for("rollback"):
-    rollback_dag(model)

@@ -12,10 +12,11 @@ from airflow.sdk import DAG, PartitionedAssetTimetable
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
-from windsock_airflow.blueprint import MANY_RUNS, identity, specs_for
+from windsock_airflow.blueprint import MANY_RUNS, for_each_model, identity
 from windsock_airflow.step import StepOperator
 
 
+@for_each_model("score")
 def score_dag(spec: ModelSpec) -> None:
     """Make one model's DAG."""
     with DAG(
@@ -34,7 +35,3 @@ def score_dag(spec: ModelSpec) -> None:
             form=["model_version", "rescore"],
             outlets=[assets.of(spec, "predictions")],
         )
-
-
-for model in specs_for("score"):
-    score_dag(model)

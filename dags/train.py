@@ -16,11 +16,12 @@ from airflow.sdk import DAG, AssetOrTimeSchedule
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
-from windsock_airflow.blueprint import identity, specs_for, weekly
+from windsock_airflow.blueprint import for_each_model, identity, weekly
 from windsock_airflow.heavy import fit_tasks, heavy_step
 from windsock_airflow.step import StepOperator
 
 
+@for_each_model("train")
 def train_dag(spec: ModelSpec) -> None:
     """Make one model's DAG."""
     requested, clock = assets.of(spec, "retrain_requested"), weekly(spec.schedule.train)
@@ -46,7 +47,3 @@ def train_dag(spec: ModelSpec) -> None:
         published = {"outlets": [assets.of(spec, "challenger")], "announce": ["version", "run"]}
         register = StepOperator(step="register", model=spec.name, keyed=False, options=run, **published)
         assemble >> [fit_tasks(spec, estimator, run) for estimator in spec.training.estimators] >> choose >> register
-
-
-for model in specs_for("train"):
-    train_dag(model)

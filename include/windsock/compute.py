@@ -151,13 +151,7 @@ def load_site(settings: Settings) -> SiteCompute:
 
 
 def needs_of(spec: ModelSpec, estimator: Estimator | None, site: SiteCompute) -> PodNeeds:
-    """Return what a step's pod gets.
-
-    Args:
-        spec: The model.
-        estimator: Whose trainer runs in the pod; None for a step of the whole model,
-            which runs in the site's ``step_image``.
-        site: The defaults.
+    """Return what a step's pod gets; no ``estimator``: a step of the whole model, in the site's ``step_image``.
 
     Raises:
         SpecError: The wishes contradict each other or this site cannot meet them.
@@ -244,13 +238,7 @@ def quantity(size: int) -> str:
 
 
 def after_running_out(current: Memory, growth: float, limit: Memory) -> str | None:
-    """Return what a step that ran out of memory gets on its next try; None at the limit.
-
-    Args:
-        current: What it had.
-        growth: How many times as much it gets, above 1.
-        limit: Most that it may get.
-    """
+    """Return what a step that ran out of memory gets next: ``growth`` (above 1) times as much; None at the limit."""
     had, most = in_bytes(current), in_bytes(limit)
     if had >= most:
         return None

@@ -23,11 +23,7 @@ _ENDS_A_TRY = "/state"
 
 
 class Bell:
-    """The waiting side, held by the scheduler.
-
-    Args:
-        path: Of the pipe; made if it is not there, for this user only.
-    """
+    """The waiting side, held by the scheduler; makes the pipe, for this user only, if it is not there."""
 
     def __init__(self, path: Path) -> None:
         if not (path.exists() and stat.S_ISFIFO(path.stat().st_mode)):
@@ -37,15 +33,7 @@ class Bell:
         self._pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def wait(self, seconds: float, *others: Any) -> bool:
-        """Wait for a ring, or until one of some connections can be read.
-
-        Args:
-            seconds: Longest wait.
-            *others: What :func:`multiprocessing.connection.wait` takes.
-
-        Returns:
-            Whether anything happened before the time was over.
-        """
+        """Say whether there was a ring, or one of some other connections can be read, within so many seconds."""
         happened = wait([self._pipe, *others], seconds)
         if self._pipe in happened:
             os.read(self._pipe, 65536)  # many rings are one

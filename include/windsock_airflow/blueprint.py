@@ -4,7 +4,7 @@ DAG files import this package and ``windsock.spec`` only; nothing here may impor
 MLflow or their like, because every task parses its DAG file again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
@@ -20,28 +20,27 @@ MANY_RUNS = 1000
 """For DAGs whose runs may have to wait for earlier days: waiting must not keep those out."""
 
 
-def specs_for(stage: str) -> Iterator[ModelSpec]:
-    """Yield the models a DAG file of this stage makes DAGs for.
+def for_each_model(stage: str) -> Callable[[Callable[[ModelSpec], None]], None]:
+    """Call a DAG file's function with each model that it makes a DAG of its stage for.
 
     A task's process asks for one DAG and gets its model alone. Broken specs are left out
     here; ``dags/specs.py`` reports them.
     """
-    settings = Settings.from_env()
-    asked = get_parsing_context().dag_id
-    if asked is None:
-        yield from load_specs(settings)[0].values()
-    elif asked.endswith(f"_{stage}"):
-        yield get_spec(settings, asked.removesuffix(f"_{stage}"))
+
+    def make_dags(make_dag: Callable[[ModelSpec], None]) -> None:
+        settings = Settings.from_env()
+        asked = get_parsing_context().dag_id
+        if asked is None:
+            for spec in load_specs(settings)[0].values():
+                make_dag(spec)
+        elif asked.endswith(f"_{stage}"):
+            make_dag(get_spec(settings, asked.removesuffix(f"_{stage}")))
+
+    return make_dags
 
 
 def identity(spec: ModelSpec, stage: str, doc: str | None) -> dict[str, Any]:
-    """Return the DAG arguments that only depend on model and stage.
-
-    Args:
-        spec: The model.
-        stage: Name of the DAG file.
-        doc: Its docstring; on call, people read it in the UI.
-    """
+    """Return the DAG arguments that only depend on model, stage and the DAG file's docstring, which the UI shows."""
     return {
         "dag_id": f"{spec.name}_{stage}",
         "description": (doc or "").strip().partition("\n")[0],

@@ -28,9 +28,6 @@ def on_task_failure(context: Mapping[str, Any]) -> None:
 
     Failures of replays (backfills and what they caused) go to the log only, unless the model's
     ``alerts.on_replay`` says otherwise.
-
-    Args:
-        context: Airflow's callback context, of a task or of a DAG.
     """
     try:
         ti = context.get("task_instance") or context.get("ti")

@@ -26,15 +26,9 @@ LONGEST_TRAINING = timedelta(hours=12)
 
 
 def fit_tasks(spec: ModelSpec, estimator: Estimator, options: Mapping[str, Any]) -> Any:
-    """Make the tasks that train one estimator: a fit, and before it a search by several at once if asked for.
+    """Make what trains one estimator: a task that fits it, or a group with a search by several tasks before it.
 
-    Args:
-        spec: The model.
-        estimator: One of its estimators.
-        options: Options of the step; ``run`` comes from the task ``assemble``.
-
-    Returns:
-        What stands between ``assemble`` and ``choose``: a task, or a group of them.
+    The option ``run`` comes from the task ``assemble``.
     """
     name = f"fit_{estimator.name}" if len(spec.training.estimators) > 1 else "fit"
 
@@ -61,14 +55,10 @@ def fit_tasks(spec: ModelSpec, estimator: Estimator, options: Mapping[str, Any])
 def heavy_step(
     spec: ModelSpec, *, step: str, estimator: Estimator | None = None, **kwargs: Any
 ) -> StepOperator | PodStepOperator:
-    """Return the task that runs a heavy step of a model.
+    """Return the task that runs a heavy step of a model; ``kwargs`` are those of its operator.
 
-    Args:
-        spec: The model.
-        step: ``fit`` runs in the trainer's image; others (``assemble``, ``monitor``) in pods
-            only if the site names an image with all of Windsock.
-        estimator: What ``fit`` trains; its name becomes the option ``estimator``.
-        **kwargs: As of :class:`~windsock_airflow.step.StepOperator`, ``model`` aside.
+    ``fit`` trains the ``estimator``, in the trainer's image; other steps (``assemble``, ``monitor``) run in pods only
+    if the site names an image with all of Windsock.
     """
     settings, backend = Settings.from_env(), None
     if estimator is not None:

@@ -16,12 +16,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 
 class RequestRetraining(TriggerDagRunOperator):
-    """Start the model's retrain DAG if the governor decided so; skip otherwise.
-
-    Args:
-        model: The model's name.
-        decision: Result of the ``govern`` step: its task's output.
-    """
+    """Start the model's retrain DAG if the ``decision``, the result of the step ``govern``, says so; skip otherwise."""
 
     template_fields = ("decision",)
 

@@ -39,15 +39,10 @@ class RunFacts:
 
     @classmethod
     def of(cls, context: Context, *, keyed: bool) -> RunFacts:
-        """Read the facts from a task's context.
-
-        Args:
-            context: Airflow's.
-            keyed: Whether this DAG's runs are for one day each.
+        """Read the facts from a task's context; ``keyed``: this DAG's runs are for one day each.
 
         Raises:
-            SpecError: The partition key is missing or malformed, or there is one where
-                none belongs.
+            SpecError: The partition key is missing or malformed, or there is one where none belongs.
         """
         run: Any = context["dag_run"]
         key = context.get("partition_key")
@@ -81,8 +76,7 @@ class RunFacts:
 def is_replay(context: Mapping[str, Any]) -> bool:
     """Say whether a run is replayed: a backfill, caused by one, or not live by its own configuration.
 
-    Args:
-        context: Of a task or of a callback; the latter may lack parts, and nothing is raised for it.
+    Nothing is raised for parts that a callback's context lacks.
     """
     run = context.get("dag_run")
     if enum_text(getattr(run, "run_type", "")) == "backfill" or run_id_of(context).startswith(_BACKFILL):

@@ -20,7 +20,6 @@ import logging
 import os
 import pkgutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,8 @@ from airflow.executors.local_executor import LocalExecutor
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 from airflow.sdk.listener import get_listener_manager
 
+import windsock
+import windsock_airflow
 from windsock_airflow.bell import BELL_VARIABLE, Bell
 
 log = logging.getLogger(__name__)
@@ -55,19 +56,16 @@ WARM_MODULES: tuple[str, ...] = (
     "feast",
     "great_expectations",
     "evidently",
-    # what each task's process would import for itself
+    # what each task's process would import for itself, and windsock_airflow does not
     "airflow.sdk.execution_time.task_runner",
     "airflow.sdk.execution_time.callback_runner",
     "airflow.sdk.execution_time.task_mapping",
     "airflow.sdk.execution_time.timeout",
     "airflow.sdk.definitions.retry_policy",
-    "airflow.sdk.bases.operator",
     "airflow.sdk.bases.decorator",
-    "airflow.sdk.bases.sensor",
     "airflow.sdk.definitions.decorators",
     "airflow.sdk.definitions.connection",
     "airflow.sdk.definitions.asset.metadata",
-    "airflow.sdk._shared.logging.structlog",
     "airflow.sdk._shared.logging.factory",
     "airflow.sdk._shared.logging.remote",
     "airflow.version",
@@ -77,11 +75,9 @@ WARM_MODULES: tuple[str, ...] = (
     "airflow.providers.standard.operators.python",
     "airflow.providers.standard.decorators.python",
     "airflow.providers.standard.operators.empty",
-    "airflow.providers.standard.operators.hitl",
 )
-# Not step code: commands and the supervisor run elsewhere.
-_OWN_PACKAGES_NOT_WARMED = ("windsock.cli", "windsock_local.stack", "windsock_local.demo")
-_PODS = "windsock_airflow.pods"  # brings the Kubernetes client; a laptop does without
+_NOT_WARMED = ("windsock.cli",)  # no step code: commands run elsewhere
+_PODS = "windsock_airflow.pods."  # bring the Kubernetes client; a laptop does without
 _SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 _PAUSE_PER_QUIET = 0.1
 """Without a ring the scheduler pauses for a tenth of the time since the last event: what one look starts may need
@@ -183,27 +179,17 @@ def shorten_slot_hold() -> bool:
     return True
 
 
-def _modules() -> Iterator[str]:
+def _modules() -> list[str]:
     listed = os.environ.get(MODULES_VARIABLE)
     if listed is not None:
-        yield from (name.strip() for name in listed.split(",") if name.strip())
-        return
-    yield from WARM_MODULES
-    for package_name in ("windsock", "windsock_airflow"):
-        package = importlib.import_module(package_name)
-        yield from _submodules(list(package.__path__), f"{package_name}.")
-
-
-def _submodules(path: list[str], prefix: str) -> Iterator[str]:
-    for found in pkgutil.iter_modules(path, prefix):
-        if found.name.startswith(_OWN_PACKAGES_NOT_WARMED) or found.name.endswith(".__main__"):
-            continue
-        if found.name == _PODS and os.environ.get("WINDSOCK_COMPUTE") != "kubernetes":
-            continue
-        yield found.name
-        if found.ispkg:
-            leaf = found.name.rpartition(".")[2]
-            yield from _submodules([str(Path(folder) / leaf) for folder in path], f"{found.name}.")
+        return [name.strip() for name in listed.split(",") if name.strip()]
+    left_out = _NOT_WARMED if os.environ.get("WINDSOCK_COMPUTE") == "kubernetes" else (*_NOT_WARMED, _PODS)
+    own = [
+        found.name
+        for package in (windsock, windsock_airflow)
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    ]
+    return [*WARM_MODULES, *(name for name in own if not name.startswith(left_out))]
 
 
 def _wait_for_execution_api() -> None:

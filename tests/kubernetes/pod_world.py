@@ -84,7 +84,6 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from windsock_airflow.blueprint import specs_for
 from windsock_airflow.callbacks import on_task_failure
 from windsock_airflow.heavy import heavy_step
 from windsock.settings import Settings
