@@ -4,6 +4,7 @@ This is what a pod runs, and what a person runs to see a step fail slowly. It re
 ``errors`` says: exit code 0, 64 or 65 (never retry), 75 (not yet, or a service is away).
 """
 
+import contextlib
 import json
 import logging
 import sys
@@ -37,27 +38,18 @@ def step(
     name: str, model: str, key: str | None, pairs: tuple[str, ...], replayed: bool, origin: str, place: str | None
 ) -> None:
     """Run the step NAME and print its result as one line of JSON, the last on stdout."""
-    log_to_stderr()
-    parts = result_parts(place) if place is not None else ()
+    # Stdout carries the result alone.
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    parts = place.split("/") if place is not None else []
+    if not all(parts) or {".", ".."} & set(parts):
+        raise SpecError(
+            f"--result is a path below the store's root, such as steps/fraud/monitor.json; given: {place!r}."
+        )
     result = run_step(name, model=model, key=key, live=not replayed, origin=origin, options=read_options(pairs))
     line = json.dumps(result, default=str)
     if parts:
         Store.of(Settings.from_env()).write_bytes(f"{line}\n".encode(), *parts)
     click.echo(line)
-
-
-def result_parts(place: str) -> tuple[str, ...]:
-    """Return a path below the store in parts.
-
-    Raises:
-        SpecError: It leads out of the store.
-    """
-    parts = tuple(place.split("/"))
-    if not all(parts) or ".." in parts or "." in parts:
-        raise SpecError(
-            f"--result is a path below the store's root, such as steps/fraud/monitor.json; given: {place!r}."
-        )
-    return parts
 
 
 def read_options(pairs: tuple[str, ...]) -> Mapping[str, Any]:
@@ -71,17 +63,8 @@ def read_options(pairs: tuple[str, ...]) -> Mapping[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise SpecError(f"The option {pair!r} is not of the form NAME=VALUE, for example as_of=2026-03-01.")
-        options[name] = text if name.endswith("version") else _json_or_text(text)
+        options[name] = text
+        if not name.endswith("version"):
+            with contextlib.suppress(ValueError):
+                options[name] = json.loads(text)
     return options
-
-
-def log_to_stderr() -> None:
-    """Send log records to stderr, so that stdout carries the result alone."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-
-
-def _json_or_text(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
