@@ -1,10 +1,8 @@
 """A bell that wakes the scheduler the moment something has changed, so that it may sleep while nothing happens.
 
-Airflow's scheduler looks into the database again and again: often, and an idle machine is busy; seldom, and every
-task waits. Here whoever has changed the database rings a named pipe instead: the API server after each call that
-writes, which is how people, tasks and asset events reach the database. The warm executor waits on the pipe between two
-of the scheduler's looks. A ring that is lost costs seconds: the scheduler still looks by
-itself, though seldom.
+The API server rings a named pipe after each call that writes, which is how people, tasks and asset events reach the
+database; the warm executor waits on the pipe between two of the scheduler's looks (docs/adr/0011). A ring that is lost
+costs seconds: the scheduler still looks by itself, though seldom.
 """
 
 import os

@@ -1,12 +1,9 @@
 """A local executor whose workers have the ML libraries in memory before the first task.
 
-Airflow forks its workers from the scheduler and its tasks from the workers. What the
-scheduler has imported costs a task nothing: a step that starts MLflow, Feast, Great
-Expectations and Evidently begins in tenths of a second instead of ten or more.
-
-The price: code imported here is frozen until the scheduler restarts, Windsock's own step
-code included. After editing it, ``windsock down && windsock up``. DAG files and specs are
-read afresh for each task.
+Airflow forks its workers from the scheduler and its tasks from the workers: what the scheduler has imported costs a
+task nothing, tenths of a second instead of ten or more. The price: code imported here is frozen until the scheduler
+restarts, Windsock's own step code included (after editing it, ``windsock down && windsock up``); DAG files and specs
+are read afresh for each task.
 
 Nothing may be *used* here, only imported: threads that a library starts do not survive a
 fork, and what they held would stay locked.

@@ -1,8 +1,7 @@
 """The embedded stack's scheduler process: import the ML libraries, wait, then schedule.
 
-The imports take longer than everything else a stack does at boot, and need no database.
-So this process starts first and uses the time in which the tables are made; the word to
-go on is a line on stdin.
+The imports take longest of all at boot and need no database: this process starts first and imports while the tables
+are made; the word to go on is a line on stdin.
 """
 
 import sys

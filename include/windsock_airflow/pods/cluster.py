@@ -1,14 +1,5 @@
 """What a step asks of Kubernetes, with its refusals told apart, and what has become of its pod.
 
-========================================  ===================================
-the API answers                           here
-========================================  ===================================
-403 'exceeded quota'                      ``QuotaExceeded``: wait
-400, 403, 404, 413, 422 to a new pod      ``AirflowFailException``: never retry
-409 'AlreadyExists'                       the pod that is there
-429, 5xx, no answer                       a few retries, then the error
-========================================  ===================================
-
 ==================  ====================================================================
 a pod's state       the operator
 ==================  ====================================================================

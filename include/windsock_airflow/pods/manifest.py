@@ -1,11 +1,8 @@
 """A pod's manifest: needs and work in, a restricted pod out.
 
-It keeps the *restricted* pod security standard and gives the container nothing that it
-did not ask for: no service-account token, no root, no writable root file system, no
-capabilities; secrets only by reference. Memory is limited to what is asked for, as a pod
-that takes more would take it from its neighbours. Cores are asked for but not limited
-(unless the site says so): spare cores would else lie idle, and throttling slows training
-for nothing.
+It keeps the *restricted* pod security standard: no service-account token, no root, no writable root file system, no
+capabilities; secrets only by reference. Memory is limited to what is asked for, as a pod that takes more would take it
+from its neighbours. Cores are asked for but not limited (unless the site says so): spare cores would else lie idle.
 """
 
 from collections.abc import Mapping, Sequence

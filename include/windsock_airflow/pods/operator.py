@@ -1,15 +1,12 @@
 """The operator that runs a Windsock step in a pod.
 
-It is Airflow's KubernetesPodOperator with another life around the same pod: that one
-takes a pod which ended unwatched for a failure, fails at once where waiting helps, and
-retries what no retry can mend. Here a pod's state alone decides (``cluster`` has the
-table), so that it does not matter which process looks at it, or how often one had to be
-replaced: every process finds the task's pod, asks what has become of it, and goes on.
-There is never a second pod beside the first.
+It is Airflow's KubernetesPodOperator with another life around the same pod (docs/adr/0006 says why): a pod's state
+alone decides (``cluster`` has the table), so that it does not matter which process looks at it, or how often one had
+to be replaced: every process finds the task's pod, asks what has become of it, and goes on. There is never a second
+pod beside the first.
 
-A signal to end means one of two things, and Airflow is asked which: if the task is still
-wanted (a worker shuts down, a scheduler restarts), the pod goes on and the task is
-rescheduled; if it is not (marked, cleared, deleted), the pod is deleted.
+A signal to end means one of two things, and Airflow is asked which: if the task is still wanted (a worker shuts down,
+a scheduler restarts), the pod goes on and the task is rescheduled; else (marked, cleared, deleted) the pod is deleted.
 """
 
 import os
@@ -45,7 +42,7 @@ class WatchEnded(BaseException):
 
 
 class PodStepOperator(KubernetesPodOperator):
-    """Run one step of a model in a pod.
+    """Run one step of a model in a pod: ``fit`` a trainer, of the option ``estimator``; any other ``windsock step``.
 
     Site and spec are read when the task runs, not when the DAG file is parsed: a fault in
     them fails the task with a sentence and hides no DAG.
@@ -53,8 +50,7 @@ class PodStepOperator(KubernetesPodOperator):
     Args:
         options, task_id: As of :class:`~windsock_airflow.step.StepOperator`.
         **kwargs: The fields of :class:`~windsock_airflow.step.StepCall`, and Airflow's own; ``poll_interval`` is the
-            time in seconds between two looks at a pod that starts, runs or goes. The step ``fit`` runs a trainer
-            (of the option ``estimator``), any other one ``windsock step``.
+            time in seconds between two looks at a pod that starts, runs or goes.
     """
 
     template_fields = ("options",)

@@ -1,13 +1,9 @@
 """Whether anybody still waits for a pod, and deleting those for which nobody does.
 
-A task that waits (rescheduled or deferred) has no process that could delete its pod when
-somebody marks, clears or deletes it. So a thread of the scheduler looks every few seconds
-at this installation's pods, asks Airflow's execution API for the states of their tasks, as
-a task would, and deletes the pods of those that are over or gone. Where there are no pods,
-nobody is asked.
-
-``plugins/windsock_pods.py`` starts it, in schedulers only. The top of this module is
-imported by every task: nothing heavy may stand there.
+A task that waits (rescheduled or deferred) has no process that could delete its pod when somebody marks, clears or
+deletes it. So a thread of the scheduler (``plugins/windsock_pods.py`` starts it) looks every few seconds at this
+installation's pods, asks Airflow's execution API for the states of their tasks, as a task would, and deletes the pods
+of those that are over or gone. The top of this module is imported by every task: nothing heavy may stand there.
 """
 
 import logging
