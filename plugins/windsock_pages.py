@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from airflow.plugins_manager import AirflowPlugin
 
 from windsock.settings import Settings
-from windsock_airflow.pages import PAGES_PREFIX, LazyPages
+from windsock_airflow.pages import PAGES_PREFIX, lazy_pages
 
 
 def _views() -> list[dict[str, Any]]:
@@ -22,5 +22,5 @@ class WindsockPages(AirflowPlugin):
     """Registers the pages with Airflow."""
 
     name = "windsock_pages"
-    fastapi_apps: ClassVar = [{"app": LazyPages(), "url_prefix": PAGES_PREFIX, "name": "windsock"}]
+    fastapi_apps: ClassVar = [{"app": lazy_pages, "url_prefix": PAGES_PREFIX, "name": "windsock"}]
     external_views: ClassVar = _views()

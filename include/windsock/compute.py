@@ -60,8 +60,8 @@ class SpotLabel(Part):
     value: LabelValue = "true"
 
 
-class PodCompute(Part):
-    """What a pod gets, whether by the site's default or by a model's wish."""
+class SiteCompute(Part):
+    """What pods get here unless a model asks for something else."""
 
     namespace: DnsName = "windsock"
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
@@ -99,10 +99,6 @@ class PodCompute(Part):
     )
     keep_failed_pods: bool = Field(False, description="Leave failed pods in place to be looked at.")
 
-
-class SiteCompute(PodCompute):
-    """What pods get here unless a model asks for something else."""
-
     installation: DnsName | None = Field(None, description="Name where several share a store and a namespace.")
     trainer_image: str = Field(f"windsock/trainer:{__version__}", min_length=1)
     step_image: str | None = Field(
@@ -123,8 +119,8 @@ class SiteCompute(PodCompute):
         return self
 
 
-class PodNeeds(PodCompute):
-    """Everything a pod's manifest is made from, but what runs in it."""
+class PodNeeds(SiteCompute):
+    """Everything a pod's manifest is made from, but what runs in it: the site's defaults and the model's wishes."""
 
     image: str
     memory_limit: str
@@ -192,7 +188,7 @@ def needs_of(spec: ModelSpec, estimator: Estimator | None, site: SiteCompute) ->
         *asked.tolerations,
     )
     return PodNeeds(
-        **{name: getattr(site, name) for name in PodCompute.model_fields}
+        **dict(site)
         | asked.model_dump(include=wishes, exclude_none=True)
         | {
             "image": image,

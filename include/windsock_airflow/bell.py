@@ -5,6 +5,7 @@ database; the warm executor waits on the pipe between two of the scheduler's loo
 costs seconds: the scheduler still looks by itself, though seldom.
 """
 
+import contextlib
 import os
 import stat
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -40,16 +41,12 @@ class Bell:
 
 def ring(path: str) -> None:
     """Wake whoever waits at a bell; nobody there, or a bell that rings already, is fine."""
-    try:
+    with contextlib.suppress(OSError):
         pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-    except OSError:
-        return
-    try:
-        os.write(pipe, b"!")
-    except OSError:
-        pass
-    finally:
-        os.close(pipe)
+        try:
+            os.write(pipe, b"!")
+        finally:
+            os.close(pipe)
 
 
 class RingAfterChange:

@@ -5,22 +5,17 @@ the Kubernetes client are imported only if there is a pod to make, so that DAG f
 laptop parse as fast as ever.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from airflow.sdk import TaskGroup
+from airflow.sdk import BaseOperator, TaskGroup
 
 from windsock.errors import SpecError
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.estimators import CustomSpec, Estimator
 from windsock_airflow.step import StepOperator
-
-if TYPE_CHECKING:
-    from windsock_airflow.pods.operator import PodStepOperator
 
 LONGEST_TRAINING = timedelta(hours=12)
 
@@ -52,9 +47,7 @@ def fit_tasks(spec: ModelSpec, estimator: Estimator, options: Mapping[str, Any])
     return group
 
 
-def heavy_step(
-    spec: ModelSpec, *, step: str, estimator: Estimator | None = None, **kwargs: Any
-) -> StepOperator | PodStepOperator:
+def heavy_step(spec: ModelSpec, *, step: str, estimator: Estimator | None = None, **kwargs: Any) -> BaseOperator:
     """Return the task that runs a heavy step of a model; ``kwargs`` are those of its operator.
 
     ``fit`` trains the ``estimator``, in the trainer's image; other steps (``assemble``, ``monitor``) run in pods only

@@ -9,17 +9,17 @@ after the task has ended; so the operator finds the addresses while it runs.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow.sdk import BaseOperatorLink
+from airflow.sdk import BaseOperator, BaseOperatorLink
 
 from windsock.settings import Settings
 from windsock.store import Store
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseOperator
     from fastapi import FastAPI
 
 PAGES_PREFIX = "/windsock"
@@ -31,21 +31,12 @@ _KINDS = {"html": "text/html; charset=utf-8", "json": "application/json", "png":
 _HEADERS = {"Content-Security-Policy": "sandbox allow-scripts allow-downloads", "X-Content-Type-Options": "nosniff"}
 
 
-class LazyPages:
-    """An ASGI application that makes itself at the first request."""
-
-    def __init__(self) -> None:
-        self._app: FastAPI | None = None
-
-    async def __call__(
-        self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
-    ) -> None:
-        """Answer one request."""
-        if self._app is None:
-            self._app = make_app()
-        await self._app(scope, receive, send)
+async def lazy_pages(scope: Any, receive: Any, send: Any) -> None:
+    """Answer a request as the ASGI application that is made at the first one."""
+    await make_app()(scope, receive, send)
 
 
+@cache
 def make_app() -> FastAPI:
     """Return the application; every route asks who is there."""
     from airflow.api_fastapi.core_api.security import get_user

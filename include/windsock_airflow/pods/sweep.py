@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from airflow.listeners import hookimpl
+
 from windsock.compute import load_site
 from windsock.settings import Settings
 from windsock.spec import load_specs
@@ -61,21 +63,20 @@ def is_wanted(context: Any) -> bool | None:
     return not restarting and still_wanted(states, ti.run_id, ti.task_id, index)
 
 
-def start_in_scheduler() -> threading.Thread | None:
+@hookimpl
+def on_starting(component: Any) -> None:
     """Start the thread if this process is a scheduler and any step may run in a pod."""
     if sys.argv[1:2] != ["scheduler"]:
-        return None
+        return
     settings = Settings.from_env()
     if not pods_are_used(settings):
-        return None
+        return
     # Imported by this thread: forks must not meet the other one in the middle of an import.
     import airflow.executors.base_executor
     import airflow.providers.cncf.kubernetes.hooks.kubernetes
     import airflow.sdk.api.client  # noqa: F401
 
-    thread = threading.Thread(target=_sweep_for_ever, args=(settings,), name="windsock-pods", daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=_sweep_for_ever, args=(settings,), name="windsock-pods", daemon=True).start()
 
 
 def _compute_specs(settings: Settings) -> list[ComputeSpec]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import httpx
 import pytest
 from kubernetes.client import V1ObjectMeta, V1Pod
 
-from windsock.settings import Settings
 from windsock_airflow.pods import sweep
 from windsock_airflow.pods.identity import TaskIdentity
 
@@ -43,13 +43,17 @@ def test_pods_of_others_and_those_being_deleted_are_left_alone():
 
 
 def test_only_schedulers_sweep_and_only_if_something_may_run_in_pods(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr("sys.argv", ["airflow", "triggerer"])
-    assert sweep.start_in_scheduler() is None
-    monkeypatch.setattr("sys.argv", ["airflow", "scheduler"])
+    began = threading.Event()
+    monkeypatch.setattr(sweep, "_sweep_for_ever", lambda _settings: began.set())
     monkeypatch.setenv("WINDSOCK_MODELS", str(tmp_path))
-    monkeypatch.delenv("WINDSOCK_COMPUTE", raising=False)
-    assert sweep.start_in_scheduler() is None
-    assert sweep.pods_are_used(Settings.from_env({"WINDSOCK_COMPUTE": "kubernetes"}))
+    for part, compute in (("triggerer", "kubernetes"), ("scheduler", "local")):
+        monkeypatch.setattr("sys.argv", ["airflow", part])
+        monkeypatch.setenv("WINDSOCK_COMPUTE", compute)
+        sweep.on_starting(None)
+        assert not began.wait(0.05)
+    monkeypatch.setenv("WINDSOCK_COMPUTE", "kubernetes")
+    sweep.on_starting(None)
+    assert began.wait(60)
 
 
 def test_the_states_of_the_tasks_that_pods_are_of_come_from_airflows_execution_api(monkeypatch: pytest.MonkeyPatch):
