@@ -19,7 +19,8 @@ from windsock.spec.load import SPEC_FILE
 from windsock.spec.modelling import FeaturesSpec
 from windsock.spec.module_files import frozen_module
 
-_NUMBERS = frozenset({"BIGINT", "DOUBLE", "BOOLEAN"})
+_NUMBERS = frozenset({"BIGINT", "DOUBLE", "BOOLEAN", "INT64", "BOOL"})
+"""As DuckDB and Arrow call them."""
 _RESERVED_NAMES = {
     "event_timestamp": "the time of each row",
     "known_at": "when a fact became known",
@@ -47,14 +48,10 @@ def specs_below(settings: Settings, path: Path | None = None, model: str | None 
         SpecError: There is none, or no model of that name.
     """
     if path is None:
-        found = find_specs(settings.models)
-        where = ", ".join(map(str, settings.models))
-    elif path.is_file():
-        found, where = {path.absolute().parent.name: path.absolute()}, str(path)
-    elif (path / SPEC_FILE).is_file():
-        found, where = {path.absolute().name: path.absolute() / SPEC_FILE}, str(path)
+        found, where = find_specs(settings.models), ", ".join(map(str, settings.models))
     else:
-        found, where = find_specs([path.absolute()]), str(path)
+        file, where = (path if path.is_file() else path / SPEC_FILE).absolute(), str(path)
+        found = {file.parent.name: file} if file.is_file() else find_specs([path.absolute()])
     if model is not None:
         if model not in found:
             raise SpecError.unknown("model", model, found)
@@ -82,12 +79,16 @@ def lint_model(name: str, path: Path) -> CheckedModel:
 
 def _features(spec: ModelSpec, faults: list[str]) -> list[tuple[str, str, str]]:
     """Return every feature that runs, as (name, type, where it is declared); add what does not run to ``faults``."""
+    from windsock.features.frame import event_frame
     from windsock.features.view_sql import view_schema
+    from windsock.store import Store
 
     found: list[tuple[str, str, str]] = []
     for name, expression in spec.features.row.items():
+        alone = spec.model_copy(update={"features": FeaturesSpec(row={name: expression})})
         try:
-            found.append((name, _row_type(spec, name, expression), "features.row"))
+            kind = event_frame(Store("."), alone, []).schema.types[-1]  # by place: the name may be a column's too
+            found.append((name, str(kind).upper(), "features.row"))
         except SpecError as err:
             faults.append(f"features.row.{name}: {str(err).rpartition('does not run: ')[2]}")
     for view in spec.features.views:
@@ -96,21 +97,6 @@ def _features(spec: ModelSpec, faults: list[str]) -> list[tuple[str, str, str]]:
         except SpecError as err:
             faults.append(str(err).removeprefix(f"{spec.folder}/"))
     return found
-
-
-def _row_type(spec: ModelSpec, name: str, expression: str) -> str:
-    import pyarrow as pa
-
-    from windsock.features.frame import event_frame
-    from windsock.store import Store
-
-    alone = spec.model_copy(update={"features": FeaturesSpec(row={name: expression})})
-    kind = event_frame(Store("."), alone, []).schema.types[-1]  # by place: the name may be another column's too
-    if pa.types.is_boolean(kind):
-        return "BOOLEAN"
-    if pa.types.is_integer(kind):
-        return "BIGINT"
-    return "DOUBLE" if pa.types.is_floating(kind) else str(kind).upper()
 
 
 def _names(spec: ModelSpec, types: list[tuple[str, str, str]]) -> Iterator[str]:

@@ -95,8 +95,9 @@ class StepWork:
         with contextlib.suppress(FileNotFoundError):
             self._store.fs.rm(self._store.path(*self._result))
 
-    def finished(self) -> None:
-        """Say nothing: the step finds out for itself."""
+    def finished(self) -> dict[str, Any] | None:
+        """Return None: the step finds out for itself whether there is anything to do."""
+        return None
 
     def result(self) -> dict[str, Any]:
         """Return what the step left in the store.
