@@ -11,7 +11,7 @@ a scheduler restarts), the pod goes on and the task is rescheduled; else (marked
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
@@ -82,11 +82,11 @@ class PodStepOperator(KubernetesPodOperator):
 
     def execute(self, context: Context) -> Any:
         """Run the pod to its end, wait by rescheduling, or hand the watch to the triggerer."""
-        return self._watched(context, lambda task: self._watch_to_end(task, task.find()))
+        return self._watch(context, {})
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
         """Go on after the triggerer saw the pod end, or gave up looking at it."""
-        return self._watched(context, lambda task: self._resume(task, event))
+        return self._watch(context, event)
 
     def on_kill(self) -> None:
         """End the watch, or delete the pod of a task whose ``execution_timeout`` has passed."""
@@ -112,19 +112,25 @@ class PodStepOperator(KubernetesPodOperator):
 
     # --- one process's watch
 
-    def _watched(self, context: Context, watch: Callable[[PodTask], Any]) -> Any:
+    def _watch(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Watch the task's pod in this process; ``event`` is the triggerer's, if it was watched there before."""
         self._parent, self._phase = os.getppid(), "watching"
         try:
             with no_retry_of_faulty_input():
-                self._task = PodTask(self, self.call, self.options, context)
-                return watch(self._task)
+                self._task = task = PodTask(self, self.call, self.options, context)
+                pod = task.find()
+                if pod is not None and event.get("status") == "timeout" and status_of(pod).state not in OVER:
+                    task.handle_end(pod, PodStatus(State.OVERDUE, "execution_timeout has passed"))
+                # A triggerer that cannot watch this pod would be asked again and again: watch it here.
+                may_defer = event.get("status") != "error" and (self.deferrable or task.needs.deferrable)
+                return self._watch_to_end(task, pod, may_defer)
         except WatchEnded:
             self._phase = "ending"
             self._end_early(context)
         finally:
             self._phase = "ending" if self._phase == "ending" else ""
 
-    def _watch_to_end(self, task: PodTask, pod: V1Pod | None, *, may_defer: bool = True) -> Any:
+    def _watch_to_end(self, task: PodTask, pod: V1Pod | None, may_defer: bool) -> Any:
         """Look at the pod and do what its state asks for, until there is a result."""
         since, followed = time.monotonic(), ""
         while True:
@@ -142,7 +148,7 @@ class PodStepOperator(KubernetesPodOperator):
             if status.state is State.RUNNING:
                 task.record.stop_waiting()
                 self.log.info("Following pod %s.", pod.metadata.name)
-                if may_defer and (self.deferrable or task.needs.deferrable):
+                if may_defer:
                     self.invoke_defer_method(context=task.context)  # raises TaskDeferred
                 self._follow_log(pod)
                 since, followed = time.monotonic(), pod.metadata.uid
@@ -159,13 +165,6 @@ class PodStepOperator(KubernetesPodOperator):
             if os.getppid() != self._parent:
                 os._exit(1)  # Airflow's own process beside this one was killed: a successor looks after the pod
             pod = task.find()
-
-    def _resume(self, task: PodTask, event: Mapping[str, Any]) -> Any:
-        pod = task.find()
-        if pod is not None and event["status"] == "timeout" and status_of(pod).state not in OVER:
-            task.handle_end(pod, PodStatus(State.OVERDUE, "execution_timeout has passed"))
-        # A triggerer that cannot watch this pod would be asked again and again: watch it here.
-        return self._watch_to_end(task, pod, may_defer=event["status"] != "error")
 
     def _follow_log(self, pod: V1Pod) -> None:
         """Copy the container's log until it ends."""
