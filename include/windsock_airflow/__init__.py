@@ -1,4 +1,1 @@
-"""Windsock's side of Airflow: DAG rendering, the warm executor, callbacks.
-
-Importing this package imports nothing heavy; DAG files depend on that.
-"""
+"""Windsock's side of Airflow. Importing this package imports nothing heavy; DAG files depend on that."""

@@ -1,21 +1,16 @@
 """What a task asks of a step and tells the DAGs after it, and the operator that runs the step in the task's process.
 
-``StepOperator`` is a sensor in reschedule mode whose poke *is* the step. A step whose input does not
-exist yet raises ``NotReady``: the task then shows as ``up_for_reschedule``, holds no slot,
-says in its log which days are missing, and asks again. Everything else a sensor does in
-one go: the first poke runs at once, its result becomes the XCom, and a failure follows
-the usual retries (``docs/adr/0003-retrain-hop-and-step-operator.md``).
+``StepOperator`` is a sensor in reschedule mode whose poke *is* the step (docs/adr/0003): the first poke runs at once,
+and its result becomes the XCom. ``pods.operator`` runs a step in a pod instead.
 
 ==========================  =================================================
 a step raises               the task
 ==========================  =================================================
-NotReady (75)               waits, rescheduled
+NotReady (75)               waits, rescheduled; its log names the missing days
 UpstreamUnavailable (75)    is retried with back-off
 exit code 64 or 65          fails at once; a retry could not help
 anything else               is retried with back-off
 ==========================  =================================================
-
-``pods.operator`` runs a step in a pod instead.
 """
 
 import logging

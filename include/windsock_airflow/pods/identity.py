@@ -12,8 +12,6 @@ import time
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
-
 from windsock.compute import SiteCompute
 from windsock.settings import Settings
 from windsock.store import Store
@@ -152,6 +150,8 @@ def installation_of(settings: Settings, site: SiteCompute) -> str:
 
 def label_value(text: str) -> str:
     """Return a valid label value: the text itself, or a cleaned start of it with a digest to tell it apart."""
+    from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value  # brings the Kubernetes client
+
     return make_safe_label_value(text).strip("-")  # of nothing valid, the digest alone
 
 

@@ -23,6 +23,7 @@ from windsock.compute import load_site
 from windsock.settings import Settings
 from windsock.spec import load_specs
 from windsock.spec.compute import ComputeSpec
+from windsock_airflow.pods.identity import INSTALLATION_LABEL, KEPT_LABEL, PREFIX, installation_of
 from windsock_airflow.runs import enum_text
 
 log = logging.getLogger(__name__)
@@ -101,8 +102,6 @@ def unwanted(pods: Iterable[Any], states: Mapping[str, States]) -> list[Any]:
 
 def owner_of(pod: Any) -> tuple[str, str, str, int] | None:
     """Return DAG, run, task and map index of the task instance that a pod is of; None if it does not say."""
-    from windsock_airflow.pods.identity import PREFIX
-
     annotations = pod.metadata.annotations or {}
     try:
         dag, run, task, index = (annotations[f"{PREFIX}{n}"] for n in ("dag-id", "run-id", "task-id", "map-index"))
@@ -114,7 +113,6 @@ def owner_of(pod: Any) -> tuple[str, str, str, int] | None:
 def sweep(settings: Settings, client: Any) -> None:
     """Look once, in every namespace that pods of this installation may be in."""
     from windsock_airflow.pods import cluster
-    from windsock_airflow.pods.identity import INSTALLATION_LABEL, KEPT_LABEL, installation_of
 
     site = load_site(settings)
     selector = f"{INSTALLATION_LABEL}={installation_of(settings, site)},!{KEPT_LABEL}"
