@@ -5,7 +5,6 @@ types, expressions one by one, and names and parameters are held against what ta
 Every fault of every model is listed, each as a sentence.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -185,13 +184,9 @@ def _schedules(spec: ModelSpec) -> Iterator[str]:
 
 
 def _suite(spec: ModelSpec) -> Iterator[str]:
-    path = spec.folder / (spec.validation.suite or "expectations.json")
-    if not path.is_file():
-        return
+    from windsock.validate.suites import expectations_of
+
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as err:
-        yield f"{path.name}: is not valid JSON: {err}."
-        return
-    if not isinstance(raw, dict) or not isinstance(raw.get("expectations"), list):
-        yield f"{path.name}: is no expectation suite: it has no list 'expectations'."
+        expectations_of(Settings.from_env(), spec)
+    except SpecError as err:
+        yield str(err).removeprefix(f"{spec.folder}/")

@@ -89,11 +89,22 @@ def test_a_views_sql_is_run(tmp_path: Path) -> None:
     assert "nosuch" in found[0]
 
 
-def test_a_broken_suite_file_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("suite", "fault"),
+    [
+        ("{", "expectations.json: is not a GX suite (JSONDecodeError"),
+        ("{}", "expectations.json: is not a GX suite (KeyError"),
+        (
+            '{"expectations": [{"type": "expect_column_mean_to_be_between", "kwargs": {"column": "TX_AMONT"}}]}',
+            "expectations.json: expectations[0] (expect_column_mean_to_be_between) names the column 'TX_AMONT'",
+        ),
+    ],
+)
+def test_a_broken_suite_file_is_named(tmp_path: Path, suite: str, fault: str) -> None:
     target = folder(tmp_path)
-    (target / "expectations.json").write_text("{")
+    (target / "expectations.json").write_text(suite)
 
-    assert [f for f in faults(target) if f.startswith("expectations.json: is not valid JSON")]
+    assert [f for f in faults(target) if f.startswith(fault)]
 
 
 def test_all_faults_are_listed_at_once_and_one_broken_model_hides_no_other(tmp_path: Path) -> None:
