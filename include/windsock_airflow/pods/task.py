@@ -183,7 +183,7 @@ class PodTask:
         count = self.record.interruptions
         if count > MOST_INTERRUPTIONS:
             raise _logged(
-                AirflowException(f"{self.work.title} lost {count} pods in one try, the last ({name}) because {reason}.")
+                AirflowException, f"{self.work.title} lost {count} pods in one try, the last ({name}) because {reason}."
             )
         more = f"lost so far: {count} of at most {MOST_INTERRUPTIONS}"
         log.warning("Pod %s was lost: %s. A new one goes on from the last checkpoint (%s).", name, reason, more)
@@ -208,20 +208,19 @@ class PodTask:
         )
         self.release(pod, failed=not too_early)
         if status.state is State.BROKEN:
-            raise _logged(AirflowFailException(f"Pod {name} of {title} cannot start: {status.message}"))
+            raise _logged(AirflowFailException, f"Pod {name} of {title} cannot start: {status.message}")
         if status.state is State.OVERDUE:
             raise _logged(
-                AirflowException(
-                    f"Pod {name} of {title} took longer than the task's execution_timeout and was ended. "
-                    "The next try goes on from its last checkpoint, if it wrote one."
-                )
+                AirflowException,
+                f"Pod {name} of {title} took longer than the task's execution_timeout and was ended. "
+                "The next try goes on from its last checkpoint, if it wrote one.",
             )
         if too_early:
             self._wait_for_input(status.message)
         sentence = status.message or f"Pod {name} of {title} ended with exit code {status.exit_code} and said nothing."
         if status.exit_code in FAIL_FAST_EXIT_CODES:
-            raise _logged(AirflowFailException(sentence))
-        raise _logged(AirflowException(sentence if status.message else f"{sentence} Its log above may tell why."))
+            raise _logged(AirflowFailException, sentence)
+        raise _logged(AirflowException, sentence if status.message else f"{sentence} Its log above may tell why.")
 
     def give_up_waiting(self, pod: V1Pod | None, message: str) -> NoReturn:
         """Fail a task that has waited for the cluster as long as it may.
@@ -236,11 +235,10 @@ class PodTask:
         gpus = f"{needs.gpu} {needs.gpu_resource}, " if needs.gpu else ""
         where = "".join(f", node label {key}={value}" for key, value in sorted(needs.node_selector.items()))
         raise _logged(
-            AirflowFailException(
-                f"{self.work.title}: the cluster had no place for its pod within {needs.wait_minutes} min. "
-                f"It asked for {gpus}{needs.cpu:g} cpu, {self.memory} memory{where}. The cluster says: {message} "
-                "Ask for less or elsewhere (compute), add room, or raise compute.wait_minutes."
-            )
+            AirflowFailException,
+            f"{self.work.title}: the cluster had no place for its pod within {needs.wait_minutes} min. "
+            f"It asked for {gpus}{needs.cpu:g} cpu, {self.memory} memory{where}. The cluster says: {message} "
+            "Ask for less or elsewhere (compute), add room, or raise compute.wait_minutes.",
         )
 
     def _end_out_of_memory(self, pod: V1Pod) -> NoReturn:
@@ -249,12 +247,11 @@ class PodTask:
         self.record.memory = more or self.record.memory
         self.release(pod, failed=True)
         if more is not None:
-            raise _logged(AirflowException(f"{self.work.title} ran out of {had}; next try with {more}"))
+            raise _logged(AirflowException, f"{self.work.title} ran out of {had}; next try with {more}")
         raise _logged(
-            AirflowFailException(
-                f"{self.work.title} ran out of {had}, and compute.memory_limit is {limit}. "
-                "Raise compute.memory_limit in the model's spec, or train on fewer rows (training.window_days)."
-            )
+            AirflowFailException,
+            f"{self.work.title} ran out of {had}, and compute.memory_limit is {limit}. "
+            "Raise compute.memory_limit in the model's spec, or train on fewer rows (training.window_days).",
         )
 
     def _wait_for_input(self, message: str) -> NoReturn:
@@ -269,7 +266,7 @@ class PodTask:
         raise reschedule_in(pause_after(waited, call.poke_interval))
 
 
-def _logged(error: AirflowException) -> AirflowException:
+def _logged(kind: type[AirflowException], sentence: str) -> AirflowException:
     # The sentence on a line of its own: the traceback below it is for the few.
-    log.error("%s", error)
-    return error
+    log.error("%s", sentence)
+    return kind(sentence)
