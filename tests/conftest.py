@@ -8,7 +8,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from examples import load_profile
-from stack_fixture import stack
+from stack_fixture import end_session_stack, stack
 
 __all__ = ["stack"]
 
@@ -76,3 +76,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: turn_of(item.nodeid))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if group_of(item.nodeid) == STACK and (nextitem is None or group_of(nextitem.nodeid) != STACK):
+        end_session_stack()

@@ -92,6 +92,10 @@ def start_stack(home: Path, **variables: str) -> Stack:
     )
 
 
+_end = ExitStack()
+"""Ends the session's stack."""
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """The session's stack: this repository's DAGs and models, and those that tests put into ``stack.models``."""
@@ -99,11 +103,15 @@ def stack() -> Iterator[Stack]:
     home = Path(tempfile.mkdtemp(prefix="windsock-"))
     folders = [REPO_ROOT / "include" / "models", home / "models"]
     folders[-1].mkdir()
+    if not os.environ.get("WINDSOCK_KEEP_TEST_HOME"):
+        _end.callback(shutil.rmtree, home, ignore_errors=True)
     running = start_stack(home, WINDSOCK_MODELS=os.pathsep.join(map(str, folders)))
-    try:
-        yield running
-    finally:
-        running.api.close()
-        lifecycle.stop_stack(running.settings)
-        if not os.environ.get("WINDSOCK_KEEP_TEST_HOME"):
-            shutil.rmtree(home, ignore_errors=True)
+    _end.callback(lifecycle.stop_stack, running.settings)
+    _end.callback(running.api.close)
+    yield running
+    end_session_stack()
+
+
+def end_session_stack() -> None:
+    """End the stack when no test will ask for it any more: it would take what other tests need."""
+    _end.close()
