@@ -21,6 +21,8 @@ _IMPORTED = (
     "windsock.featurestore.retrieval",
     "windsock.scoring.step",
     "windsock.registry.models",
+    "windsock.promotion.step",
+    "mlflow",
     "windsock.search.search",
     "great_expectations.expectations",
     "feast",

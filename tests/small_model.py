@@ -10,6 +10,13 @@ from windsock.settings import REPO_ROOT, Settings
 from windsock.spec import ModelSpec, get_spec
 
 
+def features_with_lookback(days: int) -> dict[str, Any]:
+    """Return the fraud model's features with a shorter lookback, for ``features`` of :func:`small_fraud`."""
+    path = REPO_ROOT / "include" / "models" / "fraud" / "model.yaml"
+    features = yaml.safe_load(path.read_text(encoding="utf-8"))["features"]
+    return {**features, "views": [{**view, "lookback_days": days} for view in features["views"]]}
+
+
 def small_fraud(folder: Path, **overrides: Any) -> tuple[Settings, ModelSpec]:
     """Write a copy of the fraud model with a small simulator below ``folder`` and load it.
 

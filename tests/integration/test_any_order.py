@@ -4,16 +4,14 @@ import shutil
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from small_model import small_fraud
+from small_model import features_with_lookback, small_fraud
 from training_world import AS_OF, make_world
 from whole_chain import Course, follow, in_any_order, in_sequence, ingest, online_content, pool, published, put_in_force
 from windsock.days import day_range
-from windsock.settings import REPO_ROOT, Settings
+from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import run_step
 
@@ -76,14 +74,7 @@ def deliver(home: Path, *, changed: bool) -> tuple[Settings, ModelSpec]:
     kinds |= {CHANGED: "half_day"} if changed else {}
     dirt = [{"day": day, "kind": kind} for day, kind in kinds.items()]
     source = {"kind": "simulator", "seed": 0, "customers": 300, "terminals": 600, "dirt": dirt}
-    return small_fraud(home, source=source, features=features_with_lookback())
-
-
-def features_with_lookback() -> dict[str, Any]:
-    """Return the real model's features with a shorter lookback."""
-    path = REPO_ROOT / "include" / "models" / "fraud" / "model.yaml"
-    features = yaml.safe_load(path.read_text(encoding="utf-8"))["features"]
-    return {**features, "views": [{**view, "lookback_days": LOOKBACK} for view in features["views"]]}
+    return small_fraud(home, source=source, features=features_with_lookback(LOOKBACK))
 
 
 def test_any_order_in_parallel_gives_the_files_online_values_and_scores_of_days_in_sequence(worlds: Worlds):

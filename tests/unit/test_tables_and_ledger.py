@@ -2,7 +2,6 @@ import hashlib
 import random
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date, timedelta
-from multiprocessing import get_context
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +10,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from examples import examples
+from fork_server import fork_context
 from windsock import tables
 from windsock.errors import SpecError
 from windsock.ledger import DayRecord, Ledger
@@ -45,8 +45,8 @@ def test_days_written_in_any_order_and_in_parallel_give_the_same_bytes(tmp_path:
     for n in range(16):
         publish(a, n)
     shuffled = random.Random(3).sample(range(16), 16)
-    # Spawned, not forked: deltalake's runtime does not survive a fork once it has been used.
-    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+    # Not forked from here: deltalake's runtime does not survive a fork once it has been used.
+    with ProcessPoolExecutor(4, mp_context=fork_context()) as pool:
         list(pool.map(publish, [b] * 16, shuffled))
     assert file_hashes(a) == file_hashes(b)
     assert len(file_hashes(a)) == 16

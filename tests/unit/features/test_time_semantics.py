@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from examples import examples
 from feature_days import Payment, put_day, put_days
-from small_model import small_fraud
+from small_model import features_with_lookback, small_fraud
 from windsock.days import day_range
 from windsock.errors import NotReady
 from windsock.features import step
@@ -153,7 +153,8 @@ def test_computing_a_day_again_changes_no_byte_and_makes_no_commit(tmp_path: Pat
 
 
 def test_a_changed_day_makes_exactly_the_later_days_within_the_lookback_stale(tmp_path: Path):
-    conf, spec = small_fraud(tmp_path)
+    features = features_with_lookback(8)
+    conf, spec = small_fraud(tmp_path, features=features)
     reach = spec.features.lookback_days
     days = random_days(reach + 6, seed=7, per_day=6)
     put_days(conf, spec, days)
@@ -167,7 +168,7 @@ def test_a_changed_day_makes_exactly_the_later_days_within_the_lookback_stale(tm
         compute(conf, spec, day)
     assert stale_days(conf, spec, changed) == []
 
-    fresh, _ = small_fraud(tmp_path / "fresh")
+    fresh, _ = small_fraud(tmp_path / "fresh", features=features)
     put_days(fresh, spec, {**days, changed: [*days[changed], (5, 1, 1, 999.0, 0)]})
     for day in days:
         compute(fresh, spec, day)

@@ -10,7 +10,6 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 
 from examples import examples
 from feature_tables import at, publish, table_of, two_views
+from fork_server import fork_context
 from windsock.errors import NotReady, ParityError, SpecError
 from windsock.featurestore.cells import micros_of
 from windsock.featurestore.online_db import OnlineRow
@@ -134,7 +134,7 @@ def test_parallel_writers_end_where_one_writer_ends(filled):
     forget(settings)
     draw = random.Random(1)
     orders = [[day for _ in range(5) for day in draw.sample(sorted(DAYS), len(DAYS))] for _ in range(3)]
-    with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(3, mp_context=fork_context()) as pool:
         assert list(pool.map(_materialize_some, [settings] * 3, orders)) == [20] * 3
     assert online(settings, spec) == latest(DAYS)
 

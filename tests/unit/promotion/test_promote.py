@@ -1,4 +1,3 @@
-import multiprocessing
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fork_server import fork_context
 from run_folders import make_run, with_mlflow
 from small_model import small_fraud
 from windsock.errors import ChampionChanged, GateFailed, SpecError
@@ -234,7 +234,7 @@ def test_of_several_promotions_at_once_each_has_been_judged_against_the_one_befo
         make_run(*fraud, f"r{n}", spoiled=spoiled, seed=n)
         step(fraud, "register", run=f"r{n}")
         step(fraud, "gate")
-    context = multiprocessing.get_context("spawn")
+    context = fork_context()
     start, told = context.Barrier(3), context.Queue()
     racers = [context.Process(target=_promote, args=(settings, str(n), start, told)) for n in (1, 2, 3)]
     for racer in racers:

@@ -1,4 +1,7 @@
-"""A million entity rows on two views of 1.3 million rows: the right rows and the memory, directly and through Feast."""
+"""Many entity rows on two long views: the right rows and the memory, directly and through Feast.
+
+Thorough runs ask for a million rows of 1.3 million, and may take 3 GB; so does ``make bench``.
+"""
 
 import json
 import os
@@ -12,13 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from examples import thorough
 from small_model import small_fraud
 from windsock.featurestore.feature_tables import STAGE, feature_tables
 from windsock.ledger import DayRecord, Ledger, Output
 from windsock.settings import Settings
 from windsock.store import Store
 
-DAYS, ROWS_A_DAY = 136, 9_700
+DAYS, ROWS_A_DAY = (136 if thorough() else 45), 9_700
+ASKED = 1_000_000 if thorough() else 330_000
 DAY_US = 86_400_000_000
 
 CODE = """
@@ -36,11 +41,11 @@ from windsock.featurestore.feast_import import import_feast
 settings = Settings.from_env()
 spec = get_spec(settings, "fraud")
 ledger = Ledger.of(settings, "fraud", "features")
-records, rng, m = ledger.all(), np.random.default_rng(1), 1_000_000
+records, rng, m = ledger.all(), np.random.default_rng(1), int(sys.argv[2])
 start = (spec.first_day - date(1970, 1, 1)).days * 86_400_000_000
 frame = pa.table({
     "TRANSACTION_ID": np.arange(m)[::-1],
-    "event_timestamp": pa.array(start + rng.integers(0, 140 * 86_400_000_000, m), pa.timestamp("us")),
+    "event_timestamp": pa.array(start + rng.integers(0, int(sys.argv[3]) * 86_400_000_000, m), pa.timestamp("us")),
     "CUSTOMER_ID": rng.integers(0, 5_100, m), "TERMINAL_ID": rng.integers(0, 10_200, m),
 })
 store = Store.of(settings)
@@ -109,11 +114,17 @@ def _row() -> dict:
 
 
 @pytest.mark.parametrize("way", ["direct", "feast"])
-def test_a_million_rows_are_joined_as_a_plain_join_does_within_3_gigabytes(history: Settings, way: str):
+def test_many_rows_are_joined_as_a_plain_join_does_in_little_memory(history: Settings, way: str):
     env = {**os.environ, "WINDSOCK_HOME": str(history.home), "WINDSOCK_MODELS": str(history.models[0])}
-    done = subprocess.run([sys.executable, "-c", CODE, way], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, way, str(ASKED), str(DAYS + 4)],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     measured = json.loads(done.stdout.splitlines()[-1])
 
-    assert measured["rows"] == 1_000_000
+    assert measured["rows"] == ASKED
     assert measured["same"], "differs from a plain DuckDB ASOF join"
-    assert measured["peak_mb"] < 3_000
+    assert measured["peak_mb"] < (3_000 if thorough() else 1_500)
