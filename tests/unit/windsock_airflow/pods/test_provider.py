@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 import pytest
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.providers.cncf.kubernetes.utils.pod_manager import PodManager
 
 from windsock_airflow.pods.operator import PodStepOperator
 
@@ -25,6 +26,12 @@ OVERRIDDEN = {
 @pytest.mark.parametrize(("name", "parameters"), [*CALLED.items(), *OVERRIDDEN.items()])
 def test_what_is_called_and_overridden_is_there_as_it_was(name: str, parameters: list[str]):
     assert list(inspect.signature(getattr(KubernetesPodOperator, name)).parameters) == parameters
+
+
+def test_a_pods_events_and_the_pause_between_two_looks_are_the_providers():
+    assert list(inspect.signature(PodManager.read_pod_events).parameters)[:2] == ["self", "pod"]
+    assert PodStepOperator(step="fit", model="m").poll_interval == 2
+    assert PodStepOperator(step="fit", model="m", poll_interval=0.3).poll_interval == 0.3
 
 
 @pytest.mark.parametrize("name", OVERRIDDEN)
