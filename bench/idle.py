@@ -13,7 +13,7 @@ import psutil
 from bench.figures import Figure, Limit, say
 from bench.stack import BenchStack
 from bench.world import Size
-from windsock_local.stack import read_stack
+from windsock_local.stack.home import read_stack
 
 _SETTLE_S = 60.0
 

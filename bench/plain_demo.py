@@ -158,7 +158,7 @@ def main(home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     os.chdir(home)
     plan = simulated_plan(home)
-    settings = Settings.from_env({"WINDSOCK_HOME": str(home), "WINDSOCK_MODELS": str(plan.models)})
+    settings = Settings.from_env({"WINDSOCK_HOME": str(home), "WINDSOCK_MODELS": str(plan.spec.folder.parent)})
     sys.stdout.write(json.dumps(PlainDemo(settings, plan).run()) + "\n")
 
 

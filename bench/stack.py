@@ -17,7 +17,7 @@ import psutil
 
 from bench.figures import Limit, say
 from windsock.settings import REPO_ROOT, Settings
-from windsock_local.stack import lifecycle, ports, probes
+from windsock_local.stack import lifecycle, probes
 from windsock_local.stack.airflow_api import AirflowApi
 from windsock_local.stack.processes import spawn
 
@@ -66,8 +66,8 @@ def bench_stack(folder: Path, tasks: int) -> Iterator[BenchStack]:
         "WINDSOCK_BENCH_TASKS": str(tasks),
     }
     settings = Settings.from_env(env)
-    port = ports.choose(ports.AIRFLOW_PORT, wanted=None, option="")
-    mlflow_port = ports.choose(ports.MLFLOW_PORT, wanted=None, option="", taken=frozenset({port}))
+    port = probes.choose_port(probes.AIRFLOW_PORT, wanted=None, option="")
+    mlflow_port = probes.choose_port(probes.MLFLOW_PORT, wanted=None, option="", taken=frozenset({port}))
     say("starting a stack ...")
     began = time.monotonic()
     process = spawn(
@@ -77,7 +77,7 @@ def bench_stack(folder: Path, tasks: int) -> Iterator[BenchStack]:
         cwd=home,
     )
     try:
-        while not probes.answers(f"http://{ports.HOST}:{port}/") and process.poll() is None:
+        while not probes.answers(f"http://{probes.HOST}:{port}/") and process.poll() is None:
             time.sleep(0.1)
         login_s = time.monotonic() - began
         info = lifecycle.wait_until_ready(settings, process)

@@ -14,9 +14,10 @@ from typing import Any
 
 from stack_fixture import free_ports
 from windsock.settings import Settings
-from windsock_local.stack.layout import Home
+from windsock_local.stack.home import Home
 from windsock_local.stack.parts import MLFLOW, make_parts
 from windsock_local.stack.postgres import DATABASES, Postgres
+from windsock_local.stack.probes import HOST
 from windsock_local.stack.processes import spawn
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "v0_1" / "home.tar.xz"
@@ -76,7 +77,7 @@ def mlflow_server(settings: Settings) -> Iterator[Settings]:
         process = spawn(part.command, env=env, log_file=home.log(MLFLOW), cwd=home.airflow)
         try:
             _until(lambda: part.ready(started), "MLflow answers", seconds=300)
-            yield replace(settings, mlflow_uri=part.address)
+            yield replace(settings, mlflow_uri=f"http://{HOST}:{port}")
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # its workers are in its session
             process.wait(30)

@@ -14,14 +14,39 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from windsock.files import locked
 from windsock.settings import REPO_ROOT, Settings
-from windsock_local.stack import lifecycle, ports, stack_env
-from windsock_local.stack.airflow_api import AirflowApi
+from windsock_local.stack import lifecycle
+from windsock_local.stack.airflow_api import AirflowApi, run_path
+from windsock_local.stack.environment import service_env
+from windsock_local.stack.probes import HOST
 from windsock_local.stack.processes import spawn
+
+
+class StackApi(AirflowApi):
+    """What the product itself never asks Airflow: what tasks logged and passed on."""
+
+    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
+        """Return the log of one try of a task as text."""
+        body = self.call(
+            "GET",
+            f"{run_path(dag_id, run_id)}/taskInstances/{task_id}/logs/{try_number}",
+            map_index=-1,
+            full_content=True,
+        )
+        content = body["content"]
+        if isinstance(content, str):
+            return content
+        return "\n".join(str(line.get("event", line)) if isinstance(line, dict) else str(line) for line in content)
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        """Return a value that a task passed on."""
+        path = f"{run_path(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
+        return self.call("GET", path, map_index=-1, deserialize=True)["value"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +60,7 @@ class Stack:
     """A whole environment for child processes that use this stack."""
     airflow_url: str
     mlflow_url: str
-    api: AirflowApi
+    api: StackApi
 
     @property
     def models(self) -> Path:
@@ -48,7 +73,7 @@ def free_ports(number: int) -> list[int]:
     with ExitStack() as held:
         probes = [held.enter_context(socket.socket()) for _ in range(number)]
         for probe in probes:
-            probe.bind((ports.HOST, 0))
+            probe.bind((HOST, 0))
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
@@ -81,14 +106,14 @@ def start_stack(home: Path, **variables: str) -> Stack:
             cwd=home,
         )
         info = lifecycle.wait_until_ready(settings, process)
-    own = stack_env(settings)
+    own = service_env(settings, airflow_url=info.airflow_url, mlflow_url=info.mlflow_url)
     return Stack(
         home=home,
         settings=Settings.from_env({**env, **own}),
         env={**env, **own},
         airflow_url=info.airflow_url,
         mlflow_url=info.mlflow_url,
-        api=AirflowApi.of_stack(settings),
+        api=StackApi.of_stack(settings),
     )
 
 

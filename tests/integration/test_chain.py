@@ -29,8 +29,7 @@ from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock_local.stack import lifecycle
 from windsock_local.stack.airflow_api import AirflowRefused
-from windsock_local.stack.credentials import ADMIN_USER, admin_password
-from windsock_local.stack.layout import Home
+from windsock_local.stack.home import ADMIN_USER, Home
 
 pytestmark = pytest.mark.integration
 
@@ -249,8 +248,9 @@ def test_with_slack_away_the_run_ends_the_same_and_the_message_is_in_the_log(cha
 def test_a_request_crosses_from_the_daily_to_the_model_chain_once(chain: Stack):
     api = chain.api
     conf = {"as_of": str(LAST), "reasons": ["asked by a test"], "dedupe_key": "test"}
-    run_id = api.trigger("fraud_retrain", conf=conf, run_id="drift__test")
-    assert api.wait_for_run("fraud_retrain", run_id, 60)["state"] == "success"
+    request = {"logical_date": None, "conf": conf, "dag_run_id": "drift__test"}
+    api.call("POST", "dags/fraud_retrain/dagRuns", request)
+    assert api.wait_for_run("fraud_retrain", "drift__test", 60)["state"] == "success"
     wait_until(lambda: bool(api.runs("fraud_train")), 30, "a training")
     (train,) = api.runs("fraud_train")
     train = api.wait_for_run("fraud_train", train["dag_run_id"], 180)
@@ -266,13 +266,13 @@ def test_a_request_crosses_from_the_daily_to_the_model_chain_once(chain: Stack):
     the_verdict_is_a_page_for_users(chain)
     assert version == "1"
     with pytest.raises(AirflowRefused):
-        api.trigger("fraud_retrain", conf=conf, run_id="drift__test")
+        api.call("POST", "dags/fraud_retrain/dagRuns", request)
 
 
 def the_verdict_is_a_page_for_users(stack: Stack) -> None:
     (verdict,) = Path(stack.settings.store).glob("runs/fraud/*/gate.html")
     page = f"{stack.airflow_url}/windsock/pages/{verdict.relative_to(stack.settings.store)}"
-    login = {"username": ADMIN_USER, "password": admin_password(Home(stack.home))}
+    login = {"username": ADMIN_USER, "password": Home(stack.home).admin_password()}
     with httpx.Client(trust_env=False, timeout=30) as browser:
         assert browser.get(page).status_code == 401
         token = browser.post(f"{stack.airflow_url}/auth/token", json=login).json()["access_token"]

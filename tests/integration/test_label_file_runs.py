@@ -191,7 +191,7 @@ def test_a_backfill_from_the_last_day_backwards_two_at_a_time_ends_with_one_run_
         "reprocess_behavior": "none",
         "dag_run_conf": {},
     }
-    runs.stack.api.post("backfills", body)
+    runs.stack.api.call("POST", "backfills", body)
     runs.wait_for_days("score", DAYS, 400)
     for stage in CHAIN:
         assert runs.days(stage) == dict.fromkeys(map(str, DAYS), 1)

@@ -24,7 +24,7 @@ from windsock.runs.checkpoints import CheckpointFolder
 from windsock.search import study as study_module
 from windsock.search.search import choose, take_part
 from windsock.search.study import SharedStudy
-from windsock_local.stack.layout import Home
+from windsock_local.stack.home import Home
 from windsock_local.stack.postgres import Postgres
 from windsock_local.stack.processes import as_user
 

@@ -19,9 +19,9 @@ import psutil
 import pytest
 
 from stack_fixture import Stack, start_stack
-from windsock_local.stack import credentials, lifecycle, read_stack
-from windsock_local.stack.ending import database_processes
-from windsock_local.stack.layout import Home
+from windsock_local.stack import lifecycle
+from windsock_local.stack.guardian import database_processes
+from windsock_local.stack.home import Home, read_stack
 from windsock_local.stack.processes import family
 
 pytestmark = pytest.mark.integration
@@ -81,7 +81,7 @@ def everything_of(stack: Stack) -> list[psutil.Process]:
     info = read_stack(stack.settings)
     assert info is not None
     home = Home.of(stack.settings)
-    watchers = [info.parts[name].process_id.process() for name in ("supervisor", "guardian")]
+    watchers = [info.process(name) for name in ("supervisor", "guardian")]
     return [*filter(None, watchers), *family(home.root), *database_processes(home)]
 
 
@@ -178,8 +178,10 @@ def test_a_part_that_is_killed_is_started_again(own_stack: Stack) -> None:
 
 def test_no_secret_is_in_a_log_or_on_a_command_line(own_stack: Stack) -> None:
     home = Home.of(own_stack.settings)
-    token = own_stack.api._auth.token
-    secrets = [*credentials.load_or_create(home).values(), token, token.split(".")[0]]
+    token = own_stack.api._client.headers["Authorization"].removeprefix("Bearer ")
+    generated = [value for value in vars(home.credentials()).values() if isinstance(value, str)]
+    assert len(generated) == 4
+    secrets = [*generated, token, token.split(".")[0]]
     files = [p for folder in (home.logs, home.airflow / "logs") for p in folder.rglob("*") if p.is_file()]
     files += [home.state_file, home.root / "up.log"]
     leaks = [(p, s[:3]) for p in files for s in secrets if s in p.read_text(encoding="utf-8", errors="replace")]
@@ -188,7 +190,7 @@ def test_no_secret_is_in_a_log_or_on_a_command_line(own_stack: Stack) -> None:
     assert len(files) > 8
     assert leaks == []
     assert shown == []
-    assert credentials.too_open(home) == []
+    assert home.open_secrets() == []
 
 
 def test_after_a_kill_of_the_parent_nothing_stays_and_a_new_up_finishes_its_work(own_stack: Stack) -> None:

@@ -34,7 +34,8 @@ from windsock.settings import Settings
 from windsock.spec import get_spec
 from windsock.steps import run_step
 from windsock.store import Store
-from windsock_local.stack import lifecycle, read_stack
+from windsock_local.stack import lifecycle
+from windsock_local.stack.home import read_stack
 
 STUDIES_SECRET = "windsock-studies"
 SHARED, SHARED_TRIALS = "fraud_shared", 12

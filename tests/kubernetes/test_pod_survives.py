@@ -8,7 +8,7 @@ import signal
 import psutil
 from pod_world import World, until
 
-from windsock_local.stack import read_stack
+from windsock_local.stack.home import read_stack
 from windsock_local.stack.parts import SCHEDULER
 
 

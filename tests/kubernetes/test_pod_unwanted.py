@@ -40,20 +40,20 @@ def deferred(pods: World, name: str) -> str:
 def mark(pods: World, name: str, run: str, state: str = "failed") -> None:
     """Mark the task."""
     path = f"dags/pods_{name}/dagRuns/{quote(run, safe='')}/taskInstances/fit"
-    pods.stack.api.patch(path, {"new_state": state})
+    pods.stack.api.call("PATCH", path, {"new_state": state})
 
 
 def clear(pods: World, name: str, run: str) -> None:
     """Clear the task, whatever its state."""
     body = {"dry_run": False, "dag_run_id": run, "task_ids": ["fit"], "only_failed": False, "reset_dag_runs": True}
-    pods.stack.api.post(f"dags/pods_{name}/clearTaskInstances", body)
+    pods.stack.api.call("POST", f"dags/pods_{name}/clearTaskInstances", body)
 
 
 def delete_run(pods: World, name: str, run: str) -> None:
     """Delete a run at once; Airflow wants one that is over."""
     path = f"dags/pods_{name}/dagRuns/{quote(run, safe='')}"
-    pods.stack.api.patch(path, {"state": "failed"})
-    pods.stack.api.delete(path)
+    pods.stack.api.call("PATCH", path, {"state": "failed"})
+    pods.stack.api.call("DELETE", path)
 
 
 @pytest.mark.parametrize(

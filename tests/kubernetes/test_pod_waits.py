@@ -114,7 +114,7 @@ def test_a_pod_that_waited_for_a_gpu_is_found_again_once_it_runs(pods: World):
 
 
 def test_gpu_steps_go_through_the_pool_and_take_a_slot_for_each_gpu(pods: World, runs: dict[str, str]):
-    pool = pods.stack.api.get("pools/windsock_gpu")
+    pool = pods.stack.api.call("GET", "pools/windsock_gpu")
     assert (pool["slots"], pool["include_deferred"]) == (GPUS_OF_POOL, True)
     task = pods.task("no_gpu", runs["no_gpu"])
     assert (task["pool"], task["pool_slots"]) == ("windsock_gpu", 400)

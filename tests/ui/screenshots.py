@@ -11,9 +11,7 @@ from playwright.sync_api import Page
 
 from windsock.errors import UpstreamUnavailable
 from windsock.settings import REPO_ROOT, Settings
-from windsock_local.stack import read_stack
-from windsock_local.stack.credentials import ADMIN_USER, admin_password
-from windsock_local.stack.layout import Home
+from windsock_local.stack.home import ADMIN_USER, Home, read_stack
 
 IMAGES = REPO_ROOT / "docs" / "images"
 
@@ -33,7 +31,7 @@ def main(home: Path) -> None:
     if stack is None:
         raise UpstreamUnavailable(f"No stack runs under {home}. Run `make demo` first.")
     with browser_page(1280, 860) as page:
-        log_in(page, stack.airflow_url, ADMIN_USER, admin_password(Home.of(settings)))
+        log_in(page, stack.airflow_url, ADMIN_USER, Home.of(settings).admin_password())
         page.goto(f"{stack.airflow_url}/dags?limit=100")
         take(page, "airflow-dags")
         open_dag(page, stack.airflow_url, "fraud_ingest")

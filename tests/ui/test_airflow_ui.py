@@ -10,8 +10,7 @@ import pytest
 from browser import CHROMIUM_NAMES, browser_page, log_in, open_dag, open_trigger_dialog
 from playwright.sync_api import Page, expect
 
-from windsock_local.stack.credentials import ADMIN_USER, admin_password
-from windsock_local.stack.layout import Home
+from windsock_local.stack.home import ADMIN_USER, Home
 
 pytestmark = [pytest.mark.ui, pytest.mark.integration]
 
@@ -25,7 +24,7 @@ def page(stack) -> Iterator[Page]:
     for stage in STAGES:
         stack.api.wait_for_dag(f"fraud_{stage}")
     with browser_page() as opened:
-        log_in(opened, stack.airflow_url, ADMIN_USER, admin_password(Home.of(stack.settings)))
+        log_in(opened, stack.airflow_url, ADMIN_USER, Home.of(stack.settings).admin_password())
         yield opened
 
 

@@ -25,7 +25,7 @@ from windsock.spec import ModelSpec, get_spec
 from windsock.steps import run_step
 from windsock.store import Store
 from windsock.trainers.learn import spec_of
-from windsock_local.stack.layout import Home
+from windsock_local.stack.home import Home
 
 LATER = 99
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import click
 from rich.console import Console
 
 from windsock.settings import Settings
+from windsock_local.stack.home import ADMIN_USER, Home
 
 _DAY = click.DateTime(formats=["%Y-%m-%d"])
 
@@ -31,10 +33,9 @@ def demo(data: Path | None, first: datetime | None, last: datetime | None, stop:
     """
     from windsock.store import Store, to_json
     from windsock.validate import docs
-    from windsock_local.demo import facts, plan, report
-    from windsock_local.demo.display import Display
-    from windsock_local.demo.loop import DemoLoop
-    from windsock_local.stack import lifecycle, stack_settings
+    from windsock_local.demo import plan, report
+    from windsock_local.demo.loop import DemoLoop, Display
+    from windsock_local.stack import lifecycle
     from windsock_local.stack.airflow_api import AirflowApi
 
     if data is None and (first or last):
@@ -47,7 +48,7 @@ def demo(data: Path | None, first: datetime | None, last: datetime | None, stop:
     # Ended by a signal, it takes its stack with it, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     display = Display()
-    with display, display.phase("stack", "Start PostgreSQL, MLflow, Airflow"):
+    with display.bars, display.phase("stack", "Start PostgreSQL, MLflow, Airflow"):
         lifecycle.stop_stack(settings)
         shutil.rmtree(home, ignore_errors=True)
         calendar = (
@@ -55,19 +56,18 @@ def demo(data: Path | None, first: datetime | None, last: datetime | None, stop:
             if data is None
             else plan.file_plan(home, data, first.date() if first else None, last.date() if last else None)
         )
-        process = lifecycle.start_detached(settings)
-        stack = lifecycle.wait_until_ready(settings, process)
-    settings = stack_settings(settings)
+        stack = lifecycle.wait_until_ready(settings, lifecycle.start_detached(settings))
+    settings = replace(settings, mlflow_uri=stack.mlflow_url, ui_url=stack.airflow_url)
     display.say(f"Airflow is at {stack.airflow_url}, MLflow at {stack.mlflow_url}.")
     try:
-        with display, AirflowApi.of_stack(settings) as api:
+        with display.bars, AirflowApi.of_stack(settings) as api:
             DemoLoop(settings, calendar, api, display).run()
             with display.phase("docs", "Build the Data Docs"):
                 docs.build(settings)
-        result = facts.collect(settings, calendar)
-        result["seconds"] = {**display.seconds, "total": round(display.elapsed_s, 1)}
         output = base.home / "demo.json"
-        result["links"] = _links(settings, stack.airflow_url, stack.mlflow_url, output, stopped=stop)
+        result = report.collect_facts(settings, calendar)
+        result["seconds"] = {**display.seconds, "total": round(display.elapsed_s, 1)}
+        result["links"] = _links(settings, output, stopped=stop)
         Store(str(base.home)).write_bytes(to_json(result), output.name)
         report.print_report(Console(soft_wrap=False), result)
     except (KeyboardInterrupt, SystemExit):
@@ -78,10 +78,7 @@ def demo(data: Path | None, first: datetime | None, last: datetime | None, stop:
             lifecycle.stop_stack(settings)
 
 
-def _links(settings: Settings, airflow_url: str, mlflow_url: str, output: Path, *, stopped: bool) -> dict[str, str]:
-    from windsock_local.stack.credentials import ADMIN_USER
-    from windsock_local.stack.layout import Home
-
+def _links(settings: Settings, output: Path, *, stopped: bool) -> dict[str, str]:
     files = {
         "Data Docs": str(settings.home / "great_expectations/uncommitted/data_docs/local_site/index.html"),
         "drift reports": str(Path(settings.store) / "reports"),
@@ -90,11 +87,10 @@ def _links(settings: Settings, airflow_url: str, mlflow_url: str, output: Path, 
     }
     if stopped:
         return {**files, "to look around": f"windsock up --home {settings.home}"}
-    password = Home.of(settings).secrets / "admin_password"
     return {
-        "Airflow": airflow_url,
-        "  log in as": f"{ADMIN_USER}, password in {password}",
-        "MLflow": mlflow_url,
+        "Airflow": settings.ui_url,
+        "  log in as": f"{ADMIN_USER}, password in {Home.of(settings).secrets / 'admin_password'}",
+        "MLflow": settings.mlflow_uri,
         **files,
         "to stop it": f"windsock down --home {settings.home}",
     }

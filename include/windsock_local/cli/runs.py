@@ -2,7 +2,6 @@
 
 from collections import Counter
 from datetime import date
-from pathlib import Path
 
 import click
 
@@ -11,7 +10,7 @@ from windsock.days import parse_day, spans
 from windsock.errors import SpecError, WindsockError
 from windsock.settings import Settings
 from windsock.spec import get_spec
-from windsock_local.cli.stack import home_option, settings_for
+from windsock_local.cli.stack import home_option
 from windsock_local.stack.airflow_api import AirflowApi
 
 _CHAIN = ("ingest", "features", "score")
@@ -38,13 +37,12 @@ class RunFailed(WindsockError):
 @click.option("--wait", type=click.IntRange(1), metavar="SECONDS", help="Wait for the runs, at most so long.")
 @home_option
 def backfill(
-    model: str, first: str, last: str, stage: str, at_a_time: int, again: str, wait: int | None, home: Path | None
+    settings: Settings, model: str, first: str, last: str, stage: str, at_a_time: int, again: str, wait: int | None
 ) -> None:
     """Run a range of days of MODEL through Airflow.
 
     A backfill of ingest carries the days on through features and scores.
     """
-    settings = settings_for(home)
     days = _days(settings, model, first, last)
     with AirflowApi.of_stack(settings) as api:
         # A paused DAG would leave its runs queued, and drop the events that should start it.
@@ -67,9 +65,8 @@ def backfill(
 @click.option("--conf", "-c", "pairs", multiple=True, metavar="NAME=VALUE", help="A field of the form; repeatable.")
 @click.option("--wait", type=click.IntRange(1), metavar="SECONDS", help="Wait for the run, at most so long.")
 @home_option
-def trigger(dag_id: str, key: str | None, pairs: tuple[str, ...], wait: int | None, home: Path | None) -> None:
+def trigger(settings: Settings, dag_id: str, key: str | None, pairs: tuple[str, ...], wait: int | None) -> None:
     """Start a run of DAG, for example fraud_train."""
-    settings = settings_for(home)
     if key is not None:
         parse_day(key, what="--key")
     with AirflowApi.of_stack(settings) as api:
@@ -87,12 +84,7 @@ def trigger(dag_id: str, key: str | None, pairs: tuple[str, ...], wait: int | No
 def _days(settings: Settings, model: str, first: str, last: str) -> tuple[date, date]:
     spec = get_spec(settings, model)
     begin, end = parse_day(first, what="--from"), parse_day(last, what="--to")
-    if end < begin:
-        raise SpecError(f"--to {end} lies before --from {begin}.")
-    latest = spec.last_day or end
-    if begin < spec.first_day or end > latest:
-        raise SpecError(
-            f"{begin}..{end} reaches outside the days of model {model!r} "
-            f"({spec.first_day} to {spec.last_day or 'now'})."
-        )
+    if not spec.first_day <= begin <= end <= (spec.last_day or end):
+        known = f"{spec.first_day} to {spec.last_day or 'now'}"
+        raise SpecError(f"--from {begin} --to {end} is no range of days within those of model {model!r} ({known}).")
     return begin, end

@@ -1,5 +1,6 @@
 """``windsock up``, ``down``, ``status`` and ``doctor``."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -13,24 +14,27 @@ from rich.table import Table
 
 from windsock.errors import WindsockError
 from windsock.settings import Settings
-from windsock_local.stack.credentials import ADMIN_USER, admin_password
-from windsock_local.stack.layout import Home
-from windsock_local.stack.state import SUPERVISOR, StackInfo, read_stack
+from windsock_local.stack import health, lifecycle
+from windsock_local.stack.home import ADMIN_USER, Home, StackInfo, read_stack
 
 log = logging.getLogger(__name__)
 
 _COLOURS = {"ok": "green", "healthy": "green", "starting": "yellow", "warning": "yellow"}
 
+
+def _settings(_context: click.Context, _option: click.Parameter, home: Path | None) -> Settings:
+    return Settings.from_env({**os.environ, "WINDSOCK_HOME": str(home)} if home else None)
+
+
 home_option = click.option(
     "--home",
+    "settings",
     type=click.Path(path_type=Path, file_okay=False),
+    callback=_settings,
     help="Folder of the stack's state. [default: $WINDSOCK_HOME, else var/ in the repository]",
 )
-
-
-def settings_for(home: Path | None) -> Settings:
-    """Return the settings, with the home that the user named."""
-    return Settings.from_env({**os.environ, "WINDSOCK_HOME": str(home)} if home else None)
+"""Gives a command the settings, with the home that the user named."""
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 
 
 @click.command()
@@ -38,47 +42,84 @@ def settings_for(home: Path | None) -> Settings:
 @click.option("--detach", "-d", is_flag=True, help="Return when it is ready and leave it running.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Airflow's port. [default: 8080, or any free one]")
 @click.option("--mlflow-port", type=click.IntRange(1, 65535), help="MLflow's port. [default: 5000, or any free one]")
-def up(home: Path | None, detach: bool, port: int | None, mlflow_port: int | None) -> None:
+def up(settings: Settings, detach: bool, port: int | None, mlflow_port: int | None) -> None:
     """Start PostgreSQL, MLflow and Airflow on this machine, for this machine only.
 
     Ctrl-C stops everything. If it runs already, this only says where.
     """
-    from windsock_local.stack import lifecycle
+    console = Console(soft_wrap=True)
 
-    settings = settings_for(home)
-    boot = _Boot(settings)
+    def show_part(name: str, seconds: float) -> None:
+        console.print(f"  {name:<14} ready after {seconds:5.1f} s", highlight=False)
+
     if (running := read_stack(settings)) is not None and running.ready:
-        boot.found(running)
-    elif detach:
+        _show_addresses(console, running, "It runs already.")
+        return
+    if detach:
         ports = {"--port": port, "--mlflow-port": mlflow_port}
         options = [word for name, value in ports.items() if value for word in (name, str(value))]
-        with boot.status:
-            info = lifecycle.wait_until_ready(settings, lifecycle.start_detached(settings, *options), boot.part)
-        boot.announce(info)
-    else:
-        layout = Home.of(settings)
-        layout.create()
-        _log_to(layout.log(SUPERVISOR))
-        try:
-            with boot.status:
-                lifecycle.run_stack(settings, boot, airflow_port=port, mlflow_port=mlflow_port)
-        except lifecycle.AlreadyRunning as err:
-            boot.found(err.info)
-        except WindsockError as err:
-            log.error("%s", err)  # for whoever looks at the log of a detached stack
-            raise
-        else:
-            boot.console.print("Stopped.")
+        with console.status("Starting"):
+            process = lifecycle.start_detached(settings, *options)
+            info = lifecycle.wait_until_ready(settings, process, show_part)
+        _show_addresses(console, info)
+        return
+    home = Home.of(settings)
+    home.create()
+    _log_to(home.supervisor_log)
+    try:
+        with lifecycle.prepared_stack(settings, show_part, airflow_port=port, mlflow_port=mlflow_port) as stack:
+            if stack is None:  # it runs already, perhaps only just
+                _show_addresses(console, lifecycle.wait_until_ready(settings), "It runs already.")
+                return
+            urls = f"Airflow at {stack.info.airflow_url}, MLflow at {stack.info.mlflow_url}"
+            console.print(f"Starting in {escape(stack.info.home)}: {urls}")
+            # Only an animation thread: it starts no process, so no child dies with it. Without a terminal it is mute.
+            with console.status("Starting"):
+                booted = stack.boot()
+            if booted:
+                _show_addresses(console, stack.info)
+                console.print("Ctrl-C stops it.")
+                stack.watch()
+        console.print("Stopped.")
+    except WindsockError as err:
+        log.error("%s", err)  # for whoever looks at the log of a detached stack
+        raise
+
+
+def _show_addresses(console: Console, info: StackInfo, remark: str = "") -> None:
+    home = Home(Path(info.home))
+    # A password in a pipe would end up in somebody's log.
+    password = home.admin_password() if sys.stdout.isatty() else f"in {home.secrets / 'admin_password'}"
+    if remark:
+        console.print(remark)
+    if info.boot_seconds is not None:
+        console.print(f"Ready after {info.boot_seconds:.0f} s.", highlight=False)
+    for name, value in (
+        ("Airflow", info.airflow_url),
+        ("MLflow", info.mlflow_url),
+        ("login", f"{ADMIN_USER}, password {password}"),
+        ("logs", str(home.logs)),
+    ):
+        console.print(f"  {name:<9} {escape(value)}", highlight=False)
+
+
+def _log_to(path: Path) -> None:
+    """Log to the supervisor's file; a foreground stack shows its warnings too."""
+    to_file = logging.FileHandler(path, encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handlers: list[logging.Handler] = [to_file]
+    if not os.path.samestat(os.fstat(sys.stderr.fileno()), path.stat()):  # detached: stderr is that file
+        to_terminal = logging.StreamHandler()
+        to_terminal.setLevel(logging.WARNING)
+        handlers.append(to_terminal)
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
 
 
 @click.command()
 @home_option
 @click.option("--wipe", is_flag=True, help="Also remove its state: database, tables, models, logs, secrets.")
-def down(home: Path | None, wipe: bool) -> None:
+def down(settings: Settings, wipe: bool) -> None:
     """Stop the stack, or what is left of a killed one."""
-    from windsock_local.stack import lifecycle
-
-    settings = settings_for(home)
     click.echo("Stopped." if lifecycle.stop_stack(settings) else "Nothing was running.")
     if wipe:
         left = lifecycle.wipe(settings)
@@ -89,14 +130,12 @@ def down(home: Path | None, wipe: bool) -> None:
 
 @click.command()
 @home_option
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def status(home: Path | None, as_json: bool) -> int:
+@_json_option
+def status(settings: Settings, as_json: bool) -> int:
     """Show each part of the stack; exit code 1 unless all are well."""
-    from windsock_local.stack import health
-
-    state = health.check(settings_for(home))
+    state = health.check(settings)
     if as_json:
-        click.echo(json.dumps(state.as_dict(), indent=1))
+        click.echo(json.dumps(dataclasses.asdict(state), indent=1))
     elif not state.running:
         click.echo(f"No stack runs under {state.home}. Start it with `windsock up`.")
     else:
@@ -112,12 +151,10 @@ def status(home: Path | None, as_json: bool) -> int:
 
 @click.command()
 @home_option
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def doctor(home: Path | None, as_json: bool) -> int:
+@_json_option
+def doctor(settings: Settings, as_json: bool) -> int:
     """Check this machine, the installation and the specs; exit code 1 on a problem."""
-    from windsock_local.stack.doctor import examine
-
-    checks = examine(settings_for(home))
+    checks = health.examine(settings)
     if as_json:
         click.echo(json.dumps([vars(check) for check in checks], indent=1))
     else:
@@ -126,65 +163,6 @@ def doctor(home: Path | None, as_json: bool) -> int:
             table.add_row(check.name, _coloured(check.verdict), escape(check.finding), escape(check.next_step))
         Console().print(table)
     return 1 if any(check.verdict == "problem" for check in checks) else 0
-
-
-class _Boot:
-    """Tells how a boot goes: one line per part as it becomes ready; a spinner beside it in a terminal."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.console = Console(soft_wrap=True)
-        # Only an animation thread: it starts no process, so no child dies with it. Without a terminal it is mute.
-        self.status = self.console.status("Starting")
-        self._home = Home.of(settings)
-
-    def start(self, info: StackInfo, remarks: list[str]) -> None:
-        """Say what is going to be started."""
-        for remark in remarks:
-            self.console.print(f"[yellow]{escape(remark)}[/]")
-        self.console.print(
-            f"Starting in {escape(info.home)}: Airflow at {info.airflow_url}, MLflow at {info.mlflow_url}"
-        )
-
-    def part(self, name: str, seconds: float) -> None:
-        """Say that a part is ready."""
-        self.console.print(f"  {name:<14} ready after {seconds:5.1f} s", highlight=False)
-
-    def ready(self, info: StackInfo) -> None:
-        """Say that everything is."""
-        self.status.stop()
-        self.announce(info)
-        self.console.print("Ctrl-C stops it.")
-
-    def found(self, info: StackInfo) -> None:
-        """Say that there was nothing to start."""
-        self.console.print("It runs already.")
-        self.announce(info)
-
-    def announce(self, info: StackInfo) -> None:
-        """Say where everything is."""
-        # A password in a pipe would end up in somebody's log.
-        password = admin_password(self._home) if sys.stdout.isatty() else f"in {self._home.secrets / 'admin_password'}"
-        if info.boot_seconds is not None:
-            self.console.print(f"Ready after {info.boot_seconds:.0f} s.", highlight=False)
-        for name, value in (
-            ("Airflow", info.airflow_url),
-            ("MLflow", info.mlflow_url),
-            ("login", f"{ADMIN_USER}, password {password}"),
-            ("logs", str(self._home.logs)),
-        ):
-            self.console.print(f"  {name:<9} {escape(value)}", highlight=False)
-
-
-def _log_to(path: Path) -> None:
-    """Log to the supervisor's file; a foreground stack shows its warnings too."""
-    to_file = logging.FileHandler(path, encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    handlers: list[logging.Handler] = [to_file]
-    if not os.path.samestat(os.fstat(sys.stderr.fileno()), path.stat()):  # detached: stderr is that file
-        to_terminal = logging.StreamHandler()
-        to_terminal.setLevel(logging.WARNING)
-        handlers.append(to_terminal)
-    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
 
 
 def _coloured(word: str) -> str:

@@ -1,5 +1,1 @@
-"""The demo: the whole loop on one machine, driven through Airflow like a person would.
-
-``plan`` chooses the days and writes the demo's own copy of the model, ``loop`` drives
-the stack, ``facts`` reads what happened from the ledgers, ``report`` tells it.
-"""
+"""The demo: ``plan`` chooses the days, ``loop`` drives the stack through them, ``report`` tells the tale."""

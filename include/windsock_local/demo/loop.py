@@ -1,19 +1,21 @@
-"""Drives the loop through Airflow: backfill, train, promote, go on day by day, drift, retrain."""
+"""Drives the loop through Airflow, and shows how far it is: backfill, train, promote, go on day by day, retrain."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
-from windsock import promotions as promotion_log
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
 from windsock.days import day_range
 from windsock.errors import UpstreamUnavailable
-from windsock.ledger import Ledger
+from windsock.ledger import DayRecord, Ledger
+from windsock.promotions import Promotion, history
 from windsock.settings import Settings
-from windsock_local.demo.display import Display
 from windsock_local.demo.plan import DemoPlan
-from windsock_local.stack.airflow_api import AirflowApi
+from windsock_local.stack.airflow_api import FINAL_RUN_STATES, AirflowApi
 
 _STAGES = ("ingest", "features", "score", "monitor", "retrain", "train", "promote", "rollback")
 _BACKFILL_RUNS = 6
@@ -22,6 +24,66 @@ _DAYS_AHEAD = 3
 _POLL_S = 0.5
 _STALL_S = 300.0
 _CHECK_RUNS_EVERY_S = 5.0
+_PLAIN_EVERY_S = 10.0
+
+
+class Display:
+    """Phases with a count each, and sentences about what happened: bars in a terminal, plain lines in a log."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, soft_wrap=True)
+        self.seconds: dict[str, float] = {}
+        """Of each phase that has ended."""
+        self._started = time.monotonic()
+        self._last_line_at = 0.0
+        self._running: list[tuple[str, int | None, TaskID]] = []
+        self.bars = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=18),
+            TextColumn("{task.fields[count]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the demo began."""
+        return time.monotonic() - self._started
+
+    @contextmanager
+    def phase(self, key: str, title: str, total: int | None = None) -> Iterator[None]:
+        """Time one phase; its seconds stand in ``seconds[key]`` afterwards."""
+        began = time.monotonic()
+        bar = self.bars.add_task(title, total=total, count="")
+        self._running.append((title, total, bar))
+        if not self.console.is_terminal:
+            self.say(f"{title} ...")
+        try:
+            yield
+        finally:
+            self._running.pop()
+            self.seconds[key] = round(self.seconds.get(key, 0.0) + time.monotonic() - began, 1)
+        self.bars.update(bar, total=total or 1, completed=total or 1)
+        if not self.console.is_terminal:
+            self.say(f"{title}: done in {time.monotonic() - began:.0f} s")
+
+    def count(self, done: int) -> None:
+        """Say how far the innermost running phase is."""
+        title, total, bar = self._running[-1]
+        if total is None:
+            return
+        self.bars.update(bar, completed=done, count=f"{done}/{total}")
+        if not self.console.is_terminal and time.monotonic() - self._last_line_at > _PLAIN_EVERY_S:
+            self.say(f"{title}: {done} of {total}")
+
+    def say(self, sentence: str, style: str = "") -> None:
+        """Tell what happened."""
+        self._last_line_at = time.monotonic()
+        minutes, seconds = divmod(int(self.elapsed_s), 60)
+        stamp = f"{minutes:d}:{seconds:02d}"
+        self.console.print(f"[dim]{stamp:>5}[/dim]  {sentence}", style=style or None, highlight=False)
 
 
 @dataclass
@@ -32,10 +94,6 @@ class DemoLoop:
     plan: DemoPlan
     api: AirflowApi
     display: Display
-
-    @property
-    def _model(self) -> str:
-        return self.plan.spec.name
 
     def run(self) -> None:
         """Run every phase in turn.
@@ -49,29 +107,25 @@ class DemoLoop:
         self._go_on()
 
     def _unpause(self) -> None:
-        wanted = [f"{self._model}_{stage}" for stage in _STAGES]
-        with self.display.phase("dags", "Airflow reads the DAGs", len(wanted)):
-            for index, dag_id in enumerate(wanted):
-                self.api.wait_for_dag(dag_id, timeout_seconds=_STALL_S)
-                self.api.set_paused(dag_id, False)
+        with self.display.phase("dags", "Airflow reads the DAGs", len(_STAGES)):
+            for index, stage in enumerate(_STAGES):
+                self.api.wait_for_dag(self._dag(stage), timeout_seconds=_STALL_S)
+                self.api.set_paused(self._dag(stage), False)
                 self.display.count(index + 1)
 
     def _backfill(self) -> None:
-        plan = self.plan
-        days = day_range(plan.first_day, plan.backfill_last)
+        days = day_range(self.plan.first_day, self.plan.backfill_last)
         title = f"Backfill {len(days)} days, {_BACKFILL_RUNS} at a time"
         with self.display.phase("backfill", title, len(days)):
-            self.api.backfill(f"{self._model}_ingest", str(days[0]), str(days[-1]), max_active_runs=_BACKFILL_RUNS)
+            self.api.backfill(self._dag("ingest"), days[0], days[-1], max_active_runs=_BACKFILL_RUNS)
             self._until(lambda: sum(self._settled(day) for day in days), len(days), "the backfill")
         for day in days:
             self._report_trouble(day)
 
     def _train_first(self) -> None:
         with self.display.phase("train_first", "First model: train, gate, promote"):
-            self.api.trigger(
-                f"{self._model}_train",
-                conf={"as_of": str(self.plan.backfill_last), "reason": "first model of the demo"},
-            )
+            conf = {"as_of": str(self.plan.backfill_last), "reason": "first model of the demo"}
+            self.api.trigger(self._dag("train"), conf=conf)
             self._until(lambda: len(self._promotions()), 1, "the first promotion")
         self._report_promotion()
 
@@ -85,70 +139,71 @@ class DemoLoop:
             triggered = 0
             for index, day in enumerate(days):
                 while triggered < min(len(days), index + _DAYS_AHEAD):
-                    self.api.trigger(f"{self._model}_ingest", partition_key=str(days[triggered]))
+                    self.api.trigger(self._dag("ingest"), partition_key=str(days[triggered]))
                     triggered += 1
                 self._until(lambda day=day: int(self._settled(day)), 1, f"{day}", count=False)  # type: ignore[misc]
                 self._report_trouble(day)
-                self._monitor(day)
+                action = self._monitor(day) if self._record("score", day) else ""
                 self.display.count(index + 1)
-                if self._asked_for_retraining(day):
+                if action == "retrain":
                     self._await_second_promotion()
                     stop_after = day + timedelta(days=_DAYS_AHEAD)
                 if stop_after is not None and day >= stop_after:
                     break
-        if not self.plan.simulated and len(self._promotions()) < 2:
+        if self.plan.drift_from is None and len(self._promotions()) < 2:
             self._retrain_at_the_end(days[-1])
 
-    def _monitor(self, day: date) -> None:
-        if not Ledger.of(self.settings, self._model, "score").get(day):
-            return
-        self.api.trigger(f"{self._model}_monitor", partition_key=str(day))
-        decisions = Ledger.of(self.settings, self._model, "decisions")
-        self._until(lambda: int(decisions.get(day) is not None), 1, f"the monitor of {day}", count=False)
-        record = decisions.get(day)
-        before = decisions.get(day - timedelta(days=1))
-        if record is not None and (before is None or before.detail.get("action") != record.detail.get("action")):
+    def _monitor(self, day: date) -> str:
+        """Let a day be monitored, and return what the governor decided."""
+        self.api.trigger(self._dag("monitor"), partition_key=str(day))
+        self._until(lambda: int(self._record("decisions", day) is not None), 1, f"the monitor of {day}", count=False)
+        record, before = self._record("decisions", day), self._record("decisions", day - timedelta(days=1))
+        action = "" if record is None else str(record.detail.get("action"))
+        if record is not None and (before is None or before.detail.get("action") != action):
             reasons = "; ".join(str(r) for r in record.detail.get("reasons", [])) or "nothing unusual"
-            self.display.say(f"{day}  monitor: {record.detail.get('action')} ({reasons})", "yellow")
-
-    def _asked_for_retraining(self, day: date) -> bool:
-        record = Ledger.of(self.settings, self._model, "decisions").get(day)
-        return record is not None and record.detail.get("action") == "retrain"
+            self.display.say(f"{day}  monitor: {action} ({reasons})", "yellow")
+        return action
 
     def _await_second_promotion(self) -> None:
         with self.display.phase("retrain", "Retrain: train, gate, promote"):
-            self._until(lambda: len(self._promotions()), 2, "the second promotion", count=False)
+            self._until(lambda: len(self._promotions()), 2, "the second promotion")
         self._report_promotion()
 
     def _retrain_at_the_end(self, day: date) -> None:
         """On a person's file no drift is planted: challenge the champion once, whatever the monitor said."""
         with self.display.phase("retrain", f"Challenger as of {day}"):
-            run = self.api.trigger(
-                f"{self._model}_train", conf={"as_of": str(day), "reason": "end of the demo: challenge the champion"}
-            )
-            self.api.wait_for_run(f"{self._model}_train", run, timeout_seconds=_STALL_S)
-            self._until(lambda: int(self._promote_runs_done() >= 2), 1, "the gate", count=False, failing=("train",))
+            conf = {"as_of": str(day), "reason": "end of the demo: challenge the champion"}
+            run = self.api.trigger(self._dag("train"), conf=conf)
+            self.api.wait_for_run(self._dag("train"), run, timeout_seconds=_STALL_S)
+            self._until(self._ended_promote_runs, 2, "the gate", failing=("train",))
         if len(self._promotions()) > 1:
             self._report_promotion()
         else:
             self.display.say("The gate kept the champion: the challenger did not show that it is better.", "yellow")
 
-    def _promotions(self) -> list[promotion_log.Promotion]:
-        return promotion_log.history(self.settings, self.plan.spec)
+    # --- what has happened so far
 
-    def _promote_runs_done(self) -> int:
-        runs = self.api.runs(f"{self._model}_promote")
-        return sum(run["state"] in ("success", "failed") for run in runs)
+    def _dag(self, stage: str) -> str:
+        return f"{self.plan.spec.name}_{stage}"
+
+    def _record(self, stage: str, day: date) -> DayRecord | None:
+        return Ledger.of(self.settings, self.plan.spec.name, stage).get(day)
+
+    def _promotions(self) -> list[Promotion]:
+        return history(self.settings, self.plan.spec)
+
+    def _ended_promote_runs(self) -> int:
+        return sum(run["state"] in FINAL_RUN_STATES for run in self.api.runs(self._dag("promote")))
 
     def _settled(self, day: date) -> bool:
         """Say whether a day went all the way, or was rejected and recorded as such."""
-        ingest = Ledger.of(self.settings, self._model, "ingest").get(day)
+        ingest = self._record("ingest", day)
         if ingest is None or ingest.status == "rejected":
             return ingest is not None
-        return Ledger.of(self.settings, self._model, "score").get(day) is not None
+        return self._record("score", day) is not None
 
     def _report_trouble(self, day: date) -> None:
-        record = Ledger.of(self.settings, self._model, "ingest").get(day)
+        record = self._record("ingest", day)
         if record is None:
             return
         if record.status == "rejected":
@@ -160,10 +215,8 @@ class DemoLoop:
 
     def _report_promotion(self) -> None:
         last = self._promotions()[-1]
-        self.display.say(
-            f"Version {last.version} is champion: trained as of {last.as_of}, scores from {last.in_force_from} on.",
-            "green",
-        )
+        words = f"Version {last.version} is champion: trained as of {last.as_of}, scores from {last.in_force_from} on."
+        self.display.say(words, "green")
 
     def _until(
         self,
@@ -196,9 +249,7 @@ class DemoLoop:
 
     def _stop_on_failed_run(self, stages: tuple[str, ...]) -> None:
         for stage in stages:
-            failed: list[dict[str, Any]] = self.api.runs(f"{self._model}_{stage}", state="failed")
-            if failed:
-                run = failed[0]
+            for run in self.api.runs(self._dag(stage), state="failed"):
                 raise UpstreamUnavailable(
                     f"{run['dag_id']}: the run {run['dag_run_id']} failed. Its log says why: "
                     f"{self.api.url}/dags/{run['dag_id']}/runs/{run['dag_run_id']}"

@@ -14,8 +14,7 @@ from windsock.settings import REPO_ROOT
 from windsock.spec import ModelSpec, load_spec
 from windsock.spec.load import SPEC_FILE
 
-MODEL = "fraud"
-
+_SHIPPED = REPO_ROOT / "include" / "models" / "fraud"
 _FIRST_DAY = date(2026, 3, 1)
 _QUIET_DAYS = 3
 """Live days before the drift sets in, so that a monitor can show that it stays quiet."""
@@ -31,13 +30,12 @@ class DemoPlan:
     """The demo's calendar."""
 
     spec: ModelSpec
-    models: Path
-    """Folder of models that the stack is started with."""
     backfill_last: date
     """Last day of the history that is backfilled; the first model is trained as of this day."""
     last_day: date
     """No day after this one is run."""
     drift_from: date | None
+    """First day of the simulated drift; None on a person's own file."""
     planted: Mapping[date, str] = field(default_factory=dict)
     """Days that the simulator delivers broken."""
 
@@ -46,15 +44,10 @@ class DemoPlan:
         """First day of data."""
         return self.spec.first_day
 
-    @property
-    def simulated(self) -> bool:
-        """Whether the demo makes its own data."""
-        return self.spec.source.kind == "simulator"
-
 
 def simulated_plan(home: Path) -> DemoPlan:
     """Plan the demo on simulated payments: two bad days, a drift, and days enough to retrain for it."""
-    base = load_spec(REPO_ROOT / "include" / "models" / MODEL / SPEC_FILE)
+    base = load_spec(_SHIPPED / SPEC_FILE)
     backfill_last = _last_day_for_training(base, _FIRST_DAY)
     drift_from = backfill_last + timedelta(days=1 + _QUIET_DAYS)
     # A training window holds fresh days only once holdout and both delays lie behind them; the
@@ -72,16 +65,16 @@ def simulated_plan(home: Path) -> DemoPlan:
         "dirt": [{"day": day.isoformat(), "kind": kind} for day, kind in planted.items()],
     }
     spec = _write_model(home, {"first_day": _FIRST_DAY, "last_day": last_day, "source": source})
-    return DemoPlan(spec, home / "models", backfill_last, last_day, drift_from, planted)
+    return DemoPlan(spec, backfill_last, last_day, drift_from, planted)
 
 
 def file_plan(home: Path, data: Path, first: date | None, last: date | None) -> DemoPlan:
     """Plan the demo on a person's own file of the fraud model's columns.
 
     Raises:
-        SpecError: The file is missing, lacks the columns, or holds too few days.
+        SpecError: The file lacks the columns, or holds too few days.
     """
-    base = load_spec(REPO_ROOT / "include" / "models" / MODEL / SPEC_FILE)
+    base = load_spec(_SHIPPED / SPEC_FILE)
     found_first, found_last = _days_in(data, base.events.time)
     first, last = first or found_first, last or found_last
     backfill_last = _last_day_for_training(base, first)
@@ -93,38 +86,30 @@ def file_plan(home: Path, data: Path, first: date | None, last: date | None) -> 
             f"known) and at least one day to go on with. Choose --from and --to between {found_first} and {found_last}."
         )
     backfill_last = max(backfill_last, last - timedelta(days=_LIVE_DAYS_OF_A_FILE))
-    spec = _write_model(
-        home,
-        {"first_day": first, "last_day": last, "source": {"kind": "files", "url": str(data.absolute())}},
-    )
-    return DemoPlan(spec, home / "models", backfill_last, last, None)
+    source = {"kind": "files", "url": str(data.absolute())}
+    spec = _write_model(home, {"first_day": first, "last_day": last, "source": source})
+    return DemoPlan(spec, backfill_last, last, None)
 
 
 def _last_day_for_training(spec: ModelSpec, first: date) -> date:
     """Return the first day as of which a model can be trained on warm days only."""
-    training = spec.training
-    days = spec.features.lookback_days + training.window_days + spec.gap_days + training.holdout_days
-    days += spec.label.delay_days
-    return first + timedelta(days=days - 1)
+    trained_on = spec.training.window_days + spec.gap_days + spec.training.holdout_days
+    return first + timedelta(days=spec.features.lookback_days + trained_on + spec.label.delay_days - 1)
 
 
 def _write_model(home: Path, changes: Mapping[str, Any]) -> ModelSpec:
     """Copy the reference model below the demo's home with some fields changed, and load it."""
-    folder = home / "models" / MODEL
+    folder = home / "models" / _SHIPPED.name
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(REPO_ROOT / "include" / "models" / MODEL, folder)
+    shutil.copytree(_SHIPPED, folder)
     raw = yaml.safe_load((folder / SPEC_FILE).read_text(encoding="utf-8"))
-    for name, value in changes.items():
-        raw[name] = value
-    (folder / SPEC_FILE).write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    (folder / SPEC_FILE).write_text(yaml.safe_dump({**raw, **changes}, sort_keys=False), encoding="utf-8")
     return load_spec(folder / SPEC_FILE)
 
 
 def _days_in(data: Path, time: str) -> tuple[date, date]:
     import duckdb
 
-    if not data.is_file():
-        raise SpecError(f"--data {data}: there is no such file.")
     reader = "read_csv_auto" if data.name.endswith((".csv", ".csv.gz")) else "read_parquet"
     try:
         first, last = duckdb.execute(

@@ -1,4 +1,4 @@
-"""Telling what happened, to a person who has just watched the bars."""
+"""What happened in the demo, read from ledgers, promotions and gate reports, and told to a person."""
 
 from collections.abc import Iterable, Mapping
 from itertools import groupby
@@ -7,9 +7,14 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 
 from windsock.days import parse_day, spans
+from windsock.ledger import Ledger
+from windsock.promotions import Promotion, history
+from windsock.settings import Settings
+from windsock.store import Store
+from windsock_local.demo.plan import DemoPlan
 
 _PHASES = {
     "stack": "start PostgreSQL, MLflow, Airflow",
@@ -22,12 +27,65 @@ _PHASES = {
 }
 
 
+def collect_facts(settings: Settings, plan: DemoPlan) -> dict[str, Any]:
+    """Gather the facts of a finished demo as plain JSON types."""
+    spec = plan.spec
+    stages = ("ingest", "features", "score", "monitor", "decisions")
+    records = [list(Ledger.of(settings, spec.name, stage).all().values()) for stage in stages]
+    ingest, features, scores, monitored, decisions = records
+    rejected = {r.ds: list(r.detail.get("reasons", [])) for r in ingest if r.status == "rejected"}
+    quarantined = {
+        r.ds: {"rows": r.rows("quarantine"), "rules": dict(r.detail.get("quarantined", {}))}
+        for r in ingest
+        if r.rows("quarantine")
+    }
+    return {
+        "model": spec.name,
+        "source": spec.source.kind,
+        "metric": spec.training.metric,
+        "days": {
+            "first": str(plan.first_day),
+            "last": max((r.ds for r in ingest), default=None),
+            "ingested": sum(r.status in ("published", "empty") for r in ingest),
+            "rejected": len(rejected),
+            "with_features": sum(r.status == "published" for r in features),
+            "scored": sum(r.status == "published" for r in scores),
+            "monitored": len(monitored),
+        },
+        "rows": {
+            "ingested": sum(r.rows("events") for r in ingest),
+            "quarantined": sum(r.rows("quarantine") for r in ingest),
+            "scored": sum(r.rows("predictions") for r in scores),
+        },
+        "planted": {str(day): kind for day, kind in plan.planted.items()},
+        "rejected_days": rejected,
+        "quarantined_days": quarantined,
+        "warnings": {r.ds: list(r.detail["warnings"]) for r in ingest if r.detail.get("warnings")},
+        "drift": {
+            "injected_from": str(plan.drift_from) if plan.drift_from else None,
+            "first_seen": min((r.ds for r in monitored if r.detail.get("drifted")), default=None),
+            "quiet_days": sum(not r.detail.get("drifted") and r.status == "published" for r in monitored),
+            "decisions": [
+                {"ds": r.ds, "action": r.detail.get("action"), "reasons": list(r.detail.get("reasons", []))}
+                for r in decisions
+            ],
+        },
+        "versions": [_version_facts(Store.of(settings), spec.name, p) for p in history(settings, spec)],
+    }
+
+
+def _version_facts(store: Store, model: str, promotion: Promotion) -> dict[str, Any]:
+    run = ("runs", model, promotion.run)
+    gate = store.read_json(*run, "gate.json") if store.exists(*run, "gate.json") else None
+    return {**promotion.to_json(), "metrics": store.read_json(*run, "metrics.json")["holdout"], "gate": gate}
+
+
 def print_report(console: Console, facts: Mapping[str, Any]) -> None:
     """Print the summary of a finished demo.
 
     Args:
         console: Where to.
-        facts: What :func:`windsock_local.demo.facts.collect` gathered, with ``seconds`` and ``links`` added.
+        facts: What :func:`collect_facts` gathered, with ``seconds`` and ``links`` added.
     """
     days, rows, seconds = facts["days"], facts["rows"], facts["seconds"]
     summary = (
@@ -37,8 +95,7 @@ def print_report(console: Console, facts: Mapping[str, Any]) -> None:
     )
     console.print()
     console.print(Panel(summary, title="Windsock demo", border_style="cyan"))
-    caught = list(_caught(facts))
-    if caught:
+    if caught := list(_caught(facts)):
         console.print(_table("What was caught", ("day", "outcome", "why"), caught))
     else:
         console.print("Nothing had to be rejected, set aside or warned about.")
@@ -53,11 +110,9 @@ def print_report(console: Console, facts: Mapping[str, Any]) -> None:
     console.print()
 
 
-def _table(title: str, columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Table:
-    names = list(columns)
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=any(names))
-    for name in names:
-        table.add_column(name, overflow="fold")
+def _table(title: str, names: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Table:
+    columns = [Column(name, overflow="fold") for name in names]
+    table = Table(*columns, title=title, title_justify="left", title_style="bold", show_header=any(names))
     for row in rows:
         table.add_row(*row)
     return table

@@ -1,4 +1,4 @@
-"""A small client of Airflow's REST API: what the demo, the CLI and tests need of it.
+"""A small client of Airflow's REST API: what the demo, the CLI and the stack itself need of it.
 
 with AirflowApi.of_stack(settings) as api:
     run_id = api.trigger("fraud_train", conf={"trials": 5})
@@ -6,30 +6,47 @@ with AirflowApi.of_stack(settings) as api:
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from urllib.parse import quote
 
-from windsock.errors import UpstreamUnavailable
+import httpx
+
+from windsock.errors import UpstreamUnavailable, WindsockError
 from windsock.settings import Settings
-from windsock_local.stack.airflow_session import AirflowRefused, AirflowSession
-from windsock_local.stack.credentials import ADMIN_USER, admin_password
-from windsock_local.stack.layout import Home
-from windsock_local.stack.state import running_stack
-
-__all__ = ["AirflowApi", "AirflowRefused"]
-
-_T = TypeVar("_T")
+from windsock_local.stack.home import ADMIN_USER, Home, read_stack
 
 FINAL_RUN_STATES = frozenset({"success", "failed"})
 _CONFLICT_SECONDS = 60.0
 _POLL_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
+_PAGE = 100
 
 
-class AirflowApi(AirflowSession):
-    """DAGs, runs and backfills of one Airflow."""
+class AirflowRefused(WindsockError):
+    """Airflow understood a call and said no; ``status`` is the HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class AirflowApi:
+    """A session with one Airflow: its DAGs, runs and backfills.
+
+    Args:
+        url: Of the API server, without a path.
+        password: The admin's, to log in before the first call and when the token has run out.
+        call_seconds: Longest wait for an answer.
+        attempts: How often a call is sent if that is safe.
+    """
+
+    def __init__(self, url: str, password: str, *, call_seconds: float = 30.0, attempts: int = 4) -> None:
+        self.url, self._attempts = url.rstrip("/"), attempts
+        self._login = {"username": ADMIN_USER, "password": password}
+        # trust_env: a proxy for the outside world must not see calls to this machine.
+        self._client = httpx.Client(base_url=f"{self.url}/api/v2/", timeout=call_seconds, trust_env=False)
 
     @classmethod
     def of_stack(cls, settings: Settings) -> Self:
@@ -38,30 +55,94 @@ class AirflowApi(AirflowSession):
         Raises:
             UpstreamUnavailable: No stack runs there.
         """
-        return cls(running_stack(settings).airflow_url, ADMIN_USER, admin_password(Home.of(settings)))
+        info = read_stack(settings)
+        if info is None:
+            raise UpstreamUnavailable(f"No stack runs under {settings.home}. Start it with `windsock up`.")
+        return cls(info.airflow_url, Home.of(settings).admin_password())
 
-    # --- DAGs
+    def __enter__(self) -> Self:
+        return self
 
-    def wait_for_dag(self, dag_id: str, timeout_seconds: float = 60) -> dict[str, Any]:
-        """Wait until a DAG has been parsed, and return it.
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    # --- calls; ``path`` is relative to /api/v2, its segments quoted
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, **params: Any) -> Any:
+        """Send a call and return the decoded body; again if nothing was sent, if Airflow is busy, or if it only reads.
+
+        Raises:
+            AirflowRefused: Airflow answered with an error.
+            UpstreamUnavailable: It did not answer.
+        """
+        last = ""
+        for attempt in range(self._attempts):
+            if attempt:
+                time.sleep(_RETRY_SECONDS)
+            try:
+                response = self._request(method, path, json=body, params=params)
+            except httpx.HTTPError as err:
+                last = str(err) or type(err).__name__
+                if method != "GET" and not isinstance(err, httpx.ConnectError):
+                    raise UpstreamUnavailable(f"{method} {self.url}/api/v2/{path}: {last}") from err
+                continue
+            if response.is_success:
+                return response.json() if response.content else None
+            if response.status_code != 503 and (response.status_code < 500 or method != "GET"):
+                raise AirflowRefused(f"Airflow refused {method} {path}: {_reason(response)}", response.status_code)
+            last = f"HTTP {response.status_code}"
+        raise UpstreamUnavailable(
+            f"Airflow at {self.url} does not answer {method} {path}: {last}. See `windsock status`."
+        )
+
+    def _request(self, method: str, path: str, **content: Any) -> httpx.Response:
+        """Send a request with a token, logging in before the first one and when the token has run out."""
+        headers = self._client.headers
+        for _ in range(2):
+            if "Authorization" not in headers:
+                answer = self._client.post(f"{self.url}/auth/token", json=self._login)
+                if (status := answer.status_code) != 201:
+                    who = f"{ADMIN_USER!r} (HTTP {status})"
+                    raise AirflowRefused(f"Airflow at {self.url} refuses the login of {who}.", status)
+                headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+            response = self._client.request(method, path, **content)
+            if response.status_code != 401:
+                break
+            del headers["Authorization"]
+        return response
+
+    def pages(self, path: str, key: str, **params: Any) -> Iterator[dict[str, Any]]:
+        """Yield every item of a listing, page by page; ``key`` is the field of the body that holds them."""
+        offset = 0
+        while True:
+            body = self.call("GET", path, limit=_PAGE, offset=offset, **params)
+            yield from body[key]
+            offset += len(body[key])
+            if not body[key] or offset >= body["total_entries"]:
+                return
+
+    # --- DAGs and runs
+
+    def wait_for_dag(self, dag_id: str, timeout_seconds: float = 60) -> None:
+        """Wait until a DAG has been parsed.
 
         Raises:
             UpstreamUnavailable: It did not appear; with the import errors there are.
         """
-
-        def look() -> dict[str, Any] | None:
+        for _ in _polls(timeout_seconds):
             try:
-                return dict(self.get(f"dags/{_quoted(dag_id)}"))
+                self.call("GET", f"dags/{_quoted(dag_id)}")
+                return
             except AirflowRefused as err:
-                if err.status == 404:
-                    return None
-                raise
-
-        def explain() -> str:
-            errors = [f"{e['filename']}: {e['stack_trace'].strip().splitlines()[-1]}" for e in self.import_errors()]
-            return f"DAG {dag_id!r} did not appear. Import errors: {'; '.join(errors) or 'none'}."
-
-        return _wait(look, timeout_seconds, explain)
+                if err.status != 404:
+                    raise
+        errors = [f"{e['filename']}: {e['stack_trace'].strip().splitlines()[-1]}" for e in self.import_errors()]
+        why = f"DAG {dag_id!r} did not appear. Import errors: {'; '.join(errors) or 'none'}."
+        raise UpstreamUnavailable(f"After {timeout_seconds:.0f} s: {why}")
 
     def import_errors(self) -> list[dict[str, Any]]:
         """Return the DAG files that could not be parsed."""
@@ -69,27 +150,18 @@ class AirflowApi(AirflowSession):
 
     def set_paused(self, dag_id: str, paused: bool) -> None:
         """Pause a DAG, or let it run."""
-        self.patch(f"dags/{_quoted(dag_id)}", {"is_paused": paused})
+        self.call("PATCH", f"dags/{_quoted(dag_id)}", {"is_paused": paused})
 
-    # --- runs
-
-    def trigger(
-        self,
-        dag_id: str,
-        partition_key: str | None = None,
-        conf: Mapping[str, Any] | None = None,
-        *,
-        run_id: str | None = None,
-    ) -> str:
+    def trigger(self, dag_id: str, partition_key: str | None = None, conf: Mapping[str, Any] | None = None) -> str:
         """Start a run now and return its id; the run of a paused DAG waits until it is unpaused."""
         body: dict[str, Any] = {"logical_date": None, "conf": dict(conf or {})}
-        body |= {"partition_key": partition_key} if partition_key else {}
-        body |= {"dag_run_id": run_id} if run_id else {}
-        return str(self.post(f"dags/{_quoted(dag_id)}/dagRuns", body)["dag_run_id"])
+        if partition_key:
+            body["partition_key"] = partition_key
+        return str(self.call("POST", f"dags/{_quoted(dag_id)}/dagRuns", body)["dag_run_id"])
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Return one run."""
-        return dict(self.get(_run_path(dag_id, run_id)))
+        return dict(self.call("GET", run_path(dag_id, run_id)))
 
     def runs(self, dag_id: str = "~", **filters: Any) -> list[dict[str, Any]]:
         """Return a DAG's runs (``~``: of all DAGs); filters are the API's own."""
@@ -101,34 +173,17 @@ class AirflowApi(AirflowSession):
         Raises:
             UpstreamUnavailable: It did not end in time; says where its tasks stand.
         """
-
-        def look() -> dict[str, Any] | None:
+        for _ in _polls(timeout_seconds):
             run = self.run(dag_id, run_id)
-            return run if run["state"] in FINAL_RUN_STATES else None
-
-        def explain() -> str:
-            tasks = ", ".join(f"{t['task_id']} {t['state']}" for t in self.task_instances(dag_id, run_id))
-            return f"Run {run_id} of {dag_id} has not ended. Its tasks: {tasks or 'none yet'}."
-
-        return _wait(look, timeout_seconds, explain)
+            if run["state"] in FINAL_RUN_STATES:
+                return run
+        tasks = ", ".join(f"{t['task_id']} {t['state']}" for t in self.task_instances(dag_id, run_id))
+        why = f"Run {run_id} of {dag_id} has not ended. Its tasks: {tasks or 'none yet'}."
+        raise UpstreamUnavailable(f"After {timeout_seconds:.0f} s: {why}")
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the tasks of one run."""
-        return list(self.pages(f"{_run_path(dag_id, run_id)}/taskInstances", "task_instances"))
-
-    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
-        """Return the log of one try of a task as text."""
-        path = f"{_run_path(dag_id, run_id)}/taskInstances/{_quoted(task_id)}/logs/{try_number}"
-        body = self.get(path, map_index=map_index, full_content=True)
-        content = body["content"]
-        if isinstance(content, str):
-            return content
-        return "\n".join(str(line.get("event", line)) if isinstance(line, dict) else str(line) for line in content)
-
-    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
-        """Return a value that a task passed on."""
-        path = f"{_run_path(dag_id, run_id)}/taskInstances/{_quoted(task_id)}/xcomEntries/{_quoted(key)}"
-        return self.get(path, map_index=map_index, deserialize=True)["value"]
+        return list(self.pages(f"{run_path(dag_id, run_id)}/taskInstances", "task_instances"))
 
     # --- backfills
 
@@ -137,8 +192,8 @@ class AirflowApi(AirflowSession):
     ) -> int:
         """Start a backfill of a range of days, both included, and return its id.
 
-        Airflow refuses a second one for about half a minute after a first has ended;
-        that is waited out. ``reprocess`` says which existing runs to run again: ``none``, ``failed`` or ``completed``.
+        Airflow refuses a second one for about half a minute after a first has ended; that is waited out.
+        ``reprocess`` says which existing runs to run again: ``none``, ``failed`` or ``completed``.
         """
         body = {
             "dag_id": dag_id,
@@ -151,7 +206,7 @@ class AirflowApi(AirflowSession):
         deadline = time.monotonic() + _CONFLICT_SECONDS
         while True:
             try:
-                return int(self.post("backfills", body)["id"])
+                return int(self.call("POST", "backfills", body)["id"])
             except AirflowRefused as err:
                 if err.status != 409 or time.monotonic() > deadline:
                     raise
@@ -165,36 +220,39 @@ class AirflowApi(AirflowSession):
         Raises:
             UpstreamUnavailable: They did not end in time.
         """
-        backfill = self.get(f"backfills/{backfill_id}")
+        backfill = self.call("GET", f"backfills/{backfill_id}")
         first, last, dag_id = backfill["from_date"][:10], backfill["to_date"][:10], backfill["dag_id"]
-        mine: list[dict[str, Any]] = []
-
-        def look() -> list[dict[str, Any]] | None:
+        for _ in _polls(timeout_seconds):
             runs = self.runs(dag_id, run_type="backfill")
-            mine[:] = [r for r in runs if first <= (r.get("partition_date") or r["run_after"])[:10] <= last]
-            return mine if mine and all(r["state"] in FINAL_RUN_STATES for r in mine) else None
-
-        def explain() -> str:
+            mine = [r for r in runs if first <= (r.get("partition_date") or r["run_after"])[:10] <= last]
             ended = sum(r["state"] in FINAL_RUN_STATES for r in mine)
-            return f"Backfill {backfill_id} of {dag_id}: {ended} of {len(mine)} runs have ended."
-
-        return _wait(look, timeout_seconds, explain)
-
-
-def _wait(look: Callable[[], _T | None], timeout_seconds: float, explain: Callable[[], str]) -> _T:
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        if (found := look()) is not None:
-            return found
-        if time.monotonic() > deadline:
-            raise UpstreamUnavailable(f"After {timeout_seconds:.0f} s: {explain()}")
-        time.sleep(_POLL_SECONDS)
+            if mine and ended == len(mine):
+                return mine
+        why = f"Backfill {backfill_id} of {dag_id}: {ended} of {len(mine)} runs have ended."
+        raise UpstreamUnavailable(f"After {timeout_seconds:.0f} s: {why}")
 
 
-def _run_path(dag_id: str, run_id: str) -> str:
+def run_path(dag_id: str, run_id: str) -> str:
+    """Return a run's path: run ids hold ``+`` and ``:``."""
     return f"dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}"
 
 
 def _quoted(name: str) -> str:
-    """Quote one path segment: run ids hold ``+`` and ``:``."""
     return quote(name, safe="~")
+
+
+def _polls(timeout_seconds: float) -> Iterator[None]:
+    """Yield at once, then now and then until the time is up."""
+    deadline = time.monotonic() + timeout_seconds
+    yield
+    while time.monotonic() <= deadline:
+        time.sleep(_POLL_SECONDS)
+        yield
+
+
+def _reason(response: httpx.Response) -> str:
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = response.text
+    return f"HTTP {response.status_code}: {str(detail)[:1000]}"

@@ -1,15 +1,19 @@
-"""The environments: of the stack's own processes, and of others that talk to it."""
+"""The environments of the stack's own processes, and of others that talk to it.
+
+The embedded Airflow is configured by environment alone, and its configuration file never touched, so that two homes
+and a user's own Airflow cannot mix. Variables ``AIRFLOW__*`` that are already set belong to such an other Airflow and
+are ignored; to change a setting of the embedded one, put ``WINDSOCK_`` before its name:
+``WINDSOCK_AIRFLOW__CORE__PARALLELISM=8``. Connections and variables (``AIRFLOW_CONN_*`` ...) pass through.
+"""
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from windsock.settings import REPO_ROOT, Settings
-from windsock_local.stack.airflow_config import ignored_variables
-from windsock_local.stack.layout import Home
+from windsock_local.stack.home import ADMIN_USER, Home
+from windsock_local.stack.probes import HOST
 from windsock_local.stack.processes import MARKER_VARIABLE
-from windsock_local.stack.state import running_stack
 
 # Nothing here phones home, and no library may spin on a core that another task needs.
 _MANNERS = {
@@ -26,11 +30,90 @@ _MANNERS = {
 _FOREIGN_PREFIXES = ("AIRFLOW__", "_AIRFLOW", "PG", "MLFLOW_", "_MLFLOW_", "UVICORN_", "GUNICORN_")
 _FOREIGN = {"AIRFLOW_HOME", "AIRFLOW_CONFIG", "PYTHONDONTWRITEBYTECODE", MARKER_VARIABLE}
 _MOST_THREADS = 4
+_BELL_PLUGIN = "windsock_bell.py"
+_OVERRIDE_PREFIX = "WINDSOCK_AIRFLOW__"
+
+AIRFLOW_TUNING = {
+    # --- what runs
+    "AIRFLOW__CORE__EXECUTOR": "windsock_airflow.warm_executor.WarmLocalExecutor",
+    # Workers are forked at once and kept; more than two a core only wait for each other.
+    "AIRFLOW__CORE__PARALLELISM": "4",
+    # The warm executor lives from fork; Python 3.14 changes the default.
+    "AIRFLOW__CORE__MP_START_METHOD": "fork",
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    # A run that waits for an earlier day counts as active. With few slots a thousand waiting
+    # runs would keep out the one they wait for: never let that limit bind.
+    "AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG": "5000",
+    "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "64",
+    # --- speed
+    # For plugins folders without the bell; with it the warm executor does the waiting, as it can be woken.
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+    # One look at every active run per loop, not 20 of a thousand.
+    "AIRFLOW__SCHEDULER__MAX_DAGRUNS_PER_LOOP_TO_SCHEDULE": "100",
+    "AIRFLOW__SCHEDULER__MAX_DAGRUNS_TO_CREATE_PER_LOOP": "50",
+    "AIRFLOW__SCHEDULER__CATCHUP_BY_DEFAULT": "False",
+    # Tasks of a scheduler that was killed are found this often and run again (default 300).
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+    # The first call after boot takes seconds, and so may any call on a busy laptop.
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+    # A changed DAG file is parsed at once, and so are all when a model's files change (`SpecWatch`).
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "120",
+    "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+    # --- closed to others
+    "AIRFLOW__API__HOST": HOST,
+    "AIRFLOW__API__ENABLE_SWAGGER_UI": "False",
+    "AIRFLOW__API__EXPOSE_CONFIG": "False",
+    "AIRFLOW__API__INSTANCE_NAME": "Windsock",
+    # No health server (it would bind all interfaces); `windsock status` asks the API.
+    "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{ADMIN_USER}:admin",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+    "AIRFLOW__CORE__TEST_CONNECTION": "Disabled",
+    "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+}
+"""The numbers were measured on a 2-core machine; each carries its reason."""
 
 
-def folder_setting(environ: Mapping[str, str], variable: str, default: str) -> Path:
-    """Return a folder named by a variable, or ``default`` in the repository."""
-    return Path(environ.get(variable) or REPO_ROOT / default).expanduser().absolute()
+def airflow_variables(home: Home, *, port: int, database_url: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that configure every Airflow process of a stack.
+
+    The home's secrets are among the values: log only the names. Folders and overrides
+    (``WINDSOCK_AIRFLOW__SECTION__KEY``) are looked up in ``environ``.
+    """
+    credentials = home.credentials()
+    url = f"http://{HOST}:{port}"
+    plugins_folder = _folder(environ, "WINDSOCK_PLUGINS_FOLDER", "plugins")
+    variables = {
+        **AIRFLOW_TUNING,
+        "AIRFLOW_HOME": str(home.airflow),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(_folder(environ, "WINDSOCK_DAGS_FOLDER", "dags")),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins_folder),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__CORE__FERNET_KEY": credentials.fernet_key,
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(credentials.passwords_file),
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__API__SECRET_KEY": credentials.api_secret_key,
+        "AIRFLOW__API_AUTH__JWT_SECRET": credentials.jwt_secret,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home.airflow / "logs"),
+        "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(home.airflow / "logs" / "dag_processor"),
+    }
+    if (plugins_folder / _BELL_PLUGIN).is_file():
+        variables["AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"] = "0"
+        variables["WINDSOCK_SCHEDULER_BELL"] = str(home.scheduler_bell)
+    for name, value in environ.items():
+        if name.startswith(_OVERRIDE_PREFIX):
+            variables[name.removeprefix("WINDSOCK_")] = value
+    return variables
+
+
+def ignored_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return the inherited settings of another Airflow or MLflow, which a stack does not obey."""
+    named = ("AIRFLOW_HOME", "AIRFLOW_CONFIG", "MLFLOW_TRACKING_URI")
+    return sorted(name for name in environ if name.startswith("AIRFLOW__") or name in named)
 
 
 def installation_env(settings: Settings) -> dict[str, str]:
@@ -51,25 +134,29 @@ def service_env(settings: Settings, *, airflow_url: str, mlflow_url: str) -> dic
     """Return the variables that lead Windsock's own code to a stack's services."""
     threads = str(min(os.cpu_count() or 1, _MOST_THREADS))
     limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    # Loopback calls stay away from a proxy that the user needs for everything else.
+    no_proxy = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = ",".join(dict.fromkeys([*filter(None, no_proxy.split(",")), HOST, "localhost"]))
     return {
         **installation_env(settings),
         "WINDSOCK_UI_URL": airflow_url,
         "MLFLOW_TRACKING_URI": mlflow_url,
         **{name: os.environ.get(name) or threads for name in limits},
         **_MANNERS,
-        **_no_proxy(os.environ),
+        "no_proxy": hosts,
+        "NO_PROXY": hosts,
     }
 
 
 def part_env(settings: Settings, *, airflow_url: str, mlflow_url: str, airflow: Mapping[str, str]) -> dict[str, str]:
     """Return the whole environment of the stack's own processes."""
+    inherited = {n: v for n, v in os.environ.items() if n not in _FOREIGN and not n.startswith(_FOREIGN_PREFIXES)}
     return {
-        **_inherited(os.environ),
+        **inherited,
         **service_env(settings, airflow_url=airflow_url, mlflow_url=mlflow_url),
         **airflow,
-        "WINDSOCK_GPUS": os.environ.get("WINDSOCK_GPUS") or "1",  # as many slots as `pools` gives
-        MARKER_VARIABLE: str(Home.of(settings).root),
-        # Otherwise process titles overwrite the mark above, and strays could not be found.
+        "WINDSOCK_GPUS": os.environ.get("WINDSOCK_GPUS") or "1",  # as many slots as the GPUs' pool gets
+        # Otherwise process titles overwrite the home's mark in the environment, and strays could not be found.
         "SPT_NOENV": "1",
         "PYTHONUNBUFFERED": "1",
         # Each thread that ever allocated keeps an arena of its own otherwise.
@@ -77,38 +164,5 @@ def part_env(settings: Settings, *, airflow_url: str, mlflow_url: str, airflow: 
     }
 
 
-def stack_env(settings: Settings) -> dict[str, str]:
-    """Return the variables with which another process uses the running stack.
-
-    Add them to ``os.environ`` of a step, a test or a shell; they hold no secret.
-
-    Raises:
-        UpstreamUnavailable: No stack runs under this home.
-    """
-    info = running_stack(settings)
-    return service_env(settings, airflow_url=info.airflow_url, mlflow_url=info.mlflow_url)
-
-
-def stack_settings(settings: Settings) -> Settings:
-    """Return the settings with the addresses of the running stack in them.
-
-    Raises:
-        UpstreamUnavailable: No stack runs under this home.
-    """
-    info = running_stack(settings)
-    return replace(settings, mlflow_uri=info.mlflow_url, ui_url=info.airflow_url)
-
-
-def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    ignored = {*ignored_variables(environ), *_FOREIGN}
-    return {
-        name: value for name, value in environ.items() if name not in ignored and not name.startswith(_FOREIGN_PREFIXES)
-    }
-
-
-def _no_proxy(environ: Mapping[str, str]) -> dict[str, str]:
-    """Keep loopback calls away from a proxy that the user needs for everything else."""
-    named = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    hosts = [host for host in named.split(",") if host]
-    hosts += [host for host in ("127.0.0.1", "localhost") if host not in hosts]
-    return {"no_proxy": ",".join(hosts), "NO_PROXY": ",".join(hosts)}
+def _folder(environ: Mapping[str, str], variable: str, default: str) -> Path:
+    return Path(environ.get(variable) or REPO_ROOT / default).expanduser().absolute()

@@ -1,9 +1,8 @@
-"""The process that cleans up when the supervisor is killed without a chance to do so.
+"""Ending all that is left of a stack: by the supervisor, by ``down`` or the next ``up``, and by the guardian.
 
-It holds one end of a pipe. The supervisor writes ``done`` before it leaves in good order;
-an end of the pipe without that word means that it was killed, and then this process ends
-the whole family within seconds. It ignores every polite signal, as a Ctrl-C or a logout
-goes to all of them at once.
+The guardian is this module run as a program. It holds one end of a pipe, into which the supervisor writes ``done``
+before it leaves in good order; an end without that word means that it was killed, and then the guardian ends the whole
+family. It ignores every polite signal, as a Ctrl-C or a logout goes to all of them at once.
 """
 
 import contextlib
@@ -14,31 +13,98 @@ import subprocess
 import sys
 from pathlib import Path
 
-from windsock_local.stack.ending import end_family
-from windsock_local.stack.layout import Home
-from windsock_local.stack.state import SUPERVISOR
+import psutil
+
+from windsock_local.stack.home import GUARDIAN, Home
+from windsock_local.stack.processes import end, family, spawn
 
 log = logging.getLogger("windsock_local.stack.guardian")
 
 _DONE = b"done\n"
 _TERM_SECONDS = 2.0
+_KILL_SECONDS = 3.0
+_DATABASE_SECONDS = 6.0
 
 
-def start(home: Home) -> subprocess.Popen[bytes]:
+def end_family(home: Home, *, term_seconds: float = _TERM_SECONDS) -> int:
+    """End every process of a home's stack but its supervisor and its guardian, which carry no mark.
+
+    The database goes last and is asked to write everything out. ``term_seconds`` lie between SIGTERM and SIGKILL.
+
+    Returns:
+        How many processes were found.
+    """
+    database = database_processes(home)
+    spared = {p.pid for p in database}
+
+    def others() -> list[psutil.Process]:
+        return [p for p in family(home.root) if p.pid not in spared]
+
+    found = others()
+    end(found, signal.SIGTERM, wait_seconds=term_seconds)
+    # Collected again: what was being forked meanwhile must not slip through.
+    for _ in range(3):
+        if not (left := others()):
+            break
+        end(left, signal.SIGKILL, wait_seconds=_KILL_SECONDS)
+    _end_database(home)
+    return len(found) + len(database)
+
+
+def end_leftovers(home: Home) -> int:
+    """End what a dead supervisor left behind, its guardian included, and its record.
+
+    Call it only while holding the home's lock: then nothing found can be in use.
+
+    Returns:
+        How many processes were ended.
+    """
+    info = home.recorded()
+    guardian = info.process(GUARDIAN) if info is not None else None
+    if guardian is not None:
+        end([guardian], signal.SIGKILL, wait_seconds=_KILL_SECONDS)
+    ended = end_family(home) + (guardian is not None)
+    home.forget_run()
+    return ended
+
+
+def database_processes(home: Home) -> list[psutil.Process]:
+    """Return the database server of a home, first, and its children; empty if it is down."""
+    try:
+        pid = int((home.postgres / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+        server = psutil.Process(pid)
+        # The number may have been given to another process: a server stands in its data folder.
+        if "postgres" not in server.name() or Path(server.cwd()).resolve() != home.postgres.resolve():
+            return []
+        return [] if server.status() == psutil.STATUS_ZOMBIE else [server, *server.children(recursive=True)]
+    except (OSError, ValueError, IndexError, psutil.Error):
+        return []
+
+
+def _end_database(home: Home) -> None:
+    """Stop a home's database server: fast shutdown, then immediate, then by force."""
+    for sig in (signal.SIGINT, signal.SIGQUIT):
+        processes = database_processes(home)
+        if not end(processes[:1], sig, wait_seconds=_DATABASE_SECONDS):
+            return
+        log.warning("PostgreSQL in %s did not stop on %s.", home.postgres, sig.name)
+    end(database_processes(home), signal.SIGKILL, wait_seconds=_KILL_SECONDS)
+
+
+def start_guardian(home: Home) -> subprocess.Popen[bytes]:
     """Start a guardian for the calling process; its ``stdin`` is the life line."""
-    with home.log(SUPERVISOR).open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, str(home.root)],
-            env=dict(os.environ),
-            cwd=home.root,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    command = [sys.executable, "-P", "-m", __name__, str(home.root)]
+    return spawn(
+        command,
+        env=os.environ,
+        log_file=home.supervisor_log,
+        cwd=home.root,
+        death_signal=None,
+        stdin=subprocess.PIPE,
+    )
 
 
-def release(guardian: subprocess.Popen[bytes]) -> None:
+def release_guardian(guardian: subprocess.Popen[bytes]) -> None:
     """Tell a guardian that all is done, and wait for it to leave."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         guardian.communicate(_DONE, timeout=5)
@@ -55,7 +121,7 @@ def main() -> None:
     if sys.stdin.buffer.read().endswith(_DONE):
         return
     log.warning("The supervisor was killed. Ending its processes.")
-    ended = end_family(home, term_seconds=_TERM_SECONDS)
+    ended = end_family(home)
     home.forget_run()
     log.warning("Ended %d processes.", ended)
 

@@ -1,23 +1,38 @@
-"""How a stack is doing: each part's process, address and own sign of life."""
+"""How a stack is doing, part by part (``status``), and whether this machine is fit to run one (``doctor``)."""
 
+import os
+import platform
+import re
+import shutil
+import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-from windsock.settings import Settings
+import psutil
+
+from windsock.errors import WindsockError
+from windsock.settings import REPO_ROOT, Settings
 from windsock_local.stack import parts as names
-from windsock_local.stack import probes, state
-from windsock_local.stack.ending import database_processes
-from windsock_local.stack.layout import Home
+from windsock_local.stack import probes
+from windsock_local.stack.guardian import database_processes
+from windsock_local.stack.home import GUARDIAN, SUPERVISOR, Home, PartInfo, StackInfo, read_stack, refuse_unsafe_home
 from windsock_local.stack.postgres import Postgres
-from windsock_local.stack.state import PartInfo, StackInfo, read_stack
 
 HEALTHY = "healthy"
-_EXPECTED = (
-    *(state.SUPERVISOR, state.GUARDIAN, names.POSTGRES, names.MLFLOW, names.API_SERVER),
-    *(names.SCHEDULER, names.DAG_PROCESSOR, names.TRIGGERER),
-)
+_BEATING = (names.SCHEDULER, names.DAG_PROCESSOR, names.TRIGGERER)
+_EXPECTED = (SUPERVISOR, GUARDIAN, names.POSTGRES, names.MLFLOW, names.API_SERVER, *_BEATING)
+_LEAST_DISK_GB, _AMPLE_DISK_GB = 2.0, 10.0
+_LEAST_MEMORY_GB, _AMPLE_MEMORY_GB = 2.0, 4.0
+_GB = 1024**3
+_MOST_NAMED = 5
+_PIN = re.compile(r"^([\w.-]+)(?:\[\S*\])?==([^\s;+]+)(?:\+[^\s;]+)?$", re.MULTILINE)
+
+_Findings = Iterator[tuple[str, ...]]
+"""Verdict, what was found and, if that is not well, the next step."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +42,15 @@ class PartHealth:
     name: str
     health: str
     """``healthy``, ``starting``, ``down``, or ``unwell: why``."""
-    pid: int | None = None
-    address: str = ""
-    log: str = ""
+    pid: int | None
+    address: str
+    log: str
     up_seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class StackHealth:
-    """All parts together."""
+    """All parts together; ``status --json`` prints it."""
 
     running: bool
     state: str
@@ -44,44 +59,39 @@ class StackHealth:
     airflow_url: str
     mlflow_url: str
     parts: tuple[PartHealth, ...]
-
-    @property
-    def healthy(self) -> bool:
-        """Whether every part is well."""
-        return self.running and all(part.health == HEALTHY for part in self.parts)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data, for ``status --json``."""
-        return {**asdict(self), "healthy": self.healthy}
+    healthy: bool
+    """Whether every part is well."""
 
 
 def check(settings: Settings) -> StackHealth:
     """Ask every part of the stack under these settings' home how it is."""
     info = read_stack(settings)
     if info is None:
-        return StackHealth(False, "down", str(settings.home), "", "", ())
+        return StackHealth(False, "down", str(settings.home), "", "", (), healthy=False)
+    home = Home.of(settings)
     airflow = probes.airflow_health(info.airflow_url, timeout_seconds=5)
-    found = tuple(_look(name, info, airflow, Home.of(settings)) for name in _EXPECTED)
-    return StackHealth(True, info.state, info.home, info.airflow_url, info.mlflow_url, found)
+    found = tuple(_look(name, home, info, airflow) for name in _EXPECTED)
+    healthy = all(part.health == HEALTHY for part in found)
+    return StackHealth(True, info.state, info.home, info.airflow_url, info.mlflow_url, found, healthy)
 
 
-def leftovers(settings: Settings) -> int:
-    """Return how many database processes run under a home without a supervisor."""
-    return 0 if read_stack(settings) else len(database_processes(Home.of(settings)))
-
-
-def _look(name: str, info: StackInfo, airflow: Mapping[str, Any], home: Home) -> PartHealth:
+def _look(name: str, home: Home, info: StackInfo, airflow: Mapping[str, Any]) -> PartHealth:
     part = info.parts.get(name)
-    if part is None:
-        return PartHealth(name, "starting" if info.state == state.STARTING else "down")
-    if not part.process_id.alive:
-        return PartHealth(name, "down", address=part.address, log=part.log)
-    complaint = _complaint(name, part, info, airflow, home) if part.ready else ""
+    addresses = {
+        names.POSTGRES: info.database_socket,
+        names.MLFLOW: info.mlflow_url,
+        names.API_SERVER: info.airflow_url,
+    }
+    where = addresses.get(name, ""), str(home.supervisor_log if name == GUARDIAN else home.log(name))
+    if part is None or part.process is None:
+        health = "starting" if part is None and info.state == "starting" else "down"
+        return PartHealth(name, health, None, *where)
+    complaint = _complaint(name, part, home, info, airflow) if part.ready else ""
     health = f"unwell: {complaint}" if complaint else HEALTHY if part.ready else "starting"
-    return PartHealth(name, health, part.pid, part.address, part.log, round(time.time() - part.started, 1))
+    return PartHealth(name, health, part.pid, *where, round(time.time() - part.started, 1))
 
 
-def _complaint(name: str, part: PartInfo, info: StackInfo, airflow: Mapping[str, Any], home: Home) -> str:
+def _complaint(name: str, part: PartInfo, home: Home, info: StackInfo, airflow: Mapping[str, Any]) -> str:
     """Return what is wrong with a part that runs; empty if nothing is."""
     if name == names.POSTGRES:
         return "" if Postgres(home).answers() else "accepts no connection"
@@ -91,9 +101,171 @@ def _complaint(name: str, part: PartInfo, info: StackInfo, airflow: Mapping[str,
         if not airflow:
             return "no answer"
         return "" if (airflow.get("metadatabase") or {}).get("status") == HEALTHY else "cannot reach its database"
-    if name not in probes.HEARTBEATS or probes.beat_since(airflow, name, part.started):
+    if name not in _BEATING or probes.beat_since(airflow, name, part.started):
         return ""
     if not airflow:
         return "the api-server does not say"
     beat = probes.last_beat(airflow, name)
     return "no heartbeat yet" if beat is None else f"last heartbeat {time.time() - beat:.0f} s ago"
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check."""
+
+    name: str
+    verdict: str
+    """``ok``, ``warning`` or ``problem``."""
+    finding: str
+    next_step: str = ""
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Run every check; a check that breaks down is itself reported as a problem."""
+    results: list[Check] = []
+    for name, look in _CHECKS.items():
+        try:
+            results.extend(Check(name, *finding) for finding in look(settings))
+        except Exception as err:
+            # A doctor must not die of what it finds.
+            results.append(
+                Check(name, "problem", f"{type(err).__name__}: {err}", "Read the message; it names the cause.")
+            )
+    return results
+
+
+def _python(_settings: Settings) -> _Findings:
+    found = platform.python_version()
+    if (3, 11) <= sys.version_info[:2] <= (3, 13):
+        yield "ok", f"{found} at {sys.executable}"
+    else:
+        yield "problem", found, "Use Python 3.11 to 3.13: `make clean && make demo` brings its own."
+
+
+def _system(_settings: Settings) -> _Findings:
+    if platform.system() != "Linux":
+        yield "problem", platform.system(), "Use Linux: the stack finds and ends its processes by Linux's means."
+
+
+def _versions(_settings: Settings) -> _Findings:
+    lock = REPO_ROOT / "requirements.txt"
+    if not lock.is_file():
+        yield "warning", f"no lock at {lock}", "Run from a checkout to compare versions."
+        return
+    wrong = list(_wrong_versions(lock.read_text(encoding="utf-8")))
+    if wrong:
+        more = [f"{len(wrong) - _MOST_NAMED} more"] if len(wrong) > _MOST_NAMED else []
+        yield "warning", ", ".join(wrong[:_MOST_NAMED] + more), f"pip install -r {lock.name}"
+    else:
+        yield "ok", "as the lock says"
+
+
+def _wrong_versions(lock: str) -> Iterator[str]:
+    """Yield the pinned packages without a marker whose installed version is another; local versions are the same."""
+    for name, wanted in _PIN.findall(lock):
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found = "missing"
+        if found.split("+")[0] != wanted:
+            yield f"{name} {found} instead of {wanted}"
+
+
+def _memory(_settings: Settings) -> _Findings:
+    free = psutil.virtual_memory().available / _GB
+    step = f"Close programs: the stack and a training want {_AMPLE_MEMORY_GB:.0f} GB."
+    yield _graded(free, _LEAST_MEMORY_GB, _AMPLE_MEMORY_GB, f"available, {os.cpu_count()} cores", step)
+
+
+def _disk(settings: Settings) -> _Findings:
+    folder = _existing(settings.home)
+    free = shutil.disk_usage(folder).free / _GB
+    step = "Free some space, or put the home elsewhere with WINDSOCK_HOME."
+    yield _graded(free, _LEAST_DISK_GB, _AMPLE_DISK_GB, f"free at {folder}", step)
+
+
+def _graded(free_gb: float, least_gb: float, ample_gb: float, finding: str, step: str) -> tuple[str, ...]:
+    verdict = "ok" if free_gb >= ample_gb else "warning" if free_gb >= least_gb else "problem"
+    return verdict, f"{free_gb:.1f} GB {finding}", "" if verdict == "ok" else step
+
+
+def _home(settings: Settings) -> _Findings:
+    try:
+        refuse_unsafe_home(settings.home)
+    except WindsockError as err:
+        yield "problem", str(settings.home), str(err)
+        return
+    if os.access(_existing(settings.home), os.W_OK):
+        yield "ok", str(settings.home)
+    else:
+        yield "problem", f"{settings.home} is not writable", "Set WINDSOCK_HOME to a folder that is."
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _database(settings: Settings) -> _Findings:
+    database = Postgres(Home.of(settings))
+    user = f", as user {database.user}" if database.user else ""
+    yield "ok", f"PostgreSQL 18, socket in {database.socket_folder}{user}"
+
+
+def _ports(settings: Settings) -> _Findings:
+    info = read_stack(settings)
+    usual = (probes.AIRFLOW_PORT, probes.MLFLOW_PORT)
+    if info is not None:
+        yield "ok", f"in use by this stack: {info.airflow_url}, {info.mlflow_url}"
+    elif taken := [str(port) for port in usual if not probes.is_free(port)]:
+        step = "Nothing to do: free ones are chosen and printed by `windsock up`."
+        yield "warning", f"{', '.join(taken)} in use", step
+    else:
+        yield "ok", f"{probes.AIRFLOW_PORT} and {probes.MLFLOW_PORT} are free"
+
+
+def _secrets(settings: Settings) -> _Findings:
+    home = Home.of(settings)
+    if open_ones := home.open_secrets():
+        names = ", ".join(path.name for path in open_ones)
+        yield "problem", f"others can read {names}", f"chmod -R go-rwx {home.secrets}"
+    else:
+        yield "ok", "private" if home.secrets.is_dir() else "none yet; `windsock up` makes them"
+
+
+def _stack(settings: Settings) -> _Findings:
+    state = check(settings)
+    if not state.running and (left := len(database_processes(Home.of(settings)))):
+        yield "warning", f"{left} database processes without a stack", "windsock down"
+    elif state.running and not state.healthy:
+        bad = ", ".join(f"{p.name} is {p.health}" for p in state.parts if p.health != HEALTHY)
+        yield "warning", bad, "Wait if it is starting; else read the log that `windsock status` names."
+    else:
+        yield "ok", "runs and is well" if state.running else "not running, nothing left behind"
+
+
+def _models(settings: Settings) -> _Findings:
+    from windsock.spec import load_specs
+
+    specs, broken = load_specs(settings)
+    for fault in broken:
+        yield "problem", str(fault.error), "Mend the spec, then `windsock lint`."
+    if specs:
+        yield "ok", ", ".join(sorted(specs))
+    elif not broken:
+        folders = ", ".join(map(str, settings.models))
+        yield "warning", f"none in {folders}", "Add a folder with a model.yaml, or set WINDSOCK_MODELS."
+
+
+_CHECKS: dict[str, Callable[[Settings], _Findings]] = {
+    "python": _python,
+    "system": _system,
+    "versions": _versions,
+    "memory": _memory,
+    "disk": _disk,
+    "home": _home,
+    "database": _database,
+    "ports": _ports,
+    "secrets": _secrets,
+    "stack": _stack,
+    "models": _models,
+}

@@ -1,31 +1,29 @@
 """``up`` and ``down``: one stack a home, found if it runs, cleared away if it died."""
 
-import fcntl
 import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from windsock.errors import SpecError, UpstreamUnavailable
+from windsock.files import locked
 from windsock.settings import Settings
-from windsock_local.stack import credentials, logs, ports, state
-from windsock_local.stack.airflow_config import airflow_variables, ignored_variables
-from windsock_local.stack.ending import database_processes, end_leftovers
-from windsock_local.stack.environment import folder_setting, installation_env, part_env
-from windsock_local.stack.layout import MARKER, Home, refuse_unsafe_home
-from windsock_local.stack.parts import make_parts
-from windsock_local.stack.postgres import Postgres
-from windsock_local.stack.processes import end, family
-from windsock_local.stack.spec_watch import SpecWatch
-from windsock_local.stack.state import SUPERVISOR, StackInfo, read_stack
+from windsock_local.stack import probes
+from windsock_local.stack.airflow_upkeep import SpecWatch
+from windsock_local.stack.environment import airflow_variables, ignored_variables, installation_env, part_env
+from windsock_local.stack.guardian import database_processes, end_leftovers
+from windsock_local.stack.home import GUARDIAN, MARKER, SUPERVISOR, Home, StackInfo, read_stack, refuse_unsafe_home
+from windsock_local.stack.parts import POSTGRES, Part, database_parts, make_parts, module
+from windsock_local.stack.postgres import Postgres, copy_data, template_folder
+from windsock_local.stack.processes import end, family, log_tail, spawn
 from windsock_local.stack.supervisor import BOOT_SECONDS, Supervisor
 
 log = logging.getLogger(__name__)
@@ -41,61 +39,62 @@ WIPED = (
 """What `down --wipe` removes from a home: all that Windsock makes there, nothing else."""
 
 
-class AlreadyRunning(Exception):
-    """Not a failure: the stack that was asked for runs already."""
-
-    def __init__(self, info: StackInfo) -> None:
-        super().__init__(info.airflow_url)
-        self.info = info
-
-
 @contextmanager
-def held(home: Home) -> Iterator[bool]:
-    """Hold the home's lock for the block; yields whether it was free."""
-    with home.lock_file.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+def prepared_stack(
+    settings: Settings,
+    on_ready: Callable[[str, float], None],
+    *,
+    airflow_port: int | None = None,
+    mlflow_port: int | None = None,
+) -> Iterator[Supervisor | None]:
+    """Hold the home of the settings for the block, and stop everything at its end.
 
-
-class Watcher(Protocol):
-    """Whoever wants to hear how a boot goes."""
-
-    def start(self, info: StackInfo, remarks: list[str]) -> None:
-        """Nothing has been started yet; ``remarks`` are for the user."""
-
-    def part(self, name: str, seconds: float) -> None:
-        """A part is ready after so many seconds."""
-
-    def ready(self, info: StackInfo) -> None:
-        """All of it is ready."""
-
-
-def run_stack(
-    settings: Settings, watcher: Watcher, *, airflow_port: int | None = None, mlflow_port: int | None = None
-) -> None:
-    """Boot a stack in the home of the settings, and stay its parent until a signal ends it.
+    Yields:
+        A supervisor that has not booted yet; None if somebody else's runs.
 
     Raises:
-        AlreadyRunning: It runs already, perhaps only just.
-        UpstreamUnavailable: A part failed; everything has been stopped.
+        UpstreamUnavailable: The database's data folder could not be made.
         SpecError: The home or a port cannot be used.
     """
     home = Home.of(settings)
     home.create()
-    with held(home) as free:
+    with locked(home.lock_file, wait=False) as free:
         if not free:
-            raise AlreadyRunning(wait_until_ready(settings))
-        remarks = _remarks(end_leftovers(home))
-        supervisor = _prepare(settings, home, airflow_port, mlflow_port, watcher)
-        watcher.start(supervisor.info, remarks)
+            yield None
+            return
+        if ended := end_leftovers(home):
+            log.warning("Ended %d processes that an earlier stack had left behind.", ended)
+        if ignored := ignored_variables(os.environ):
+            log.warning(
+                "Ignoring %s: the stack brings its own Airflow and MLflow. "
+                "To change a setting of Airflow here, put WINDSOCK_ before its name.",
+                ", ".join(ignored),
+            )
+        port = probes.choose_port(probes.AIRFLOW_PORT, wanted=airflow_port, option="--port")
+        other_port = probes.choose_port(
+            probes.MLFLOW_PORT, wanted=mlflow_port, option="--mlflow-port", taken=frozenset({port})
+        )
+        airflow_url, mlflow_url = f"http://{probes.HOST}:{port}", f"http://{probes.HOST}:{other_port}"
+        database = Postgres(home)
+        airflow = airflow_variables(home, port=port, database_url=database.url("airflow"), environ=os.environ)
+        database.prepare()
+        supervisor = Supervisor(
+            home,
+            make_parts(home, database, airflow_port=port, mlflow_port=other_port),
+            part_env(settings, airflow_url=airflow_url, mlflow_url=mlflow_url, airflow=airflow),
+            StackInfo(
+                home=str(home.root),
+                state="starting",
+                airflow_url=airflow_url,
+                mlflow_url=mlflow_url,
+                database_socket=str(database.socket_folder),
+                started=time.time(),
+            ),
+            on_ready,
+            SpecWatch(settings, airflow_url).look,
+        )
         try:
-            if supervisor.boot():
-                watcher.ready(supervisor.info)
-                supervisor.watch()
+            yield supervisor
         finally:
             supervisor.stop()
 
@@ -105,48 +104,38 @@ def start_detached(settings: Settings, *options: str) -> subprocess.Popen[bytes]
     home = Home.of(settings)
     home.create()
     command = [sys.executable, "-P", "-m", "windsock.cli", "up", "--home", str(home.root), *options]
-    path = home.log(SUPERVISOR)
-    logs.begin(path, command)
-    with path.open("ab") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd="/",
-            env={**os.environ, **installation_env(settings)},
-            start_new_session=True,  # closing the terminal does not reach it
-        )
+    env = {**os.environ, **installation_env(settings)}
+    return spawn(command, env=env, log_file=home.supervisor_log, cwd=Path("/"), death_signal=None)
 
 
 def wait_until_ready(
     settings: Settings,
     process: subprocess.Popen[bytes] | None = None,
-    on_part: Callable[[str, float], None] | None = None,
+    on_ready: Callable[[str, float], None] = lambda _name, _seconds: None,
 ) -> StackInfo:
     """Wait until the stack of a home is ready, or until the supervisor, if it is our ``process``, has ended.
 
-    ``on_part`` gets each part's name and boot seconds when it is ready.
+    ``on_ready`` gets each part's name and boot seconds when it is ready.
 
     Raises:
         UpstreamUnavailable: It ended, or took too long; with the end of its log.
     """
-    path = Home.of(settings).log(SUPERVISOR)
+    path = Home.of(settings).supervisor_log
     deadline = time.monotonic() + BOOT_SECONDS + 30
-    seen: set[str] = set()
-    while time.monotonic() < deadline:
+    seen = {SUPERVISOR, GUARDIAN}
+    while True:
         info = read_stack(settings)
         for name, part in info.parts.items() if info is not None else ():
-            if part.ready and name not in seen and name not in (state.SUPERVISOR, state.GUARDIAN):
+            if part.ready and name not in seen:
                 seen.add(name)
-                if on_part is not None:
-                    on_part(name, time.time() - part.started)
+                on_ready(name, time.time() - part.started)
         if info is not None and info.ready:
             return info
-        if process is not None and process.poll() is not None:
-            raise UpstreamUnavailable(f"The stack did not start. The end of {path}:\n{logs.tail(path, 40)}")
+        ended = process is not None and process.poll() is not None
+        if ended or time.monotonic() > deadline:
+            what = "did not start" if ended else "was not ready in time"
+            raise UpstreamUnavailable(f"The stack {what}. The end of {path}:\n{log_tail(path, 40)}")
         time.sleep(_TURN_SECONDS)
-    raise UpstreamUnavailable(f"The stack was not ready in time. The end of {path}:\n{logs.tail(path, 40)}")
 
 
 def stop_stack(settings: Settings) -> bool:
@@ -162,7 +151,7 @@ def stop_stack(settings: Settings) -> bool:
     if not home.run.is_dir():
         return False
     info = read_stack(settings)
-    supervisor = info.parts[SUPERVISOR].process_id.process() if info is not None else None
+    supervisor = info.process(SUPERVISOR) if info is not None else None
     if supervisor is not None:
         left = end([supervisor], signal.SIGTERM, wait_seconds=_STOP_SECONDS)
         end(left, signal.SIGKILL, wait_seconds=5)
@@ -212,7 +201,7 @@ def _clear(home: Home) -> int:
     """End leftovers once the lock is free: its holder may still be on its way out."""
     deadline = time.monotonic() + 10
     while True:
-        with held(home) as free:
+        with locked(home.lock_file, wait=False) as free:
             if free:
                 return end_leftovers(home)
         if time.monotonic() > deadline:
@@ -220,50 +209,41 @@ def _clear(home: Home) -> int:
         time.sleep(_TURN_SECONDS)
 
 
-def _prepare(
-    settings: Settings, home: Home, wanted_port: int | None, wanted_mlflow_port: int | None, watcher: Watcher
-) -> Supervisor:
-    airflow_port = ports.choose(ports.AIRFLOW_PORT, wanted=wanted_port, option="--port")
-    mlflow_port = ports.choose(
-        ports.MLFLOW_PORT, wanted=wanted_mlflow_port, option="--mlflow-port", taken=frozenset({airflow_port})
-    )
-    airflow_url, mlflow_url = f"http://{ports.HOST}:{airflow_port}", f"http://{ports.HOST}:{mlflow_port}"
-    database = Postgres(home)
-    dags_folder = folder_setting(os.environ, "WINDSOCK_DAGS_FOLDER", "dags")
-    airflow = airflow_variables(
-        home=home,
-        dags_folder=dags_folder,
-        plugins_folder=folder_setting(os.environ, "WINDSOCK_PLUGINS_FOLDER", "plugins"),
-        port=airflow_port,
-        database_url=database.url("airflow"),
-        credentials=credentials.load_or_create(home),
-        environ=os.environ,
-    )
-    env = part_env(settings, airflow_url=airflow_url, mlflow_url=mlflow_url, airflow=airflow)
-    database.prepare()
-    parts = make_parts(home, database, airflow_port=airflow_port, mlflow_port=mlflow_port)
-    info = StackInfo(
-        home=str(home.root),
-        state=state.STARTING,
-        airflow_url=airflow_url,
-        mlflow_url=mlflow_url,
-        database_socket=str(database.socket_folder),
-        started=time.time(),
-        dags_folder=str(dags_folder),
-    )
-    return Supervisor(home, parts, env, info, watcher.part, SpecWatch(settings, airflow_url).look)
+def make_template() -> None:
+    """Make the databases that every new home starts from, migrated, unless they are there.
 
+    Making tables is a third of a first start, and always gives the same result for the same Airflow and MLflow.
+    Call it from the main thread. They are put into place whole: others see all of them or nothing.
 
-def _remarks(ended: int) -> list[str]:
-    remarks = []
-    if ended:
-        remarks.append(f"Ended {ended} processes that an earlier stack had left behind.")
-    if ignored := ignored_variables(os.environ):
-        remarks.append(
-            f"Ignoring {', '.join(ignored)}: they belong to another Airflow. "
-            "To change a setting here, put WINDSOCK_ before its name."
+    Raises:
+        UpstreamUnavailable: The server did not start, a migration failed, or a signal came.
+        OSError: The Python environment cannot be written to.
+    """
+    target = template_folder()
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A short path: a socket's name may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="windsock-") as folder:
+        home = Home(Path(folder) / "home")
+        home.create()
+        database = Postgres(home)
+        database.prepare()
+        airflow = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.url("airflow"), "AIRFLOW_HOME": str(home.airflow)}
+        mlflow = module("mlflow", "db", "upgrade", database.url("mlflow"))
+        settings = Settings.from_env({"WINDSOCK_HOME": str(home.root)})
+        stack = Supervisor(
+            home,
+            [*database_parts(database), Part("mlflow-migration", mlflow, needs=(POSTGRES,), one_shot=True)],
+            part_env(settings, airflow_url="", mlflow_url="", airflow=airflow),
+            StackInfo(str(home.root), "starting", "", "", "", time.time()),
         )
-    tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if tracking:
-        remarks.append(f"Ignoring MLFLOW_TRACKING_URI={tracking.rpartition('@')[2]}: the stack brings its own MLflow.")
-    return remarks
+        try:
+            if not stack.boot():
+                raise UpstreamUnavailable("Stopped before the database template was made.")
+        finally:
+            stack.stop()
+        with tempfile.TemporaryDirectory(prefix=".postgres-", dir=target.parent) as aside:
+            copy_data(home.postgres, Path(aside) / "data")
+            if not target.exists():  # somebody else may have been quicker
+                (Path(aside) / "data").rename(target)

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from windsock_local.stack import probes
-from windsock_local.stack.layout import Home
-from windsock_local.stack.pools import ensure_gpu_pool
-from windsock_local.stack.ports import HOST
+from windsock_local.stack.airflow_upkeep import ensure_gpu_pool
+from windsock_local.stack.home import Home
 from windsock_local.stack.postgres import Postgres
+from windsock_local.stack.probes import HOST
 
 POSTGRES, MIGRATION, MLFLOW = "postgres", "migration", "mlflow"
 API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER = "api-server", "scheduler", "dag-processor", "triggerer"
@@ -40,7 +40,6 @@ class Part:
     one_shot: bool = False
     """Ends by itself; ready means that it exited with 0."""
     user: str | None = None
-    address: str = ""
     stop_signal: signal.Signals = signal.SIGTERM
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -59,7 +58,6 @@ def database_parts(database: Postgres) -> list[Part]:
         ready=lambda _started: database.answers(),
         after=database.create_databases,
         user=database.user,
-        address=str(database.socket_folder),
         stop_signal=signal.SIGINT,  # "fast shutdown": ends sessions, writes everything out
     )
     command = module("airflow", "db", "migrate")
@@ -82,45 +80,37 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
         return ready_file.exists() and ready_file.stat().st_mtime >= started and beats(SCHEDULER)(started)
 
     database_first = database_parts(database)
-    with_tables = (database_first[-1].name,)
-    return [
-        *database_first,
-        Part(
-            API_SERVER,
-            module("airflow", "api-server", "--host", HOST, "--port", str(airflow_port)),
-            ready=api_is_warm,
-            after=lambda: ensure_gpu_pool(airflow_url, home),
-            needs=with_tables,
-            address=airflow_url,
-        ),
-        Part(
-            SCHEDULER,
-            module("windsock_airflow.warm_scheduler"),
-            ready=scheduler_is_warm,
-            go_after=with_tables,
-            env={
-                "WINDSOCK_EXECUTOR_READY_FILE": str(home.scheduler_ready_file),
-                "WINDSOCK_WAIT_FOR_EXECUTION_API": f"{airflow_url}/execution/health",
-            },
-        ),
-        Part(
-            MLFLOW,
-            [
-                *module("mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"),
-                *("--artifacts-destination", home.mlflow_artifacts.as_uri()),
-                *("--allowed-hosts", f"{HOST}:{mlflow_port},localhost:{mlflow_port}"),
-                *("--cors-allowed-origins", f"{mlflow_url},http://localhost:{mlflow_port}"),
-            ],
-            ready=lambda _started: probes.answers(f"{mlflow_url}/health"),
-            needs=(API_SERVER,),
-            address=mlflow_url,
-            env={"MLFLOW_BACKEND_STORE_URI": database.url("mlflow"), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        ),
-        Part(DAG_PROCESSOR, module("airflow", "dag-processor"), ready=beats(DAG_PROCESSOR), needs=(API_SERVER,)),
-        Part(
-            TRIGGERER,
-            module("airflow", "triggerer", "--skip-serve-logs"),
-            ready=beats(TRIGGERER),
-            needs=(API_SERVER,),
-        ),
-    ]
+    with_tables, with_api = (database_first[-1].name,), (API_SERVER,)
+    api_server = Part(
+        API_SERVER,
+        module("airflow", "api-server", "--host", HOST, "--port", str(airflow_port)),
+        ready=api_is_warm,
+        after=lambda: ensure_gpu_pool(airflow_url, home),
+        needs=with_tables,
+    )
+    scheduler = Part(
+        SCHEDULER,
+        module("windsock_airflow.warm_scheduler"),
+        ready=scheduler_is_warm,
+        go_after=with_tables,
+        env={
+            "WINDSOCK_EXECUTOR_READY_FILE": str(home.scheduler_ready_file),
+            "WINDSOCK_WAIT_FOR_EXECUTION_API": f"{airflow_url}/execution/health",
+        },
+    )
+    mlflow = Part(
+        MLFLOW,
+        [
+            *module("mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"),
+            *("--artifacts-destination", home.mlflow_artifacts.as_uri()),
+            *("--allowed-hosts", f"{HOST}:{mlflow_port},localhost:{mlflow_port}"),
+            *("--cors-allowed-origins", f"{mlflow_url},http://localhost:{mlflow_port}"),
+        ],
+        ready=lambda _started: probes.answers(f"{mlflow_url}/health"),
+        needs=with_api,
+        env={"MLFLOW_BACKEND_STORE_URI": database.url("mlflow"), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+    )
+    dag_processor = Part(DAG_PROCESSOR, module("airflow", "dag-processor"), ready=beats(DAG_PROCESSOR), needs=with_api)
+    triggerer_command = module("airflow", "triggerer", "--skip-serve-logs")
+    triggerer = Part(TRIGGERER, triggerer_command, ready=beats(TRIGGERER), needs=with_api)
+    return [*database_first, api_server, scheduler, mlflow, dag_processor, triggerer]

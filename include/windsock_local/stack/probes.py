@@ -1,22 +1,50 @@
-"""Short questions to the services: does it answer, does its heart beat?
+"""The services' loopback ports, and short questions to them: does it answer, does its heart beat?
 
-Every call is bounded to a fraction of a second, since the supervisor asks them between
-looking after its children.
+Every question is bounded, usually to a fraction of a second: the supervisor asks between looking after its children.
 """
 
 import http.client
 import json
+import socket
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.request import ProxyHandler, build_opener
 
-HEARTBEATS = {
-    "scheduler": "latest_scheduler_heartbeat",
-    "dag-processor": "latest_dag_processor_heartbeat",
-    "triggerer": "latest_triggerer_heartbeat",
-}
-"""Parts that report by heartbeat, and the field that holds the last one."""
+from windsock.errors import SpecError
+
+HOST = "127.0.0.1"
+AIRFLOW_PORT, MLFLOW_PORT = 8080, 5000
+_WITHOUT_PROXY = build_opener(ProxyHandler({}))
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on this port of the loopback interface."""
+    try:
+        socket.create_server((HOST, port), backlog=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def choose_port(usual: int, *, wanted: int | None, option: str, taken: frozenset[int] = frozenset()) -> int:
+    """Return the usual port, or a free one in its place; what the user ``wanted`` is never replaced.
+
+    Raises:
+        SpecError: The explicitly wanted port is in use.
+    """
+    port = wanted or usual
+    if port not in taken and is_free(port):
+        return port
+    if wanted:
+        raise SpecError(
+            f"Port {wanted} ({option}) is in use on {HOST}. Name another port, or leave {option} away "
+            "and a free one is chosen."
+        )
+    while port in taken or not is_free(port):
+        with socket.create_server((HOST, 0)) as probe:
+            port = int(probe.getsockname()[1])
+    return port
 
 
 def answers(url: str, *, timeout_seconds: float = 0.5) -> bool:
@@ -24,42 +52,35 @@ def answers(url: str, *, timeout_seconds: float = 0.5) -> bool:
     return _get(url, timeout_seconds) is not None
 
 
-def airflow_health(airflow_url: str, *, timeout_seconds: float = 2.0) -> dict[str, Any]:
+def airflow_health(airflow_url: str, *, timeout_seconds: float) -> dict[str, Any]:
     """Return what ``/api/v2/monitor/health`` says, or an empty mapping if nothing."""
-    body = _get(f"{airflow_url}/api/v2/monitor/health", timeout_seconds)
     try:
-        return dict(json.loads(body)) if body else {}
+        return dict(json.loads(_get(f"{airflow_url}/api/v2/monitor/health", timeout_seconds) or "{}"))
     except ValueError:
         return {}
 
 
 def beat_since(health: Mapping[str, Any], part: str, started: float) -> bool:
-    """Whether a part's last heartbeat is younger than the part itself.
+    """Whether a part is healthy and its last heartbeat younger than the part itself.
 
     Airflow calls a part healthy for 30 s after its last beat, so right after a restart
     it would report the health of the process that came before.
     """
     beat = last_beat(health, part)
-    status = (health.get(part.replace("-", "_")) or {}).get("status")
-    return beat is not None and beat >= started and status == "healthy"
+    return beat is not None and beat >= started and health[part.replace("-", "_")].get("status") == "healthy"
 
 
 def last_beat(health: Mapping[str, Any], part: str) -> float | None:
     """Return the time of a part's last heartbeat in UTC seconds, if there was one."""
-    text = (health.get(part.replace("-", "_")) or {}).get(HEARTBEATS[part])
+    key = part.replace("-", "_")
+    text = (health.get(key) or {}).get(f"latest_{key}_heartbeat")
     return datetime.fromisoformat(text).timestamp() if text else None
 
 
 def _get(url: str, timeout_seconds: float) -> bytes | None:
-    parts = urlsplit(url)
-    # http.client, unlike its callers above it, never goes through a proxy.
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_seconds)
     try:
-        connection.request("GET", parts.path or "/")
-        response = connection.getresponse()
-        body = response.read()
-        return body if response.status == 200 else None
+        with _WITHOUT_PROXY.open(url, timeout=timeout_seconds) as response:
+            body: bytes = response.read()
+            return body
     except (OSError, http.client.HTTPException):
         return None
-    finally:
-        connection.close()

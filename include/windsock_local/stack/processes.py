@@ -1,74 +1,33 @@
 """Starting children that cannot outlive their parent, and ending whole families.
 
-Three nets, because Airflow forks deep and a parent may die without a word:
-
-1. the kernel signals each direct child when the supervisor dies (``PR_SET_PDEATHSIG``);
-2. every process of a stack carries ``WINDSOCK_STACK_HOME`` in its environment; the guardian
-   (``guardian.py``) then ends all that do;
-3. so does the next ``up`` or ``down``, should the guardian have been killed as well.
+Airflow forks deep, and a parent may die without a word. So the kernel signals each direct child when the supervisor
+dies (``PR_SET_PDEATHSIG``), and every process carries ``WINDSOCK_STACK_HOME`` in its environment: ``guardian`` ends
+all that do, and so does the next ``up`` or ``down``, should the guardian have been killed as well.
 """
-
-from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import os
 import pwd
+import shlex
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-log = logging.getLogger(__name__)
-
 MARKER_VARIABLE = "WINDSOCK_STACK_HOME"
 """Names the home whose stack a process belongs to."""
 
+_LARGEST_LOG_BYTES = 20 * 1024 * 1024
+_LOG_TAIL_BYTES = 16 * 1024
 _PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 # Looked up before any fork: a child between fork and exec must not load libraries.
-_prctl: Callable[..., int] | None = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-
-
-@dataclass(frozen=True)
-class ProcessId:
-    """A process that cannot be mistaken for a later one with the same number."""
-
-    pid: int
-    birth: int
-    """When it started, in kernel ticks since boot: unlike a wall-clock time it
-    does not move when the clock is set."""
-
-    @classmethod
-    def of(cls, pid: int) -> ProcessId:
-        """Return the identity of a running process.
-
-        Raises:
-            psutil.NoSuchProcess: It is gone.
-        """
-        return cls(pid, _birth(pid))
-
-    @property
-    def alive(self) -> bool:
-        """Whether this very process still runs (a zombie does not)."""
-        return self.process() is not None
-
-    def process(self) -> psutil.Process | None:
-        """Return a handle, or ``None`` if the process has ended."""
-        try:
-            process = psutil.Process(self.pid)
-            if _birth(self.pid) != self.birth:
-                return None
-            return None if process.status() == psutil.STATUS_ZOMBIE else process
-        except psutil.Error:
-            return None
+_prctl: Any = getattr(ctypes.CDLL(None), "prctl", None)
 
 
 def spawn(
@@ -77,24 +36,24 @@ def spawn(
     env: Mapping[str, str],
     log_file: Path,
     cwd: Path,
-    death_signal: signal.Signals = signal.SIGTERM,
+    death_signal: signal.Signals | None = signal.SIGTERM,
     user: str | None = None,
     stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """Start a child in its own session; call this from the main thread only.
+    """Start a child in its own session, its output in a log file; call this from the main thread only.
 
-    The kernel sends ``death_signal`` when the *thread* that forked ends, which is
-    why a helper thread must not start children. ``env`` is the child's whole environment; never put a
-    secret into ``command``, as ``ps`` shows it. Another ``user`` needs root.
+    The kernel sends ``death_signal`` when the *thread* that forked ends, not the process; with None the child outlives
+    its parent. ``env`` is the child's whole environment; never put a secret into ``command``, as ``ps`` shows it.
+    Another ``user`` needs root.
     """
     parent = os.getpid()
 
     def die_with_parent() -> None:
-        if _prctl is not None:
-            _prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
-            if os.getppid() != parent:  # it died before the line above
-                os._exit(1)
+        _prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
 
+    _begin_log(log_file, command)
     # The log is opened here: an unprivileged child might not be allowed to.
     with log_file.open("ab") as output:
         return subprocess.Popen(
@@ -105,24 +64,31 @@ def spawn(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=None if death_signal is None else die_with_parent,
             **as_user(user),
         )
 
 
-def adopt_orphans() -> None:
-    """Make this process the parent of every descendant whose own parent dies."""
-    if _prctl is not None:
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def as_user(user: str | None) -> dict[str, Any]:
+    """Return the arguments that make :mod:`subprocess` run a child as another user."""
+    if user is None:
+        return {}
+    # As a member of root's group it would be shut out by the very folders that let everybody else pass.
+    return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
 
 
-def reap_orphans(known: Iterable[int]) -> None:
-    """Collect adopted children that have ended; ``known`` pids have other owners."""
-    mine = set(known)
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.Error, ChildProcessError):
-            if child.pid not in mine and child.status() == psutil.STATUS_ZOMBIE:
-                os.waitpid(child.pid, os.WNOHANG)
+def birth(pid: int) -> int:
+    """Return when a process started, in kernel ticks since boot: unlike wall-clock time they stand when it is set.
+
+    Raises:
+        psutil.NoSuchProcess: It is gone.
+    """
+    try:
+        # The command's name may hold spaces and brackets: count fields after the last bracket.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return int(fields[19])
+    except (OSError, IndexError, ValueError) as err:
+        raise psutil.NoSuchProcess(pid) from err
 
 
 def family(home: Path) -> list[psutil.Process]:
@@ -131,12 +97,17 @@ def family(home: Path) -> list[psutil.Process]:
     found = {p.pid for p in everything if (p.info["environ"] or {}).get(MARKER_VARIABLE) == str(home)}
     while more := {p.pid for p in everything if p.info["ppid"] in found} - found:
         found |= more
-    return [p for p in everything if p.pid in found and p.pid != os.getpid() and _runs(p)]
+    return [p for p in everything if p.pid in found and p.pid != os.getpid() and runs(p)]
 
 
 def session_members(leader_pid: int) -> list[psutil.Process]:
     """Return the living members of a session, whether or not its leader lives."""
-    return [p for p in psutil.process_iter() if _session(p.pid) == leader_pid and _runs(p)]
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if os.getsid(process.pid) == leader_pid and runs(process):
+                members.append(process)
+    return members
 
 
 def end(processes: Iterable[psutil.Process], sig: signal.Signals, *, wait_seconds: float) -> list[psutil.Process]:
@@ -146,41 +117,32 @@ def end(processes: Iterable[psutil.Process], sig: signal.Signals, *, wait_second
         with contextlib.suppress(psutil.Error):
             process.send_signal(sig)
     deadline = time.monotonic() + wait_seconds
-    while (alive := [p for p in targets if _runs(p)]) and time.monotonic() < deadline:
+    while (alive := [p for p in targets if runs(p)]) and time.monotonic() < deadline:
         time.sleep(0.05)
     return alive
 
 
-def _birth(pid: int) -> int:
+def _begin_log(path: Path, command: list[str]) -> None:
+    """Mark the start of a process in its log; a large log is put aside first."""
+    if path.exists() and path.stat().st_size > _LARGEST_LOG_BYTES:
+        path.replace(path.with_name(f"{path.name}.1"))
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"--- {datetime.now(UTC).isoformat(timespec='seconds')} {shlex.join(command)}\n")
+
+
+def log_tail(path: Path, lines: int = 25) -> str:
+    """Return the last lines of a log, indented; a remark if there are none."""
     try:
-        # The command's name may hold spaces and brackets: count fields after the last bracket.
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        return int(fields[19])
-    except FileNotFoundError:
-        return int(psutil.Process(pid).create_time() * 100)
-    except (OSError, IndexError, ValueError) as err:
-        raise psutil.NoSuchProcess(pid) from err
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LOG_TAIL_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError as err:
+        return f"  (cannot be read: {err.strerror})"
+    return "\n".join(f"  {line}" for line in text.splitlines()[-lines:]) or "  (empty)"
 
 
-def as_user(user: str | None) -> dict[str, Any]:
-    """Return the arguments that make :mod:`subprocess` run a child as another user.
-
-    The group goes along: as a member of root's group it would be shut out by the very
-    folders that let everybody else pass.
-    """
-    if user is None:
-        return {}
-    return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
-
-
-def _session(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return None
-
-
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
+    """Whether a process lives; a zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

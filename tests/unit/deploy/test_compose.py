@@ -163,11 +163,17 @@ def test_feast_differs_in_its_online_store_alone() -> None:
     assert ours == shipped
 
 
-def test_the_health_checks_name_parts_that_report_a_heartbeat() -> None:
-    from windsock_local.stack.probes import HEARTBEATS
+@pytest.mark.parametrize("part", ["dag-processor", "triggerer"])
+@pytest.mark.parametrize(("status", "exit_code"), [("healthy", 0), ("unhealthy", 1), (None, 1)])
+def test_a_health_check_ends_as_airflow_says_the_part_is(
+    part: str, status: str | None, exit_code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = part.replace("-", "_")
+    beat = "2026-01-01T00:00:00+00:00" if status else None
+    said = {key: {"status": status, f"latest_{key}_heartbeat": beat}}
+    monkeypatch.setattr("windsock_local.stack.probes.airflow_health", lambda _url, timeout_seconds: said)
 
-    for name in ("dag-processor", "triggerer"):
-        assert name in HEARTBEATS
-        check = SERVICES[name]["healthcheck"]["test"][-1]
-        assert f'"{name}"' in check
-        compile(check, name, "exec")
+    with pytest.raises(SystemExit) as ended:
+        exec(SERVICES[part]["healthcheck"]["test"][-1], {})
+
+    assert int(ended.value.code) == exit_code

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from windsock.settings import REPO_ROOT
-from windsock_local.stack.airflow_config import _TUNING
+from windsock_local.stack.environment import AIRFLOW_TUNING
 
 DOCKER = REPO_ROOT / "docker"
 IMAGES = ("trainer", "airflow")
@@ -111,9 +111,8 @@ def test_what_the_airflow_image_adds_to_the_lock_is_exact() -> None:
 
 def test_the_airflow_image_is_tuned_like_the_embedded_stack() -> None:
     tuned = {name: value for name, value in variables("airflow").items() if name.startswith("AIRFLOW__")}
-    embedded = {f"AIRFLOW__{section.upper()}__{key.upper()}": value for (section, key), value in _TUNING.items()}
     assert tuned
-    assert tuned == {name: embedded[name] for name in tuned}
+    assert tuned == {name: AIRFLOW_TUNING[name] for name in tuned}
 
 
 def test_the_build_context_holds_no_state_and_no_secret() -> None:

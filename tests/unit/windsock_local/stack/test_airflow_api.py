@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from windsock.errors import UpstreamUnavailable
-from windsock_local.stack import airflow_api, airflow_session
+from windsock_local.stack import airflow_api
 from windsock_local.stack.airflow_api import AirflowApi, AirflowRefused
 
 RUN = "manual__2026-01-01T00:00:00+00:00"
@@ -48,8 +48,7 @@ class FakeAirflow(BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (airflow_api, airflow_session):
-        monkeypatch.setattr(module, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(airflow_api, "_RETRY_SECONDS", 0.0)
     monkeypatch.setattr(airflow_api, "_POLL_SECONDS", 0.0)
 
 
@@ -65,7 +64,7 @@ def server() -> Iterator[type[FakeAirflow]]:
 
 @pytest.fixture
 def api(server: type[FakeAirflow]) -> Iterator[AirflowApi]:
-    with AirflowApi(server.url, "admin", "right") as session:  # type: ignore[attr-defined]
+    with AirflowApi(server.url, "right") as session:  # type: ignore[attr-defined]
         yield session
 
 
@@ -112,18 +111,18 @@ def test_a_busy_server_is_asked_again_and_an_absent_one_named(api: AirflowApi, s
     assert api.run("d", RUN)["state"] == "queued"
 
     with (
-        AirflowApi("http://127.0.0.1:9", "admin", "right") as nobody,
+        AirflowApi("http://127.0.0.1:9", "right") as nobody,
         pytest.raises(UpstreamUnavailable, match="windsock status"),
     ):
-        nobody.get("version")
+        nobody.call("GET", "version")
 
 
 def test_a_wrong_password_is_said_without_showing_it(server: type[FakeAirflow]) -> None:
     with (
-        AirflowApi(server.url, "admin", "wrong-one") as session,  # type: ignore[attr-defined]
+        AirflowApi(server.url, "wrong-one") as session,  # type: ignore[attr-defined]
         pytest.raises(AirflowRefused, match="refuses the login of 'admin'") as refused,
     ):
-        session.get("dags")
+        session.call("GET", "dags")
     assert "wrong-one" not in str(refused.value)
 
 

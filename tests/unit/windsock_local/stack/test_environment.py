@@ -4,72 +4,68 @@ from pathlib import Path
 
 import pytest
 
-from windsock.settings import REPO_ROOT, Settings
-from windsock_local.stack.airflow_config import airflow_variables, ignored_variables
-from windsock_local.stack.credentials import Credentials
-from windsock_local.stack.environment import part_env, service_env
-from windsock_local.stack.layout import Home
-
-CREDENTIALS = Credentials("pass-word", "fernet-key", "jwt-secret", "api-key", Path("/h/secrets/passwords.json"))
+from windsock.settings import Settings
+from windsock_local.stack.environment import airflow_variables, ignored_variables, part_env, service_env
+from windsock_local.stack.home import Home
 
 
-def airflow(environ: dict[str, str], plugins: Path = Path("/r/plugins")) -> dict[str, str]:
-    return airflow_variables(
-        home=Home(Path("/h")),
-        dags_folder=Path("/r/dags"),
-        plugins_folder=plugins,
-        port=8123,
-        database_url="postgresql+psycopg2://postgres@/airflow?host=/h/run/pg",
-        credentials=CREDENTIALS,
-        environ=environ,
-    )
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "h")
+    home.create()
+    return home
 
 
-def test_the_embedded_airflow_listens_on_loopback_and_knows_its_address() -> None:
-    variables = airflow({})
+def airflow(home: Home, environ: dict[str, str]) -> dict[str, str]:
+    url = "postgresql+psycopg2://postgres@/airflow?host=/h/run/pg"
+    return airflow_variables(home, port=8123, database_url=url, environ=environ)
+
+
+def test_the_embedded_airflow_listens_on_loopback_and_knows_its_address(home: Home) -> None:
+    variables = airflow(home, {})
 
     assert variables["AIRFLOW__API__HOST"] == "127.0.0.1"
     assert variables["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8123/execution/"
     assert variables["AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK"] == "False"
-    assert CREDENTIALS.admin_password not in variables.values()
+    assert home.admin_password() not in variables.values()
 
 
-def test_the_scheduler_waits_for_a_bell_only_where_a_plugin_rings_it() -> None:
-    rung, polled = airflow({}, REPO_ROOT / "plugins"), airflow({})
+def test_the_scheduler_waits_for_a_bell_only_where_a_plugin_rings_it(home: Home) -> None:
+    rung, polled = airflow(home, {}), airflow(home, {"WINDSOCK_PLUGINS_FOLDER": str(home.run)})
 
-    assert rung["WINDSOCK_SCHEDULER_BELL"] == "/h/run/scheduler.bell"
+    assert rung["WINDSOCK_SCHEDULER_BELL"] == str(home.scheduler_bell)
     assert float(rung["AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"]) == 0
     assert "WINDSOCK_SCHEDULER_BELL" not in polled
     assert float(polled["AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"]) > 0, "else it would never pause"
 
 
-def test_waiting_runs_cannot_fill_up_a_dag() -> None:
-    assert int(airflow({})["AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG"]) >= 1000
+def test_waiting_runs_cannot_fill_up_a_dag(home: Home) -> None:
+    assert int(airflow(home, {})["AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG"]) >= 1000
 
 
-def test_a_setting_is_changed_by_its_prefixed_name_only() -> None:
+def test_a_setting_is_changed_by_its_prefixed_name_only(home: Home) -> None:
     environ = {"AIRFLOW__CORE__PARALLELISM": "99", "WINDSOCK_AIRFLOW__CORE__PARALLELISM": "6"}
 
-    assert airflow(environ)["AIRFLOW__CORE__PARALLELISM"] == "6"
-    assert ignored_variables({**environ, "AIRFLOW_HOME": "/x", "AIRFLOW_CONN_S3": "y"}) == [
+    assert airflow(home, environ)["AIRFLOW__CORE__PARALLELISM"] == "6"
+    assert ignored_variables({**environ, "AIRFLOW_HOME": "/x", "AIRFLOW_CONN_S3": "y", "MLFLOW_TRACKING_URI": "z"}) == [
         "AIRFLOW_HOME",
         "AIRFLOW__CORE__PARALLELISM",
+        "MLFLOW_TRACKING_URI",
     ]
 
 
-def test_variables_of_other_programs_do_not_reach_the_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_variables_of_other_programs_do_not_reach_the_parts(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
     for name in ("AIRFLOW__CORE__EXECUTOR", "AIRFLOW_HOME", "PGPORT", "MLFLOW_TRACKING_URI", "PYTHONDONTWRITEBYTECODE"):
         monkeypatch.setenv(name, "wrong")
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", "postgresql://w")
-    settings = Settings.from_env({"WINDSOCK_HOME": str(tmp_path)})
+    settings = Settings.from_env({"WINDSOCK_HOME": str(home.root)})
 
-    env = part_env(settings, airflow_url="http://a", mlflow_url="http://m", airflow=airflow({}))
+    env = part_env(settings, airflow_url="http://a", mlflow_url="http://m", airflow=airflow(home, {}))
 
     assert "wrong" not in env.values()
     assert env["MLFLOW_TRACKING_URI"] == "http://m"
-    assert env["AIRFLOW_HOME"] == "/h/airflow"
+    assert env["AIRFLOW_HOME"] == str(home.airflow)
     assert env["AIRFLOW_CONN_WAREHOUSE"] == "postgresql://w"
-    assert env["WINDSOCK_STACK_HOME"] == str(tmp_path)
 
 
 def test_nothing_phones_home_and_loopback_never_goes_through_a_proxy(

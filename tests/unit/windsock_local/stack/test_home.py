@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from windsock.errors import SpecError, UpstreamUnavailable
+from windsock.files import locked
 from windsock.settings import REPO_ROOT, Settings
-from windsock_local.stack import credentials, lifecycle, ports, read_stack, stack_env, state
-from windsock_local.stack.layout import Home, refuse_unsafe_home
+from windsock_local.stack import lifecycle, probes
+from windsock_local.stack.airflow_api import AirflowApi
+from windsock_local.stack.home import Home, PartInfo, StackInfo, read_stack, refuse_unsafe_home
 from windsock_local.stack.postgres import Postgres
 
 
@@ -41,7 +43,7 @@ def test_wipe_refuses_a_folder_that_is_no_home(tmp_path: Path) -> None:
 def test_wipe_removes_what_windsock_made_and_nothing_else(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()
-    credentials.load_or_create(home)
+    home.credentials()
     mine = home.root / "thesis.txt"
     mine.write_text("mine")
 
@@ -61,37 +63,38 @@ def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()
 
-    first, second = credentials.load_or_create(home), credentials.load_or_create(home)
+    first, second = home.credentials(), home.credentials()
+    secrets = {value for value in vars(first).values() if isinstance(value, str)}
 
     assert first == second
-    assert len(set(first.values())) == 4
+    assert len(secrets) == 4
     assert len(first.jwt_secret) >= 64
     assert json.loads(first.passwords_file.read_text()) == {"admin": first.admin_password}
     assert {p.stat().st_mode & 0o777 for p in home.secrets.iterdir()} == {0o600}
-    assert credentials.too_open(home) == []
-    assert not any(secret in repr(first) for secret in first.values())
+    assert home.open_secrets() == []
+    assert not any(secret in repr(first) for secret in secrets)
 
 
 def test_a_secret_that_others_can_read_is_named(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()
-    credentials.load_or_create(home)
+    home.credentials()
     (home.secrets / "fernet_key").chmod(0o644)
 
-    assert [p.name for p in credentials.too_open(home)] == ["fernet_key"]
+    assert [p.name for p in home.open_secrets()] == ["fernet_key"]
 
 
 def test_a_recorded_stack_whose_supervisor_is_gone_is_no_stack(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()
-    dead = state.PartInfo(pid=2**22 + 1, birth=1, started=0.0)
-    info = state.StackInfo(str(home.root), state.READY, "http://a", "http://m", "", 0.0, parts={"supervisor": dead})
-    state.write(home, info)
+    dead = PartInfo(pid=2**22 + 1, birth=1, started=0.0)
+    info = StackInfo(str(home.root), "ready", "http://a", "http://m", "", 0.0, parts={"supervisor": dead})
+    home.record(info)
 
-    assert state.read_recorded(home) == info
+    assert home.recorded() == info
     assert read_stack(settings_for(home.root)) is None
     with pytest.raises(UpstreamUnavailable, match="windsock up"):
-        stack_env(settings_for(home.root))
+        AirflowApi.of_stack(settings_for(home.root))
 
 
 def test_a_damaged_record_is_no_stack(tmp_path: Path) -> None:
@@ -99,17 +102,15 @@ def test_a_damaged_record_is_no_stack(tmp_path: Path) -> None:
     home.create()
     home.state_file.write_text('{"home": 1')
 
-    assert state.read_recorded(home) is None
+    assert home.recorded() is None
 
 
 def test_a_second_supervisor_is_kept_out(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()
 
-    with lifecycle.held(home) as first, lifecycle.held(home) as second:
-        assert (first, second) == (True, False)
-    with lifecycle.held(home) as again:
-        assert again
+    with locked(home.lock_file), lifecycle.prepared_stack(settings_for(home.root), print) as second:
+        assert second is None
 
 
 def test_the_usual_port_is_taken_if_free_and_an_explicit_one_never_replaced() -> None:
@@ -118,11 +119,11 @@ def test_the_usual_port_is_taken_if_free_and_an_explicit_one_never_replaced() ->
         other.listen()
         taken = other.getsockname()[1]
 
-        assert not ports.is_free(taken)
-        assert ports.choose(taken, wanted=None, option="--port") != taken
+        assert not probes.is_free(taken)
+        assert probes.choose_port(taken, wanted=None, option="--port") != taken
         with pytest.raises(SpecError, match=rf"Port {taken} \(--port\) is in use"):
-            ports.choose(8080, wanted=taken, option="--port")
-    assert ports.choose(taken, wanted=None, option="--port") == taken
+            probes.choose_port(8080, wanted=taken, option="--port")
+    assert probes.choose_port(taken, wanted=None, option="--port") == taken
 
 
 def test_a_long_home_gets_a_socket_in_a_short_private_folder(tmp_path: Path) -> None:

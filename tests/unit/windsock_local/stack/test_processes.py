@@ -9,7 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from windsock_local.stack.processes import MARKER_VARIABLE, ProcessId, end, family, session_members, spawn
+from windsock_local.stack.home import PartInfo
+from windsock_local.stack.processes import MARKER_VARIABLE, birth, end, family, session_members, spawn
 
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
 STUBBORN = [
@@ -49,18 +50,18 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 
 def test_an_identity_is_not_fooled_by_a_reused_number() -> None:
-    mine = ProcessId.of(os.getpid())
+    born = birth(os.getpid())
 
-    assert mine.alive
-    assert not ProcessId(mine.pid, mine.birth - 1).alive
+    assert PartInfo(os.getpid(), born, 0.0).process == psutil.Process()
+    assert PartInfo(os.getpid(), born - 1, 0.0).process is None
 
 
 def test_a_zombie_counts_as_dead(tmp_path: Path) -> None:
     child = spawn(["true"], env=os.environ, log_file=tmp_path / "log", cwd=tmp_path)
-    identity = ProcessId.of(child.pid)
+    part = PartInfo(child.pid, birth(child.pid), 0.0)
 
     assert ends_soon(child.pid)
-    assert not identity.alive
+    assert part.process is None
     child.wait(5)
 
 

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import pytest
 
 from windsock.settings import Settings
-from windsock_local.stack import airflow_session, credentials
-from windsock_local.stack.layout import Home
-from windsock_local.stack.spec_watch import SpecWatch
+from windsock_local.stack import airflow_api
+from windsock_local.stack.airflow_upkeep import SpecWatch
+from windsock_local.stack.home import Home
 
 DAGS = {"dags": [{"file_token": "train"}, {"file_token": "train"}, {"file_token": "score"}], "total_entries": 3}
 
@@ -58,7 +58,7 @@ def settings(tmp_path: Path) -> Settings:
     (tmp_path / "models" / "fraud" / "model.yaml").write_text("name: fraud")
     home = Home(tmp_path / "home")
     home.create()
-    credentials.load_or_create(home)
+    home.credentials()
     return Settings.from_env({"WINDSOCK_HOME": str(home.root), "WINDSOCK_MODELS": str(tmp_path / "models")})
 
 
@@ -89,7 +89,7 @@ def test_a_new_model_and_one_that_is_gone_count_as_changes(settings: Settings, u
 def test_a_change_is_not_forgotten_while_airflow_is_away(
     settings: Settings, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(airflow_session, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(airflow_api, "_RETRY_SECONDS", 0.0)
     watch = SpecWatch(settings, "http://127.0.0.1:9")
     (settings.models[0] / "fraud" / "usage.sql").write_text("select 1")
     watch.look()

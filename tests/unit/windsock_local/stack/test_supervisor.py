@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from windsock.errors import UpstreamUnavailable
-from windsock_local.stack import state, supervisor
-from windsock_local.stack.ending import end_leftovers
-from windsock_local.stack.layout import Home
+from windsock_local.stack import supervisor
+from windsock_local.stack.guardian import end_leftovers
+from windsock_local.stack.home import Home, StackInfo
 from windsock_local.stack.parts import Part
-from windsock_local.stack.state import StackInfo
+from windsock_local.stack.processes import family
 from windsock_local.stack.supervisor import Supervisor
 
 SLEEP = ["sleep", "60"]
@@ -31,8 +31,8 @@ def home(tmp_path: Path) -> Iterator[Home]:
 @pytest.fixture
 def supervise(home: Home) -> Callable[..., Supervisor]:
     def make(*parts: Part) -> Supervisor:
-        info = StackInfo(str(home.root), state.STARTING, "http://a", "http://m", "", time.time())
-        return Supervisor(home, list(parts), dict(os.environ), info, lambda _name, _seconds: None)
+        info = StackInfo(str(home.root), "starting", "http://a", "http://m", "", time.time())
+        return Supervisor(home, list(parts), dict(os.environ), info)
 
     return make
 
@@ -56,15 +56,16 @@ def test_parts_start_when_what_they_need_is_ready_and_all_end(home: Home, superv
     assert stack.boot()
 
     assert order == ["first", "once", "last"]
-    recorded = state.read_recorded(home)
+    recorded = home.recorded()
     assert recorded is not None
     assert recorded.ready
     assert {"supervisor", "guardian", "first", "last"} == set(recorded.parts)
+    assert {p.pid for p in family(home.root)} == {recorded.parts[name].pid for name in ("first", "last")}
 
     stack.stop()
 
-    assert not any(p.process_id.alive for name, p in recorded.parts.items() if name != "supervisor")
-    assert state.read_recorded(home) is None
+    assert not any(p.process for name, p in recorded.parts.items() if name != "supervisor")
+    assert home.recorded() is None
 
 
 def test_a_part_told_to_go_gets_a_line_when_the_time_has_come(
@@ -125,17 +126,17 @@ def test_what_a_dead_part_forked_does_not_work_on_beside_its_successor(
 ) -> None:
     stack = supervise(part("forker", script("import os, time; os.fork(); time.sleep(60)")))
     assert stack.boot()
-    recorded = state.read_recorded(home)
+    recorded = home.recorded()
     assert recorded is not None
-    leader = recorded.parts["forker"].process_id
+    leader = recorded.parts["forker"]
     deadline = time.monotonic() + 5
-    while not (children := leader.process().children()) and time.monotonic() < deadline:  # type: ignore[union-attr]
+    while not (children := leader.process.children()) and time.monotonic() < deadline:  # type: ignore[union-attr]
         time.sleep(0.05)
 
     os.kill(leader.pid, signal.SIGKILL)
-    while leader.alive:
+    while leader.process:
         time.sleep(0.05)
-    stack._turn(booting=False)
+    stack._turn()
 
     assert len(children) == 1
     assert not children[0].is_running() or children[0].status() == "zombie"

@@ -1,0 +1,238 @@
+"""One Windsock home: its folders, logs and secrets, and the record of the stack that runs in it."""
+
+import base64
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import psutil
+
+from windsock import format_numbers
+from windsock.errors import SpecError, UpstreamUnavailable
+from windsock.files import replace_file
+from windsock.settings import REPO_ROOT, Settings
+from windsock_local.stack import processes
+
+MARKER = ".windsock-home"
+ADMIN_USER = "admin"
+SUPERVISOR, GUARDIAN = "supervisor", "guardian"
+
+_MARKER_TEXT = (
+    "State of a Windsock stack. `windsock down --wipe` removes it.\n"
+    f"{format_numbers.KEY}: {format_numbers.written('home')}\n"
+)
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """One process of the stack."""
+
+    pid: int
+    birth: int
+    """See :func:`windsock_local.stack.processes.birth`."""
+    started: float
+    """When it was started, UTC seconds."""
+    ready: bool = False
+
+    @property
+    def process(self) -> psutil.Process | None:
+        """The process, if it still runs; never another one that has got its number."""
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(self.pid)
+            return process if processes.birth(self.pid) == self.birth and processes.runs(process) else None
+        return None
+
+
+@dataclass(frozen=True)
+class StackInfo:
+    """What ``run/stack.json`` says; it holds no secret."""
+
+    home: str
+    state: Literal["starting", "ready", "stopping"]
+    airflow_url: str
+    mlflow_url: str
+    database_socket: str
+    """Folder of PostgreSQL's Unix socket."""
+    started: float
+    """When ``up`` was called, UTC seconds."""
+    boot_seconds: float | None = None
+    """From ``up`` to ready."""
+    parts: dict[str, PartInfo] = field(default_factory=dict)
+    """``supervisor``, ``guardian`` and the services by name."""
+
+    def process(self, name: str) -> psutil.Process | None:
+        """Return the process of a part, if there is one and it still runs."""
+        return self.parts[name].process if name in self.parts else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it runs and every part has answered."""
+        return self.state == "ready" and self.process(SUPERVISOR) is not None
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The generated secrets of one home; each lies in the file of its name."""
+
+    admin_password: str = field(repr=False)
+    fernet_key: str = field(repr=False)
+    """Encrypts connections and variables in Airflow's database."""
+    jwt_secret: str = field(repr=False)
+    """Signs API tokens; the same in all Airflow processes."""
+    api_secret_key: str = field(repr=False)
+    passwords_file: Path
+    """What Airflow's simple auth manager reads."""
+
+
+class Home:
+    """Paths inside one home folder (``settings.home``), and what lies there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.marker = root / MARKER
+        """The file that says: this folder is Windsock's."""
+        self.logs = root / "logs"
+        self.supervisor_log = self.log(SUPERVISOR)
+        self.secrets = root / "secrets"
+        """Generated keys and the admin password; 0700, files 0600."""
+        self.airflow = root / "airflow"
+        """``AIRFLOW_HOME``: task logs, DAG processor logs."""
+        self.postgres = root / "postgres"
+        """Data folder of the database."""
+        self.mlflow_artifacts = root / "mlflow-artifacts"
+        self.run = root / "run"
+        """Files that matter only while the stack runs."""
+        self.state_file = self.run / "stack.json"
+        """Addresses and process ids of the running stack; holds no secret."""
+        self.lock_file = self.run / "lock"
+        """Held (``flock``) by the supervisor for as long as it lives."""
+        self.scheduler_ready_file = self.run / "scheduler.ready"
+        """Written by the warm executor once its workers can take tasks."""
+        self.scheduler_bell = self.run / "scheduler.bell"
+        """The pipe on which the API server wakes the scheduler."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the home that the settings name."""
+        # Resolved: two ways to write one path are one home.
+        return cls(settings.home.resolve())
+
+    def log(self, part: str) -> Path:
+        """Return the log file of a part."""
+        return self.logs / f"{part}.log"
+
+    def create(self) -> None:
+        """Make the folders and mark the home as Windsock's.
+
+        Raises:
+            SpecError: The folder is one that must never become a home, or another version's home.
+        """
+        refuse_unsafe_home(self.root)
+        if self.marker.exists():
+            format_numbers.check("home", _format_number(self.marker.read_text(encoding="utf-8")), self.marker)
+        for folder in (self.root, self.run, self.logs, self.airflow, self.mlflow_artifacts):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.secrets.mkdir(mode=0o700, exist_ok=True)
+        self.secrets.chmod(0o700)
+        if not self.marker.exists():
+            self.marker.write_text(_MARKER_TEXT, encoding="utf-8")
+
+    def credentials(self) -> Credentials:
+        """Return the secrets, making those that are missing."""
+
+        def keep(name: str, make: Callable[[], str]) -> str:
+            path = self.secrets / name
+            if not path.exists():
+                replace_file(path, make().encode(), mode=0o600)
+            return path.read_text(encoding="utf-8").strip()
+
+        password = keep("admin_password", lambda: secrets.token_urlsafe(15))
+        passwords_file = "airflow_passwords.json"
+        keep(passwords_file, lambda: json.dumps({ADMIN_USER: password}))
+        return Credentials(
+            admin_password=password,
+            fernet_key=keep("fernet_key", lambda: base64.urlsafe_b64encode(os.urandom(32)).decode()),
+            jwt_secret=keep("jwt_secret", lambda: secrets.token_urlsafe(64)),
+            api_secret_key=keep("api_secret_key", lambda: secrets.token_urlsafe(32)),
+            passwords_file=self.secrets / passwords_file,
+        )
+
+    def admin_password(self) -> str:
+        """Return the password of a home in which a stack was started before.
+
+        Raises:
+            UpstreamUnavailable: None was.
+        """
+        try:
+            return (self.secrets / "admin_password").read_text(encoding="utf-8").strip()
+        except OSError as err:
+            raise UpstreamUnavailable(
+                f"The admin password in {self.secrets} cannot be read: {err.strerror}. "
+                "Start the stack with `windsock up`."
+            ) from err
+
+    def open_secrets(self) -> list[Path]:
+        """Return the secret files and folders that others than their owner may read."""
+        if not self.secrets.is_dir():
+            return []
+        return [p for p in (self.secrets, *sorted(self.secrets.iterdir())) if p.stat().st_mode & 0o077]
+
+    def record(self, info: StackInfo) -> None:
+        """Replace the state file in one step: readers see the old or the new one."""
+        part = self.state_file.with_name(f".stack.json.{os.getpid()}")
+        part.write_text(json.dumps(asdict(info), indent=1), encoding="utf-8")
+        part.rename(self.state_file)
+
+    def recorded(self) -> StackInfo | None:
+        """Return the last recorded state, be its stack alive or not."""
+        try:
+            raw = json.loads(self.state_file.read_text(encoding="utf-8"))
+            raw["parts"] = {name: PartInfo(**_known(PartInfo, part)) for name, part in raw["parts"].items()}
+            return StackInfo(**_known(StackInfo, raw))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def forget_run(self) -> None:
+        """Remove what says that a stack runs."""
+        self.state_file.unlink(missing_ok=True)
+        self.scheduler_ready_file.unlink(missing_ok=True)
+
+
+def read_stack(settings: Settings) -> StackInfo | None:
+    """Return the stack that runs under these settings' home, or ``None``.
+
+    It may still be starting; see :attr:`StackInfo.ready`.
+    """
+    info = Home.of(settings).recorded()
+    return info if info is not None and info.process(SUPERVISOR) else None
+
+
+def refuse_unsafe_home(root: Path) -> None:
+    """Raise if ``root`` is a folder that a home, and its wiping, would endanger.
+
+    Raises:
+        SpecError: It is the root folder, the user's home or a source checkout.
+    """
+    resolved = root.resolve()
+    forbidden = {Path("/"), Path("/tmp"), Path.home().resolve(), REPO_ROOT.resolve()}
+    if resolved in forbidden or (resolved / ".git").exists():
+        raise SpecError(
+            f"{root} cannot be Windsock's home: `windsock down --wipe` would endanger what else lies there. "
+            "Name a folder of its own with --home or WINDSOCK_HOME."
+        )
+
+
+def _format_number(marker: str) -> int | str | None:
+    """Return the format that a home's marker names; None if it is of version 0.1, which named none."""
+    found = next((line.partition(":")[2].strip() for line in marker.splitlines() if line.startswith("format:")), None)
+    return int(found) if found is not None and found.isdecimal() else found
+
+
+def _known(kind: type[PartInfo | StackInfo], raw: dict[str, Any]) -> dict[str, Any]:
+    """Return what this version knows of a record: a stack that another one started may say more."""
+    return {each.name: raw[each.name] for each in fields(kind) if each.name in raw}
