@@ -10,17 +10,13 @@ days are processed in, and so that deciding a day a second time gives the same a
 own earlier request is ignored, and every other one has already made room for it.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Literal
+from typing import Literal, Self
 
 from windsock.spec import ModelSpec
 from windsock.spec.operations import RetrainingSpec
-
-Action = Literal["none", "wait", "suppress", "retrain"]
 
 
 @dataclass(frozen=True)
@@ -44,28 +40,16 @@ class Signal:
 
 
 @dataclass(frozen=True)
-class Request:
-    """A retraining that was asked for on a day."""
-
-    day: date
-    dedupe_key: str
-
-
-@dataclass(frozen=True)
 class Lead:
-    """How long it takes until new data can be learnt from, in days (see ``training.windows``)."""
+    """How many days it takes until new data can be learnt from (see ``dataset.time_split``)."""
 
     delay_days: int
-    """From an event until its label is known."""
     gap_days: int
-    """Between training window and holdout."""
     holdout_days: int
-    """Held out, the most recent matured ones."""
     window_days: int
-    """Learnt from."""
 
     @classmethod
-    def of(cls, spec: ModelSpec) -> Lead:
+    def of(cls, spec: ModelSpec) -> Self:
         """Return a model's lead times."""
         training = spec.training
         return cls(spec.label.delay_days, spec.gap_days, training.holdout_days, training.window_days)
@@ -87,9 +71,9 @@ class Lead:
 class Decision:
     """What to do about one day, and why."""
 
-    action: Action
+    action: Literal["none", "wait", "suppress", "retrain"]
     signal: bool
-    reasons: tuple[str, ...]
+    reasons: list[str]
     onset: date | None = None
     """First day of the episode that the day belongs to."""
     useful_from: date | None = None
@@ -102,7 +86,7 @@ def decide(
     policy: RetrainingSpec,
     today: Signal,
     history: Iterable[Signal],
-    requests: Iterable[Request],
+    requests: Mapping[date, str],
     *,
     lead: Lead,
     live: bool = True,
@@ -113,14 +97,14 @@ def decide(
         policy: The model's retraining policy.
         today: The day's signal.
         history: Signals of other days, any order; later ones and other champions' are ignored.
-        requests: Retrainings asked for so far, any order; one on the day itself is ignored.
+        requests: Day to dedupe key of the retrainings asked for so far; one on the day itself is ignored.
         lead: The model's lead times.
         live: False for a replay: it never asks for a retraining.
     """
     if today.champion is None:
-        return Decision("none", False, ("there is no champion to judge, so there is nothing to retrain",))
+        return Decision("none", False, ["there is no champion to judge, so there is nothing to retrain"])
     if not today.on:
-        return Decision("none", False, (today.why or "neither drift nor a loss of performance",))
+        return Decision("none", False, [today.why or "neither drift nor a loss of performance"])
     earlier = sorted((s for s in history if s.day < today.day and s.champion == today.champion), key=lambda s: s.day)
     first = _onset(earlier, today, policy.out_of)
     fresh_days = min(policy.fresh_days, lead.window_days)
@@ -128,14 +112,13 @@ def decide(
     useful_from = max(first.day, lead.first_useful(regime_from, fresh_days))
     key = f"{today.champion}@{first.day}"
 
-    def verdict(action: Action, *reasons: str) -> Decision:
-        return Decision(action, True, tuple(r for r in (*reasons, today.why) if r), first.day, useful_from, key)
+    def verdict(action: Literal["wait", "suppress", "retrain"], reason: str) -> Decision:
+        return Decision(action, True, [r for r in (reason, today.why) if r], first.day, useful_from, key)
 
-    recent = [s.day for s in (*earlier, today) if s.on and s.day > today.day - timedelta(days=policy.out_of)]
-    if len(recent) < policy.needed:
+    recent = sum(s.on and s.day > today.day - timedelta(days=policy.out_of) for s in (*earlier, today))
+    if recent < policy.needed:
         return verdict(
-            "wait",
-            f"a signal on {len(recent)} of the last {policy.out_of} days; {policy.needed} are needed to believe it",
+            "wait", f"a signal on {recent} of the last {policy.out_of} days; {policy.needed} are needed to believe it"
         )
     if not policy.enabled:
         return verdict("suppress", "retraining is switched off (retraining.enabled in model.yaml)")
@@ -148,28 +131,30 @@ def decide(
             f"{_days(fresh_days)} of it (labels arrive after {_days(lead.delay_days)}, {_days(lead.holdout_days)} "
             f"are held out, the gap is {_days(lead.gap_days)}); retraining before would learn the old regime again",
         )
-    others = [r for r in requests if r.day != today.day]
+    others = {day: asked for day, asked in sorted(requests.items()) if day != today.day}
     # Earlier requests first: they alone decide if days come in order, and so give the reason.
-    for known in ([r for r in others if r.day < today.day], others):
+    for known in ({day: asked for day, asked in others.items() if day < today.day}, others):
         if (restraint := _restraint(policy, today.day, key, known)) is not None:
             return verdict("suppress", restraint)
     return verdict(
         "retrain",
-        f"a signal on {len(recent)} of the last {policy.out_of} days, drift since {regime_from}, and the training "
+        f"a signal on {recent} of the last {policy.out_of} days, drift since {regime_from}, and the training "
         f"window now holds at least {_days(fresh_days)} of it",
     )
 
 
-def _restraint(policy: RetrainingSpec, day: date, key: str, others: Sequence[Request]) -> str | None:
+def _restraint(policy: RetrainingSpec, day: date, key: str, others: Mapping[date, str]) -> str | None:
     """Return why requests on other days rule out one on this day, or None."""
-    same = next((r for r in others if r.dedupe_key == key), None)
+    same = next((on for on, asked in others.items() if asked == key), None)
     if same is not None:
-        return f"this drift was already answered by the retraining asked for on {same.day}: one drift, one retraining"
-    near = next((r for r in others if abs((r.day - day).days) <= policy.cool_down_days), None)
+        return f"this drift was already answered by the retraining asked for on {same}: one drift, one retraining"
+    near = next((on for on in others if abs((on - day).days) <= policy.cool_down_days), None)
     if near is not None:
-        free = near.day + timedelta(days=policy.cool_down_days + 1)
-        return f"cooling down until {free}: a retraining was asked for on {near.day}"
-    if _fullest_window([r.day for r in others], day, policy.budget_days) >= policy.budget:
+        free = near + timedelta(days=policy.cool_down_days + 1)
+        return f"cooling down until {free}: a retraining was asked for on {near}"
+    # The most requests that any ``budget_days`` consecutive days with this one among them hold.
+    windows = range(policy.budget_days)
+    if max(sum(0 <= (on - day).days + back < policy.budget_days for on in others) for back in windows) >= policy.budget:
         return f"the budget of {policy.budget} retrainings in {_days(policy.budget_days)} is spent"
     return None
 
@@ -185,11 +170,6 @@ def _onset(earlier: Sequence[Signal], today: Signal, out_of: int) -> Signal:
             if quiet >= out_of:
                 break
     return first
-
-
-def _fullest_window(days: Sequence[date], day: date, length: int) -> int:
-    """Return the most requests that any ``length`` consecutive days with ``day`` among them hold."""
-    return max(sum(0 <= (d - day).days + back < length for d in days) for back in range(length))
 
 
 def _days(n: int) -> str:

@@ -6,26 +6,23 @@ once made stay: they are what was decided then, also if features of the day have
 computed anew since.
 """
 
-from __future__ import annotations
-
 import logging
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from windsock import tables
 from windsock.completeness import settled_days
 from windsock.dataset.feature_join import join_features
 from windsock.errors import NotReady
 from windsock.features.frame import event_frame
+from windsock.featurestore.retrieval import point_in_time
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import champion_on
+from windsock.registry.models import load_version
 from windsock.served.metrics import SCORE, TIME
 from windsock.steps import StepContext
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -47,32 +44,33 @@ def run(ctx: StepContext) -> dict[str, Any]:
     events, features = (_needed(ctx, stage, day) for stage in ("ingest", "features"))
     ledger = Ledger.of(ctx.settings, spec.name, "score")
     current = ledger.get(day)
-    asked = str(ctx.options["model_version"]) if ctx.options.get("model_version") not in (None, "") else None
-    if current is not None and _stays(current, events, asked, bool(ctx.options.get("rescore"))):
+    asked = str(ctx.options.get("model_version") or "")
+    # Names the rows that are scored; labels and quarantine of the day do not matter.
+    scored = events.outputs["events"].hash if "events" in events.outputs else None
+    if current is not None and _stays(current, scored, asked, bool(ctx.options.get("rescore"))):
         log.info("%s %s: predictions by version %s stay", spec.name, day, current.detail.get("model_version"))
         return _result(current, kept=True)
     inputs = {f"ingest/{day}": events.data_hash, f"features/{day}": features.data_hash}
     if events.rows("events") == 0:
-        record = DayRecord(day.isoformat(), "rejected" if events.status == "rejected" else "empty", inputs=inputs)
-        return _result(ledger.publish(record, origin=ctx.origin))
-    version = asked or _champion(ctx, day)
-    if version is None:
+        record = DayRecord(str(day), "rejected" if events.status == "rejected" else "empty", inputs=inputs)
+    elif version := asked or _champion(ctx, day):
+        table = _predict(ctx, day, version, events, features)
+        scores = table[SCORE].to_numpy()
+        detail = {
+            "events": scored,
+            "model_version": version,
+            "chosen_by": "option model_version" if asked else "champion of the day",
+            "rows": table.num_rows,
+            "mean_score": float(scores.mean()),
+        }
+        if (threshold := spec.serving.threshold) is not None:
+            detail["at_or_above_threshold"] = int((scores >= threshold).sum())
+        output = tables.write_day(ctx.store, spec.name, PREDICTIONS, day, table, previous=current)
+        record = DayRecord(str(day), "published", {PREDICTIONS: output}, {**inputs, "model": version}, detail)
+    else:
         log.info("%s %s: no model was in force on that day, so nothing is scored", spec.name, day)
-        record = DayRecord(day.isoformat(), "no_champion", inputs=inputs, detail=_events_mark(events))
-        return _result(ledger.publish(record, origin=ctx.origin))
-    rows, scores = _predict(ctx, day, version, events, features)
-    output = tables.write_day(ctx.store, spec.name, PREDICTIONS, day, rows, previous=current)
-    detail = {
-        **_events_mark(events),
-        "model_version": version,
-        "chosen_by": "option model_version" if asked is not None else "champion of the day",
-        "rows": rows.num_rows,
-        "mean_score": float(scores.mean()),
-    }
-    if (threshold := spec.serving.threshold) is not None:
-        detail["at_or_above_threshold"] = int((scores >= threshold).sum())
-    record = DayRecord(day.isoformat(), "published", {PREDICTIONS: output}, {**inputs, "model": version}, detail)
-    return _result(ledger.publish(record, origin=ctx.origin))
+        record = DayRecord(str(day), "no_champion", inputs=inputs, detail={"events": scored})
+    return _result(ledger.publish(record, origin=ctx.origin), kept=False)
 
 
 def _needed(ctx: StepContext, stage: str, day: date) -> DayRecord:
@@ -85,20 +83,11 @@ def _needed(ctx: StepContext, stage: str, day: date) -> DayRecord:
     return record
 
 
-def _stays(current: DayRecord, events: DayRecord, asked: str | None, rescore: bool) -> bool:
+def _stays(current: DayRecord, events: str | None, asked: str, rescore: bool) -> bool:
     """Say whether a day's predictions are kept: its own events are the same, and nobody asks for others."""
-    if rescore or current.status != "published" or current.detail.get("events") != _events_hash(events):
+    if rescore or current.status != "published" or current.detail.get("events") != events:
         return False
-    return asked is None or asked == current.detail.get("model_version")
-
-
-def _events_hash(events: DayRecord) -> str | None:
-    """Name the rows that are scored; labels and quarantine of the day do not matter."""
-    return events.outputs["events"].hash if "events" in events.outputs else None
-
-
-def _events_mark(events: DayRecord) -> dict[str, Any]:
-    return {"events": _events_hash(events)}
+    return asked in ("", current.detail.get("model_version"))
 
 
 def _champion(ctx: StepContext, day: date) -> str | None:
@@ -106,14 +95,7 @@ def _champion(ctx: StepContext, day: date) -> str | None:
     return entry.version if entry is not None else None
 
 
-def _predict(
-    ctx: StepContext, day: date, version: str, events: DayRecord, features: DayRecord
-) -> tuple[pa.Table, npt.NDArray[np.float64]]:
-    import pyarrow as pa
-
-    from windsock.featurestore.retrieval import point_in_time
-    from windsock.registry.models import load_version
-
+def _predict(ctx: StepContext, day: date, version: str, events: DayRecord, features: DayRecord) -> pa.Table:
     spec = ctx.spec
     model = load_version(ctx.settings, spec, version)
 
@@ -123,19 +105,17 @@ def _predict(
         return point_in_time(ctx.store, spec, rows, {**older, day: features})
 
     frame = join_features(spec, event_frame(ctx.store, spec, [events]), day, join)
-    scores = model.predict(frame)
-    rows = pa.table(
+    return pa.table(
         {
             spec.events.key: frame[spec.events.key],
             "event_time": frame[TIME],
-            SCORE: pa.array(scores, pa.float64()),
+            SCORE: pa.array(model.predict(frame), pa.float64()),
             "model_version": pa.array([version] * frame.num_rows, pa.string()),
         }
     )
-    return rows, scores
 
 
-def _result(record: DayRecord, *, kept: bool = False) -> dict[str, Any]:
+def _result(record: DayRecord, *, kept: bool) -> dict[str, Any]:
     return {
         "status": record.status,
         "rows": record.rows(PREDICTIONS),

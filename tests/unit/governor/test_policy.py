@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from windsock.governor import Decision, Lead, Request, Signal, decide
+from windsock.governor.policy import Decision, Lead, Signal, decide
 from windsock.spec.operations import RetrainingSpec
 
 D0 = date(2026, 3, 1)
@@ -34,33 +34,33 @@ def run_days(
     policy: RetrainingSpec, signals: list[Signal], order: list[int], lead: Lead = AT_ONCE
 ) -> dict[int, Decision]:
     """Decide the days in some order, as the step does: requests are remembered, each day may come again."""
-    requests: dict[date, Request] = {}
+    requests: dict[date, str] = {}
     decisions = {}
     for n in order:
         today = signals[n]
-        decision = decide(policy, today, signals, requests.values(), lead=lead)
+        decision = decide(policy, today, signals, requests, lead=lead)
         decisions[n] = decision
         if decision.action == "retrain":
             assert decision.dedupe_key is not None
-            requests[today.day] = Request(today.day, decision.dedupe_key)
+            requests[today.day] = decision.dedupe_key
     return decisions
 
 
 def test_no_champion_and_no_signal_mean_nothing_to_do() -> None:
-    assert decide(eager(), on(0, champion=None), [], [], lead=FRAUD).action == "none"
-    assert decide(eager(), quiet(0), [on(-1)], [], lead=FRAUD).action == "none"
+    assert decide(eager(), on(0, champion=None), [], {}, lead=FRAUD).action == "none"
+    assert decide(eager(), quiet(0), [on(-1)], {}, lead=FRAUD).action == "none"
 
 
 def test_one_day_is_not_believed_and_two_of_three_are() -> None:
     policy = eager(needed=2, out_of=3)
 
-    assert decide(policy, on(0), [], [], lead=FRAUD).action == "wait"
-    assert decide(policy, on(2), [on(0), quiet(1)], [], lead=FRAUD).action == "retrain"
-    assert decide(policy, on(3), [on(0), quiet(1), quiet(2)], [], lead=FRAUD).action == "wait"
+    assert decide(policy, on(0), [], {}, lead=FRAUD).action == "wait"
+    assert decide(policy, on(2), [on(0), quiet(1)], {}, lead=FRAUD).action == "retrain"
+    assert decide(policy, on(3), [on(0), quiet(1), quiet(2)], {}, lead=FRAUD).action == "wait"
 
 
 def test_signals_about_another_champion_do_not_count() -> None:
-    assert decide(eager(needed=2, out_of=3), on(1, "2"), [on(0, "1")], [], lead=FRAUD).action == "wait"
+    assert decide(eager(needed=2, out_of=3), on(1, "2"), [on(0, "1")], {}, lead=FRAUD).action == "wait"
 
 
 def test_retraining_waits_until_the_window_holds_fresh_days_and_names_the_date() -> None:
@@ -69,12 +69,12 @@ def test_retraining_waits_until_the_window_holds_fresh_days_and_names_the_date()
     pays = D0 + timedelta(days=2 + 21)
     signals = [on(n) for n in range(40)]
 
-    waiting = decide(policy, on(22), signals, [], lead=FRAUD)
+    waiting = decide(policy, on(22), signals, {}, lead=FRAUD)
 
     assert waiting.action == "wait"
     assert waiting.useful_from == pays
     assert f"only from {pays} on" in waiting.reasons[0]
-    assert decide(policy, on(23), signals, [], lead=FRAUD).action == "retrain"
+    assert decide(policy, on(23), signals, {}, lead=FRAUD).action == "retrain"
 
 
 def test_the_date_agrees_with_the_windows_of_training(tmp_path) -> None:
@@ -92,7 +92,7 @@ def test_the_date_agrees_with_the_windows_of_training(tmp_path) -> None:
 
 
 def test_a_loss_of_performance_dates_the_regime_back_by_the_label_delay() -> None:
-    decision = decide(eager(fresh_days=3), on(20, degraded=True), [], [], lead=FRAUD)
+    decision = decide(eager(fresh_days=3), on(20, degraded=True), [], {}, lead=FRAUD)
 
     assert decision.onset == D0 + timedelta(days=20)
     assert decision.useful_from == D0 + timedelta(days=20 - 7 + 23)
@@ -107,9 +107,9 @@ def test_quiet_days_end_an_episode_and_unjudged_days_do_not() -> None:
     quiet_between = [on(0), quiet(1), quiet(2), quiet(3)]
     unjudged_between = [on(0), quiet(1, judged=False), quiet(2, judged=False), quiet(3, judged=False)]
 
-    assert decide(policy, on(4), quiet_between, [], lead=AT_ONCE).onset == D0 + timedelta(days=4)
-    assert decide(policy, on(4), unjudged_between, [], lead=AT_ONCE).onset == D0
-    assert decide(policy, on(4), [on(0)], [], lead=AT_ONCE).onset == D0
+    assert decide(policy, on(4), quiet_between, {}, lead=AT_ONCE).onset == D0 + timedelta(days=4)
+    assert decide(policy, on(4), unjudged_between, {}, lead=AT_ONCE).onset == D0
+    assert decide(policy, on(4), [on(0)], {}, lead=AT_ONCE).onset == D0
 
 
 def test_one_drift_is_answered_once_however_long_it_lasts() -> None:
@@ -120,8 +120,8 @@ def test_one_drift_is_answered_once_however_long_it_lasts() -> None:
 
 
 def test_switched_off_and_replayed_are_suppressed_with_their_reason() -> None:
-    off = decide(eager(enabled=False), on(0), [], [], lead=AT_ONCE)
-    replayed = decide(eager(), on(0), [], [], lead=AT_ONCE, live=False)
+    off = decide(eager(enabled=False), on(0), [], {}, lead=AT_ONCE)
+    replayed = decide(eager(), on(0), [], {}, lead=AT_ONCE, live=False)
 
     assert (off.action, replayed.action) == ("suppress", "suppress")
     assert "switched off" in off.reasons[0]
@@ -129,7 +129,7 @@ def test_switched_off_and_replayed_are_suppressed_with_their_reason() -> None:
 
 
 def test_cool_down_names_the_day_it_ends() -> None:
-    asked = [Request(D0, "0@x")]
+    asked = {D0: "0@x"}
     policy = eager(cool_down_days=14)
 
     cooling = decide(policy, on(14), [], asked, lead=AT_ONCE)
@@ -141,7 +141,7 @@ def test_cool_down_names_the_day_it_ends() -> None:
 
 def test_the_budget_counts_days_of_data() -> None:
     policy = eager(budget=2, budget_days=30)
-    asked = [Request(D0, "a"), Request(D0 + timedelta(days=10), "b")]
+    asked = {D0: "a", D0 + timedelta(days=10): "b"}
 
     assert decide(policy, on(29), [], asked, lead=AT_ONCE).action == "suppress"
     assert decide(policy, on(30), [], asked, lead=AT_ONCE).action == "retrain"
@@ -150,7 +150,7 @@ def test_the_budget_counts_days_of_data() -> None:
 def test_the_monitors_finding_is_among_the_reasons() -> None:
     found = Signal(D0, "1", drifted=True, why="3 of 15 features drifted")
 
-    assert "3 of 15 features drifted" in decide(eager(), found, [], [], lead=AT_ONCE).reasons
+    assert "3 of 15 features drifted" in decide(eager(), found, [], {}, lead=AT_ONCE).reasons
 
 
 histories = st.lists(
@@ -237,12 +237,12 @@ def test_later_days_change_no_decision(
     signals = signals_of(history)
     n = cut % len(signals)
 
-    assert decide(policy, signals[n], signals[: n + 1], [], lead=lead) == decide(
-        policy, signals[n], signals, [], lead=lead
+    assert decide(policy, signals[n], signals[: n + 1], {}, lead=lead) == decide(
+        policy, signals[n], signals, {}, lead=lead
     )
 
 
 @pytest.mark.parametrize("live", [True, False])
 def test_every_decision_gives_a_reason(live: bool) -> None:
     for today in (on(5), quiet(5), on(5, champion=None)):
-        assert decide(RetrainingSpec(), today, [on(4)], [], lead=FRAUD, live=live).reasons
+        assert decide(RetrainingSpec(), today, [on(4)], {}, lead=FRAUD, live=live).reasons
