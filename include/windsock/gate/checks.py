@@ -1,23 +1,24 @@
 """What a challenger must show, one function per check.
 
 Every check returns its value, what it was held against and a sentence. A check that
-cannot be run has failed (see ``judge``): nothing passes for want of evidence.
+cannot be run has failed (see ``step``): nothing passes for want of evidence.
 
 A new check is a function here, listed in :data:`ALL`; its limit is a field of ``spec.modelling.GateSpec``.
 """
 
+import hashlib
 import math
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from windsock.gate.compare import Comparison, compare, planted_worse, signed
+from windsock.gate.compare import Comparison, Vector, compare, planted_worse, signed
 from windsock.gate.context import GateContext
 from windsock.gate.verdict import Check
+from windsock.registry.versions import folder_hash
+from windsock.runs.run_folder import HOLDOUT, HOLDOUT_SCORES, MODEL, REQUEST
+from windsock.served.metrics import SCORE
 from windsock.spec.modelling import LOWER_IS_BETTER
-
-Vector = NDArray[np.float64]
 
 FEWEST_ROWS = 100
 FEWEST_POSITIVES = 20
@@ -30,21 +31,25 @@ _PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".dill")
 
 def artifact_is_safe(ctx: GateContext) -> Check:
     """The model folder is the one registered, holds no pickle and loads."""
-    files = ctx.model_files()
+    store, registered = ctx.run.store, ctx.info.model_hash
+    root = store.path(ctx.info.run_folder, MODEL)
+    files = sorted(str(p)[len(root) :].lstrip("/") for p in store.fs.find(root))
     pickles = [f for f in files if f.endswith(_PICKLES)]
     if pickles:
         return Check("artifact", False, ", ".join(pickles), "no pickle", "Loading a pickle can run any code.")
-    if ctx.info.model_hash != ctx.model_hash():
+    if (found := folder_hash(store, ctx.info.run_folder, MODEL)) != registered:
         why = f"The files in {ctx.info.run_folder}/model are not those that were registered as {ctx.info.version}."
-        return Check("artifact", False, ctx.model_hash()[:12], ctx.info.model_hash[:12], why)
+        return Check("artifact", False, found[:12], registered[:12], why)
     _ = ctx.model
-    why = f"{len(files)} plain files, as registered, and it loads."
-    return Check("artifact", True, ctx.info.model_hash[:12], "no pickle", why)
+    return Check(
+        "artifact", True, registered[:12], "no pickle", f"{len(files)} plain files, as registered, and it loads."
+    )
 
 
 def rows_are_frozen(ctx: GateContext) -> Check:
     """The holdout is the very file that was frozen before training."""
-    now, then = ctx.frozen_hashes()
+    now = hashlib.sha256(ctx.run.store.read_bytes(*ctx.run.parts(HOLDOUT))).hexdigest()
+    then = ctx.run.read_json(REQUEST).get("files", {}).get(HOLDOUT)
     passed = now == then
     why = (
         f"The {ctx.holdout.num_rows} held-out rows are byte for byte those frozen before training."
@@ -56,16 +61,15 @@ def rows_are_frozen(ctx: GateContext) -> Check:
 
 def reproduces_its_scores(ctx: GateContext) -> Check:
     """The loaded model gives the scores that its training recorded."""
-    recorded = ctx.recorded_scores()
+    recorded = ctx.run.read_table(HOLDOUT_SCORES).column(SCORE).to_numpy().astype(np.float64)
     if len(recorded) != len(ctx.scores):
         why = f"Training recorded {len(recorded)} scores for {len(ctx.scores)} holdout rows."
         return Check("same_predictions", False, len(recorded), len(ctx.scores), why)
     off = float(np.max(np.abs(recorded - ctx.scores), initial=0.0))
     limit = 1e-9 * max(1.0, float(np.max(np.abs(recorded), initial=0.0)))
-    passed = off <= limit
-    found = "gives" if passed else "does not give"
+    found = "gives" if off <= limit else "does not give"
     why = f"The artifact, loaded afresh, {found} the {len(recorded)} scores that training recorded."
-    return Check("same_predictions", passed, off, limit, why)
+    return Check("same_predictions", off <= limit, off, limit, why)
 
 
 def finite_predictions(ctx: GateContext) -> Check:
@@ -136,7 +140,13 @@ def not_worse_than_champion(ctx: GateContext) -> Check:
         return Check("not_worse_than_champion", True, None, None, why)
     found = _compare(ctx, ctx.judged_scores, ctx.champion_scores, margin=ctx.spec.gate.margin)
     ctx.comparison = found
-    return Check("not_worse_than_champion", found.passed, found.lower, -found.margin, _champion_sentence(ctx, found))
+    bound = f"at least {found.lower:.4f} better" if found.lower >= 0 else f"at most {-found.lower:.4f} worse"
+    why = (
+        f"{found.metric} {found.candidate:.4f} against {found.reference:.4f} of champion {ctx.champion.version} on the "
+        f"same {ctx.rows.rows} rows; with confidence {found.confidence:g} it is {bound} (resampled by "
+        f"{found.clustered_by}, {found.clusters} of them); {found.margin:g} worse is acceptable."
+    )
+    return Check("not_worse_than_champion", found.passed, found.lower, -found.margin, why)
 
 
 def tells_a_planted_worse_model(ctx: GateContext) -> Check:
@@ -200,13 +210,3 @@ def _compare(ctx: GateContext, candidate: Vector, reference: Vector, *, margin: 
     if not math.isfinite(found.lower):
         raise ValueError(f"{found.metric} cannot be computed on these rows")
     return found
-
-
-def _champion_sentence(ctx: GateContext, found: Comparison) -> str:
-    version = ctx.champion.version if ctx.champion is not None else "?"
-    bound = f"at least {found.lower:.4f} better" if found.lower >= 0 else f"at most {-found.lower:.4f} worse"
-    return (
-        f"{found.metric} {found.candidate:.4f} against {found.reference:.4f} of champion {version} on the same "
-        f"{ctx.rows.rows} rows; with confidence {found.confidence:g} it is {bound} (resampled by "
-        f"{found.clustered_by}, {found.clusters} of them); {found.margin:g} worse is acceptable."
-    )

@@ -24,9 +24,8 @@ class Comparison:
 
     metric: str
     candidate: float
-    """Metric of the candidate on the rows as they are."""
+    """Value of the metric on the rows as they are; ``reference`` is that of the other model."""
     reference: float
-    """Metric of the other model on the same rows."""
     lower: float
     """One-sided lower bound of :attr:`advantage`."""
     margin: float
@@ -64,17 +63,17 @@ def compare(
     seed: int,
     k: int = 100,
 ) -> Comparison:
-    """Compare two models' scores of the same rows.
+    """Compare two models' scores of the same rows, both of shape ``(rows,)``.
 
     Args:
-        rows: Labels, days and clusters, ``n`` rows.
-        candidate: Scores of the model that wants to pass, shape ``(n,)``.
-        reference: Scores of the model it must not fall behind, shape ``(n,)``.
+        rows: Labels, days and clusters.
+        candidate: Scores of the model that wants to pass.
+        reference: Scores of the model it must not fall behind.
         metric: Metric of the spec.
         margin: How much worse is still acceptable, in the metric's unit.
         confidence: Of the one-sided bound, in ``(0.5, 1)``.
-        resamples: How many weightings.
-        seed: Of the weightings.
+        resamples: How many weightings are drawn with ``seed``.
+        seed: Equal seeds give equal verdicts.
         k: Alerts a day, for ``precision_at_k``.
     """
     candidate_metric, reference_metric = (weighted_metric(metric, rows, score, k=k) for score in (candidate, reference))

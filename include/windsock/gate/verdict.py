@@ -1,8 +1,32 @@
-"""What the gate says of one version: a finding per check, and a verdict over all of them."""
+"""What the gate says of one version, and what it leaves behind: a record for machines and a page for people.
+
+Both lie in the run folder, ``gate.json`` and ``gate.html`` for the latest verdict and
+``gate/vs-<champion>.json`` for each champion it was held against. The page stands alone,
+with no script, style or picture from elsewhere; it is ``report.html.jinja`` beside this module.
+"""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from windsock.errors import GateFailed
+from windsock.gate.compare import Comparison
+from windsock.gate.context import GateContext
+from windsock.registry.versions import VersionInfo
+from windsock.settings import Settings
+from windsock.spec import ModelSpec
+from windsock.store import Store
+from windsock.tables import content_hash
+
+REPORT = "gate.html"
+
+_BINS = 48
+_WIDTH, _HEIGHT, _MARGIN = 640, 180, 30
 
 
 @dataclass(frozen=True)
@@ -30,7 +54,6 @@ class Verdict:
     version: str
     champion_seen: str | None
     """The champion it was compared with; a promotion is only good against this one."""
-    passed: bool
     checks: tuple[Check, ...]
     model_hash: str
 
@@ -38,6 +61,11 @@ class Verdict:
     def failures(self) -> list[Check]:
         """The checks that were not passed."""
         return [c for c in self.checks if not c.passed]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check was passed."""
+        return not self.failures
 
     def sentence(self) -> str:
         """Return the verdict as sentences, the reasons first."""
@@ -48,9 +76,125 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {
-            "version": self.version,
-            "champion_seen": self.champion_seen,
-            "passed": self.passed,
-            "checks": [c.to_json() for c in self.checks],
+        checks = [c.to_json() for c in self.checks]
+        return {"version": self.version, "champion_seen": self.champion_seen, "passed": self.passed, "checks": checks}
+
+
+def keep(ctx: GateContext, verdict: Verdict) -> None:
+    """Write record and page of a verdict into the challenger's run folder."""
+    record = {
+        **verdict.to_json(),
+        "model": ctx.spec.name,
+        "model_hash": verdict.model_hash,
+        "holdout_hash": _or_none(lambda: content_hash(ctx.holdout)),
+        "metrics": _or_none(lambda: ctx.metrics),
+        "bootstrap": _bootstrap(ctx.comparison) if ctx.comparison is not None else None,
+    }
+    page = _render(record, ctx.info).encode()
+    store, folder, against = ctx.run.store, ctx.info.run_folder, _against(verdict.champion_seen)
+    store.write_bytes(page, folder, REPORT)
+    store.write_bytes(page, folder, "gate", f"{against}.html")
+    store.write_json(record, folder, "gate", f"{against}.json")
+    store.write_json(record, folder, "gate.json")
+
+
+def passed_against(
+    settings: Settings, spec: ModelSpec, info: VersionInfo, champion: str | None
+) -> dict[str, Any] | None:
+    """Return the kept verdict on a version against a champion, if there is one about exactly these files.
+
+    Raises:
+        GateFailed: The verdict is there and is no.
+    """
+    try:
+        record: dict[str, Any] = Store.of(settings).read_json(info.run_folder, "gate", f"{_against(champion)}.json")
+    except FileNotFoundError:
+        return None
+    if record.get("version") != info.version or record.get("model_hash") != info.model_hash:
+        return None
+    if record.get("passed") is not True:
+        failed = [c["name"] for c in record.get("checks", []) if not c["passed"]]
+        raise GateFailed(
+            f"{spec.name}: version {info.version} did not pass the gate against champion {champion or 'none'} "
+            f"({', '.join(failed) or 'no checks recorded'}), so it is not promoted. See {info.run_folder}/{REPORT}."
+        )
+    return record
+
+
+def summary_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the few lines of a verdict that a promotion keeps."""
+    checks = record["checks"]
+    return {
+        "passed": record["passed"],
+        "champion_seen": record["champion_seen"],
+        "checks": len(checks),
+        "failed": [c["name"] for c in checks if not c["passed"]],
+        "values": {c["name"]: c["value"] for c in checks if isinstance(c["value"], float)},
+    }
+
+
+def _against(champion: str | None) -> str:
+    return f"vs-{champion if champion is not None else 'none'}"
+
+
+def _or_none(read: Callable[[], Any]) -> Any:
+    """Return a value for the record, or None if it cannot be had: its check has failed and says why."""
+    try:
+        return read()
+    except Exception:
+        return None
+
+
+def _bootstrap(found: Comparison) -> dict[str, Any]:
+    plain = asdict(found)
+    counts, edges = np.histogram(plain.pop("advantages"), bins=_BINS)
+    histogram = {"edges": edges.tolist(), "counts": counts.tolist()}
+    return {**plain, "advantage": found.advantage, "resamples": len(found.advantages), "histogram": histogram}
+
+
+def _render(record: Mapping[str, Any], info: VersionInfo) -> str:
+    """Return the page of a verdict, from the content of ``gate.json``."""
+    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+    pages.filters["number"] = _number
+    plot = _plot(record["bootstrap"]) if record["bootstrap"] else None
+    return pages.get_template("report.html.jinja").render(record=record, info=info, plot=plot)
+
+
+def _number(value: float | str | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _plot(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay out the bootstrap's distribution with its lower bound and the margin, in pixels."""
+    edges, counts = found["histogram"]["edges"], found["histogram"]["counts"]
+    low: float = min(edges[0], -found["margin"], 0.0)
+    high: float = max(edges[-1], 0.0)
+    tallest = max(counts) or 1
+
+    def x(value: float) -> float:
+        return 10 + round((value - low) / ((high - low) or 1.0) * (_WIDTH - 20), 1)
+
+    def line(name: str, value: float) -> dict[str, Any]:
+        at = x(value)
+        anchor = "start" if at < _WIDTH * 0.2 else "end" if at > _WIDTH * 0.8 else "middle"
+        return {"name": name, "value": value, "x": at, "anchor": anchor}
+
+    bars = [
+        {
+            "x": x(left),
+            "width": max(1.0, round(x(right) - x(left) - 0.5, 1)),
+            "height": round(count / tallest * (_HEIGHT - 2 * _MARGIN), 1),
+            "accepted": right > -found["margin"],
         }
+        for left, right, count in zip(edges[:-1], edges[1:], counts, strict=True)
+    ]
+    return {
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "floor": _HEIGHT - _MARGIN,
+        "bars": bars,
+        "margin": line("accepted down to", -found["margin"]),
+        "lower": line("lower bound", found["lower"]),
+    }

@@ -10,9 +10,8 @@ from typing import Any
 
 from windsock import promotions
 from windsock.errors import ChampionChanged, GateFailed, SpecError
-from windsock.gate.evidence import passed_against, summary_of
-from windsock.gate.judge import judge
-from windsock.gate.step import publish
+from windsock.gate.step import judge, publish
+from windsock.gate.verdict import passed_against, summary_of
 from windsock.promotions import Promotion
 from windsock.registry.aliases import reconcile
 from windsock.registry.versions import VersionInfo, version_info

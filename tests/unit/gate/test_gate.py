@@ -10,7 +10,7 @@ from run_folders import make_run, with_mlflow, world
 from small_model import small_fraud
 from windsock import promotions, tables
 from windsock.errors import GateFailed, UpstreamUnavailable
-from windsock.gate import checks, judge
+from windsock.gate import checks, step
 from windsock.gate.verdict import Verdict
 from windsock.ledger import DayRecord, Ledger
 from windsock.registry.client import mlflow_client
@@ -47,7 +47,7 @@ def crown(fraud: Fraud, version: str) -> None:
 
 
 def verdict(fraud: Fraud, version: str, champion: str | None = None) -> Verdict:
-    return judge.judge(*fraud, version, champion)
+    return step.judge(*fraud, version, champion)
 
 
 def failed(found: Verdict) -> set[str]:
@@ -92,7 +92,7 @@ def test_the_page_escapes_what_comes_from_data(fraud: Fraud, monkeypatch: pytest
     def odd(ctx: object) -> None:
         raise ValueError("<script>alert(1)</script>")
 
-    monkeypatch.setattr(judge, "ALL", (odd,))
+    monkeypatch.setattr(step, "ALL", (odd,))
     verdict(fraud, "1")
 
     page = Path(fraud[0].store, "runs", "fraud", "r1", "gate.html").read_text()
@@ -119,7 +119,7 @@ def test_both_models_are_judged_on_the_challengers_frozen_rows(fraud: Fraud) -> 
     register(fraud, "champion", holdout=easy)
     register(fraud, "challenger", holdout=hard, seed=3)
 
-    case = judge.GateContext(*fraud, "2", "1")
+    case = step.GateContext(*fraud, "2", "1")
 
     counted = ~hard.column("known_positive").to_numpy(zero_copy_only=False)
     from windsock.registry.models import load_version
@@ -196,7 +196,7 @@ def test_whatever_cannot_be_run_has_failed(fraud: Fraud, monkeypatch: pytest.Mon
 
     for function in checks.ALL:
         broken.__name__ = function.__name__
-        monkeypatch.setattr(judge, "ALL", tuple(broken if f is function else f for f in checks.ALL))
+        monkeypatch.setattr(step, "ALL", tuple(broken if f is function else f for f in checks.ALL))
 
         found = verdict(fraud, "2", "1")
 
@@ -211,7 +211,7 @@ def test_a_service_that_is_away_gives_no_verdict_at_all(fraud: Fraud, monkeypatc
     def away(case: object) -> None:
         raise UpstreamUnavailable("the store is away")
 
-    monkeypatch.setattr(judge, "ALL", (away,))
+    monkeypatch.setattr(step, "ALL", (away,))
 
     with pytest.raises(UpstreamUnavailable):
         verdict(fraud, "1")
@@ -223,7 +223,7 @@ def test_a_gate_that_lets_everything_through_fails_its_self_test(fraud: Fraud) -
     register(fraud, "strong")
     wide = fraud[1].model_copy(update={"gate": fraud[1].gate.model_copy(update={"margin": 0.9})})
 
-    found = judge.judge(fraud[0], wide, "2", "1")
+    found = step.judge(fraud[0], wide, "2", "1")
 
     assert failed(found) == {"self_test"}
     assert "Narrow gate.margin" in found.failures[0].why
