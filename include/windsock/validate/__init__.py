@@ -1,5 +1,1 @@
-"""Validation of a day's rows with Great Expectations.
-
-``suites`` finds and completes a model's expectations, ``engine`` runs them, ``sentences``
-says in words what they found, ``docs`` keeps it for people.
-"""
+"""Validation of a day's rows with Great Expectations: a model's suite, what it found in words, and Data Docs."""

@@ -6,33 +6,19 @@ stores) stands in the committed file, and only the place for output is filled in
 """
 
 import logging
-import os
-import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import great_expectations as gx
+
 from windsock.errors import SpecError
 from windsock.settings import Settings
-
-log = logging.getLogger(__name__)
-
-_OUTPUT = "WINDSOCK_GX_OUTPUT"
-_contexts: dict[tuple[Path, Path], Any] = {}
-_lock = threading.Lock()
 
 
 def output_folder(settings: Settings) -> Path:
     """Return the folder of validation results and Data Docs."""
     return settings.home / "great_expectations" / "uncommitted"
-
-
-def great_expectations() -> Any:
-    """Import Great Expectations without its telemetry and its chatter."""
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
-    import great_expectations as gx
-
-    return gx
 
 
 def open_context(settings: Settings) -> Any:
@@ -41,14 +27,13 @@ def open_context(settings: Settings) -> Any:
     Raises:
         SpecError: The folder holds no context.
     """
-    key = (settings.gx_root, output_folder(settings))
-    with _lock:
-        if key not in _contexts:
-            if not (settings.gx_root / "great_expectations.yml").is_file():
-                raise SpecError(
-                    f"{settings.gx_root} holds no great_expectations.yml. Set WINDSOCK_GX_ROOT to the folder that does."
-                )
-            _contexts[key] = great_expectations().get_context(
-                mode="file", context_root_dir=str(key[0]), runtime_environment={_OUTPUT: str(key[1])}
-            )
-        return _contexts[key]
+    return _open(settings.gx_root, output_folder(settings))
+
+
+@cache
+def _open(root: Path, output: Path) -> Any:
+    if not (root / "great_expectations.yml").is_file():
+        raise SpecError(f"{root} holds no great_expectations.yml. Set WINDSOCK_GX_ROOT to the folder that does.")
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    environment = {"WINDSOCK_GX_OUTPUT": str(output)}
+    return gx.get_context(mode="file", context_root_dir=str(root), runtime_environment=environment)

@@ -12,6 +12,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from great_expectations.core.run_identifier import RunIdentifier
+from great_expectations.data_context.types.resource_identifiers import (
+    ExpectationSuiteIdentifier,
+    ValidationResultIdentifier,
+)
+
 from windsock.files import locked, replace_file
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
@@ -22,41 +28,28 @@ SITE = "local_site"
 BATCH = "deliveries-day"
 
 
-def run_time(day: date) -> datetime:
-    """Return the time that a day's validation is filed under: the day itself, so that a rerun replaces it."""
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
-
-
-def result_path(settings: Settings, spec: ModelSpec, day: date) -> Path:
-    """Return the file of a day's validation result."""
-    folder = output_folder(settings) / "validations" / suite_name(spec) / day.isoformat()
-    return folder / run_time(day).strftime("%Y%m%dT%H%M%S.%fZ") / f"{BATCH}.json"
-
-
-def keep_result(settings: Settings, spec: ModelSpec, day: date, result: dict[str, Any]) -> Path:
+def keep_result(settings: Settings, spec: ModelSpec, day: date, result: dict[str, Any]) -> None:
     """Keep a day's validation result for Data Docs, replacing an earlier one."""
-    path = result_path(settings, spec, day)
-    when = run_time(day).isoformat()
+    when = _filed_under(day).isoformat()
     meta = {
         **result.get("meta", {}),
         "run_id": {"run_name": day.isoformat(), "run_time": when},
         "validation_time": when,
         "batch_markers": {},
     }
-    replace_file(path, json.dumps({**result, "meta": meta}, sort_keys=True).encode())
-    return path
+    replace_file(result_path(settings, spec, day), json.dumps({**result, "meta": meta}, sort_keys=True).encode())
 
 
-def index_path(settings: Settings) -> Path:
-    """Return the site's first page."""
-    return output_folder(settings) / "data_docs" / SITE / "index.html"
+def result_path(settings: Settings, spec: ModelSpec, day: date) -> Path:
+    """Return the file of a day's validation result."""
+    folder = output_folder(settings) / "validations" / suite_name(spec) / day.isoformat()
+    return folder / _filed_under(day).strftime("%Y%m%dT%H%M%S.%fZ") / f"{BATCH}.json"
 
 
 def page_path(settings: Settings, spec: ModelSpec, day: date) -> Path:
     """Return the page of one day's validation, built or not."""
-    result = result_path(settings, spec, day)
-    inner = result.relative_to(output_folder(settings) / "validations").with_suffix(".html")
-    return index_path(settings).parent / "validations" / inner
+    inner = result_path(settings, spec, day).relative_to(output_folder(settings)).with_suffix(".html")
+    return output_folder(settings) / "data_docs" / SITE / inner
 
 
 def build(settings: Settings) -> Path:
@@ -67,7 +60,7 @@ def build(settings: Settings) -> Path:
     """
     with locked(output_folder(settings) / ".data_docs.lock"):
         open_context(settings).build_data_docs(site_names=[SITE])
-    return index_path(settings)
+    return output_folder(settings) / "data_docs" / SITE / "index.html"
 
 
 def add_day(settings: Settings, spec: ModelSpec, day: date) -> Path | None:
@@ -78,17 +71,13 @@ def add_day(settings: Settings, spec: ModelSpec, day: date) -> Path | None:
     """
     if not result_path(settings, spec, day).is_file():
         return None
+    run = RunIdentifier(run_name=day.isoformat(), run_time=_filed_under(day))
+    result = ValidationResultIdentifier(ExpectationSuiteIdentifier(suite_name(spec)), run, BATCH)
     with locked(output_folder(settings) / ".data_docs.lock"):
-        open_context(settings).build_data_docs(site_names=[SITE], resource_identifiers=[_identifier(spec, day)])
+        open_context(settings).build_data_docs(site_names=[SITE], resource_identifiers=[result])
     return page_path(settings, spec, day)
 
 
-def _identifier(spec: ModelSpec, day: date) -> Any:
-    from great_expectations.core.run_identifier import RunIdentifier
-    from great_expectations.data_context.types.resource_identifiers import (
-        ExpectationSuiteIdentifier,
-        ValidationResultIdentifier,
-    )
-
-    run = RunIdentifier(run_name=day.isoformat(), run_time=run_time(day))
-    return ValidationResultIdentifier(ExpectationSuiteIdentifier(suite_name(spec)), run, BATCH)
+def _filed_under(day: date) -> datetime:
+    """Return the time that a day's validation is filed under: the day itself, so that a rerun replaces it."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -1,10 +1,10 @@
 """Running a suite on one day's rows and sorting what it found by consequence."""
 
-import logging
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+import great_expectations as gx
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -16,11 +16,11 @@ from windsock.days import end_of, start_of
 from windsock.errors import SpecError, did_you_mean
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.validate.context import great_expectations, open_context
-from windsock.validate.sentences import column_of, failed_sentence, rows_sentence, rule_of, whole_sentence
+from windsock.validate.context import open_context
+from windsock.validate.sentences import column_of, example_of, rule_of, show
 from windsock.validate.suites import expectations_of, find_suite, suite_name
 
-log = logging.getLogger(__name__)
+_LONGEST_LIST = 20
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Broken:
     severity: str
     """``critical``, ``warning`` or ``info``."""
     sentence: str
+    """Column, rule, count and an example."""
     rows: np.ndarray | None
     """Positions of the rows that break it, ascending; None if it is about the whole."""
 
@@ -76,8 +77,6 @@ def _suite(settings: Settings, spec: ModelSpec, expectations: list[dict[str, Any
     Raises:
         SpecError: An expectation is of no known type or has wrong arguments.
     """
-    gx = great_expectations()
-
     path, known = find_suite(settings, spec), list_registered_expectation_implementations()
     configurations = []
     for expectation in expectations:
@@ -96,43 +95,49 @@ def _broken(result: Any, given: dict[str, Any], spec: ModelSpec, frame: pd.DataF
     """Turn one failed GX result into words and rows."""
     # GX's own configuration has the day's values in place of parameters; the words are ours.
     config = {**given, "kwargs": {**result.expectation_config.to_json_dict()["kwargs"]}}
-    rule, severity, key = f"{column_of(config)} {rule_of(config)}", str(given["severity"]), spec.events.key
+    column, rule, severity, key = column_of(config), rule_of(config), str(given["severity"]), spec.events.key
+    named, total = f"{column} {rule}", f"{len(frame):,}"
     message = _exception(result.exception_info)
     if message is not None:
-        column = given["kwargs"].get("column")
         if column in frame.columns and frame[column].isna().all():
             return None  # nothing there to measure; that it is all null is for the not-null rules to say
-        closed = severity if severity == "info" else "critical"
-        return Broken(rule, closed, failed_sentence(config, len(frame), message), None)
+        sentence = (
+            f"{column}: the rule '{rule}' could not be checked on {total} rows, e.g. {' '.join(message.split())[:200]}. "
+            "A check that could not run counts as failed; correct the suite or the data."
+        )
+        return Broken(named, severity if severity == "info" else "critical", sentence, None)
+    why = f" {given['meta']['why']}" if given["meta"].get("why") else ""
     places = result.result.get("unexpected_index_list")
-    if places is None:
-        observed = result.result.get("observed_value")
-        if observed is None and severity == "info":
-            return None
-        return Broken(rule, severity, whole_sentence(config, frame, key, observed), None)
-    rows = np.array(sorted(int(p) for p in places), dtype=np.int64)
-    if len(rows) == 0:
-        return Broken(rule, severity, whole_sentence(config, frame, key, None), None)
-    return Broken(rule, severity, rows_sentence(config, frame, key, rows.tolist()), rows)
+    if places:
+        rows = np.array(sorted(int(p) for p in places), dtype=np.int64)
+        values = ", ".join(show(frame[c].iat[rows[0]]) for c in column.split(", ") if c in frame.columns)
+        where = "" if column == key else f" ({key} {show(frame[key].iat[rows[0]])})"
+        sentence = f"{column}: {len(rows):,} of {total} rows break the rule '{rule}', e.g. {values}{where}.{why}"
+        return Broken(named, severity, sentence, rows)
+    observed = result.result.get("observed_value") if places is None else None
+    if places is None and observed is None and severity == "info":
+        return None
+    example = example_of(config, frame, key, observed)
+    if config["type"] == "expect_table_row_count_to_be_between":
+        sentence = f"table: {total} rows break the rule '{rule}'{example}.{why}"
+    else:
+        sentence = f"{column}: {show(observed)} over {total} rows breaks the rule '{rule}'{example}.{why}"
+    return Broken(named, severity, sentence, None)
 
 
 def _exception(info: dict[str, Any] | None) -> str | None:
     """Return the message of a check that could not run, or None if it ran."""
-    if not info:
-        return None
-    nested = [v for v in info.values() if isinstance(v, dict)]
-    for entry in [info, *nested]:
+    info = info or {}
+    for entry in [info, *(v for v in info.values() if isinstance(v, dict))]:
         if entry.get("raised_exception"):
             return str(entry.get("exception_message") or "unknown exception")
     return None
 
 
-def _short(value: Any, most: int = 20) -> Any:
+def _short(value: Any) -> Any:
     """Cut lists of unexpected values short, so that a bad day's result stays small."""
     if isinstance(value, dict):
         return {
-            k: (v[:most] if isinstance(v, list) and "unexpected" in k else _short(v, most)) for k, v in value.items()
+            k: v[:_LONGEST_LIST] if isinstance(v, list) and "unexpected" in k else _short(v) for k, v in value.items()
         }
-    if isinstance(value, list):
-        return [_short(v, most) for v in value]
-    return value
+    return [_short(v) for v in value] if isinstance(value, list) else value

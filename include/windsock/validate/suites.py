@@ -47,21 +47,18 @@ def expectations_of(settings: Settings, spec: ModelSpec) -> list[dict[str, Any]]
     path = find_suite(settings, spec)
     own = _read(path, spec) if path is not None else []
     # An own rule that only warns does not stand in for one that sets rows aside.
-    taken = {(_identity(e), s) for e in own for s in _stands_for(e)}
-    bounded = {
-        e["kwargs"].get("column")
-        for e in own
-        if e["type"] == "expect_column_values_to_be_between" and e.get("severity") != "info"
-    }
+    strict = [e for e in own if e["severity"] != "info"]
+    taken, mentioned = {_identity(e) for e in strict}, {_identity(e) for e in own}
+    bounded = {e["kwargs"].get("column") for e in strict if e["type"] == "expect_column_values_to_be_between"}
     derived = [
         e
         for e in _derived(spec)
-        if (_identity(e), e["severity"]) not in taken
+        if _identity(e) not in (mentioned if e["severity"] == "info" else taken)
         and not (e["meta"]["rule"] == "finite" and e["kwargs"]["column"] in bounded)
     ]
     together = derived + own
     for n, expectation in enumerate(together):
-        expectation.setdefault("meta", {})
+        expectation["meta"] = expectation.get("meta") or {}
         expectation["id"] = expectation.get("id") or str(uuid.uuid5(_NAMESPACE, f"{n} {json.dumps(expectation)}"))
     return together
 
@@ -103,11 +100,6 @@ def _derived(spec: ModelSpec) -> list[dict[str, Any]]:
 
 def _expect(kind: str, rule: str | None = None, **kwargs: Any) -> dict[str, Any]:
     return {"type": kind, "kwargs": kwargs, "severity": "warning", "meta": {"rule": rule}}
-
-
-def _stands_for(expectation: dict[str, Any]) -> tuple[str, ...]:
-    """Return the severities of derived rules that an own rule replaces."""
-    return ("info",) if expectation.get("severity") == "info" else _SEVERITIES
 
 
 def _identity(expectation: dict[str, Any]) -> tuple[str, str]:
@@ -153,11 +145,5 @@ def _read(path: Path, spec: ModelSpec) -> list[dict[str, Any]]:
 
 def _columns(kwargs: dict[str, Any]) -> list[str]:
     """Return the columns that an expectation names."""
-    found: list[str] = []
-    for field in _COLUMN_FIELDS:
-        value = kwargs.get(field)
-        if isinstance(value, str):
-            found.append(value)
-        elif isinstance(value, list):
-            found.extend(str(v) for v in value)
-    return found
+    values = [kwargs[field] for field in _COLUMN_FIELDS if kwargs.get(field)]
+    return [str(name) for value in values for name in (value if isinstance(value, list) else [value])]
