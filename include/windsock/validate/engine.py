@@ -101,8 +101,9 @@ def _broken(result: Any, given: dict[str, Any], spec: ModelSpec, frame: pd.DataF
     if message is not None:
         if column in frame.columns and frame[column].isna().all():
             return None  # nothing there to measure; that it is all null is for the not-null rules to say
+        line = " ".join(message.split())[:200]
         sentence = (
-            f"{column}: the rule '{rule}' could not be checked on {total} rows, e.g. {' '.join(message.split())[:200]}. "
+            f"{column}: the rule '{rule}' could not be checked on {total} rows, e.g. {line}. "
             "A check that could not run counts as failed; correct the suite or the data."
         )
         return Broken(named, severity if severity == "info" else "critical", sentence, None)
