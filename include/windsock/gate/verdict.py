@@ -26,7 +26,6 @@ from windsock.tables import content_hash
 REPORT = "gate.html"
 
 _BINS = 48
-_WIDTH, _HEIGHT, _MARGIN = 640, 180, 30
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,8 @@ def keep(ctx: GateContext, verdict: Verdict) -> None:
         "metrics": _or_none(lambda: ctx.metrics),
         "bootstrap": _bootstrap(ctx.comparison) if ctx.comparison is not None else None,
     }
-    page = _render(record, ctx.info).encode()
+    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+    page = pages.get_template("report.html.jinja").render(record=record, info=ctx.info).encode()
     store, folder, against = ctx.run.store, ctx.info.run_folder, _against(verdict.champion_seen)
     store.write_bytes(page, folder, REPORT)
     store.write_bytes(page, folder, "gate", f"{against}.html")
@@ -150,51 +150,3 @@ def _bootstrap(found: Comparison) -> dict[str, Any]:
     counts, edges = np.histogram(plain.pop("advantages"), bins=_BINS)
     histogram = {"edges": edges.tolist(), "counts": counts.tolist()}
     return {**plain, "advantage": found.advantage, "resamples": len(found.advantages), "histogram": histogram}
-
-
-def _render(record: Mapping[str, Any], info: VersionInfo) -> str:
-    """Return the page of a verdict, from the content of ``gate.json``."""
-    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-    pages.filters["number"] = _number
-    plot = _plot(record["bootstrap"]) if record["bootstrap"] else None
-    return pages.get_template("report.html.jinja").render(record=record, info=info, plot=plot)
-
-
-def _number(value: float | str | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _plot(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay out the bootstrap's distribution with its lower bound and the margin, in pixels."""
-    edges, counts = found["histogram"]["edges"], found["histogram"]["counts"]
-    low: float = min(edges[0], -found["margin"], 0.0)
-    high: float = max(edges[-1], 0.0)
-    tallest = max(counts) or 1
-
-    def x(value: float) -> float:
-        return 10 + round((value - low) / ((high - low) or 1.0) * (_WIDTH - 20), 1)
-
-    def line(name: str, value: float) -> dict[str, Any]:
-        at = x(value)
-        anchor = "start" if at < _WIDTH * 0.2 else "end" if at > _WIDTH * 0.8 else "middle"
-        return {"name": name, "value": value, "x": at, "anchor": anchor}
-
-    bars = [
-        {
-            "x": x(left),
-            "width": max(1.0, round(x(right) - x(left) - 0.5, 1)),
-            "height": round(count / tallest * (_HEIGHT - 2 * _MARGIN), 1),
-            "accepted": right > -found["margin"],
-        }
-        for left, right, count in zip(edges[:-1], edges[1:], counts, strict=True)
-    ]
-    return {
-        "width": _WIDTH,
-        "height": _HEIGHT,
-        "floor": _HEIGHT - _MARGIN,
-        "bars": bars,
-        "margin": line("accepted down to", -found["margin"]),
-        "lower": line("lower bound", found["lower"]),
-    }

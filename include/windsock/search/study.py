@@ -1,12 +1,11 @@
-"""Where the Optuna study of a search is kept: a file among the checkpoints, or a database of several trainers."""
+"""What is kept of a search: its trials, in an Optuna study in a file among the checkpoints, or in a shared database."""
 
 import json
 import logging
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Literal, Self, TypeVar
 
@@ -16,6 +15,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from windsock.errors import SpecError, UpstreamUnavailable
+from windsock.learners.learner import Params
 from windsock.redact import redact, redact_line
 from windsock.runs.checkpoints import CheckpointFolder
 from windsock.spec.estimators import BuiltIn
@@ -28,10 +28,44 @@ log = logging.getLogger(__name__)
 TRIALS = "trials.json"
 RECORD, SECONDS = "record", "seconds of try "
 """Attributes of a trial: how it did, and how long the try of an id ran."""
-MOST_RETRIES = 4
+_MOST_RETRIES = 4
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 _AWAY = (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One parameter set and how it did."""
+
+    number: int
+    params: Params
+    """What the search changed; empty for the spec's own parameters."""
+    rounds: int = 0
+    """Rounds chosen, or done when it was pruned."""
+    score: float | None = None
+    """Mean of the folds; None if a fold could not be judged, or the trial did not get to its end."""
+    folds: tuple[float | None, ...] = ()
+    state: Literal["complete", "pruned", "failed"] = "complete"
+    reason: str = ""
+    """Why it was pruned or failed."""
+    losses: tuple[float, ...] = ()
+    """Lowest loss so far on the first fold, at the rounds where pruning looks."""
+    means: tuple[float, ...] = ()
+    """Mean metric after each fold but the last, each at its own best round."""
+    seconds: float = field(default=0.0, compare=False)
+    """In all tries together."""
+    gpus: int = field(default=0, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what inputs and seed decide, so without times."""
+        return {n: v for n, v in asdict(self).items() if n not in ("losses", "means", "seconds", "gpus")}
+
+    @classmethod
+    def from_record(cls, raw: Mapping[str, Any]) -> Self:
+        """Rebuild a trial from its fields, read from JSON."""
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -70,8 +104,7 @@ class KeptStudy:
 
     def latest_tries(self) -> list[FrozenTrial]:
         """Put back what dead processes left, and return each trial's latest try, in order of the trials' numbers."""
-        with experimental():
-            optuna.storages.fail_stale_trials(self.study)
+        optuna.storages.fail_stale_trials(self.study)
         return list({t.system_attrs.get("failed_trial", t.number): t for t in self.study.get_trials()}.values())
 
     def put_back(self, number: int, *, counts: bool) -> None:
@@ -84,36 +117,55 @@ class KeptStudy:
         _retry(self.study, failed)
 
 
+def outcomes(tries: Sequence[FrozenTrial], gpus: int, *, over: bool = False) -> list[Trial]:
+    """Return the trials that are done; of a search that is over, also those that will never be."""
+    found = []
+    for number, last in enumerate(tries):
+        retries = len(last.system_attrs.get("retry_history", ()))
+        given_up = last.state is TrialState.FAIL and retries >= _MOST_RETRIES
+        if RECORD in last.user_attrs and last.state.is_finished():
+            found.append(Trial.from_record(last.user_attrs[RECORD]))
+        elif given_up or (over and last.state is TrialState.WAITING):
+            reason = f"the processes that ran it ended before it did, {retries + given_up} times"
+            seconds = seconds_of(last)
+            found.append(Trial(number, last.params, state="failed", reason=reason, seconds=seconds, gpus=gpus))
+    return found
+
+
+def counts(last: FrozenTrial) -> bool:
+    """Whether a trial is one of the budget's: it runs or waits, or did not fail."""
+    record = last.user_attrs.get(RECORD)
+    return last.state is not TrialState.FAIL if record is None else bool(record["state"] != "failed")
+
+
+def seconds_of(trial: FrozenTrial | optuna.Trial) -> float:
+    """Return how long a trial ran, in all its tries."""
+    return sum(float(spent) for name, spent in trial.user_attrs.items() if name.startswith(SECONDS))
+
+
 def _retry(study: optuna.Study, failed: FrozenTrial) -> None:
     if RECORD not in failed.user_attrs:  # else it died with its work done
-        with experimental():
-            optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=MOST_RETRIES)(study, failed)
+        optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=_MOST_RETRIES)(study, failed)
 
 
-@contextmanager
-def experimental() -> Iterator[None]:
-    """Use what Optuna calls experimental: heartbeats, retries, fixed parameters."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
-
-
-def patiently(do: Callable[[], T]) -> T:
+def patiently(do: Callable[[], T], errors: Callable[[], AbstractContextManager[None]]) -> T:
     """Do what a database may refuse for a moment, again and again for half a minute."""
     for pause_s in PAUSES_S:
         try:
-            return do()
+            with errors():
+                return do()
         except UpstreamUnavailable as err:
             log.warning("%s Trying again in %g s.", err, pause_s)
             time.sleep(pause_s)
-    return do()
+    with errors():
+        return do()
 
 
 class _Journal(BaseJournalBackend):
     """Optuna's journal in memory; ``open_file`` puts it in one file, as a whole."""
 
-    def __init__(self, data: bytes | None) -> None:
-        self.logs: list[dict[str, Any]] = [] if data is None else json.loads(data)
+    def __init__(self, logs: list[dict[str, Any]]) -> None:
+        self.logs = logs
 
     def read_logs(self, log_number_from: int) -> Sequence[dict[str, Any]]:
         return self.logs[log_number_from:]
@@ -124,16 +176,15 @@ class _Journal(BaseJournalBackend):
 
 def open_file(checkpoints: CheckpointFolder | None, fingerprint: str, direction: Direction) -> KeptStudy:
     """Return the study of a trainer that searches alone, as far as it had come."""
-    data = None if checkpoints is None else checkpoints.read(TRIALS)
-    journal = _Journal(None)
-    if checkpoints is not None and data is not None:
+    journal = _Journal([])
+    if checkpoints is not None and (data := checkpoints.read(TRIALS)) is not None:
         try:
-            journal = _Journal(data)
+            journal = _Journal(json.loads(data))
             optuna.load_study(study_name=fingerprint, storage=optuna.storages.JournalStorage(journal))
         except Exception as err:  # whatever the file holds instead
             log.warning("%s is damaged or of another training (%r); the search begins anew", TRIALS, err)
             checkpoints.clear()  # those inside the trials are of that other training, too
-            journal = _Journal(None)
+            journal = _Journal([])
     storage = optuna.storages.JournalStorage(journal)
     study = optuna.create_study(study_name=fingerprint, storage=storage, direction=direction, load_if_exists=True)
 
@@ -178,25 +229,25 @@ def open_database(shared: SharedStudy, fingerprint: str, direction: Direction) -
         connect = {"timeout": 60}
 
     def open_study() -> optuna.Study:
-        with _errors(url), experimental():
-            storage = _Storage(
-                shared.url,
-                engine_kwargs={"connect_args": connect, "pool_pre_ping": True},
-                heartbeat_interval=shared.heartbeat_s,
-                grace_period=shared.grace_s,
-                heartbeat_stale_trial_callback=_retry,
-            )
-            name = f"{shared.name}/{fingerprint[:16]}"
-            return optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
+        storage = _Storage(
+            shared.url,
+            engine_kwargs={"connect_args": connect, "pool_pre_ping": True},
+            heartbeat_interval=shared.heartbeat_s,
+            grace_period=shared.grace_s,
+            heartbeat_stale_trial_callback=_retry,
+        )
+        name = f"{shared.name}/{fingerprint[:16]}"
+        return optuna.create_study(study_name=name, storage=storage, direction=direction, load_if_exists=True)
 
+    errors = partial(_errors, url)
     try:
-        study = patiently(open_study)  # several that make the tables at once trip over each other
+        study = patiently(open_study, errors)  # several that make the tables at once trip over each other
     except (sa.exc.ArgumentError, ImportError, RuntimeError) as err:
         raise SpecError(
             f"WINDSOCK_STUDIES: {_described(url, err)}. Use postgresql+psycopg2://, and a database whose tables are "
             "of this version of Optuna."
         ) from None
-    return KeptStudy(study, errors=partial(_errors, url))
+    return KeptStudy(study, errors=errors)
 
 
 @contextmanager

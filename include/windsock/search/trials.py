@@ -1,16 +1,22 @@
-"""One trial of a search: a parameter set trained and judged on every fold.
+"""One trial of a search: a parameter set trained and judged on every fold, or stopped early.
 
 The number of rounds is where the mean loss curve of the folds is lowest; loss is smooth
 where ranking metrics of a few hundred positives jump.
+
+A trial is stopped when it does worse than most did at the same point, by Optuna's median
+pruner and two signals: the lowest loss so far on the first fold, at twenty rounds at most,
+and the mean metric after each fold. Finished trials alone decide, so a killed trainer
+decides the same again.
 """
 
 import hashlib
 import json
+import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import optuna
@@ -21,62 +27,92 @@ from windsock.learners import ranks
 from windsock.learners.learner import Learned, Learner, Params
 from windsock.learners.rows import Rows
 from windsock.runs.checkpoints import CheckpointFolder
-from windsock.search.pruning import Pruning, best_so_far
-from windsock.search.study import Direction, SharedStudy
+from windsock.search.study import Direction, SharedStudy, Trial
 from windsock.served.metrics import judge
 from windsock.spec import ModelSpec
 from windsock.spec.estimators import BuiltIn, TorchSpec
 from windsock.spec.modelling import LOWER_IS_BETTER
 
-_NOT_REPORTED = ("losses", "means", "seconds", "gpus")
+_LOOKS = 20
+_STARTUP_TRIALS, _WARM_UP = 7, 0.3  # measured: docs/adr/0012-search-by-optuna.md
+# A search that varies these moves the loss itself: how good a trial is, only the metric says then.
+_MOVE_THE_LOSS = frozenset(
+    {
+        "scale_pos_weight", "is_unbalance", "unbalance", "unbalanced_sets", "pos_bagging_fraction",
+        "neg_bagging_fraction", "pos_bagging", "neg_bagging", "objective", "objective_type", "app", "application",
+        "loss", "positive_weight", "alpha", "reg_sqrt", "sigmoid",
+    }
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One parameter set and how it did."""
+def best_so_far(curve: Sequence[float], most_rounds: int) -> tuple[float, ...]:
+    """Return the lowest loss up to each of the rounds looked at; one that stopped early keeps its last."""
+    lowest = np.fmin.accumulate(np.nan_to_num(curve, nan=1e30, posinf=1e30))  # JSON holds no other numbers
+    return tuple(float(lowest[min(at, len(lowest)) - 1]) for at in looks(most_rounds))
 
-    number: int
-    params: Params
-    """What the search changed; empty for the spec's own parameters."""
-    rounds: int = 0
-    """Rounds chosen, or done when it was pruned."""
-    score: float | None = None
-    """Mean of the folds; None if a fold could not be judged, or the trial did not get to its end."""
-    folds: tuple[float | None, ...] = ()
-    state: Literal["complete", "pruned", "failed"] = "complete"
-    reason: str = ""
-    """Why it was pruned or failed."""
-    losses: tuple[float, ...] = ()
-    """Lowest loss so far on the first fold, at the rounds where pruning looks."""
-    means: tuple[float, ...] = ()
-    """Mean metric after each fold but the last, each at its own best round."""
-    seconds: float = field(default=0.0, compare=False)
-    """In all tries together."""
-    gpus: int = field(default=0, compare=False)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON types: what inputs and seed decide, so without times."""
-        return {name: value for name, value in self.to_record().items() if name not in _NOT_REPORTED}
+def looks(most_rounds: int) -> list[int]:
+    """Return the rounds that pruning looks at, twenty at most."""
+    return sorted({max(1, round(most_rounds * n / _LOOKS)) for n in range(1, _LOOKS + 1)})
 
-    def to_record(self) -> dict[str, Any]:
-        """Return all there is to know, as plain JSON types; :meth:`from_record` reads it."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
-    @classmethod
-    def from_record(cls, raw: Mapping[str, Any]) -> Self:
-        """Rebuild a trial from its record."""
-        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()}
-        return cls(**values)
+class Pruning:
+    """Follows one trial, and raises ``optuna.TrialPruned`` with the reason and the rounds done when most did better."""
+
+    def __init__(
+        self, finished: Sequence[Trial], searched: Iterable[str], most_rounds: int, direction: Direction
+    ) -> None:
+        self.looks = looks(most_rounds)
+        self.losses: list[float] = []
+        self.means: list[float] = []
+        self._scores: list[float | None] = []
+        comparable = [] if _MOVE_THE_LOSS.intersection(searched) else [t.losses for t in finished]
+        self._loss_is_worse = _compare(comparable, "minimize", math.ceil(_WARM_UP * len(self.looks)))
+        self._mean_is_worse = _compare([t.means for t in finished], direction, 0)
+        self._lowest = math.inf
+
+    def after_round(self, rounds: int, loss: float) -> None:
+        """Take note of the first fold's loss; called in the process of rank 0 alone."""
+        self._lowest = min(self._lowest, loss)
+        if rounds in self.looks:
+            self.losses.append(self._lowest)
+            if self._loss_is_worse(len(self.losses) - 1, self._lowest):
+                reason = f"loss {self._lowest:.4g} on the first fold after round {rounds}: most did better"
+                raise optuna.TrialPruned(reason, rounds)
+
+    def after_fold(self, score: float | None, *, may_stop: bool, rounds: int) -> None:
+        """Take note of a fold's metric; called in every process, decided by the one of rank 0."""
+        self._scores.append(score)
+        if None in self._scores:
+            return  # without a value on every fold there is nothing to compare
+        self.means.append(float(np.mean(self._scores)))  # type: ignore[arg-type]
+        if may_stop and ranks.shared(lambda: self._mean_is_worse(len(self.means) - 1, self.means[-1])):
+            reason = f"metric {self.means[-1]:.4g} after {len(self.means)} of the folds: most did better"
+            raise optuna.TrialPruned(reason, rounds)
+
+
+def _compare(finished: Sequence[Sequence[float]], direction: Direction, warm_up: int) -> Callable[[int, float], bool]:
+    """Return what says whether a trial with this value at a step does worse than most, of seven at least."""
+    pruner = optuna.pruners.MedianPruner(_STARTUP_TRIALS, warm_up, n_min_trials=_STARTUP_TRIALS)
+    study = optuna.create_study(direction=direction, pruner=pruner)
+    study.add_trials([optuna.create_trial(value=0.0, intermediate_values=dict(enumerate(one))) for one in finished])
+    trial = study.ask()
+
+    def is_worse(step: int, value: float) -> bool:
+        trial.report(value, step)
+        return bool(trial.should_prune())
+
+    return is_worse
 
 
 class TrialWatch(Protocol):
-    """Who is told how a search goes on, for live metrics."""
+    """Who follows a search, for live metrics."""
 
     def trial(self, number: int, score: float | None, state: str) -> None:
-        """Tell how a trial did."""
+        """Take note of how a trial did."""
 
     def round(self, place: str, number: int, loss: float) -> None:
-        """Tell the loss after a round; ``place`` names trial and fold."""
+        """Take note of the loss after a round; ``place`` names trial and fold."""
 
 
 class Split(NamedTuple):
@@ -122,6 +158,11 @@ class Search:
         """Where a metric gets better."""
         return "minimize" if self.spec.training.metric in LOWER_IS_BETTER else "maximize"
 
+    @property
+    def wanted(self) -> int:
+        """How many trials there are to be; without a space, the spec's own parameters alone."""
+        return self.estimator.trials if self.estimator.search else 1
+
     @cached_property
     def gpus(self) -> int:
         """How many GPUs this training keeps from others: those asked for, or those it uses."""
@@ -161,18 +202,14 @@ class Search:
         """
         started, most_rounds = time.monotonic(), self.learner.most_rounds
         compared = [t for t in finished if t.state == "complete" and self.estimator.budget.pruning]
-        pruning = Pruning(
-            [t.losses for t in compared], [t.means for t in compared],
-            searched=self.estimator.search, most_rounds=most_rounds, direction=self.direction,
-        )  # fmt: skip
+        pruning = Pruning(compared, self.estimator.search, most_rounds, self.direction)
         ended: dict[str, Any]
         try:
             trained = [self._train(number, changed, place, pruning) for place in range(len(self.splits))]
             rounds = self._best_round(trained)
             pairs = zip(self.splits, trained, strict=True)
             folds = tuple(self._score(part, one, min(rounds, len(one.curve))) for part, one in pairs)
-            known = [s for s in folds if s is not None]
-            score = float(np.mean(known)) if len(known) == len(folds) else None
+            score = None if None in folds else float(np.mean(folds))  # type: ignore[arg-type]
             losses = best_so_far(trained[0].curve, most_rounds)
             ended = {"rounds": rounds, "score": score, "folds": folds, "losses": losses}
         except optuna.TrialPruned as stop:

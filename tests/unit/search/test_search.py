@@ -16,7 +16,7 @@ from training_world import TRAINING, world_spec
 from windsock.errors import SpecError
 from windsock.learners.booster import BoosterLearner
 from windsock.runs.checkpoints import CheckpointFolder
-from windsock.search import loop
+from windsock.search import search as search_module
 from windsock.search import trials as trials_module
 from windsock.search.search import choose
 from windsock.served.matrix import Feature
@@ -167,7 +167,7 @@ def test_a_search_whose_every_trial_fails_comes_to_an_end():
 
 def test_minutes_end_a_search_and_the_note_says_so(monkeypatch):
     ticks = iter(range(0, 100_000, 30))
-    monkeypatch.setattr(loop, "time", SimpleNamespace(time=lambda: float(next(ticks))))
+    monkeypatch.setattr(search_module, "time", SimpleNamespace(time=lambda: float(next(ticks))))
 
     chosen = search(trials=50, budget={"minutes": 5})
 

@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import optuna
 import pytest
@@ -10,17 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradient_learner import GradientLearner, a_search, some_rows, spec_with
-from windsock.search.pruning import Pruning, best_so_far, looks
-from windsock.search.trials import Trial
+from windsock.search.study import Trial
+from windsock.search.trials import Pruning, best_so_far, looks
 
 ROUNDS = 40
 GOOD = best_so_far([0.5] * ROUNDS, ROUNDS), (0.6, 0.6)
 """Losses and mean metrics of a finished trial."""
 
 
-def pruning(finished=7, **changed):
-    losses, means = zip(*[GOOD] * finished, strict=True)
-    return Pruning(losses, means, **{"searched": ["l2"], "most_rounds": ROUNDS, "direction": "maximize", **changed})
+def pruning(finished=7, searched=("l2",), direction="maximize"):
+    losses, means = GOOD
+    trials = [Trial(n, {}, losses=losses, means=means) for n in range(finished)]
+    return Pruning(trials, searched, ROUNDS, direction)
 
 
 def rounds_until_pruned(one, loss=0.9):
@@ -103,6 +104,6 @@ def test_a_pruned_trial_can_be_told_to_other_processes():
 def test_a_trial_survives_its_record():
     trial = Trial(3, {"a": 1}, 0, None, (), "pruned", "why", (0.5, 0.25), (0.1,), 1.5, 2)
 
-    again = Trial.from_record(json.loads(json.dumps(trial.to_record())))
+    again = Trial.from_record(json.loads(json.dumps(asdict(trial))))
     assert (again, again.seconds, again.gpus) == (trial, 1.5, 2)
     assert "seconds" not in trial.to_json()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gradient_learner import GradientLearner, a_search, some_rows, spec_with
 from windsock.runs import checkpoints as checkpoints_module
 from windsock.runs.checkpoints import CheckpointFolder
-from windsock.search import loop
+from windsock.search import search as search_module
 from windsock.search.search import choose
 from windsock.search.study import TRIALS
 
@@ -177,7 +177,7 @@ def test_a_file_of_trials_that_is_damaged_or_of_an_older_version_is_ignored(tmp_
 
 def test_the_clock_goes_on_over_a_restart(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(loop, "time", SimpleNamespace(time=lambda: now[0]))
+    monkeypatch.setattr(search_module, "time", SimpleNamespace(time=lambda: now[0]))
     spec, estimator = the_spec()
     estimator = estimator.model_copy(update={"budget": estimator.budget.model_copy(update={"minutes": 5})})
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from gradient_learner import GradientLearner, a_search, some_rows, spec_with
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.runs.checkpoints import CheckpointFolder
-from windsock.search import loop, study
+from windsock.search import search as search_module
+from windsock.search import study
 from windsock.search.search import choose, take_part
 from windsock.search.study import KeptStudy, SharedStudy
 
@@ -224,8 +225,8 @@ def test_a_process_that_died_before_its_first_sign_of_life_is_missed_all_the_sam
         early.setattr(optuna.storages.RDBStorage, "record_heartbeat", lambda *_: None)
         early.setattr(optuna.storages.RDBStorage, "set_trial_user_attr", _but_for_seconds)
         kill(a_shared_search(shared, ["ok", "ok", Killed()]))
-    monkeypatch.setattr(loop, "_SILENT_S", 0.2)
-    monkeypatch.setattr(loop, "_POLL_S", 0.1)
+    monkeypatch.setattr(search_module, "_SILENT_S", 0.2)
+    monkeypatch.setattr(search_module, "_POLL_S", 0.1)
 
     assert [t.state for t in choose(a_shared_search(shared)).trials] == ["complete"] * 4
 
@@ -252,16 +253,16 @@ def test_gpu_hours_are_counted_over_all_processes(shared, monkeypatch):
 
 def test_what_waits_when_the_time_is_over_counts_as_failed_but_the_specs_own_is_tried(shared, kill, monkeypatch):
     kill(a_shared_search(shared, [Killed()], minutes=1))
-    now = SimpleNamespace(time=lambda: 2e9, monotonic=loop.time.monotonic, sleep=loop.time.sleep)
+    now = SimpleNamespace(time=lambda: 2e9, monotonic=search_module.time.monotonic, sleep=search_module.time.sleep)
     with monkeypatch.context() as later:
-        later.setattr(loop, "time", now)
+        later.setattr(search_module, "time", now)
         chosen = choose(a_shared_search(shared, minutes=1))
     assert [t.state for t in chosen.trials] == ["complete"]
     assert "used up its 1 minutes" in chosen.note
 
     with pytest.raises(SystemExit):
         take_part(a_shared_search(shared, [SystemExit(143)], minutes=1e9))
-    monkeypatch.setattr(loop, "time", now)
+    monkeypatch.setattr(search_module, "time", now)
     chosen = choose(a_shared_search(shared, minutes=1))
     assert [t.state for t in chosen.trials] == ["complete", "failed"]
 
