@@ -78,8 +78,8 @@ def _judged(world: World) -> Figure:
     label = (score + rng.normal(size=len(score)) > 1.5).astype(float)
     rows = ClusteredRows(label, np.tile(np.arange(rows_each), entities), entity, entity, "entity")
     other = score + rng.normal(size=len(score))
-    judge = {"metric": "average_precision", "margin": 0.0, "confidence": 0.9, "resamples": resamples, "seed": 7}
-    timing = time_runs(lambda: compare(rows, other, score, **judge), world.size.data_runs)  # type: ignore[arg-type]
+    spec = world.spec.model_copy(update={"gate": world.spec.gate.model_copy(update={"resamples": resamples})})
+    timing = time_runs(lambda: compare(spec, rows, other, score, margin=0.0), world.size.data_runs)
     limit = time_runs(lambda: [np.cumsum(label) for _ in range(2 * resamples)], 3)
     return Figure(
         "usual",

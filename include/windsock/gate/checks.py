@@ -7,12 +7,11 @@ A new check is a function here, listed in :data:`ALL`; its limit is a field of `
 """
 
 import hashlib
-import math
 from collections.abc import Iterator
 
 import numpy as np
 
-from windsock.gate.compare import Comparison, Vector, compare, planted_worse, signed
+from windsock.gate.compare import compare, planted_worse, signed
 from windsock.gate.context import GateContext
 from windsock.gate.verdict import Check
 from windsock.registry.versions import folder_hash
@@ -125,7 +124,7 @@ def not_suspicious(ctx: GateContext) -> Iterator[Check]:
 def better_than_trivial(ctx: GateContext) -> Check:
     """It beats a model that gives every row the holdout's own mean."""
     mean = float(ctx.rows.label.mean())
-    found = _compare(ctx, ctx.judged_scores, np.full(ctx.rows.rows, mean), margin=0.0)
+    found = compare(ctx.spec, ctx.rows, ctx.judged_scores, np.full(ctx.rows.rows, mean), margin=0.0)
     why = (
         f"{found.metric} {found.candidate:.4f} against {found.reference:.4f} of a model that always says "
         f"{mean:.4g}; the advantage is at least {found.lower:.4f} with confidence {found.confidence:g}."
@@ -138,7 +137,7 @@ def not_worse_than_champion(ctx: GateContext) -> Check:
     if ctx.champion is None:
         why = "There is no champion yet: the floors and the trivial model decide."
         return Check("not_worse_than_champion", True, None, None, why)
-    found = _compare(ctx, ctx.judged_scores, ctx.champion_scores, margin=ctx.spec.gate.margin)
+    found = compare(ctx.spec, ctx.rows, ctx.judged_scores, ctx.champion_scores, margin=ctx.spec.gate.margin)
     ctx.comparison = found
     bound = f"at least {found.lower:.4f} better" if found.lower >= 0 else f"at most {-found.lower:.4f} worse"
     why = (
@@ -155,11 +154,11 @@ def tells_a_planted_worse_model(ctx: GateContext) -> Check:
     reference, whose = ctx.judged_scores, f"challenger {ctx.info.version}"
     if ctx.champion is not None:
         # A champion that is no better than chance on these rows has nothing left to lose.
-        baseline = _compare(ctx, ctx.champion_scores, ctx.judged_scores * 0 + ctx.rows.label.mean(), margin=0.0)
-        if baseline.advantage > gate.margin:
+        trivial = np.full(ctx.rows.rows, ctx.rows.label.mean())
+        if compare(ctx.spec, ctx.rows, ctx.champion_scores, trivial, margin=0.0).advantage > gate.margin:
             reference, whose = ctx.champion_scores, f"champion {ctx.champion.version}"
     planted = planted_worse(reference, share=PLANTED_SHARE, seed=ctx.spec.training.seed)
-    found = _compare(ctx, planted, reference, margin=gate.margin)
+    found = compare(ctx.spec, ctx.rows, planted, reference, margin=gate.margin)
     why = f"A worse copy of {whose} ({found.metric} {found.candidate:.4f} instead of {found.reference:.4f}) was " + (
         "rejected by the same comparison."
         if not found.passed
@@ -192,21 +191,3 @@ def _metric_check(ctx: GateContext, kind: str, metric: str, limit: float, *, sig
         return Check(name, False, None, limit, f"{metric} cannot be computed on this holdout.")
     passed = sign * signed(metric) * (value - limit) >= 0
     return Check(name, passed, value, limit, f"{metric} is {value:.4f}{why[0] if passed else why[1]}")
-
-
-def _compare(ctx: GateContext, candidate: Vector, reference: Vector, *, margin: float) -> Comparison:
-    spec = ctx.spec
-    found = compare(
-        ctx.rows,
-        candidate,
-        reference,
-        metric=spec.training.metric,
-        margin=margin,
-        confidence=spec.gate.confidence,
-        resamples=spec.gate.resamples,
-        seed=spec.training.seed,
-        k=spec.training.evaluation.alerts_per_day,
-    )
-    if not math.isfinite(found.lower):
-        raise ValueError(f"{found.metric} cannot be computed on these rows")
-    return found

@@ -6,6 +6,7 @@ metric. The candidate passes if the lower bound of that difference stays above `
 The seed is fixed: equal inputs, equal verdict. ADR 0007 says why and has the numbers.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from windsock.served.resampling import ClusteredRows
 from windsock.served.weighted import weighted_metric
+from windsock.spec import ModelSpec
 from windsock.spec.modelling import LOWER_IS_BETTER
 
 Vector = NDArray[np.float64]
@@ -51,47 +53,35 @@ def signed(metric: str) -> int:
     return -1 if metric in LOWER_IS_BETTER else 1
 
 
-def compare(
-    rows: ClusteredRows,
-    candidate: Vector,
-    reference: Vector,
-    *,
-    metric: str,
-    margin: float,
-    confidence: float,
-    resamples: int,
-    seed: int,
-    k: int = 100,
-) -> Comparison:
-    """Compare two models' scores of the same rows, both of shape ``(rows,)``.
+def compare(spec: ModelSpec, rows: ClusteredRows, candidate: Vector, reference: Vector, *, margin: float) -> Comparison:
+    """Compare two models' scores of the same rows, by the spec's metric, confidence, resamples and seed.
 
     Args:
+        spec: The model.
         rows: Labels, days and clusters.
-        candidate: Scores of the model that wants to pass.
-        reference: Scores of the model it must not fall behind.
-        metric: Metric of the spec.
+        candidate: Scores of the model that wants to pass, shape ``(rows,)``.
+        reference: Scores of the model it must not fall behind, shape ``(rows,)``.
         margin: How much worse is still acceptable, in the metric's unit.
-        confidence: Of the one-sided bound, in ``(0.5, 1)``.
-        resamples: How many weightings are drawn with ``seed``.
-        seed: Equal seeds give equal verdicts.
-        k: Alerts a day, for ``precision_at_k``.
+
+    Raises:
+        ValueError: The metric cannot be computed on these rows.
     """
+    metric, gate, k = spec.training.metric, spec.gate, spec.training.evaluation.alerts_per_day
     candidate_metric, reference_metric = (weighted_metric(metric, rows, score, k=k) for score in (candidate, reference))
-    equal = np.ones((1, rows.rows))
-    advantages = np.concatenate(
-        [
-            signed(metric) * (candidate_metric(weights) - reference_metric(weights))
-            for weights in rows.weightings(resamples, np.random.default_rng(seed))
-        ]
-    )
+    weightings = rows.weightings(gate.resamples, np.random.default_rng(spec.training.seed))
+    advantages = signed(metric) * np.concatenate([candidate_metric(w) - reference_metric(w) for w in weightings])
+    # Of two models that are equal everywhere the bound is 0 and not above -0: equal is not an improvement.
+    lower = float(np.quantile(advantages, 1 - gate.confidence))
+    if not math.isfinite(lower):
+        raise ValueError(f"{metric} cannot be computed on these rows")
+    as_they_are = np.ones((1, rows.rows))
     return Comparison(
         metric,
-        float(candidate_metric(equal)[0]),
-        float(reference_metric(equal)[0]),
-        # Of two models that are equal everywhere the bound is 0 and not above -0: equal is not an improvement.
-        float(np.quantile(advantages, 1 - confidence)),
+        float(candidate_metric(as_they_are)[0]),
+        float(reference_metric(as_they_are)[0]),
+        lower,
         margin,
-        confidence,
+        gate.confidence,
         advantages,
         rows.clusters,
         rows.clustered_by,

@@ -3,6 +3,10 @@ import pytest
 
 from windsock.gate.compare import Comparison, compare, planted_worse
 from windsock.served.resampling import ClusteredRows
+from windsock.settings import REPO_ROOT
+from windsock.spec import load_spec
+
+FRAUD = load_spec(REPO_ROOT / "include" / "models" / "fraud" / "model.yaml")
 
 
 def sample(seed: int, *, clusters: int = 300, per: int = 8) -> tuple[ClusteredRows, np.ndarray]:
@@ -14,9 +18,20 @@ def sample(seed: int, *, clusters: int = 300, per: int = 8) -> tuple[ClusteredRo
     return ClusteredRows(label, np.tile(np.arange(per), clusters), cluster, cluster, "entity"), truth
 
 
-def judged(rows: ClusteredRows, candidate: np.ndarray, reference: np.ndarray, **changed: object) -> Comparison:
-    settings = {"metric": "average_precision", "margin": 0.0, "confidence": 0.9, "resamples": 200, "seed": 7}
-    return compare(rows, candidate, reference, **{**settings, **changed})  # type: ignore[arg-type]
+def judged(
+    rows: ClusteredRows,
+    candidate: np.ndarray,
+    reference: np.ndarray,
+    *,
+    margin: float = 0.0,
+    metric: str = "average_precision",
+    seed: int = 7,
+    resamples: int = 200,
+) -> Comparison:
+    training = FRAUD.training.model_copy(update={"metric": metric, "seed": seed})
+    gate = FRAUD.gate.model_copy(update={"confidence": 0.9, "resamples": resamples})
+    spec = FRAUD.model_copy(update={"training": training, "gate": gate})
+    return compare(spec, rows, candidate, reference, margin=margin)
 
 
 def test_a_clearly_better_model_passes_and_a_clearly_worse_one_does_not() -> None:

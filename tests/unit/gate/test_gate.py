@@ -235,7 +235,7 @@ def test_a_comparison_that_always_says_yes_is_caught_by_the_self_test(
     from windsock.gate.compare import compare
 
     register(fraud, "r1")
-    monkeypatch.setattr(checks, "compare", lambda rows, a, b, **k: compare(rows, a, a * 0 + 0.5, **k))
+    monkeypatch.setattr(checks, "compare", lambda spec, rows, a, b, **k: compare(spec, rows, a, a * 0 + 0.5, **k))
 
     assert "self_test" in failed(verdict(fraud, "1"))
 
