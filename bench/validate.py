@@ -10,7 +10,7 @@ from bench.figures import Figure, Limit, say, time_runs
 from bench.world import World
 from windsock import tables
 from windsock.days import start_of
-from windsock.validate.engine import Findings, validate
+from windsock.validate.engine import Broken, validate
 from windsock.validate.suites import expectations_of
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def run(world: World) -> Iterator[Figure]:
 
 def _figure(world: World, what: str, rows: pa.Table, runs: int) -> Figure:
     say(f"{what}: {rows.num_rows:,} rows, {runs} runs ...")
-    found: list[Findings] = []
-    timing = time_runs(lambda: found.append(validate(world.settings, world.spec, world.days[-1], rows)), runs)
+    found: list[list[Broken]] = []
+    timing = time_runs(lambda: found.append(validate(world.settings, world.spec, world.days[-1], rows)[0]), runs)
     columns = _columns(rows)
     limit = time_runs(lambda: _one_pass(columns), 5)
     return Figure(
@@ -50,7 +50,7 @@ def _figure(world: World, what: str, rows: pa.Table, runs: int) -> Figure:
         context={
             "rows": rows.num_rows,
             "expectations": len(expectations_of(world.settings, world.spec)),
-            "broken": len(found[-1].broken),
+            "broken": len(found[-1]),
             **timing.context(),
             "rows_per_s": rows.num_rows / timing.median,
         },

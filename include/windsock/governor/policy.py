@@ -13,7 +13,7 @@ own earlier request is ignored, and every other one has already made room for it
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Literal, Self
+from typing import Literal
 
 from windsock.spec import ModelSpec
 from windsock.spec.operations import RetrainingSpec
@@ -40,34 +40,6 @@ class Signal:
 
 
 @dataclass(frozen=True)
-class Lead:
-    """How many days it takes until new data can be learnt from (see ``dataset.time_split``)."""
-
-    delay_days: int
-    gap_days: int
-    holdout_days: int
-    window_days: int
-
-    @classmethod
-    def of(cls, spec: ModelSpec) -> Self:
-        """Return a model's lead times."""
-        training = spec.training
-        return cls(spec.label.delay_days, spec.gap_days, training.holdout_days, training.window_days)
-
-    def first_useful(self, regime_from: date, fresh_days: int) -> date:
-        """Return the first day T whose training window holds ``fresh_days`` days of a regime.
-
-        Training as of T holds out the days up to the last matured one, ``T - delay``, leaves the
-        gap before them, and learns from days up to ``T - delay - holdout - gap``. The regime's
-        ``fresh_days``-th day is ``regime_from + fresh_days - 1``.
-        """
-        if fresh_days == 0:
-            return regime_from
-        wanted = min(fresh_days, self.window_days)
-        return regime_from + timedelta(days=self.delay_days + self.holdout_days + self.gap_days + wanted - 1)
-
-
-@dataclass(frozen=True)
 class Decision:
     """What to do about one day, and why."""
 
@@ -83,33 +55,27 @@ class Decision:
 
 
 def decide(
-    policy: RetrainingSpec,
-    today: Signal,
-    history: Iterable[Signal],
-    requests: Mapping[date, str],
-    *,
-    lead: Lead,
-    live: bool = True,
+    spec: ModelSpec, today: Signal, history: Iterable[Signal], requests: Mapping[date, str], *, live: bool = True
 ) -> Decision:
     """Decide about one day.
 
     Args:
-        policy: The model's retraining policy.
+        spec: The model: its policy for retraining, and how long it takes until new data can be learnt from.
         today: The day's signal.
         history: Signals of other days, any order; later ones and other champions' are ignored.
         requests: Day to dedupe key of the retrainings asked for so far; one on the day itself is ignored.
-        lead: The model's lead times.
         live: False for a replay: it never asks for a retraining.
     """
+    policy, delay_days = spec.retraining, spec.label.delay_days
     if today.champion is None:
         return Decision("none", False, ["there is no champion to judge, so there is nothing to retrain"])
     if not today.on:
         return Decision("none", False, [today.why or "neither drift nor a loss of performance"])
     earlier = sorted((s for s in history if s.day < today.day and s.champion == today.champion), key=lambda s: s.day)
     first = _onset(earlier, today, policy.out_of)
-    fresh_days = min(policy.fresh_days, lead.window_days)
-    regime_from = first.day if first.drifted else first.day - timedelta(days=lead.delay_days)
-    useful_from = max(first.day, lead.first_useful(regime_from, fresh_days))
+    fresh_days = min(policy.fresh_days, spec.training.window_days)
+    regime_from = first.day if first.drifted else first.day - timedelta(days=delay_days)
+    useful_from = max(first.day, first_useful(spec, regime_from))
     key = f"{today.champion}@{first.day}"
 
     def verdict(action: Literal["wait", "suppress", "retrain"], reason: str) -> Decision:
@@ -128,8 +94,8 @@ def decide(
         return verdict(
             "wait",
             f"drift since {regime_from}, but only from {useful_from} on does a training window hold "
-            f"{_days(fresh_days)} of it (labels arrive after {_days(lead.delay_days)}, {_days(lead.holdout_days)} "
-            f"are held out, the gap is {_days(lead.gap_days)}); retraining before would learn the old regime again",
+            f"{_days(fresh_days)} of it (labels arrive after {_days(delay_days)}, {_days(spec.training.holdout_days)} "
+            f"are held out, the gap is {_days(spec.gap_days)}); retraining before would learn the old regime again",
         )
     others = {day: asked for day, asked in sorted(requests.items()) if day != today.day}
     # Earlier requests first: they alone decide if days come in order, and so give the reason.
@@ -141,6 +107,20 @@ def decide(
         f"a signal on {recent} of the last {policy.out_of} days, drift since {regime_from}, and the training "
         f"window now holds at least {_days(fresh_days)} of it",
     )
+
+
+def first_useful(spec: ModelSpec, regime_from: date) -> date:
+    """Return the first day T whose training window holds ``retraining.fresh_days`` days of a regime.
+
+    Training as of T holds out the days up to the last matured one, ``T - delay``, leaves the
+    gap before them, and learns from days up to ``T - delay - holdout - gap``. The regime's
+    ``fresh_days``-th day is ``regime_from + fresh_days - 1``.
+    """
+    fresh_days = min(spec.retraining.fresh_days, spec.training.window_days)
+    if fresh_days == 0:
+        return regime_from
+    lead = spec.label.delay_days + spec.training.holdout_days + spec.gap_days
+    return regime_from + timedelta(days=lead + fresh_days - 1)
 
 
 def _restraint(policy: RetrainingSpec, day: date, key: str, others: Mapping[date, str]) -> str | None:

@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from windsock.errors import NotReady
-from windsock.governor.policy import Lead, Signal, decide
+from windsock.governor.policy import Signal, decide
 from windsock.ledger import DayRecord, Ledger
 from windsock.steps import StepContext
 
@@ -40,7 +40,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     today = _signal(found)
     since = date.fromisoformat(found.detail["champion_since"]) if found.detail.get("champion_since") else day
     history = [_signal(r) for d in monitor.days() if since <= d < day and (r := monitor.get(d)) is not None]
-    decision = decide(spec.retraining, today, history, _requests(ctx, ledger, since), lead=Lead.of(spec), live=ctx.live)
+    decision = decide(spec, today, history, _requests(ctx, ledger, since), live=ctx.live)
     retrain = decision.action == "retrain"
     requested = before.detail.get("requested") if before is not None else None
     detail = {

@@ -55,9 +55,9 @@ def validate_delivery(
         quarantine.add(fault.rule, fault.sentence, np.setdiff1d(fault.rows, copies))
         warnings.append(f"{fault.sentence} Set aside.")
     once = np.setdiff1d(np.arange(rows.num_rows), copies)
-    findings = validate(settings, spec, day, rows.take(pa.array(once)))
-    keep_result(settings, spec, day, findings.result)
-    for broken in findings.broken:
+    found, result = validate(settings, spec, day, rows.take(pa.array(once)))
+    keep_result(settings, spec, day, result)
+    for broken in found:
         if broken.severity == "critical":
             reasons.append(broken.sentence)
         elif broken.severity == "warning" and broken.rows is not None:

@@ -37,18 +37,11 @@ class Broken:
     """Positions of the rows that break it, ascending; None if it is about the whole."""
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What validation found in one day."""
-
-    broken: tuple[Broken, ...]
-    """In the suite's order."""
-    result: dict[str, Any]
-    """GX's result as plain JSON, with its lists cut short."""
-
-
-def validate(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table) -> Findings:
+def validate(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table) -> tuple[list[Broken], dict[str, Any]]:
     """Check one day's rows (declared columns, and the inline label) against the model's expectations.
+
+    Returns:
+        What is broken, in the suite's order, and GX's result as plain JSON with its lists cut short.
 
     Raises:
         SpecError: The model's suite cannot be used.
@@ -67,8 +60,8 @@ def validate(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table) -> 
     results = sorted(outcome.results, key=lambda r: order[r.expectation_config.id])
     outcome.results = results
     failed = [(r, expectations[order[r.expectation_config.id]]) for r in results if not r.success]
-    broken = tuple(b for result, given in failed if (b := _broken(result, given, spec, frame)) is not None)
-    return Findings(broken, _short(outcome.to_json_dict()))
+    broken = [b for result, given in failed if (b := _broken(result, given, spec, frame)) is not None]
+    return broken, _short(outcome.to_json_dict())
 
 
 def _suite(settings: Settings, spec: ModelSpec, expectations: list[dict[str, Any]]) -> Any:

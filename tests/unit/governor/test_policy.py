@@ -1,20 +1,56 @@
 """The rules of retraining: exact dates by example, limits as properties."""
 
 import random
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from itertools import pairwise
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from windsock.governor.policy import Decision, Lead, Signal, decide
+from windsock.governor.policy import Decision, Signal, decide, first_useful
+from windsock.settings import REPO_ROOT
+from windsock.spec import ModelSpec, load_spec
 from windsock.spec.operations import RetrainingSpec
 
+BASE = load_spec(REPO_ROOT / "include" / "models" / "fraud" / "model.yaml")
 D0 = date(2026, 3, 1)
+
+
+class Lead(NamedTuple):
+    """How many days it takes until new data can be learnt from."""
+
+    delay_days: int
+    gap_days: int
+    holdout_days: int
+    window_days: int
+
+
 FRAUD = Lead(delay_days=7, gap_days=7, holdout_days=7, window_days=7)
 AT_ONCE = Lead(delay_days=0, gap_days=0, holdout_days=1, window_days=7)
+
+
+def model(policy: RetrainingSpec, lead: Lead) -> ModelSpec:
+    """Return a model with these lead times."""
+    label = BASE.label.model_copy(update={"delay_days": lead.delay_days})
+    windows = {name: days for name, days in lead._asdict().items() if name != "delay_days"}
+    training = BASE.training.model_copy(update=windows)
+    return BASE.model_copy(update={"retraining": policy, "label": label, "training": training})
+
+
+def decided(
+    policy: RetrainingSpec,
+    today: Signal,
+    history: Iterable[Signal],
+    requests: Mapping[date, str],
+    *,
+    lead: Lead,
+    live: bool = True,
+) -> Decision:
+    return decide(model(policy, lead), today, history, requests, live=live)
 
 
 def on(n: int, champion: str | None = "1", **kind: bool) -> Signal:
@@ -38,7 +74,7 @@ def run_days(
     decisions = {}
     for n in order:
         today = signals[n]
-        decision = decide(policy, today, signals, requests, lead=lead)
+        decision = decided(policy, today, signals, requests, lead=lead)
         decisions[n] = decision
         if decision.action == "retrain":
             assert decision.dedupe_key is not None
@@ -47,20 +83,20 @@ def run_days(
 
 
 def test_no_champion_and_no_signal_mean_nothing_to_do() -> None:
-    assert decide(eager(), on(0, champion=None), [], {}, lead=FRAUD).action == "none"
-    assert decide(eager(), quiet(0), [on(-1)], {}, lead=FRAUD).action == "none"
+    assert decided(eager(), on(0, champion=None), [], {}, lead=FRAUD).action == "none"
+    assert decided(eager(), quiet(0), [on(-1)], {}, lead=FRAUD).action == "none"
 
 
 def test_one_day_is_not_believed_and_two_of_three_are() -> None:
     policy = eager(needed=2, out_of=3)
 
-    assert decide(policy, on(0), [], {}, lead=FRAUD).action == "wait"
-    assert decide(policy, on(2), [on(0), quiet(1)], {}, lead=FRAUD).action == "retrain"
-    assert decide(policy, on(3), [on(0), quiet(1), quiet(2)], {}, lead=FRAUD).action == "wait"
+    assert decided(policy, on(0), [], {}, lead=FRAUD).action == "wait"
+    assert decided(policy, on(2), [on(0), quiet(1)], {}, lead=FRAUD).action == "retrain"
+    assert decided(policy, on(3), [on(0), quiet(1), quiet(2)], {}, lead=FRAUD).action == "wait"
 
 
 def test_signals_about_another_champion_do_not_count() -> None:
-    assert decide(eager(needed=2, out_of=3), on(1, "2"), [on(0, "1")], {}, lead=FRAUD).action == "wait"
+    assert decided(eager(needed=2, out_of=3), on(1, "2"), [on(0, "1")], {}, lead=FRAUD).action == "wait"
 
 
 def test_retraining_waits_until_the_window_holds_fresh_days_and_names_the_date() -> None:
@@ -69,12 +105,12 @@ def test_retraining_waits_until_the_window_holds_fresh_days_and_names_the_date()
     pays = D0 + timedelta(days=2 + 21)
     signals = [on(n) for n in range(40)]
 
-    waiting = decide(policy, on(22), signals, {}, lead=FRAUD)
+    waiting = decided(policy, on(22), signals, {}, lead=FRAUD)
 
     assert waiting.action == "wait"
     assert waiting.useful_from == pays
     assert f"only from {pays} on" in waiting.reasons[0]
-    assert decide(policy, on(23), signals, {}, lead=FRAUD).action == "retrain"
+    assert decided(policy, on(23), signals, {}, lead=FRAUD).action == "retrain"
 
 
 def test_the_date_agrees_with_the_windows_of_training(tmp_path) -> None:
@@ -83,7 +119,7 @@ def test_the_date_agrees_with_the_windows_of_training(tmp_path) -> None:
 
     _, spec = small_fraud(tmp_path)
     onset = spec.first_warm_day + timedelta(days=30)
-    pays = Lead.of(spec).first_useful(onset, 3)
+    pays = first_useful(spec, onset)
 
     def fresh(as_of: date) -> int:
         return sum(day >= onset for day in windows_of(spec, as_of).train)
@@ -92,14 +128,16 @@ def test_the_date_agrees_with_the_windows_of_training(tmp_path) -> None:
 
 
 def test_a_loss_of_performance_dates_the_regime_back_by_the_label_delay() -> None:
-    decision = decide(eager(fresh_days=3), on(20, degraded=True), [], {}, lead=FRAUD)
+    decision = decided(eager(fresh_days=3), on(20, degraded=True), [], {}, lead=FRAUD)
 
     assert decision.onset == D0 + timedelta(days=20)
     assert decision.useful_from == D0 + timedelta(days=20 - 7 + 23)
 
 
 def test_more_fresh_days_than_the_window_holds_do_not_wait_for_ever() -> None:
-    assert Lead(0, 0, 1, window_days=5).first_useful(D0, 30) == Lead(0, 0, 1, window_days=5).first_useful(D0, 5)
+    lead = Lead(0, 0, 1, window_days=5)
+
+    assert first_useful(model(eager(fresh_days=30), lead), D0) == first_useful(model(eager(fresh_days=5), lead), D0)
 
 
 def test_quiet_days_end_an_episode_and_unjudged_days_do_not() -> None:
@@ -107,9 +145,9 @@ def test_quiet_days_end_an_episode_and_unjudged_days_do_not() -> None:
     quiet_between = [on(0), quiet(1), quiet(2), quiet(3)]
     unjudged_between = [on(0), quiet(1, judged=False), quiet(2, judged=False), quiet(3, judged=False)]
 
-    assert decide(policy, on(4), quiet_between, {}, lead=AT_ONCE).onset == D0 + timedelta(days=4)
-    assert decide(policy, on(4), unjudged_between, {}, lead=AT_ONCE).onset == D0
-    assert decide(policy, on(4), [on(0)], {}, lead=AT_ONCE).onset == D0
+    assert decided(policy, on(4), quiet_between, {}, lead=AT_ONCE).onset == D0 + timedelta(days=4)
+    assert decided(policy, on(4), unjudged_between, {}, lead=AT_ONCE).onset == D0
+    assert decided(policy, on(4), [on(0)], {}, lead=AT_ONCE).onset == D0
 
 
 def test_one_drift_is_answered_once_however_long_it_lasts() -> None:
@@ -120,8 +158,8 @@ def test_one_drift_is_answered_once_however_long_it_lasts() -> None:
 
 
 def test_switched_off_and_replayed_are_suppressed_with_their_reason() -> None:
-    off = decide(eager(enabled=False), on(0), [], {}, lead=AT_ONCE)
-    replayed = decide(eager(), on(0), [], {}, lead=AT_ONCE, live=False)
+    off = decided(eager(enabled=False), on(0), [], {}, lead=AT_ONCE)
+    replayed = decided(eager(), on(0), [], {}, lead=AT_ONCE, live=False)
 
     assert (off.action, replayed.action) == ("suppress", "suppress")
     assert "switched off" in off.reasons[0]
@@ -132,25 +170,25 @@ def test_cool_down_names_the_day_it_ends() -> None:
     asked = {D0: "0@x"}
     policy = eager(cool_down_days=14)
 
-    cooling = decide(policy, on(14), [], asked, lead=AT_ONCE)
+    cooling = decided(policy, on(14), [], asked, lead=AT_ONCE)
 
     assert cooling.action == "suppress"
     assert "cooling down until 2026-03-16" in cooling.reasons[0]
-    assert decide(policy, on(15), [], asked, lead=AT_ONCE).action == "retrain"
+    assert decided(policy, on(15), [], asked, lead=AT_ONCE).action == "retrain"
 
 
 def test_the_budget_counts_days_of_data() -> None:
     policy = eager(budget=2, budget_days=30)
     asked = {D0: "a", D0 + timedelta(days=10): "b"}
 
-    assert decide(policy, on(29), [], asked, lead=AT_ONCE).action == "suppress"
-    assert decide(policy, on(30), [], asked, lead=AT_ONCE).action == "retrain"
+    assert decided(policy, on(29), [], asked, lead=AT_ONCE).action == "suppress"
+    assert decided(policy, on(30), [], asked, lead=AT_ONCE).action == "retrain"
 
 
 def test_the_monitors_finding_is_among_the_reasons() -> None:
     found = Signal(D0, "1", drifted=True, why="3 of 15 features drifted")
 
-    assert "3 of 15 features drifted" in decide(eager(), found, [], {}, lead=AT_ONCE).reasons
+    assert "3 of 15 features drifted" in decided(eager(), found, [], {}, lead=AT_ONCE).reasons
 
 
 histories = st.lists(
@@ -237,7 +275,7 @@ def test_later_days_change_no_decision(
     signals = signals_of(history)
     n = cut % len(signals)
 
-    assert decide(policy, signals[n], signals[: n + 1], {}, lead=lead) == decide(
+    assert decided(policy, signals[n], signals[: n + 1], {}, lead=lead) == decided(
         policy, signals[n], signals, {}, lead=lead
     )
 
@@ -245,4 +283,4 @@ def test_later_days_change_no_decision(
 @pytest.mark.parametrize("live", [True, False])
 def test_every_decision_gives_a_reason(live: bool) -> None:
     for today in (on(5), quiet(5), on(5, champion=None)):
-        assert decide(RetrainingSpec(), today, [on(4)], {}, lead=FRAUD, live=live).reasons
+        assert decided(RetrainingSpec(), today, [on(4)], {}, lead=FRAUD, live=live).reasons
