@@ -21,8 +21,7 @@ from great_expectations.data_context.types.resource_identifiers import (
 from windsock.files import locked, replace_file
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.validate.context import open_context, output_folder
-from windsock.validate.suites import suite_name
+from windsock.validate.suites import open_context, output_folder, suite_name
 
 SITE = "local_site"
 BATCH = "deliveries-day"

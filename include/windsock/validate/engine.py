@@ -16,9 +16,8 @@ from windsock.days import end_of, start_of
 from windsock.errors import SpecError, did_you_mean
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.validate.context import open_context
 from windsock.validate.sentences import column_of, example_of, rule_of, show
-from windsock.validate.suites import expectations_of, find_suite, suite_name
+from windsock.validate.suites import expectations_of, find_suite, open_context, suite_name
 
 _LONGEST_LIST = 20
 

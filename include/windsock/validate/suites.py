@@ -1,15 +1,23 @@
-"""Which expectations a day must meet: the model's own suite, completed by what always holds.
+"""Which expectations a day must meet (the model's own suite, completed by what always holds), and GX's file context.
 
 A suite is GX's JSON. Severity says what a broken expectation means: ``critical`` refuses the
 file, ``warning`` sets the broken rows aside (a mean has none: it warns), ``info`` warns. It is
 looked for in the model's folder (``expectations.json`` or ``validation.suite``), then in the GX context
 (``expectations/<model>_events.json``); without one, the rules derived from the spec stand alone.
+
+The context is opened once per process and never written to: GX rewrites ``great_expectations.yml``
+whenever something is added to one, and two processes doing so lose each other's changes. So all that runs
+need (the data source, the stores) stands in the committed file; only the place for output is filled in.
 """
 
 import json
+import logging
 import uuid
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import great_expectations as gx
 
 from windsock.errors import SpecError, did_you_mean
 from windsock.settings import Settings
@@ -20,6 +28,29 @@ _LARGEST = 1.7976931348623157e308
 _NAMESPACE = uuid.UUID("6d0e4a52-3c55-4a0f-9f0e-77696e64736f")
 _SEVERITIES = ("critical", "warning", "info")
 _COLUMN_FIELDS = ("column", "column_A", "column_B", "column_list", "column_set")
+
+
+def output_folder(settings: Settings) -> Path:
+    """Return the folder of validation results and Data Docs."""
+    return settings.home / "great_expectations" / "uncommitted"
+
+
+def open_context(settings: Settings) -> Any:
+    """Return this installation's file context.
+
+    Raises:
+        SpecError: The folder holds no context.
+    """
+    return _open(settings.gx_root, output_folder(settings))
+
+
+@cache
+def _open(root: Path, output: Path) -> Any:
+    if not (root / "great_expectations.yml").is_file():
+        raise SpecError(f"{root} holds no great_expectations.yml. Set WINDSOCK_GX_ROOT to the folder that does.")
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    environment = {"WINDSOCK_GX_OUTPUT": str(output)}
+    return gx.get_context(mode="file", context_root_dir=str(root), runtime_environment=environment)
 
 
 def suite_name(spec: ModelSpec) -> str:
@@ -75,16 +106,9 @@ def _derived(spec: ModelSpec) -> list[dict[str, Any]]:
     ]
     found += [_expect("expect_column_values_to_not_be_null", column=column) for column in spec.entities.values()]
     if events.delivered_at is not None:
-        found.append(
-            _expect(
-                "expect_column_pair_values_a_to_be_greater_than_b",
-                f"not before {events.time}",
-                column_A=events.delivered_at,
-                column_B=events.time,
-                or_equal=True,
-                ignore_row_if="either_value_is_missing",
-            )
-        )
+        pair = {"column_A": events.delivered_at, "column_B": events.time, "or_equal": True}
+        rule, unless = f"not before {events.time}", "either_value_is_missing"
+        found.append(_expect("expect_column_pair_values_a_to_be_greater_than_b", rule, **pair, ignore_row_if=unless))
     for column, kind in declared_columns(spec).items():
         if kind == "double":
             limits = {"min_value": -_LARGEST, "max_value": _LARGEST}
