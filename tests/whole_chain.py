@@ -105,10 +105,15 @@ def in_any_order(settings: Settings, days: Iterable[date], seed: int, processes:
     return course
 
 
-def put_in_force(settings: Settings, spec: ModelSpec, version: str, run: str, day: date, as_of: date) -> None:
-    """Register a finished run as a version and make it champion for events from ``day`` on, without MLflow and gate."""
+def register(settings: Settings, spec: ModelSpec, version: str, run: str, as_of: date) -> None:
+    """Make a finished run a version, without MLflow."""
     digest = folder_hash(Store.of(settings), "runs", spec.name, run, "model")
     record_version(settings, VersionInfo(spec.name, version, run, as_of, model_hash=digest))
+
+
+def put_in_force(settings: Settings, spec: ModelSpec, version: str, run: str, day: date, as_of: date) -> None:
+    """Register a finished run as a version and make it champion for events from ``day`` on, without MLflow and gate."""
+    register(settings, spec, version, run, as_of)
     last = current(settings, spec)
     entry = Promotion(0, "promote", version, run, last.version if last else None, day, as_of, "test")
     append(settings, spec, entry, after=last)

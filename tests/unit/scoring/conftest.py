@@ -5,23 +5,8 @@ import shutil
 import pytest
 
 from training_world import AS_OF, make_world, world_spec
-from windsock.promotions import Promotion, append, current
-from windsock.registry.versions import VersionInfo, folder_hash, record_version
+from whole_chain import put_in_force, register
 from windsock.steps import run_step
-from windsock.store import Store
-
-DAY = AS_OF
-
-
-def add_version(settings, spec, version, run):
-    digest = folder_hash(Store.of(settings), "runs", "fraud", run, "model")
-    record_version(settings, VersionInfo("fraud", version, run, AS_OF, model_hash=digest))
-
-
-def promote(settings, spec, version, run, day):
-    last = current(settings, spec)
-    entry = Promotion(0, "promote", version, run, last.version if last else None, day, AS_OF, "test")
-    append(settings, spec, entry, after=last)
 
 
 @pytest.fixture(scope="package")
@@ -35,9 +20,10 @@ def trained(tmp_path_factory):
         run = run_step("assemble", model="fraud", settings=settings, origin=origin)["run"]
         run_step("fit", model="fraud", settings=settings, options={"run": run})
         run_step("choose", model="fraud", settings=settings, options={"run": run})
-        add_version(settings, spec, version, run)
         if version == "1":
-            promote(settings, spec, "1", run, DAY)
+            put_in_force(settings, spec, version, run, AS_OF, AS_OF)
+        else:
+            register(settings, spec, version, run, AS_OF)
     return home
 
 
