@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Self, TypeVar
 
@@ -58,8 +58,9 @@ class Trial:
     gpus: int = field(default=0, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what inputs and seed decide, so without times."""
-        return {n: v for n, v in asdict(self).items() if n not in ("losses", "means", "seconds", "gpus")}
+        """Return what inputs and seed decide, so without times, as plain JSON types."""
+        decided = {n: v for n, v in vars(self).items() if n not in ("losses", "means", "seconds", "gpus")}
+        return {**decided, "folds": list(self.folds)}
 
     @classmethod
     def from_record(cls, raw: Mapping[str, Any]) -> Self:
