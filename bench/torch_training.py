@@ -189,8 +189,9 @@ class _Bench:
 
         torch.manual_seed(0)
         batches = Batches(self.table, self.device, resident=True, batch_size=4096, seed=0)
-        training = Training(self._network(), self._plan(mode, epochs), self.device, batches, None)
-        training.run(checkpoints, None)
+        plan = self._plan(mode, epochs)
+        training = Training(self._network(), plan, self.device, batches, checkpoints=checkpoints)
+        training.run()
         return {name: array.tobytes() for name, array in training.averaged().items()}
 
     def _bare(self, batch_size: int) -> Callable[[], object]:

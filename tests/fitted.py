@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 
 from windsock.dataset.requests import run_request, trainer_request
-from windsock.served.model import Model, load
-from windsock.trainers.evaluation import Evaluation, candidate_summary, evaluate_model
-from windsock.trainers.learn import TrainingTask, learn, spec_of
+from windsock.served.model import Model, load_files
+from windsock.trainers.choose_step import Evaluation, candidate_summary, evaluate_model
+from windsock.trainers.learn import learn, search_of, spec_of
 
 
 @dataclass(frozen=True)
@@ -26,11 +24,8 @@ def fit(request: Mapping[str, Any], train_set: pa.Table, holdout: pa.Table) -> F
     spec = spec_of(request)
     rows = {"path": "train.parquet", "sha256": "", "rows": train_set.num_rows, "format": "parquet"}
     full = {**run_request(spec, request["features"], ()), **request}
-    learnt = learn(TrainingTask.of(trainer_request(full, "fit", spec.training.estimator(None), rows), train_set))
-    with TemporaryDirectory() as folder:
-        for name, data in learnt.files.items():
-            Path(folder, name).write_bytes(data)
-        model = load(folder)
+    learnt = learn(search_of(trainer_request(full, "fit", spec.training.estimator(None), rows), train_set))
+    model = load_files(learnt.files.__getitem__, "fitted")
     found = evaluate_model(spec, list(request["features"]), model, train_set, holdout)
     metrics = {**found.metrics, **candidate_summary(learnt.report)}
     return Fitted(metrics, found.holdout_scores, found.reference, model)

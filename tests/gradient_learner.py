@@ -18,8 +18,8 @@ from training_world import TRAINING, world_spec
 from windsock.dataset.folds import time_folds
 from windsock.days import day_range
 from windsock.errors import SpecError
+from windsock.learners.learner import Rows
 from windsock.learners.ranks import rank, shared
-from windsock.learners.rows import Rows
 from windsock.search.trials import Search
 
 EVERY = 5

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from windsock.runs.run_folder import RunFolder
-from windsock.served.formats.lightgbm import from_booster
+from windsock.served.formats.lightgbm import lightgbm_files
 from windsock.served.matrix import Feature, to_matrix
 from windsock.served.metrics import evaluate
+from windsock.served.model import load_files
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import jsonable
@@ -88,11 +89,11 @@ def make_run(
     y[chosen] = rng.permutation(y[chosen])
     params = {"objective": "binary", "verbosity": -1, "num_threads": 1, "deterministic": True, "seed": seed}
     data = lightgbm.Dataset(to_matrix(train, inputs), y, feature_name=list(features))
-    model = from_booster(lightgbm.train(params, data, rounds), "binary", inputs)
-    scores = model.predict(holdout)
+    model = lightgbm_files(lightgbm.train(params, data, rounds), "binary", inputs)
+    scores = load_files(model.__getitem__, run).predict(holdout)
     judged = evaluate(spec, holdout, scores)
     store, folder = Store.of(settings), f"runs/{spec.name}/{run}"
-    for name, content in model.files().items():
+    for name, content in model.items():
         store.write_bytes(content, folder, "model", name)
     scored = holdout.select(["TRANSACTION_ID", "TX_FRAUD"]).append_column("score", pa.array(scores))
     written = RunFolder(store, spec.name, run)

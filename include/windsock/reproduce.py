@@ -29,7 +29,7 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.estimators import CustomSpec
 from windsock.store import Store
-from windsock.trainers.learn import TrainingTask, learn, spec_of, train_chosen
+from windsock.trainers.learn import learn, search_of, spec_of, train_chosen
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -112,12 +112,12 @@ def _trained_again(
             f"Start that trainer on a copy of the run's candidates/{name}/{REQUEST}, and compare the model folders."
         )
     rows = {"path": TRAIN, "sha256": "", "rows": made.train.num_rows, "format": "parquet"}
-    task = TrainingTask.of(trainer_request(request, run, estimator, rows), made.train)
+    search = search_of(trainer_request(request, run, estimator, rows), made.train)
     if estimator.budget.parallel == 1 and not estimator.budget.by_the_clock:
-        return dict(learn(task).files)
+        return dict(learn(search).files)
     # The order in which parallel trials end, or a budget in time, is not repeatable: take what the search found.
     found = Choosing(dict(chosen["params"]), int(chosen["rounds"]), int(chosen["trial"]))
-    return dict(train_chosen(task, found).files)
+    return dict(train_chosen(search, found).files)
 
 
 def _sha256(data: bytes) -> str:

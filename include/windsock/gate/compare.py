@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from windsock.served.resampling import ClusteredRows
-from windsock.served.weighted import weighted_metric
+from windsock.served.resampling import ClusteredRows, weighted_metric
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import LOWER_IS_BETTER
 

@@ -2,18 +2,18 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from windsock.errors import SpecError
-from windsock.learners.learner import Params, Report
-from windsock.learners.rows import Rows
+from windsock.learners.learner import Params, Report, Rows
 from windsock.runs.checkpoints import CheckpointFolder
+from windsock.served.formats.lightgbm import lightgbm_files
 from windsock.served.matrix import Feature
-from windsock.served.model import threads
+from windsock.served.model import Task, threads
 from windsock.spec import ModelSpec
 from windsock.spec.estimators import LightGBMSpec
 
@@ -53,12 +53,12 @@ def own_params(estimator: LightGBMSpec) -> Params:
 
 @dataclass(frozen=True)
 class Boosted:
-    """Trained trees."""
+    """Trained trees; see :class:`windsock.learners.learner.Learned`."""
 
-    spec: ModelSpec
-    features: tuple[Feature, ...]
+    task: Task
+    features: Sequence[Feature]
     booster: Any
-    curve: list[float] = field(default_factory=list)
+    curve: list[float]
 
     def predict(self, x: npt.NDArray[np.float64], rounds: int | None = None) -> npt.NDArray[np.float64]:
         """Score rows with the first ``rounds`` trees."""
@@ -67,17 +67,13 @@ class Boosted:
 
     def files(self) -> dict[str, bytes]:
         """Return the model folder."""
-        from windsock.served.formats.lightgbm import from_booster
-
-        return from_booster(self.booster, self.spec.label.task, self.features).files()
+        return lightgbm_files(self.booster, self.task, self.features)
 
     def importance(self) -> dict[str, float]:
         """Return each feature's share of the total gain."""
         gain = self.booster.feature_importance("gain")
-        total = float(gain.sum())
-        return {
-            f.name: round(float(g) / total, 6) if total > 0 else 0.0 for f, g in zip(self.features, gain, strict=True)
-        }
+        shares = gain / total if (total := float(gain.sum())) > 0 else np.zeros(len(gain))
+        return {f.name: round(float(share), 6) for f, share in zip(self.features, shares, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -116,11 +112,12 @@ class BoosterLearner:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         import lightgbm
 
-        loss = {"binary": "binary_logloss", "regression": "l2"}[self.spec.label.task]
+        task = self.spec.label.task
+        loss = {"binary": "binary_logloss", "regression": "l2"}[task]
         if self.spec.training.metric == "mean_absolute_error":
             loss = "l1"
         settings = {
-            "objective": self.spec.label.task,
+            "objective": task,
             **params,
             "metric": loss,
             "seed": self.spec.training.seed,
@@ -131,42 +128,21 @@ class BoosterLearner:
         }
         names = [f.name for f in self.features]
         categorical = [f.name for f in self.features if f.categories is not None]
-
-        def dataset(part: Rows, reference: Any = None) -> Any:
-            return lightgbm.Dataset(
-                part.x,
-                part.y,
-                feature_name=names,
-                categorical_feature=categorical,
-                params=settings,
-                reference=reference,
-            )
-
-        learn = dataset(rows)
+        learn = lightgbm.Dataset(rows.x, rows.y, feature_name=names, categorical_feature=categorical, params=settings)
+        valid: list[Any] = []
         curves: dict[str, Any] = {}
         callbacks: list[Any] = []
         if judged is not None:
+            valid = [lightgbm.Dataset(judged.x, judged.y, reference=learn, params=settings)]
             callbacks = [lightgbm.record_evaluation(curves), lightgbm.early_stopping(_PATIENCE, verbose=False)]
             if report is not None:
-                callbacks.append(_reporting(report))
+                callbacks.append(lambda env: report(env.iteration + 1, float(env.evaluation_result_list[0][2])))
         try:
             booster = lightgbm.train(
-                settings,
-                learn,
-                num_boost_round=rounds,
-                valid_sets=[dataset(judged, learn)] if judged is not None else None,
-                valid_names=["judged"] if judged is not None else None,
-                callbacks=callbacks,
+                settings, learn, rounds, valid_sets=valid, valid_names=["judged"] * len(valid), callbacks=callbacks
             )
         except lightgbm.basic.LightGBMError as err:
             raise SpecError(
                 f"{self.spec.name}: LightGBM refuses training.estimator: {err}. Parameters: {params}."
             ) from err
-        return Boosted(self.spec, tuple(self.features), booster, list(curves.get("judged", {}).get(loss, [])))
-
-
-def _reporting(report: Report) -> Any:
-    def tell(env: Any) -> None:
-        report(env.iteration + 1, float(env.evaluation_result_list[0][2]))
-
-    return tell
+        return Boosted(task, self.features, booster, list(curves.get("judged", {}).get(loss, [])))

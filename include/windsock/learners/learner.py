@@ -1,12 +1,12 @@
 """What search and trainer ask of a kind of model; ``booster`` and ``neural`` are two answers."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from windsock.learners.rows import Rows
 from windsock.runs.checkpoints import CheckpointFolder
 
 Params = dict[str, Any]
@@ -18,6 +18,26 @@ training that goes on from a checkpoint reports its earlier rounds again.
 """
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Model inputs and answers, row by row in order of time."""
+
+    x: npt.NDArray[np.float64]
+    """Shape ``(rows, features)``; NaN is missing, a categorical input is its value's position."""
+    y: npt.NDArray[np.float64]
+    days: npt.NDArray[Any]
+    """``YYYY-MM-DD``, shape ``(rows,)``."""
+    entities: npt.NDArray[Any] | None = None
+    """What alerts are counted by."""
+    blocked_by: npt.NDArray[Any] | None = None
+    """Entities that are left out once they are known to be positive."""
+
+    def where(self, mask: npt.NDArray[np.bool_]) -> Self:
+        """Return the rows of a mask."""
+        parts: dict[str, Any] = {name: None if part is None else part[mask] for name, part in vars(self).items()}
+        return type(self)(**parts)
+
+
 class Learned(Protocol):
     """One trained model."""
 
@@ -26,15 +46,7 @@ class Learned(Protocol):
         """Loss on the judged rows after each round; empty if there were none."""
 
     def predict(self, x: npt.NDArray[np.float64], rounds: int | None = None) -> npt.NDArray[np.float64]:
-        """Score rows as the model stood after some rounds.
-
-        Args:
-            x: Shape ``(rows, features)``.
-            rounds: Up to the length of the curve; None: as it is now.
-
-        Returns:
-            Probability of 1 or the expected value, shape ``(rows,)``.
-        """
+        """Score rows, shape ``(rows, features)``, as the model stood after some rounds; None: as it is now."""
 
     def files(self) -> Mapping[str, bytes]:
         """Return the model folder: file name to bytes."""
@@ -75,7 +87,7 @@ class Learner(Protocol):
             rounds: At most so many.
             judged: What the curve is measured on.
             checkpoint: Where progress is kept; a training that finds its own there goes on from it.
-            report: Told of every round on judged rows.
+            report: Called after every round on judged rows.
 
         Raises:
             SpecError: A parameter is refused.

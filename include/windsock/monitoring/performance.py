@@ -24,8 +24,7 @@ from windsock.days import day_range, last_instant
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import Promotion
 from windsock.served import metrics
-from windsock.served.resampling import clustered_rows
-from windsock.served.weighted import weighted_metric
+from windsock.served.resampling import clustered_rows, weighted_metric
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import LOWER_IS_BETTER

@@ -34,11 +34,11 @@ def save_flavour(model: Model, target: str, run_id: str, model_id: str) -> None:
     about = MlflowModel(run_id=run_id, model_id=model_id, artifact_path=MODEL_NAME)
     inputs: list[ColSpec | TensorSpec] = [ColSpec("double", name, required=False) for name in model.feature_names]
     about.signature = ModelSignature(Schema(inputs), Schema([ColSpec("double")]))
-    torch, module = sys.modules.get("torch"), getattr(model, "module", None)
-    if hasattr(model, "booster"):
-        _save_lightgbm(model.booster, target, about)
-    elif torch is not None and isinstance(module, torch.nn.Module):
-        _save_torch(module, len(model.features), target, about)
+    lightgbm, torch = sys.modules.get("lightgbm"), sys.modules.get("torch")
+    if lightgbm is not None and isinstance(model.engine, lightgbm.Booster):
+        _save_lightgbm(model.engine, target, about)
+    elif torch is not None and isinstance(model.engine, torch.nn.Module):
+        _save_torch(model.engine, len(model.features), target, about)
     else:
         _save_folder(model, target, about)
 
@@ -88,7 +88,7 @@ def _save_torch(module: Any, width: int, target: str, about: Any) -> None:
 def _save_folder(model: Model, target: str, about: Any) -> None:
     folder = Path(target) / "data"
     folder.mkdir(parents=True)
-    for name, content in model.files().items():
+    for name, content in model.content.items():
         (folder / name).write_bytes(content)
     about.add_flavor("windsock", data="data")
     about.save(str(Path(target) / "MLmodel"))

@@ -24,8 +24,7 @@ import optuna
 from windsock.dataset.folds import Fold
 from windsock.errors import DataContractError, SpecError
 from windsock.learners import ranks
-from windsock.learners.learner import Learned, Learner, Params
-from windsock.learners.rows import Rows
+from windsock.learners.learner import Learned, Learner, Params, Rows
 from windsock.runs.checkpoints import CheckpointFolder
 from windsock.search.study import Direction, SharedStudy, Trial
 from windsock.served.metrics import judge

@@ -2,10 +2,8 @@
 
 Formats refuse what could run code, but the libraries behind them are large programs: a file may
 still crash one, keep it busy for ever or make it ask for more memory than there is. So a child
-loads the model and scores rows first; whatever happens to it becomes a sentence. A model that
-came through is then known by its hash, and loaded like any other.
-
-The child is this module as a program: ``python -m windsock.served.first_load FOLDER MESSAGE``.
+(this module as a program) loads the model and scores rows first; whatever happens to it becomes a
+sentence. A model that came through is then known by its hash, and loaded like any other.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,73 +29,54 @@ if TYPE_CHECKING:
     from windsock.served.matrix import Feature
 
 _MOST_FILES = 8
-_KEPT_VARIABLES = (
-    "PATH",
-    "LANG",
-    "TMPDIR",
-    "LD_LIBRARY_PATH",
-    "OMP_WAIT_POLICY",
-    "OMP_NUM_THREADS",
-    "WINDSOCK_THREADS",
-)
+_KEPT_VARIABLES = ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "OMP_WAIT_POLICY", "OMP_NUM_THREADS",
+                   "WINDSOCK_THREADS")  # fmt: skip
 """What the child gets of the environment: no credential among them."""
+_MOST_MEMORY_BYTES = 4 << 30
+_WALL_S = 600
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What loading a model and scoring some rows may take."""
-
-    memory_bytes: int = 4 << 30
-    file_bytes: int = 512 << 20
-    """Of all files of the model together."""
-    cpu_seconds: int = 120
-    wall_seconds: int = 600
-
-
-def load_untrusted(folder: str, limits: Limits | None = None) -> Model:
+def load_untrusted(folder: str, *, cpu_s: int = 120, file_bytes: int = 512 << 20) -> Model:
     """Load a model that Windsock did not make.
 
     Args:
         folder: The model folder, local or any fsspec URL. It is read once: what the child tried is what is loaded.
-        limits: Default: generous for an honest model.
+        cpu_s: Seconds of CPU that loading it and scoring some rows may take.
+        file_bytes: Most of all its files together.
 
     Raises:
         DataContractError: It is no model, or loading it failed, crashed, hung or took more than the limits allow.
     """
-    limits = limits or Limits()
-    with tempfile.TemporaryDirectory(prefix="windsock-first-load-") as place:
-        copy, message = Path(place, "model"), Path(place, "message")
+    with tempfile.TemporaryDirectory(prefix="windsock-first-load-") as scratch:
+        copy, message = Path(scratch, "model"), Path(scratch, "message")
         copy.mkdir()
-        _copy(folder, copy, limits.file_bytes)
-        program = [sys.executable, "-P", "-m", "windsock.served.first_load", str(copy), str(message)]
-        given = [str(limits.memory_bytes), str(limits.cpu_seconds)]
+        message.touch()
+        _copy(folder, copy, file_bytes)
+        program = [sys.executable, "-P", "-m", "windsock.served.first_load", str(copy), str(message), str(cpu_s)]
         env = {name: value for name in _KEPT_VARIABLES if (value := os.environ.get(name)) is not None}
         env["PYTHONPATH"] = str(Path(windsock.__file__).parents[1])
         try:
             # What a library prints about a damaged file may hold anything; only our own sentence is read.
             code = subprocess.run(
-                [*program, *given], env=env, cwd=place, timeout=limits.wall_seconds, check=False,
+                program, env=env, cwd=scratch, timeout=_WALL_S, check=False,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             ).returncode  # fmt: skip
         except subprocess.TimeoutExpired:
             code = -signal.SIGXCPU
-        said = message.read_text(errors="replace") if message.exists() else ""
+        reason = message.read_text(errors="replace") or _how_it_ended(code, cpu_s)
         if code == DataContractError.exit_code:
-            raise DataContractError(said.replace(str(copy), folder))
+            raise DataContractError(reason.replace(str(copy), folder))
         if code:
             raise DataContractError(
-                f"{folder}: is refused: {_what_happened(code, said, limits)} when a process of its own loaded it and "
-                f"scored {ROWS_AT_ONCE} rows. It is damaged, far too large, or made to do harm. Look at what wrote it, "
-                "and train again."
+                f"{folder}: is refused: {reason} when a process of its own loaded it and scored {ROWS_AT_ONCE} rows. "
+                "It is damaged, far too large, or made to do harm. Look at what wrote it, and train again."
             )
         return load(copy)
 
 
-def _what_happened(code: int, said: str, limits: Limits) -> str:
-    if said:
-        return said
+def _how_it_ended(code: int, cpu_s: int) -> str:
     if code == -signal.SIGXCPU:
-        return f"it took more than {limits.cpu_seconds} s of CPU or {limits.wall_seconds} s"
+        return f"it took more than {cpu_s} s of CPU or {_WALL_S} s"
     if code == -signal.SIGKILL:
         return "the system killed it, as it does when memory runs out,"
     return f"its library crashed ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
@@ -128,31 +106,24 @@ def rows_like(features: tuple[Feature, ...], count: int, seed: int = 0) -> pa.Ta
     for feature in features:
         missing = rng.random(count) < 0.1
         if feature.categories:
-            place = pa.array(rng.integers(0, len(feature.categories), count), mask=missing)
-            columns[feature.name] = pa.array(feature.categories).take(place)
+            picked = pa.array(rng.integers(0, len(feature.categories), count), mask=missing)
+            columns[feature.name] = pa.array(feature.categories).take(picked)
         else:
             columns[feature.name] = pa.array(rng.normal(size=count), mask=missing)
     return pa.table(columns)
 
 
-def _limit(memory_bytes: int, cpu_seconds: int) -> None:
+def main(folder: str, message: str, cpu_s: str) -> int:
+    """Load a model and score rows, within limits; say in a file what went wrong."""
     import resource
 
     # Private memory, not the address space: mapped libraries, gigabytes with CUDA, are no trouble.
-    for what, most in (
-        (resource.RLIMIT_DATA, memory_bytes),
-        (resource.RLIMIT_FSIZE, 1 << 20),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(what, (most, most))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 5))
+    resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY_BYTES, _MOST_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s), int(cpu_s) + 5))
     with suppress(OSError):  # where memory runs out all the same, this process is the one to end
         Path("/proc/self/oom_score_adj").write_text("1000")
-
-
-def main(folder: str, message: str, memory_bytes: str, cpu_seconds: str) -> int:
-    """Load a model and score rows; say in a file what went wrong."""
-    _limit(int(memory_bytes), int(cpu_seconds))
     try:
         model = load(folder)
         model.predict(rows_like(model.features, ROWS_AT_ONCE))

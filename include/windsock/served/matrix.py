@@ -42,12 +42,7 @@ class Feature:
 
 
 def learn_features(frame: pa.Table, names: Sequence[str], categorical: Iterable[str]) -> list[Feature]:
-    """Fix the inputs of a model and the values of its categorical ones.
-
-    Args:
-        frame: The rows trained on.
-        names: Input columns in model order.
-        categorical: Those that are categories.
+    """Fix the inputs of a model, in this order, and the values of its categorical ones in the rows trained on.
 
     Raises:
         SpecError: A column is of a type that no model takes, or has too many categories.
@@ -81,14 +76,7 @@ def learn_features(frame: pa.Table, names: Sequence[str], categorical: Iterable[
 
 
 def to_matrix(frame: pa.Table, features: Sequence[Feature]) -> npt.NDArray[np.float64]:
-    """Turn rows into model inputs.
-
-    Args:
-        frame: Rows with every feature as a column; other columns are not looked at.
-        features: The model's inputs in order.
-
-    Returns:
-        Shape ``(rows, features)``; NaN is missing.
+    """Turn rows into model inputs, shape ``(rows, features)``; NaN is missing, other columns are not looked at.
 
     Raises:
         DataContractError: A column is missing.
@@ -101,8 +89,8 @@ def to_matrix(frame: pa.Table, features: Sequence[Feature]) -> npt.NDArray[np.fl
             f"They have: {', '.join(frame.column_names)}. Train a new version on the present features."
         )
     matrix = np.empty((frame.num_rows, len(features)), dtype=np.float64)
-    for place, feature in enumerate(features):
-        matrix[:, place] = _numbers(frame.column(feature.name), feature)
+    for column, feature in enumerate(features):
+        matrix[:, column] = _numbers(frame.column(feature.name), feature)
     return matrix
 
 

@@ -7,7 +7,7 @@ computed (one class only, no rows) is None, never a number that looks fine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,49 +31,33 @@ BINARY = ("average_precision", "roc_auc", "log_loss", "precision_at_k")
 REGRESSION = ("mean_absolute_error", "root_mean_squared_error", "r2")
 
 
-def average_precision(labels: Floats, scores: Floats) -> float | None:
-    """Return the area under the precision-recall steps; equal scores count as one step.
+def measure(metric: str, labels: Floats, scores: Floats) -> float | None:
+    """Return a metric of labels and scores, shape ``(rows,)`` both; None where these rows do not define it.
 
-    Args:
-        labels: 0 or 1, shape ``(rows,)``.
-        scores: Higher means more likely 1, shape ``(rows,)``.
+    ``average_precision`` is the area under the precision-recall steps (equal scores count as one step), ``roc_auc`` the
+    chance that a positive scores above a negative (a tie counts half), ``log_loss`` in nats, of scores clipped to
+    ``[1e-15, 1 - 1e-15]``; the two errors are in the label's unit, ``r2`` is the share of variance explained.
     """
-    from sklearn.metrics import average_precision_score
+    from sklearn import metrics
 
-    return float(average_precision_score(labels, scores)) if labels.any() else None
-
-
-def roc_auc(labels: Floats, scores: Floats) -> float | None:
-    """Return the chance that a positive scores above a negative; a tie counts half.
-
-    Args:
-        labels: 0 or 1, shape ``(rows,)``.
-        scores: Shape ``(rows,)``.
-    """
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(labels, scores)) if labels.any() and not labels.all() else None
-
-
-def log_loss(labels: Floats, scores: Floats) -> float | None:
-    """Return the mean negative log-likelihood of probabilities, in nats.
-
-    Args:
-        labels: 0 or 1, shape ``(rows,)``.
-        scores: Probabilities of 1; clipped to ``[1e-15, 1 - 1e-15]``.
-    """
-    from sklearn.metrics import log_loss
-
-    return float(log_loss(labels, np.clip(scores, 1e-15, 1 - 1e-15), labels=[0, 1])) if len(labels) else None
+    match metric:
+        case "average_precision" if labels.any():
+            return float(metrics.average_precision_score(labels, scores))
+        case "roc_auc" if labels.any() and not labels.all():
+            return float(metrics.roc_auc_score(labels, scores))
+        case "log_loss" if len(labels):
+            return float(metrics.log_loss(labels, np.clip(scores, 1e-15, 1 - 1e-15), labels=[0, 1]))
+        case "mean_absolute_error" if len(labels):
+            return float(metrics.mean_absolute_error(labels, scores))
+        case "root_mean_squared_error" if len(labels):
+            return float(metrics.root_mean_squared_error(labels, scores))
+        case "r2" if len(labels) and np.ptp(labels) > 0:
+            return float(metrics.r2_score(labels, scores))
+    return None
 
 
 def precision_at_k(
-    labels: Floats,
-    scores: Floats,
-    days: npt.NDArray[Any],
-    entities: npt.NDArray[Any] | None = None,
-    *,
-    k: int,
+    labels: Floats, scores: Floats, days: npt.NDArray[Any], entities: npt.NDArray[Any] | None = None, *, k: int
 ) -> float | None:
     """Return the share of true positives among the k best-scored entities of a day, averaged over days.
 
@@ -82,10 +66,10 @@ def precision_at_k(
     blocked card again. Ties go to the smaller entity value.
 
     Args:
-        labels: 0 or 1, shape ``(rows,)``.
-        scores: Shape ``(rows,)``.
-        days: Day of each row, anything sortable, shape ``(rows,)``.
-        entities: What alerts are counted by, shape ``(rows,)``; None: each row by itself.
+        labels: 0 or 1; this and the following have one value a row.
+        scores: Higher means more likely 1.
+        days: Anything sortable.
+        entities: What alerts are counted by; None: each row by itself.
         k: Alerts that can be looked at in a day; on a day with fewer entities, all of them.
     """
     if len(labels) == 0:
@@ -108,37 +92,6 @@ def precision_at_k(
     return float(np.mean(shares)) if shares else None
 
 
-def mean_absolute_error(labels: Floats, scores: Floats) -> float | None:
-    """Return the mean absolute difference, in the label's unit."""
-    from sklearn.metrics import mean_absolute_error
-
-    return float(mean_absolute_error(labels, scores)) if len(labels) else None
-
-
-def root_mean_squared_error(labels: Floats, scores: Floats) -> float | None:
-    """Return the root of the mean squared difference, in the label's unit."""
-    from sklearn.metrics import root_mean_squared_error
-
-    return float(root_mean_squared_error(labels, scores)) if len(labels) else None
-
-
-def r2(labels: Floats, scores: Floats) -> float | None:
-    """Return the share of the labels' variance that is explained; None if they do not vary."""
-    from sklearn.metrics import r2_score
-
-    return float(r2_score(labels, scores)) if len(labels) and np.ptp(labels) > 0 else None
-
-
-_OF_ARRAYS: dict[str, Callable[[Floats, Floats], float | None]] = {
-    "average_precision": average_precision,
-    "roc_auc": roc_auc,
-    "log_loss": log_loss,
-    "mean_absolute_error": mean_absolute_error,
-    "root_mean_squared_error": root_mean_squared_error,
-    "r2": r2,
-}
-
-
 def better(metric: str, value: float, than: float) -> bool:
     """Say whether one value of a metric is strictly better than another."""
     return value < than if metric in LOWER_IS_BETTER else value > than
@@ -157,9 +110,23 @@ def judge(
     return {
         name: precision_at_k(labels, scores, days, entities, k=k)
         if name == "precision_at_k"
-        else _OF_ARRAYS[name](labels, scores)
+        else measure(name, labels, scores)
         for name in names or (REGRESSION if spec.label.task == "regression" else BINARY)
     }
+
+
+def codes_of(frame: pa.Table, column: str) -> npt.NDArray[Any]:
+    """Number a column's values, from 0; missing ones count as one value."""
+    encoded = frame.column(column).combine_chunks().dictionary_encode(null_encoding="encode")
+    return encoded.indices.to_numpy()  # type: ignore[no-any-return]
+
+
+def unusable(task: str, scores: Floats) -> npt.NDArray[np.bool_]:
+    """Mark what is no score: a probability from 0 to 1 (binary) or a finite number; shape ``(rows,)`` both."""
+    wrong = ~np.isfinite(scores)
+    if task == "binary":
+        wrong |= (scores < 0) | (scores > 1)
+    return wrong
 
 
 def counted_rows(spec: ModelSpec, frame: pa.Table) -> npt.NDArray[np.bool_]:
@@ -175,8 +142,7 @@ def evaluate(spec: ModelSpec, frame: pa.Table, scores: Floats | None = None) -> 
 
     Args:
         spec: The model.
-        frame: Columns ``event_timestamp``, the label, the alert entity if the spec names
-            one, and (if the spec excludes known positives) ``known_positive``.
+        frame: With time and label, the alert entity if there is one, and perhaps ``known_positive``.
         scores: Predictions, shape ``(rows,)``; default: the frame's column ``score``.
 
     Returns:
@@ -202,7 +168,7 @@ def evaluate(spec: ModelSpec, frame: pa.Table, scores: Floats | None = None) -> 
     labels = kept.column(spec.label.column).to_numpy().astype(np.float64)
     days = pc.strftime(kept.column(TIME), "%Y-%m-%d").to_numpy(zero_copy_only=False).astype("U10")
     alert_entity = spec.training.evaluation.alert_entity
-    entities = _values(kept, alert_entity) if alert_entity is not None and spec.label.task == "binary" else None
+    entities = codes_of(kept, alert_entity) if alert_entity is not None and spec.label.task == "binary" else None
     used = scores[counted]
     per_day = []
     for day in np.unique(days):
@@ -219,9 +185,3 @@ def evaluate(spec: ModelSpec, frame: pa.Table, scores: Floats | None = None) -> 
         KNOWN_POSITIVE: int((labelled & ~counted).sum()),
         "per_day": per_day,
     }
-
-
-def _values(frame: pa.Table, column: str) -> npt.NDArray[Any]:
-    """Return a column as an array that sorts; a missing entity counts as one of its own."""
-    encoded = frame.column(column).combine_chunks().dictionary_encode(null_encoding="encode")
-    return encoded.indices.to_numpy()  # type: ignore[no-any-return]

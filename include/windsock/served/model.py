@@ -11,68 +11,74 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from windsock.errors import DataContractError, did_you_mean
-from windsock.served.matrix import Feature
+from windsock.served.matrix import Feature, to_matrix
+from windsock.store import to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MODEL_CARD = "model.json"
-FORMATS: Mapping[str, str] = {
-    "windsock-lightgbm/1": "windsock.served.formats.lightgbm",
-    "windsock-network/1": "windsock.served.formats.network",
-    "windsock-torch/1": "windsock.served.formats.torch",
-    "windsock-onnx/1": "windsock.served.formats.onnx",
-    "windsock-linear/1": "windsock.served.formats.linear",
+FORMATS: Mapping[str, tuple[str, str]] = {
+    "windsock-lightgbm/1": ("lightgbm", "model.txt"),
+    "windsock-network/1": ("network", "model.safetensors"),
+    "windsock-torch/1": ("torch", "model.pt2"),
+    "windsock-onnx/1": ("onnx", "model.onnx"),
+    "windsock-linear/1": ("linear", MODEL_CARD),
 }
-"""Format on the card to the module whose ``read`` loads it."""
+"""Format on the card to the module of ``formats`` that reads it, and the file that it reads."""
 
 ROWS_AT_ONCE = 1 << 15
-"""Rows that a format scores in one go where memory grows with them."""
+"""Rows that are scored in one go: memory grows with them."""
 _MOST_CARD_BYTES = 32 << 20
 _MOST_CARD_LEVELS = 8
 _KINDS = {str: "texts", bool: "flags", int: "numbers", float: "numbers"}
 
 Task = Literal["binary", "regression"]
+Floats = npt.NDArray[np.float64]
+Scorer = Callable[[Floats], Any]
+"""From a matrix, shape ``(rows, features)``, to a score per row, shape ``(rows,)``."""
 
 
-class Model(Protocol):
+@dataclass(frozen=True, eq=False)
+class Model:
     """A trained model that can predict."""
 
-    @property
-    def task(self) -> Task:
-        """What the scores are."""
-
-    @property
-    def features(self) -> tuple[Feature, ...]:
-        """Inputs in model order."""
+    content: Mapping[str, bytes]
+    """The model folder: file name to bytes."""
+    task: Task
+    features: tuple[Feature, ...]
+    """Inputs in model order."""
+    engine: Any
+    """What computes: LightGBM's booster, a PyTorch module, onnxruntime's session."""
+    scorer: Scorer
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the inputs in model order."""
+        return tuple(f.name for f in self.features)
 
-    def predict(self, frame: pa.Table) -> npt.NDArray[np.float64]:
-        """Score rows.
-
-        Args:
-            frame: Rows with every feature as a column, in any order of columns.
-
-        Returns:
-            Probability of 1 (binary) or the label's expected value (regression), shape ``(rows,)``.
+    def predict(self, frame: pa.Table) -> Floats:
+        """Return the probability of 1 (binary) or the label's expected value (regression), shape ``(rows,)``.
 
         Raises:
             DataContractError: A feature is missing.
         """
+        return scored(self.scorer, to_matrix(frame, self.features))
 
-    def files(self) -> dict[str, bytes]:
-        """Return the model folder: file name to bytes."""
+
+def scored(scorer: Scorer, x: Floats) -> Floats:
+    """Score a matrix some rows at a time; ``x`` has shape ``(rows, features)``, the result ``(rows,)``."""
+    parts = [scorer(x[start : start + ROWS_AT_ONCE]) for start in range(0, len(x), ROWS_AT_ONCE)]
+    return np.concatenate([np.empty(0), *parts]).astype(np.float64, copy=False)
 
 
 def threads() -> int:
@@ -89,11 +95,32 @@ def load(folder: str | Path) -> Model:
     import fsspec
 
     fs, root = fsspec.core.url_to_fs(str(folder))
+
+    def read(name: str) -> bytes:
+        try:
+            return bytes(fs.cat_file(f"{root}/{name}"))
+        except FileNotFoundError as err:
+            present = sorted(str(p).rsplit("/", 1)[-1] for p in fs.ls(root, detail=False)) if fs.exists(root) else []
+            raise DataContractError(
+                f"{folder}: is no model: it lacks {name} (it holds: {', '.join(present) or 'nothing'}). Windsock loads "
+                "LightGBM's own text, ONNX, safetensors, PyTorch's pt2 and plain JSON, never a pickle: that would run "
+                "whatever it contains."
+            ) from err
+
+    return load_files(read, str(folder))
+
+
+def load_files(read: Callable[[str], bytes], folder: str) -> Model:
+    """Load a model whose files ``read`` gives by name; ``folder`` is their place for messages.
+
+    Raises:
+        DataContractError: They are no model.
+    """
     place = f"{folder}/{MODEL_CARD}"
-    card = _read_card(place, read_file(str(folder), fs, root, MODEL_CARD))
+    card = _read_card(place, read(MODEL_CARD))
     try:
         inputs = tuple(Feature.from_json(f) for f in card["features"])
-        task = {"binary": "binary", "regression": "regression"}[card["task"]]
+        task: Task = {"binary": "binary", "regression": "regression"}[card["task"]]  # type: ignore[assignment]
         form = str(card["format"])
     except (KeyError, TypeError, AttributeError) as err:
         raise DataContractError(f"{place}: does not describe a model's inputs: {err!r}.") from err
@@ -102,44 +129,32 @@ def load(folder: str | Path) -> Model:
             f"{place}: is of format {form!r}, but this version of Windsock reads {', '.join(FORMATS)}."
         )
     _check_inputs(place, inputs)
-    model: Model = importlib.import_module(FORMATS[form]).read(str(folder), fs, root, card, task, inputs)
-    return model
-
-
-def read_file(folder: str, fs: Any, root: str, name: str) -> bytes:
-    """Return a file of a model folder.
-
-    Raises:
-        DataContractError: It is not there.
-    """
+    # Waiting threads must sleep: spinning ones burn the cores that other tasks need.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    module, file = FORMATS[form]
+    data = read(file)
+    engine, scorer = importlib.import_module(f"windsock.served.formats.{module}").read(folder, data, card, inputs)
     try:
-        return bytes(fs.cat_file(f"{root}/{name}"))
-    except FileNotFoundError as err:
-        raise absent(folder, fs, root, name) from err
+        tried = scored(scorer, np.array([[0.0], [np.nan]]).repeat(len(inputs), axis=1))
+        if tried.shape != (2,):
+            raise ValueError(f"it gives scores of shape {tried.shape}")
+    except Exception as err:
+        raise DataContractError(
+            f"{folder}/{file}: cannot score two rows of {len(inputs)} features (one of zeros, one without any value): "
+            f"{type(err).__name__}: {str(err)[-300:]}. One score per row is wanted, from what model.json names. Fetch "
+            "it again, use the library that it was made with, or train the version again."
+        ) from err
+    return Model({file: data, MODEL_CARD: to_json(card)}, task, inputs, engine, scorer)
 
 
 def check_fields(place: str, where: str, raw: Mapping[str, Any], known: Sequence[str], form: str) -> None:
-    """Refuse a part of a card that has a field which its format does not know.
-
-    Raises:
-        DataContractError: It has one; the message names the nearest field that is known.
-    """
+    """Raise DataContractError if a part of a card has a field which its format does not know."""
     unknown = sorted(set(raw) - set(known))
     if unknown:
         raise DataContractError(
             f"{place}: {where} has the field {unknown[0]!r}, which {form} does not know."
             f"{did_you_mean(unknown[0], known)} Known here: {', '.join(known)}."
         )
-
-
-def absent(folder: str, fs: Any, root: str, name: str) -> DataContractError:
-    """Say that a model folder lacks a file, and what it holds instead."""
-    present = sorted(str(p).rsplit("/", 1)[-1] for p in fs.ls(root, detail=False)) if fs.exists(root) else []
-    return DataContractError(
-        f"{folder}: is no model: it lacks {name} (it holds: {', '.join(present) or 'nothing'}). Windsock loads "
-        "LightGBM's own text, ONNX, safetensors, PyTorch's pt2 and plain JSON, never a pickle: that would run whatever "
-        "it contains."
-    )
 
 
 def _read_card(place: str, raw: bytes) -> dict[str, Any]:

@@ -1,13 +1,10 @@
 """The network: from a row as tables hold it to a score.
 
-Everything a score depends on is part of the module: means and spreads are buffers learnt
-from the training rows. A number enters twice, standardised as it is and standardised after
-a signed logarithm (amounts and counts have long tails), with a flag beside it where the
-training rows had gaps. A category is looked up in a table with one row more than there are
+Everything a score depends on is part of the module. :class:`Preparation` does what learns nothing, once for all rows,
+by means and spreads of the training rows: a number enters twice, standardised as it is and after a signed logarithm
+(amounts and counts have long tails), with a flag beside it where the training rows had gaps. The body, which learns, is
+:class:`Perceptron` or a module of the user's own. It looks a category up in a table with one row more than there are
 values: the last stands for missing and for values that training never saw.
-
-:class:`Preparation` does the part that learns nothing, once for all rows. The body, which
-learns, is :class:`Perceptron` or a module of the user's own.
 """
 
 import math
@@ -30,18 +27,14 @@ class Preparation(nn.Module):  # type: ignore[misc]
     """Raw rows to what a body takes: float32 numbers, then the row of each category in its table."""
 
     def __init__(self, features: Sequence[Feature], gaps: Sequence[int]) -> None:
-        """Lay out the columns; means and spreads are zero and one until :meth:`fit` or a file sets them.
+        """Lay out the columns; ``gaps`` says which of the numbers, counted from 0, have a flag for missing values.
 
-        Args:
-            features: Inputs in order.
-            gaps: Which of the numbers (0 is the first) have a flag for missing values.
+        Means and spreads are zero and one until :meth:`fit` or a file sets them.
         """
         super().__init__()
         self.numbers = [i for i, f in enumerate(features) if f.categories is None]
         self.categories = [(i, len(f.categories)) for i, f in enumerate(features) if f.categories is not None]
         self.gaps = list(gaps)
-        # Adding zeros of type float64 turns a float32 matrix into float64 without a check of its type in an export.
-        self.register_buffer("zero", torch.zeros(len(features), dtype=torch.float64), persistent=False)
         for name in ("plain", "logs"):
             standard = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
             self.register_buffer(name, standard.repeat(1, len(self.numbers)))
@@ -66,15 +59,7 @@ class Preparation(nn.Module):  # type: ignore[misc]
         return [count + 1 for _, count in self.categories]
 
     def forward(self, x: Any) -> Any:
-        """Prepare raw rows.
-
-        Args:
-            x: float64 or float32, shape ``(rows, features)``; NaN is missing, a category is its value's position.
-
-        Returns:
-            float32, shape ``(rows, width + categories)``.
-        """
-        x = x + self.zero
+        """Prepare raw rows, float64, shape ``(rows, features)``, to float32, shape ``(rows, width + categories)``."""
         numbers = x.index_select(1, torch.tensor(self.numbers, dtype=torch.int64, device=x.device))
         logs = torch.sign(numbers) * torch.log1p(torch.abs(numbers))
         parts = [_standardised(numbers, self.plain), _standardised(logs, self.logs)]
@@ -97,13 +82,7 @@ class Perceptron(nn.Module):  # type: ignore[misc]
     """A multilayer perceptron over numbers and looked-up categories."""
 
     def __init__(self, inputs: int, tables: Sequence[int], hidden: Sequence[int]) -> None:
-        """Draw the first weights.
-
-        Args:
-            inputs: Prepared numbers of a row.
-            tables: Rows of each category's table.
-            hidden: Units of each hidden layer.
-        """
+        """Draw the first weights for rows of so many prepared numbers, category tables and hidden units."""
         super().__init__()
         sizes = [min(16, math.ceil(math.sqrt(rows))) for rows in tables]
         self.tables = nn.ModuleList(nn.Embedding(rows, size) for rows, size in zip(tables, sizes, strict=True))
@@ -121,16 +100,13 @@ class Perceptron(nn.Module):  # type: ignore[misc]
             nn.init.zeros_(layer.bias)
 
     def forward(self, numbers: Any, codes: Any, kept: Sequence[Any] = (), dropout: float = 0.0) -> Any:
-        """Return the last layer's output.
+        """Return the last layer's output, shape ``(rows, 1)``.
 
         Args:
             numbers: float32, shape ``(rows, inputs)``.
             codes: int64, shape ``(rows, tables)``.
             kept: Which units of each hidden layer are not zeroed, shape ``(rows, units)`` each; for training.
             dropout: Share of the units that were drawn to be dropped.
-
-        Returns:
-            Shape ``(rows, 1)``.
         """
         h = numbers
         if self.tables:
@@ -154,13 +130,7 @@ class TabularNetwork(nn.Module):  # type: ignore[misc]
     """Preparation, body and the way back to the label's unit: makes scores of raw rows."""
 
     def __init__(self, preparation: Preparation, body: nn.Module, *, binary: bool) -> None:
-        """Put the parts together.
-
-        Args:
-            preparation: Fitted, or to be read from a file.
-            body: From ``(numbers, codes)`` to one output per row; see :meth:`Preparation.split`.
-            binary: Whether a score is a probability.
-        """
+        """Put the parts together; ``body`` makes ``(numbers, codes)`` of :meth:`Preparation.split` one output a row."""
         super().__init__()
         self.preparation, self.body, self.binary = preparation, body, binary
         self.register_buffer("target", torch.tensor([0.0, 1.0], dtype=torch.float64))
@@ -174,14 +144,7 @@ class TabularNetwork(nn.Module):  # type: ignore[misc]
         return output - self.shift if self.binary else output * self.target[1] + self.target[0]
 
     def forward(self, x: Any) -> Any:
-        """Score raw rows.
-
-        Args:
-            x: As :meth:`Preparation.forward` takes it.
-
-        Returns:
-            float64, shape ``(rows,)``: probability of 1, or the expected value.
-        """
+        """Return the probability of 1, or the expected value, of raw rows: float64, shape ``(rows,)``."""
         outcome = self.outcome(self.body(*self.preparation.split(self.preparation(x))))
         return torch.sigmoid(outcome) if self.binary else outcome
 

@@ -1,15 +1,17 @@
 """Resampling rows for a bootstrap: by clusters that share their luck, with exponential weights.
 
-Rows are the wrong unit to resample: all rows of one entity (a customer's transactions are
-fraudulent together) rise and fall together. A cluster is the entity that alerts are counted
-by, else the first entity, else a block of time (whole days if there are enough of them).
-Weights are exponential (Rubin, "The Bayesian Bootstrap", Annals of Statistics 1981) rather
-than counts, so that no resample loses all of its few positives. ADR 0007 has the numbers.
+Rows are the wrong unit to resample: all rows of one entity rise and fall together. A cluster is the entity that alerts
+are counted by, else the first entity, else a block of time (whole days if there are enough of them). Weights are
+exponential (Rubin, "The Bayesian Bootstrap", Annals of Statistics 1981) rather than counts, so that no resample loses
+all of its few positives. ADR 0007 has the numbers.
+
+:func:`weighted_metric` gives a metric under hundreds of weightings of the same rows. Sorting depends on the scores
+alone, so it is done once per model. With all weights one, every value equals ``windsock.served.metrics`` (tested).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 ENOUGH_DAYS = 20
 """From so many days on, a day is the cluster where there is no entity; below, six hours are."""
+
+Vector = NDArray[np.float64]
+Weighted = Callable[[NDArray[Any]], Vector]
+"""Weights, shape ``(resamples, rows)``, to values, shape ``(resamples,)``."""
 
 _DAY_US = 86_400_000_000
 _BLOCK_US = _DAY_US // 4
@@ -48,17 +54,17 @@ class ClusteredRows:
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """How many."""
         return len(self.label)
 
     @property
     def clusters(self) -> int:
-        """How many resampled units there are."""
+        """How many resampled units."""
         return int(self.cluster.max()) + 1 if self.rows else 0
 
     @property
     def positives(self) -> int:
-        """Rows with a label above zero."""
+        """How many rows with a label above zero."""
         return int((self.label > 0).sum())
 
     def weightings(self, resamples: int, rng: np.random.Generator) -> Iterator[NDArray[np.float32]]:
@@ -70,15 +76,7 @@ class ClusteredRows:
 
 
 def clustered_rows(spec: ModelSpec, frame: pa.Table) -> tuple[ClusteredRows, NDArray[np.bool_]]:
-    """Return the rows that count, and which of the frame's rows they are.
-
-    Args:
-        spec: The model.
-        frame: ``event_timestamp``, entities, label, perhaps ``known_positive``.
-
-    Returns:
-        The rows and a mask of shape ``(rows of the frame,)``.
-    """
+    """Return the rows that count, and a mask of the frame's rows that says which they are."""
     import pyarrow as pa
 
     counted = metrics.counted_rows(spec, frame)
@@ -86,10 +84,10 @@ def clustered_rows(spec: ModelSpec, frame: pa.Table) -> tuple[ClusteredRows, NDA
     time = kept.column(metrics.TIME).cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
     day = time // _DAY_US
     alert_entity = spec.training.evaluation.alert_entity
-    entity = _codes(kept, alert_entity) if alert_entity is not None else np.arange(kept.num_rows)
+    entity = metrics.codes_of(kept, alert_entity) if alert_entity is not None else np.arange(kept.num_rows)
     unit = alert_entity or next((c for c in spec.entities.values() if c in kept.column_names), None)
     if unit is not None:
-        cluster, by = _codes(kept, unit), unit
+        cluster, by = metrics.codes_of(kept, unit), unit
     elif len(np.unique(day)) >= ENOUGH_DAYS:
         cluster, by = _dense(day), "day"
     else:
@@ -98,10 +96,120 @@ def clustered_rows(spec: ModelSpec, frame: pa.Table) -> tuple[ClusteredRows, NDA
     return ClusteredRows(label, _dense(day), entity, cluster, by), counted
 
 
-def _codes(frame: pa.Table, column: str) -> Any:
-    """Number a column's values, 0-based and dense; missing ones count as one value."""
-    return frame.column(column).combine_chunks().dictionary_encode(null_encoding="encode").indices.to_numpy()
-
-
 def _dense(values: Any) -> Any:
     return np.unique(values, return_inverse=True)[1]
+
+
+def weighted_metric(name: str, rows: ClusteredRows, score: Vector, *, k: int = 100) -> Weighted:
+    """Prepare a metric of one model's scores, shape ``(rows,)``; ``k`` is the alerts a day of ``precision_at_k``."""
+    label = rows.label
+    match name:
+        case "average_precision":
+            return _average_precision(label, score)
+        case "roc_auc":
+            return _roc_auc(label, score)
+        case "precision_at_k":
+            return _precision_at_k(rows, score, k)
+        case "log_loss":
+            p = np.clip(score, 1e-15, 1 - 1e-15)
+            return _mean_of(-(label * np.log(p) + (1 - label) * np.log1p(-p)))
+        case "mean_absolute_error":
+            return _mean_of(abs(label - score))
+        case "root_mean_squared_error":
+            return _mean_of((label - score) ** 2, np.sqrt)
+        case "r2":
+            return _r2(label, score)
+    raise KeyError(name)
+
+
+def _thresholds(score: Vector) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the order from the highest score down, and the last position of each distinct score in it."""
+    order = np.argsort(-score, kind="stable")
+    ordered = score[order]
+    last = np.r_[np.nonzero(np.diff(ordered))[0], len(ordered) - 1]
+    return order, last
+
+
+def _average_precision(label: Vector, score: Vector) -> Weighted:
+    order, last = _thresholds(score)
+    positive = label[order] > 0
+    # Only thresholds that catch another positive add to the sum: the rest need no column.
+    caught = np.diff(np.cumsum(positive)[last], prepend=0)
+    last = last[caught > 0]
+    hits = np.nonzero(positive)[0]
+    hits_until = np.searchsorted(hits, last, side="right") - 1
+
+    def value(weights: NDArray[Any]) -> Vector:
+        ordered = np.take(weights, order, axis=1)
+        flagged = np.cumsum(ordered, axis=1, dtype=np.float64)[:, last]
+        true = np.cumsum(ordered[:, hits], axis=1, dtype=np.float64)[:, hits_until]
+        steps = np.diff(true, axis=1, prepend=0.0)
+        return np.asarray((steps * true / np.maximum(flagged, 1e-300)).sum(axis=1) / true[:, -1], dtype=np.float64)
+
+    return value
+
+
+def _roc_auc(label: Vector, score: Vector) -> Weighted:
+    order, last = _thresholds(score)
+    positive = (label[order] > 0).astype(np.float64)
+
+    def value(weights: NDArray[Any]) -> Vector:
+        ordered = np.take(weights, order, axis=1)
+        true = np.cumsum(ordered * positive, axis=1)[:, last]
+        false = np.cumsum(ordered * (1 - positive), axis=1)[:, last]
+        area = np.trapezoid(np.pad(true, ((0, 0), (1, 0))), np.pad(false, ((0, 0), (1, 0))), axis=1)
+        return np.asarray(area / (true[:, -1] * false[:, -1]), dtype=np.float64)
+
+    return value
+
+
+def _precision_at_k(rows: ClusteredRows, score: Vector, k: int) -> Weighted:
+    """Share of true ones among the k highest entities of a day, mean over days; found ones leave later lists.
+
+    An entity of weight w takes w of the k places. With weights one this is ``metrics.precision_at_k``.
+    """
+    entities = int(rows.entity.max()) + 1
+    _, first, group = np.unique(
+        rows.day.astype(np.int64) * entities + rows.entity, return_index=True, return_inverse=True
+    )
+    best = np.full(len(first), -np.inf)
+    np.maximum.at(best, group, score)
+    truth = np.zeros(len(first))
+    np.maximum.at(truth, group, (rows.label > 0).astype(np.float64))
+    by_day = [np.nonzero(rows.day[first] == day)[0] for day in np.unique(rows.day)]
+    by_day = [members[np.argsort(-best[members], kind="stable")] for members in by_day]
+
+    def value(weights: NDArray[Any]) -> Vector:
+        found = np.zeros((len(weights), entities))  # share of each entity that earlier days have found
+        total, counted = np.zeros(len(weights)), np.zeros(len(weights))
+        for members in by_day:
+            who = rows.entity[first[members]]
+            weight = weights[:, first[members]].astype(np.float64)
+            filled = np.minimum(np.cumsum(weight * (1 - found[:, who]), axis=1), k)
+            hits = np.diff(filled, axis=1, prepend=0.0) * truth[members]
+            there = filled[:, -1] > 0
+            total += np.divide(hits.sum(axis=1), filled[:, -1], out=np.zeros(len(weights)), where=there)
+            counted += there
+            found[:, who] += np.divide(hits, weight, out=np.zeros_like(hits), where=weight > 0)
+        return np.asarray(total / counted, dtype=np.float64)
+
+    return value
+
+
+def _mean_of(loss: Vector, finish: Callable[[Vector], Vector] | None = None) -> Weighted:
+    def value(weights: NDArray[Any]) -> Vector:
+        mean = np.asarray(weights @ loss / weights.sum(axis=1), dtype=np.float64)
+        return mean if finish is None else finish(mean)
+
+    return value
+
+
+def _r2(label: Vector, score: Vector) -> Weighted:
+    centred = label - label.mean()  # near zero mean, so that the difference of squares stays exact
+    squared, value, error = _mean_of(centred**2), _mean_of(centred), _mean_of((label - score) ** 2)
+
+    def r2(weights: NDArray[Any]) -> Vector:
+        variance = squared(weights) - value(weights) ** 2
+        return np.asarray(1 - error(weights) / np.maximum(variance, 1e-300), dtype=np.float64)
+
+    return r2

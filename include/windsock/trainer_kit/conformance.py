@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,8 @@ import numpy as np
 from windsock.errors import DataContractError, WindsockError, did_you_mean
 from windsock.runs.contract import CANDIDATE_FORMAT, TrainerRequest
 from windsock.served.first_load import load_untrusted
+from windsock.served.metrics import unusable
 from windsock.served.model import Model
-from windsock.trainers.evaluation import unusable
 from windsock.trainers.native_scores import compare_native_scores
 
 if TYPE_CHECKING:
@@ -95,29 +95,18 @@ class Candidate:
 
 
 def check_candidate(request_url: str) -> list[Finding]:
-    """Check a finished candidate.
-
-    Returns:
-        A finding per clause, in the order of the documentation.
-    """
+    """Check a finished candidate: a finding per clause, in the order of the documentation."""
     try:
         candidate = Candidate(TrainerRequest.read(request_url))
     except WindsockError as err:
         return [Finding("request", False, str(err))]
-    return list(_findings(candidate))
-
-
-def _findings(candidate: Candidate) -> Iterator[Finding]:
-    broken: set[str] = set()
+    found: dict[str, Finding] = {}
     for clause, needs, check in _CLAUSES:
-        missing = [need for need in needs if need in broken]
-        if missing:
-            yield Finding(clause, None, f"not looked at, as {missing[0]} is broken")
-            continue
-        finding = finding_of(clause, check, candidate)
-        if finding.kept is False:
-            broken.add(clause)
-        yield finding
+        if broken := [need for need in needs if found[need].kept is False]:
+            found[clause] = Finding(clause, None, f"not looked at, as {broken[0]} is broken")
+        else:
+            found[clause] = finding_of(clause, check, candidate)
+    return list(found.values())
 
 
 def _rows_are_untouched(candidate: Candidate) -> str:
@@ -187,7 +176,7 @@ def _model_can_be_served(candidate: Candidate) -> str:
     model, store = candidate.model, candidate.request.store
     place = str(candidate.request.raw["output"]["model"])
     present = {str(p).rsplit("/", 1)[-1] for p in store.fs.ls(store.path(place), detail=False)}
-    more = sorted(name for name in present - set(model.files()) if not name.startswith("."))
+    more = sorted(name for name in present - set(model.content) if not name.startswith("."))
     if more:
         raise Broken(
             f"the model folder also holds {', '.join(more)}, which its format does not have: Windsock neither loads "
@@ -195,7 +184,7 @@ def _model_can_be_served(candidate: Candidate) -> str:
         )
     if model.task != candidate.request.raw["task"]:
         raise Broken(f"model.json says task {model.task!r}, but the request asks for {candidate.request.raw['task']!r}")
-    return f"the model folder holds {', '.join(sorted(model.files()))} and loads"
+    return f"the model folder holds {', '.join(sorted(model.content))} and loads"
 
 
 def _features_are_the_requests(candidate: Candidate) -> str:

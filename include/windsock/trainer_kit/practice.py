@@ -27,12 +27,9 @@ _COUNTRIES = ("AT", "CH", "", "\\N")
 
 
 def practice_rows(task: str, rows: int, seed: int = 7) -> pa.Table:
-    """Return made-up rows whose label follows from amount, night and country, with noise.
+    """Return made-up rows, spread evenly over the days, whose label follows from amount, night and country, with noise.
 
-    Args:
-        task: ``binary`` (one row in ten is positive) or ``regression``.
-        rows: How many; spread evenly over the days.
-        seed: Of the random numbers.
+    Of a ``binary`` task one row in ten is positive.
     """
     import pyarrow as pa
 
@@ -93,18 +90,7 @@ def practice_spec(task: str, estimator: Mapping[str, Any]) -> ModelSpec:
 def practice_run(
     store: str, estimator: Mapping[str, Any], *, task: str = "binary", rows: int = 2000, run: str = "practice"
 ) -> str:
-    """Write a run folder as the step ``assemble`` does, with one candidate's request.
-
-    Args:
-        store: Folder or URL below which ``runs/practice/<run>/`` is made.
-        estimator: The estimator as in ``model.yaml``.
-        task: ``binary`` or ``regression``.
-        rows: Training rows.
-        run: The run folder's name.
-
-    Returns:
-        Path or URL of the candidate's ``request.json``.
-    """
+    """Write ``runs/practice/<run>/`` in a store as the step ``assemble`` does; return where its request lies."""
     spec = practice_spec(task, estimator)
     folder, table = RunFolder(Store(store), spec.name, run), practice_rows(task, rows)
     request = run_request(spec, FEATURES, (FIRST + timedelta(days=n) for n in range(DAYS)))

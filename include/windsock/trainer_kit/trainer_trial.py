@@ -241,17 +241,17 @@ def _refuses(runner: Runner, request: Path, name: str, seconds: float) -> str:
     return f"{what}: exit code {ended.code}, {ended.message!r}"
 
 
-def _of_another_format(raw: dict[str, Any]) -> dict[str, Any]:
-    return {**raw, "format": "windsock-trainer/999"}
-
-
-def _with_another_hash(raw: dict[str, Any]) -> dict[str, Any]:
-    return {**raw, "train": {**raw["train"], "sha256": hashlib.sha256(b"something else").hexdigest()}}
-
-
-_REFUSALS: Mapping[str, tuple[str, Callable[[dict[str, Any]], dict[str, Any]], tuple[int, ...]]] = {
-    "refuses-request": ("a request of another format", _of_another_format, (64,)),
-    "refuses-rows": ("rows with another hash", _with_another_hash, (64, 65)),
+_REFUSALS: Mapping[str, tuple[str, Callable[[Any], Any], tuple[int, ...]]] = {
+    "refuses-request": (
+        "a request of another format",
+        lambda raw: {**raw, "format": "windsock-trainer/999"},
+        (64,),
+    ),
+    "refuses-rows": (
+        "rows with another hash",
+        lambda raw: {**raw, "train": {**raw["train"], "sha256": hashlib.sha256(b"something else").hexdigest()}},
+        (64, 65),
+    ),
 }
 """Clause, what the trainer is given, how that is made of a good request, and the exit codes that say so."""
 

@@ -17,11 +17,11 @@ from windsock.runs.contract import REQUEST_VARIABLE, TrainerRequest, read_candid
 from windsock.runs.run_folder import REQUEST, RunFolder
 from windsock.spec.estimators import CustomSpec, Estimator
 from windsock.steps import StepContext
+from windsock.trainers.trainer import train
 
 log = logging.getLogger(__name__)
 
 _KEPT_VARIABLES = ("PATH", "LANG", "TMPDIR", "MLFLOW_TRACKING_URI", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
-_LAST_LINES = 20
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -44,13 +44,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
 
 def _fit(ctx: StepContext, folder: RunFolder, estimator: Estimator) -> dict[str, Any]:
-    role = str(ctx.options.get("role") or "fit")
-    url = request_url(folder, estimator.name)
+    url, role = request_url(folder, estimator.name), str(ctx.options.get("role") or "fit")
     if isinstance(estimator, CustomSpec):
         _run_program(ctx, estimator, url)
         return result(folder, estimator.name)
-    from windsock.trainers.trainer import train
-
     done = train(url, role=role)
     if role == "search":
         return {"run": folder.run, "estimator": estimator.name, **done}
@@ -82,7 +79,7 @@ def _run_program(ctx: StepContext, estimator: CustomSpec, url: str) -> None:
     env = {name: value for name in _KEPT_VARIABLES if (value := os.environ.get(name)) is not None}
     env |= {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     env[REQUEST_VARIABLE] = url
-    last: list[str] = []
+    last = "it said nothing"
     try:
         child = subprocess.Popen(
             program, cwd=ctx.spec.folder, env=env, text=True, errors="replace",
@@ -97,13 +94,12 @@ def _run_program(ctx: StepContext, estimator: CustomSpec, url: str) -> None:
         assert child.stdout is not None
         for line in child.stdout:
             log.info("[%s] %s", estimator.name, line.rstrip())
-            last = [*last[-_LAST_LINES:], line.rstrip()]
+            last = line.strip() or last
         code = child.wait()
     finally:
         if child.poll() is None:
             child.terminate()
             child.wait()
     if code:
-        last_line = next((line for line in reversed(last) if line.strip()), "it said nothing")
         kind = {64: SpecError, 65: DataContractError, 75: UpstreamUnavailable}.get(code, WindsockError)
-        raise kind(f"{ctx.spec.name}: the trainer {estimator.name!r} ended with exit code {code}: {last_line}")
+        raise kind(f"{ctx.spec.name}: the trainer {estimator.name!r} ended with exit code {code}: {last}")

@@ -1,13 +1,10 @@
 """Watching a training in MLflow while it goes on, without ever being in its way.
 
-Each candidate has an MLflow run of its own, found again by its tag, so that a trainer
-that was killed goes on in the same one; registration puts it below the version's run.
-A server that is slow or away costs a line in the log, never a training.
-
-That promise is why a thread of our own sends the numbers, and not MLflow's asynchronous
-logging (tried with 3.17): it opens the run in the caller's time, logs an error for every
-batch that a hanging server does not take, and joins its threads when the process ends, so
-that a server which sends a byte a second keeps a finished trainer alive for ever.
+Each candidate has an MLflow run of its own, found again by its tag, so that a trainer that was killed goes on in the
+same one; registration puts it below the version's run. A server that is slow or away costs a line in the log, never a
+training. That promise is why a thread of our own sends the numbers, and not MLflow's asynchronous logging (tried with
+3.17): it opens the run in the caller's time, logs an error for every batch that a hanging server does not take, and
+joins its threads when the process ends, so that a server which sends a byte a second keeps a trainer alive for ever.
 """
 
 import logging
@@ -18,7 +15,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Self
 
 from windsock.learners import ranks
@@ -61,7 +57,7 @@ class LiveRun:
             self._sender.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._sender is not None:
             self._put(None)
             # A short training may end before MLflow's client is loaded, which is no fault of the server.
@@ -100,8 +96,7 @@ class LiveRun:
                     return
         except Exception as err:
             # Whatever MLflow's client raises: a training does not depend on who watches it.
-            kind = type(err).__name__
-            log.warning("%s: live metrics are off: MLflow does not take them (%s)", self.candidate, kind)
+            log.warning("%s: live metrics are off: MLflow does not take them (%s)", self.candidate, type(err).__name__)
 
     def _open(self) -> tuple[Any, str, type]:
         """Return the client, the id of the candidate's run and MLflow's class for a number."""

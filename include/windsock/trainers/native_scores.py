@@ -30,16 +30,7 @@ _MOST_BYTES = 1 << 20
 
 
 def compare_native_scores(candidate: Store, key: str, model: Model, rows: pa.Table) -> str:
-    """Compare Windsock's scores with those that a trainer left.
-
-    Args:
-        candidate: Rooted at the candidate's folder.
-        key: The rows' key column.
-        model: The candidate's model as Windsock loads it.
-        rows: The training rows.
-
-    Returns:
-        A sentence on what was compared.
+    """Compare Windsock's scores of the training rows with those that a trainer left; say in a sentence how it went.
 
     Raises:
         DataContractError: The file cannot be read, names other rows, or a score differs.

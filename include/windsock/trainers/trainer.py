@@ -5,23 +5,18 @@ beside it, as ``contract`` says. It is what a trainer pod runs; the step ``fit``
 :func:`train` in its own process.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal
 import sys
 import time
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 from windsock import last_words
 from windsock.errors import SpecError, WindsockError
 from windsock.learners import ranks
 from windsock.runs.contract import ROLE_VARIABLE, TrainerRequest
-
-if TYPE_CHECKING:
-    from windsock.trainers.learn import TrainingTask
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +25,11 @@ _TERMINATED = 143
 
 
 def train(request_url: str | None = None, *, role: str | None = None) -> dict[str, Any]:
-    """Train the candidate of a request, or take part in its search.
+    """Train the candidate of a request (``fit``), or only take part in its search (``search``).
 
     Args:
         request_url: Path or URL of ``request.json``; default: ``WINDSOCK_REQUEST``.
-        role: ``fit`` or ``search``; default: ``WINDSOCK_TRAINER_ROLE``, else ``fit``.
+        role: Default: ``WINDSOCK_TRAINER_ROLE``, else ``fit``.
 
     Returns:
         The candidate's ``metrics.json``; for a search, how many trials were done here.
@@ -45,8 +40,9 @@ def train(request_url: str | None = None, *, role: str | None = None) -> dict[st
         UpstreamUnavailable: The shared study cannot be reached.
     """
     from windsock.runs.libraries import libraries
+    from windsock.search.search import take_part
     from windsock.search.study import SharedStudy
-    from windsock.trainers.learn import TrainingTask, learn, search_only
+    from windsock.trainers.learn import learn, search_of
     from windsock.trainers.live import LiveRun
 
     role = role or os.environ.get(ROLE_VARIABLE) or "fit"
@@ -58,21 +54,23 @@ def train(request_url: str | None = None, *, role: str | None = None) -> dict[st
         log.info("%s: candidate %s is finished already", request.raw["model"], request.name)
         return done
     started = time.monotonic()
-    task = TrainingTask.of(request.raw, request.train_table())
-    study = SharedStudy.of(os.environ.get(STUDIES_VARIABLE, ""), request.raw, task.estimator)
+    search = search_of(request.raw, request.train_table())
+    study = SharedStudy.of(os.environ.get(STUDIES_VARIABLE, ""), request.raw, search.estimator)
     with LiveRun.of(request.raw, role) as live:
+        search = replace(search, checkpoints=request.checkpoints, shared_study=study, watch=live)
         if role == "search":
             if study is None:
                 raise SpecError(
                     f"{request.raw['model']}: the role 'search' needs {STUDIES_VARIABLE}, the database that the "
                     "trainers share. Set it, or set training.estimators[].budget.parallel to 1."
                 )
-            return {"trials_done": search_only(task, request.checkpoints, study, live)}
-        learnt = learn(task, checkpoints=request.checkpoints, shared_study=study, watch=live)
+            return {"trials_done": take_part(search)}
+        learnt = learn(search)
         live.finished(learnt.report)
     if ranks.rank() != 0:
         return {}
-    about = {"trainer": libraries(), "device": _device(task), "seconds": round(time.monotonic() - started, 3)}
+    device = str(getattr(search.learner, "device", "cpu"))  # only networks have a choice
+    about = {"trainer": libraries(), "device": device, "seconds": round(time.monotonic() - started, 3)}
     return request.write_candidate(learnt.files, {**learnt.report, **about})
 
 
@@ -84,33 +82,26 @@ def main() -> int:
         if (code := _several()) is not None:
             return code
         train()
-    except WindsockError as err:
-        message = f"{type(err).__name__}: {err}"
-        log.error("%s", message)
-        last_words.leave(message)
-        return err.exit_code
     except Exception as err:
+        last_words.leave(message := f"{type(err).__name__}: {err}")
+        if isinstance(err, WindsockError):
+            log.error("%s", message)
+            return err.exit_code
         log.exception("The trainer failed")
-        last_words.leave(f"{type(err).__name__}: {err}")
         return 1
     return 0
 
 
 def _several() -> int | None:
     """Start one process per GPU where there are several; None: go on in this one."""
-    request = TrainerRequest.read()
-    if request.raw["estimator"].get("kind") != "torch":
+    if TrainerRequest.read().raw["estimator"].get("kind") != "torch":
         return None
-    from windsock.learners.neural.distributed import relaunch_if_several
+    from windsock.learners.neural.device import relaunch_if_several
 
     return relaunch_if_several("windsock.trainers.trainer")
 
 
-def _device(task: TrainingTask) -> str:
-    return str(getattr(task.learner, "device", "cpu"))  # only networks have a choice
-
-
-def _end(signum: int, frame: FrameType | None) -> None:
+def _end(*_: object) -> None:
     # What has been checkpointed is there already; the training loop writes a last one on its way out.
     raise SystemExit(_TERMINATED)
 

@@ -8,7 +8,7 @@ import pytest
 
 from small_model import small_fraud
 from windsock.monitoring.performance import metric_interval
-from windsock.served.metrics import average_precision
+from windsock.served.metrics import measure
 from windsock.spec import ModelSpec
 
 CUSTOMERS = 60
@@ -34,7 +34,8 @@ def test_an_entitys_rows_are_not_taken_as_independent(spec: ModelSpec) -> None:
     """The interval holds another week's value about as often as it says; one over rows alone does not."""
     rng = np.random.default_rng(1)
     values = [
-        average_precision(w["TX_FRAUD"].to_numpy().astype(float), w["score"].to_numpy()) for w in map(week, range(60))
+        measure("average_precision", w["TX_FRAUD"].to_numpy().astype(float), w["score"].to_numpy())
+        for w in map(week, range(60))
     ]
     low, high = metric_interval(spec, week(0), rng)
 

@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 
 from windsock.registry.flavours import save_flavour
 from windsock.served.formats import onnx
-from windsock.served.formats.lightgbm import from_booster
-from windsock.served.formats.network import network_files, scored
+from windsock.served.formats.lightgbm import lightgbm_files
+from windsock.served.formats.network import module_scores, network_files
 from windsock.served.matrix import Feature
 from windsock.served.model import MODEL_CARD, load
 from windsock.served.network import Perceptron, Preparation, TabularNetwork
@@ -50,14 +50,14 @@ def test_mlflow_loads_a_network_without_pickle_and_scores_the_same(tmp_path):
     save_flavour(model, str(tmp_path / "flavour"), "0" * 32, "m-1")
 
     saved = mlflow.pyfunc.load_model(str(tmp_path / "flavour"))
-    np.testing.assert_allclose(saved.predict(X), scored(model.module, X), atol=1e-6)
+    np.testing.assert_allclose(saved.predict(X), module_scores(model.engine, X), atol=1e-6)
     assert saved.metadata.model_id == "m-1"
 
 
 def test_mlflow_loads_trees_without_pickle_and_scores_the_same(tmp_path):
     data = lightgbm.Dataset(X, (X[:, 0] > 0).astype(float), feature_name=["a", "b"])
     booster = lightgbm.train({"objective": "binary", "verbosity": -1, "num_threads": 1}, data, 5)
-    model = from_booster(booster, "binary", FEATURES)
+    model = loaded(tmp_path / "model", lightgbm_files(booster, "binary", FEATURES))
     save_flavour(model, str(tmp_path / "flavour"), "0" * 32, "m-1")
 
     saved = mlflow.pyfunc.load_model(str(tmp_path / "flavour"))

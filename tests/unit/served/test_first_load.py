@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from windsock.errors import DataContractError
-from windsock.served.first_load import Limits, load_untrusted, rows_like
-from windsock.served.formats.lightgbm import from_booster
+from windsock.served.first_load import load_untrusted, rows_like
+from windsock.served.formats.lightgbm import lightgbm_files
 from windsock.served.formats.onnx import card_of
 from windsock.served.matrix import Feature
 from windsock.served.model import load
@@ -36,7 +36,7 @@ def saved(folder, files):
 def trees():
     x = np.random.default_rng(0).normal(size=(300, 2))
     booster = lightgbm.train({"verbosity": -1, "num_threads": 1, "num_leaves": 8}, lightgbm.Dataset(x, x[:, 0]), 20)
-    return from_booster(booster, "regression", (Feature("a"), Feature("b"))).files()
+    return lightgbm_files(booster, "regression", (Feature("a"), Feature("b")))
 
 
 def onnx_files(nodes, constants=()):
@@ -95,7 +95,7 @@ def test_an_honest_model_scores_as_if_loaded_directly(tmp_path, made):
     rows = rows_like(model.features, 100)
 
     np.testing.assert_array_equal(model.predict(rows), load(folder).predict(rows))
-    assert model.files() == load(folder).files()
+    assert model.content == load(folder).content
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_an_honest_model_scores_as_if_loaded_directly(tmp_path, made):
 def test_a_model_that_harms_its_process_is_refused_with_a_sentence_that_names_it(tmp_path, made, says):
     folder = str(saved(tmp_path / "m", made()))
     with pytest.raises(DataContractError, match=rf"^{folder}[\s\S]*{says}"):
-        load_untrusted(folder, Limits(cpu_seconds=3))
+        load_untrusted(folder, cpu_s=3)
 
 
 def test_the_childs_own_refusal_arrives_word_for_word(tmp_path):
@@ -130,7 +130,7 @@ def test_a_folder_of_too_much_is_not_even_read(tmp_path):
     with pytest.raises(DataContractError, match="holds 10 files"):
         load_untrusted(str(folder))
     with pytest.raises(DataContractError, match="holds 10 files of 0 MiB; a model may have 8 of 0 MiB"):
-        load_untrusted(str(folder), Limits(file_bytes=1))
+        load_untrusted(str(folder), file_bytes=1)
 
 
 def test_the_child_sees_no_credential_and_finds_windsock_wherever_it_runs(tmp_path, monkeypatch):

@@ -23,22 +23,28 @@ def test_binary_metrics_are_what_their_definitions_say_also_with_ties(rows):
     y, p = np.array(rows[0]), np.array(rows[1])
     if y.any():
         steps = [(y[p >= t].mean(), y[p == t].sum() / y.sum()) for t in np.unique(p)]
-        assert m.average_precision(y, p) == pytest.approx(sum(a * b for a, b in steps), rel=1e-12)
+        assert m.measure("average_precision", y, p) == pytest.approx(sum(a * b for a, b in steps), rel=1e-12)
     if y.any() and not y.all():
         pairs = p[y == 1][:, None] - p[y == 0]
-        assert m.roc_auc(y, p) == pytest.approx(np.mean((pairs > 0) + 0.5 * (pairs == 0)), rel=1e-12, abs=1e-12)
+        assert m.measure("roc_auc", y, p) == pytest.approx(
+            np.mean((pairs > 0) + 0.5 * (pairs == 0)), rel=1e-12, abs=1e-12
+        )
     clipped = np.clip(p, 1e-15, 1 - 1e-15)
-    assert m.log_loss(y, p) == pytest.approx(-np.log(np.where(y == 1, clipped, 1 - clipped)).mean(), rel=1e-12)
+    assert m.measure("log_loss", y, p) == pytest.approx(
+        -np.log(np.where(y == 1, clipped, 1 - clipped)).mean(), rel=1e-12
+    )
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=2, max_size=30))
 def test_regression_metrics_are_what_their_definitions_say(rows):
     y, p = np.array(rows).T
-    assert m.mean_absolute_error(y, p) == pytest.approx(np.abs(y - p).mean())
-    assert m.root_mean_squared_error(y, p) == pytest.approx(np.sqrt(((y - p) ** 2).mean()))
+    assert m.measure("mean_absolute_error", y, p) == pytest.approx(np.abs(y - p).mean())
+    assert m.measure("root_mean_squared_error", y, p) == pytest.approx(np.sqrt(((y - p) ** 2).mean()))
     if np.ptp(y) > 1e-3:
-        assert m.r2(y, p) == pytest.approx(1 - ((y - p) ** 2).sum() / ((y - y.mean()) ** 2).sum(), rel=1e-9, abs=1e-9)
+        assert m.measure("r2", y, p) == pytest.approx(
+            1 - ((y - p) ** 2).sum() / ((y - y.mean()) ** 2).sum(), rel=1e-9, abs=1e-9
+        )
 
 
 def handbook_card_precision(frame: pd.DataFrame, k: int) -> float:
@@ -79,17 +85,17 @@ def test_a_detected_card_is_taken_off_later_lists():
 def test_what_cannot_be_computed_is_none():
     none, some = np.zeros(3), np.array([0.1, 0.2, 0.3])
 
-    assert m.average_precision(none, some) is None
-    assert m.roc_auc(none, some) is None
-    assert m.log_loss(np.empty(0), np.empty(0)) is None
+    assert m.measure("average_precision", none, some) is None
+    assert m.measure("roc_auc", none, some) is None
+    assert m.measure("log_loss", np.empty(0), np.empty(0)) is None
     assert m.precision_at_k(np.empty(0), np.empty(0), np.empty(0), None, k=3) is None
-    assert m.r2(np.ones(3), some) is None
-    assert m.r2(np.full(3, 0.1), some) is None  # whose mean is not quite 0.1
-    assert m.average_precision(np.empty(0), np.empty(0)) is None
-    assert m.roc_auc(np.ones(3), some) is None
-    assert m.roc_auc(np.empty(0), np.empty(0)) is None
-    assert m.root_mean_squared_error(np.empty(0), np.empty(0)) is None
-    assert m.mean_absolute_error(np.empty(0), np.empty(0)) is None
+    assert m.measure("r2", np.ones(3), some) is None
+    assert m.measure("r2", np.full(3, 0.1), some) is None  # whose mean is not quite 0.1
+    assert m.measure("average_precision", np.empty(0), np.empty(0)) is None
+    assert m.measure("roc_auc", np.ones(3), some) is None
+    assert m.measure("roc_auc", np.empty(0), np.empty(0)) is None
+    assert m.measure("root_mean_squared_error", np.empty(0), np.empty(0)) is None
+    assert m.measure("mean_absolute_error", np.empty(0), np.empty(0)) is None
 
 
 @pytest.fixture

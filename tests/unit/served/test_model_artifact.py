@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 
 from windsock.errors import DataContractError, SpecError
-from windsock.served.formats.lightgbm import from_booster
+from windsock.served.formats.lightgbm import MODEL_TEXT, lightgbm_files
 from windsock.served.matrix import Feature, learn_features, to_matrix
-from windsock.served.model import load
+from windsock.served.model import load, load_files
 
 ROWS = pa.table(
     {
@@ -30,12 +30,13 @@ def trained(threads=1):
         "min_data_in_leaf": 2, "seed": 1,
     }  # fmt: skip
     data = lightgbm.Dataset(x, y.astype(float), feature_name=NAMES, categorical_feature=["kind"])
-    return from_booster(lightgbm.train(params, data, 5), "binary", features)
+    files = lightgbm_files(lightgbm.train(params, data, 5), "binary", features)
+    return load_files(files.__getitem__, "m")
 
 
 def saved(model, folder):
     folder.mkdir()
-    for name, content in model.files().items():
+    for name, content in model.content.items():
         (folder / name).write_bytes(content)
     return folder
 
@@ -47,11 +48,11 @@ def test_a_saved_model_predicts_exactly_the_same(tmp_path):
     assert again.feature_names == tuple(NAMES)
     assert again.task == "binary"
     np.testing.assert_array_equal(again.predict(ROWS), model.predict(ROWS))
-    assert again.files() == model.files()
+    assert again.content == model.content
 
 
 def test_the_text_does_not_depend_on_the_number_of_threads():
-    assert trained(threads=1).text == trained(threads=2).text
+    assert trained(threads=1).content[MODEL_TEXT] == trained(threads=2).content[MODEL_TEXT]
 
 
 def test_the_order_of_columns_and_further_columns_do_not_matter():

@@ -9,7 +9,7 @@ from windsock.errors import DataContractError
 from windsock.runs.run_folder import RunFolder
 from windsock.steps import run_step
 from windsock.store import Store
-from windsock.trainers.evaluation import best_of
+from windsock.trainers.choose_step import best_of
 
 TREES = TRAINING["estimator"]
 NETWORK = {"kind": "torch", "epochs": 2, "trials": 1, "params": {"hidden": [8]}}

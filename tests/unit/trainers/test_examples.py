@@ -17,8 +17,7 @@ from training_world import AS_OF, TRAINING, make_world, world_spec
 from windsock import tables
 from windsock.ledger import Ledger
 from windsock.promotions import Promotion, append, current
-from windsock.served.formats.onnx import OnnxModel
-from windsock.served.model import load
+from windsock.served.model import Model, load, scored
 from windsock.settings import REPO_ROOT
 from windsock.steps import run_step
 from windsock.store import Store
@@ -90,9 +89,11 @@ def test_windsock_scores_ten_thousand_rows_as_the_library_does(tmp_path, library
     np.testing.assert_allclose(model.predict(rows), native, rtol=1e-6 if task == "regression" else 0, atol=1e-6)
     assert len(np.unique(native)) > 30
     # Where trees part on a value, scores differ by far more than rounding.
-    odd = with_rows_on_thresholds(x.astype(np.float32), model.graph, np.random.default_rng(1)).astype(float)
+    odd = with_rows_on_thresholds(x.astype(np.float32), model.content["model.onnx"], np.random.default_rng(1)).astype(
+        float
+    )
     native = trainer.predict(raw, fitted[-1], odd)
-    np.testing.assert_allclose(model.scores(odd), native, rtol=1e-6 if task == "regression" else 0, atol=1e-6)
+    np.testing.assert_allclose(scored(model.scorer, odd), native, rtol=1e-6 if task == "regression" else 0, atol=1e-6)
     assert [f for f in check_candidate(str(request)) if f.kept is not True] == []
 
 
@@ -148,8 +149,8 @@ def test_from_training_to_the_score_of_a_day(world, tmp_path, library, monkeypat
     version = run_step("register", model="fraud", settings=with_mlflow(settings), options={"run": run})["version"]
     entry = Promotion(0, "promote", version, run, None, AS_OF, AS_OF, "test")
     append(settings, spec, entry, after=current(settings, spec))
-    seen, predict = [], OnnxModel.predict
-    monkeypatch.setattr(OnnxModel, "predict", lambda model, rows: seen.append((model, rows)) or predict(model, rows))
+    seen, predict = [], Model.predict
+    monkeypatch.setattr(Model, "predict", lambda model, rows: seen.append((model, rows)) or predict(model, rows))
 
     run_step("score", model="fraud", key=str(AS_OF), settings=settings)
 

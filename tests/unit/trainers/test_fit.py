@@ -67,7 +67,7 @@ def test_equal_input_gives_equal_bytes(request_for, monkeypatch):
     monkeypatch.setenv("WINDSOCK_THREADS", "1")
     second = fit(request_for(), TRAIN, LATER)
 
-    assert first.model.files() == second.model.files()
+    assert first.model.content == second.model.content
     assert first.metrics == second.metrics
     assert first.reference.equals(second.reference)
 

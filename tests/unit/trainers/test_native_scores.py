@@ -6,12 +6,13 @@ import pyarrow as pa
 import pytest
 
 from windsock.errors import DataContractError
-from windsock.served.formats.linear import LinearModel, NumberTerm
-from windsock.served.matrix import Feature
-from windsock.store import Store
+from windsock.served.model import load_files
+from windsock.store import Store, to_json
 from windsock.trainers.native_scores import compare_native_scores
 
-MODEL = LinearModel("regression", (Feature("a"),), 0.0, (NumberTerm(1.0),))
+TERMS = [{"name": "a", "coefficient": 1.0}]
+CARD = {"format": "windsock-linear/1", "task": "regression", "intercept": 0.0, "features": TERMS}
+MODEL = load_files(lambda _: to_json(CARD), "m")
 ROWS = pa.table({"id": pa.array(range(2000)), "a": np.arange(2000) / 7})
 BY_TEXT = ROWS.set_column(0, "id", pa.array([f"\\{n}" if n % 2 else f"k{n}" for n in range(2000)]))
 

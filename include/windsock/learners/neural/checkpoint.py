@@ -1,11 +1,8 @@
 """Going on after a kill: the state of a training between two steps, as one small file.
 
-``training.npz`` holds weights, running averages and optimiser state as plain arrays and
-the counters as JSON, all in one object that is replaced in one step. Weights as they
-stood after each epoch are files of their own, written once. Nothing is ever unpickled.
-
-A checkpoint belongs to one training: parameters, rows, seed, number of processes. One
-of another training, or a damaged one, is left aside and the training begins anew.
+``training.npz`` holds weights, averages and optimiser state as plain arrays and the counters as JSON, all in one
+object that is replaced in one step. Weights as they stood after each epoch are files of their own, written once.
+A checkpoint of another training (parameters, rows, seed, number of processes), or a damaged one, is left aside.
 """
 
 import hashlib
@@ -21,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from windsock.learners.rows import Rows
+from windsock.learners.learner import Rows
 from windsock.runs.checkpoints import CheckpointFolder
 
 log = logging.getLogger(__name__)
@@ -38,8 +35,8 @@ class Progress:
 
     step: int
     """Optimiser steps done."""
-    state: Arrays
-    """See :meth:`windsock.learners.neural.step.Step.state`."""
+    state: Arrays = field(default_factory=dict)
+    """Of the optimiser; see :meth:`windsock.learners.neural.step.Step.state`."""
     curve: list[float] = field(default_factory=list)
     """Loss on the judged rows after each epoch done."""
     kept: list[Arrays] = field(default_factory=list)
@@ -60,8 +57,8 @@ def fingerprint(about: Mapping[str, Any], *parts: Rows | None) -> str:
 class Checkpoints:
     """The checkpoints of one training."""
 
-    def __init__(self, folder: CheckpointFolder, mark: str) -> None:
-        self._folder, self._mark = folder, mark
+    def __init__(self, folder: CheckpointFolder, fingerprint: str) -> None:
+        self._folder, self._fingerprint = folder, fingerprint
         self._hashes: list[str] = []
         """Of the epochs' files that are written."""
 
@@ -71,7 +68,7 @@ class Checkpoints:
             data = _packed(progress.kept[epoch])
             self._folder.write(_epoch_file(epoch), data)
             self._hashes.append(hashlib.sha256(data).hexdigest())
-        about = {"mark": self._mark, "step": progress.step, "curve": progress.curve, "epochs": self._hashes}
+        about = {"mark": self._fingerprint, "step": progress.step, "curve": progress.curve, "epochs": self._hashes}
         text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
         self._folder.write(STATE, _packed({**progress.state, _ABOUT: text}))
 
@@ -83,7 +80,7 @@ class Checkpoints:
         try:
             arrays = _unpacked(data)
             about = json.loads(arrays.pop(_ABOUT).tobytes())
-            if about["mark"] != self._mark:
+            if about["mark"] != self._fingerprint:
                 log.info("%s: the checkpoint there is another training's; beginning anew", self._folder.url)
                 return None
             kept = [self._epoch(i, expected) for i, expected in enumerate(about["epochs"])]

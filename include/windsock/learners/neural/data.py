@@ -1,9 +1,8 @@
 """Rows as the training loop reads them: one float32 table, in a new order every epoch.
 
-``resident`` keeps the table on the device and picks each batch there. ``streamed`` leaves
-it in host memory: a thread picks the next batches and, on a GPU, sends them on a stream of
-its own, so that copying hides behind computing. Both give the same batches in the same
-order, and any epoch can be entered at any step: its order is a function of seed and epoch.
+``resident`` keeps the table on the device and picks each batch there. ``streamed`` leaves it in host memory: a thread
+picks the next batches and, on a GPU, sends them on a stream of its own, so that copying hides behind computing. The
+order of both is a function of seed and epoch, so any epoch can be entered at any step.
 """
 
 import hashlib
@@ -53,15 +52,12 @@ class Batch:
 
 
 def make_table(preparation: Preparation, x: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> Any:
-    """Prepare rows once, in host memory.
+    """Prepare rows once, in host memory: float32, shape ``(rows, width + categories + 1)``.
 
     Args:
         preparation: On the CPU.
         x: Raw rows, shape ``(rows, features)``.
         target: What the body shall give, shape ``(rows,)``.
-
-    Returns:
-        float32, shape ``(rows, width + categories + 1)``.
     """
     columns = preparation.width + len(preparation.categories)
     table = torch.empty((len(x), columns + 1), dtype=torch.float32)

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from windsock.errors import SpecError
-from windsock.learners.learner import Params, Report
+from windsock.learners.learner import Params, Report, Rows
 from windsock.learners.neural import device as devices
-from windsock.learners.neural.distributed import ensure_process_group
-from windsock.learners.neural.user_module import UserModule
+from windsock.learners.neural.user_module import build_module, check_source
 from windsock.learners.ranks import world
-from windsock.learners.rows import Rows
 from windsock.runs.checkpoints import CheckpointFolder
+from windsock.served.formats.network import threads_limited
 from windsock.served.matrix import Feature
 from windsock.spec import ModelSpec
 from windsock.spec.estimators import NetworkParams, TorchSpec
@@ -44,21 +43,19 @@ class NetworkLearner:
     ) -> None:
         """Join the other processes, if there are any: what follows is decided together.
 
-        Args:
-            spec: The model.
-            estimator: What to train.
-            features: Inputs in order.
-            module: The user's own network as the request carries it; None: Windsock's.
+        ``module`` is the user's own network as the request carries it; None: Windsock's.
 
         Raises:
             SpecError: The request lacks the module, or it is not the one that the request names.
         """
-        where = f"{spec.name}: estimator {estimator.name!r}"
+        self._where = f"{spec.name}: estimator {estimator.name!r}"
         if estimator.module is not None and module is None:
-            raise SpecError(f"{where}: the request lacks {estimator.module}. Run 'assemble' again.")
-        self._spec, self._estimator, self._features = spec, estimator, tuple(features)
-        self._module = UserModule.of(module, where) if module else None
-        ensure_process_group()
+            raise SpecError(f"{self._where}: the request lacks {estimator.module}. Run 'assemble' again.")
+        if module is not None:
+            check_source(module, self._where)
+        self._spec, self._estimator, self._features, self._module = spec, estimator, tuple(features), module
+        self._binary = spec.label.task == "binary"
+        devices.ensure_process_group()
 
     @property
     def device(self) -> str:
@@ -92,7 +89,6 @@ class NetworkLearner:
         from windsock.learners.neural.data import Batches, keeps_resident, make_table
         from windsock.learners.neural.loop import Training
         from windsock.learners.neural.trained import TrainedNetwork
-        from windsock.served.formats.network import threads_limited
 
         estimator, wanted = self._estimator, self._checked(params)
         with threads_limited(), devices.deterministic(estimator.deterministic):
@@ -118,14 +114,14 @@ class NetworkLearner:
                     # How often to write decides nothing about the result.
                     "plan": asdict(replace(plan, checkpoint_steps=1)),
                     "params": params,
-                    "module": self._module.sha256 if self._module else None,
+                    "module": self._module["sha256"] if self._module else None,
                     "features": [f.to_json() for f in self._features],
                     "world": world(),
                 }
                 checkpoints = Checkpoints(checkpoint, fingerprint(about, rows, judged))
-            training = Training(network, plan, device, batches, measured)
-            training.run(checkpoints, report)
-        return TrainedNetwork(network.to("cpu"), self._features, self._spec.label.task, training, plan, rows)
+            training = Training(network, plan, device, batches, measured, checkpoints, report)
+            training.run()
+        return TrainedNetwork(network.to("cpu"), self._features, training, plan, rows)
 
     def _checked(self, params: Params) -> NetworkParams:
         known = {name: value for name, value in params.items() if name not in self._estimator.arguments}
@@ -133,26 +129,24 @@ class NetworkLearner:
             return NetworkParams.model_validate(known)
         except ValidationError as err:
             raise SpecError(
-                f"{self._spec.name}: estimator {self._estimator.name!r} cannot be trained with these parameters: "
-                f"{err}. They were: {params}."
+                f"{self._where} cannot be trained with these parameters: {err}. They were: {params}."
             ) from err
 
     def _plan(self, params: NetworkParams, rows: Rows, rounds: int, device: Any, steps: int) -> Plan:
         from windsock.learners.neural.step import Plan
 
-        binary, weight = self._spec.label.task == "binary", 1.0
-        share = float(rows.y.mean()) if binary else 0.0
-        if binary:
+        share, weight = float(rows.y.mean()) if self._binary else 0.0, 1.0
+        if self._binary:
             balanced = (1 - share) / share if 0 < share < 1 else 1.0
             weight = balanced if params.positive_weight == "balanced" else float(params.positive_weight)
             if not weight > 0:
                 raise SpecError(
-                    f"{self._spec.name}: estimator {self._estimator.name!r}: params.positive_weight is {weight:g}, "
-                    "but a positive row must count for something. Give a number above zero, or balanced."
+                    f"{self._where}: params.positive_weight is {weight:g}, but a positive row must count for "
+                    "something. Give a number above zero, or balanced."
                 )
         absolute = self._spec.training.metric == "mean_absolute_error"
         return Plan(
-            loss="log" if binary else "absolute" if absolute else "square",
+            loss="log" if self._binary else "absolute" if absolute else "square",
             positive_weight=weight,
             mean_weight=1 + (weight - 1) * share,
             learning_rate=params.learning_rate,
@@ -178,13 +172,12 @@ class NetworkLearner:
             torch.manual_seed(plan.seed)
             if self._module is not None:
                 arguments = {name: params[name] for name in self._estimator.arguments}
-                body = self._module.build(preparation.width, preparation.tables, arguments)
+                body = build_module(self._module, self._where, preparation.width, preparation.tables, arguments)
             else:
                 body = Perceptron(preparation.width, preparation.tables, wanted.hidden)
-        binary = self._spec.label.task == "binary"
-        network = TabularNetwork(preparation, body, binary=binary)
+        network = TabularNetwork(preparation, body, binary=self._binary)
         with torch.no_grad():
-            if not binary:
+            if not self._binary:
                 network.target.copy_(torch.tensor([float(rows.y.mean()), float(rows.y.std()) or 1.0]))
                 return network
             network.shift.fill_(math.log(plan.positive_weight))
@@ -192,6 +185,3 @@ class NetworkLearner:
                 share = min(max(float(rows.y.mean()), 1e-6), 1 - 1e-6)
                 body.layers[-1].bias.fill_(math.log(share / (1 - share) * plan.positive_weight))
         return network
-
-
-__all__ = ["NetworkLearner"]

@@ -19,8 +19,7 @@ import torch
 from torch.nn import functional
 
 from windsock.learners.neural.data import Batch, seed_of
-from windsock.learners.neural.device import Mode
-from windsock.learners.neural.distributed import add_up
+from windsock.learners.neural.device import Mode, add_up
 from windsock.served.network import Perceptron, TabularNetwork
 
 Loss = Literal["log", "square", "absolute"]
@@ -65,14 +64,7 @@ class Step:
     """The state of a training on one device, and the step that moves it."""
 
     def __init__(self, network: TabularNetwork, plan: Plan, device: Any, memory: float) -> None:
-        """Put the network on the device.
-
-        Args:
-            network: Its body's weights are where the training begins.
-            plan: How to train.
-            device: Where.
-            memory: How much of the running average a step keeps once it has settled.
-        """
+        """Put the network on the device; ``memory`` is how much of the running average a step keeps once settled."""
         self._plan, self._device, self._memory = plan, device, memory
         self._network = network.to(device)
         self._body = network.body.train()
@@ -202,14 +194,9 @@ class Step:
         return torch.autocast(self._device.type, torch.bfloat16, cache_enabled=False)  # type: ignore[no-any-return]
 
     def _draw(self, size: int, bits: Any = None) -> Any:
-        """Draw the random bits of a whole batch, so that processes that share it see one drawing.
+        """Draw the random bits of a whole batch, so that processes that share it see one drawing; None: none is needed.
 
-        Args:
-            size: Rows of the batch.
-            bits: What an earlier call returned, to be drawn anew.
-
-        Returns:
-            int16, shape ``(size, units)``; None if nothing is dropped.
+        They are int16, of shape ``(size, units)``; those of an earlier call are drawn anew.
         """
         if not self._masked:
             return None

@@ -1,5 +1,4 @@
-"""Model formats that Windsock can serve, one module each; ``served.model.load`` picks by the card's ``format``.
+"""Model formats that Windsock can serve: each module's ``read`` gives what computes, and how rows are scored with it.
 
-Every format is data that is read, never code that runs: LightGBM's own text, ONNX, PyTorch's
-exported program, and linear models as plain JSON.
+Every format is data that is read, never code that runs.
 """

@@ -1,59 +1,25 @@
 """Windsock's own network as a model: ``model.safetensors`` holds its numbers, ``model.json`` its architecture.
 
-The network is built from the card, which says how many units a layer has and which inputs
-have a flag for missing values; everything else follows from the inputs. The numbers are
-then put in by name. So the file is nothing but named arrays, and each must have exactly
-the shape and type that the card asks for.
+The network is built from the card, and the numbers are put in by name: the file is nothing but
+named arrays, and each must have exactly the shape and type that the card asks for.
 """
 
-from __future__ import annotations
-
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from windsock.errors import DataContractError
-from windsock.served.matrix import Feature, to_matrix
-from windsock.served.model import MODEL_CARD, ROWS_AT_ONCE, Task, absent, threads
+from windsock.served.matrix import Feature
+from windsock.served.model import MODEL_CARD, Floats, Scorer, Task, scored, threads
 from windsock.store import to_json
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 FORMAT = "windsock-network/1"
 MODEL_FILE = "model.safetensors"
 _MOST_LAYERS, _MOST_UNITS, _MOST_BYTES = 8, 1 << 20, 1 << 31
 _MOST_HEADER = 1 << 20
-
-
-@dataclass(frozen=True)
-class NetworkModel:
-    """A trained network that can predict; made by :func:`read`."""
-
-    content: Mapping[str, bytes]
-    """The model folder."""
-    task: Task
-    features: tuple[Feature, ...]
-    module: Any
-    """A :class:`windsock.served.network.TabularNetwork`."""
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Inputs in model order."""
-        return tuple(f.name for f in self.features)
-
-    def predict(self, frame: pa.Table) -> npt.NDArray[np.float64]:
-        """Score rows; see :meth:`windsock.served.model.Model.predict`."""
-        return scored(self.module, to_matrix(frame, self.features))
-
-    def files(self) -> dict[str, bytes]:
-        """Return the artifact: file name to bytes."""
-        return dict(self.content)
 
 
 def network_files(network: Any, task: Task, features: Sequence[Feature]) -> dict[str, bytes]:
@@ -69,32 +35,19 @@ def network_files(network: Any, task: Task, features: Sequence[Feature]) -> dict
     return {MODEL_FILE: save(tensors), MODEL_CARD: to_json(card)}
 
 
-def read(
-    folder: str, fs: Any, root: str, card: Mapping[str, Any], task: Task, inputs: Sequence[Feature]
-) -> NetworkModel:
-    """Build the network that a card describes and put its numbers in.
+def read(folder: str, data: bytes, card: Mapping[str, Any], inputs: Sequence[Feature]) -> tuple[Any, Scorer]:
+    """Build the :class:`windsock.served.network.TabularNetwork` that a card describes and put its numbers in.
 
     Raises:
-        DataContractError: The card describes no network, or the file is absent, damaged or another network's.
+        DataContractError: The card describes no network, or the file is damaged or another network's.
     """
-    # Waiting threads must sleep: spinning ones burn the cores that other tasks need.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    network = _built(f"{folder}/{MODEL_CARD}", card, task, inputs)
-    where, wanted = f"{folder}/{MODEL_FILE}", network.state_dict()
-    try:
-        size = int(fs.info(f"{root}/{MODEL_FILE}")["size"])
-        if size > sum(tensor.nbytes for tensor in wanted.values()) + _MOST_HEADER:
-            raise _refused(where, f"it has {size:,} bytes, far more than the card's network takes")
-        raw = bytes(fs.cat_file(f"{root}/{MODEL_FILE}"))
-    except FileNotFoundError as err:
-        raise absent(folder, fs, root, MODEL_FILE) from err
-    network.load_state_dict(_tensors(where, raw, wanted), assign=True)
-    network.preparation.zero = network.preparation.zero.new_zeros(len(inputs), device="cpu")
-    content = {MODEL_FILE: raw, MODEL_CARD: to_json(dict(card))}
-    return NetworkModel(content, task, tuple(inputs), network.eval().requires_grad_(False))
+    network = _built(f"{folder}/{MODEL_CARD}", card, inputs)
+    network.load_state_dict(_tensors(f"{folder}/{MODEL_FILE}", data, network.state_dict()), assign=True)
+    network.eval().requires_grad_(False)
+    return network, partial(module_scores, network)
 
 
-def _built(where: str, card: Mapping[str, Any], task: Task, inputs: Sequence[Feature]) -> Any:
+def _built(where: str, card: Mapping[str, Any], inputs: Sequence[Feature]) -> Any:
     """Return the card's network without memory for its numbers."""
     import torch
 
@@ -117,7 +70,7 @@ def _built(where: str, card: Mapping[str, Any], task: Task, inputs: Sequence[Fea
     with torch.device("meta"):
         preparation = Preparation(inputs, gaps)
         body = Perceptron(preparation.width, preparation.tables, hidden)
-        network = TabularNetwork(preparation, body, binary=task == "binary")
+        network = TabularNetwork(preparation, body, binary=card["task"] == "binary")
     if sum(tensor.nbytes for tensor in network.state_dict().values()) > _MOST_BYTES:
         raise DataContractError(f"{where}: describes a network of more than {_MOST_BYTES >> 30} GiB; none is loaded.")
     return network
@@ -128,6 +81,8 @@ def _tensors(where: str, raw: bytes, wanted: Mapping[str, Any]) -> dict[str, Any
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    if len(raw) > sum(tensor.nbytes for tensor in wanted.values()) + _MOST_HEADER:
+        raise _refused(where, f"it has {len(raw):,} bytes, far more than the card's network takes")
     if int.from_bytes(raw[:8], "little") > min(_MOST_HEADER, len(raw)):
         raise _refused(where, "it does not begin with a safetensors header")
     try:
@@ -154,23 +109,15 @@ def _refused(where: str, why: str) -> DataContractError:
     return DataContractError(f"{where}: is refused: {why}. Fetch it again, or train the version again.")
 
 
-def scored(network: Callable[[Any], Any], x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Score a matrix by a network, some rows at a time, with ``WINDSOCK_THREADS`` threads.
-
-    Args:
-        network: From float64 rows, shape ``(rows, features)``, to scores, shape ``(rows,)``.
-        x: Shape ``(rows, features)``.
-    """
-    if len(x) == 0:
-        return np.empty(0, dtype=np.float64)
+def module_scores(network: Callable[[Any], Any], x: Floats) -> Floats:
+    """Score a matrix, shape ``(rows, features)``, by a network that takes float64 rows, with ``WINDSOCK_THREADS``."""
     import torch
 
+    def scores(part: Floats) -> Any:
+        return network(torch.from_numpy(np.ascontiguousarray(part, dtype=np.float64))).to(torch.float64).numpy()
+
     with torch.no_grad(), threads_limited():
-        parts = [
-            network(torch.from_numpy(np.ascontiguousarray(x[start : start + ROWS_AT_ONCE], dtype=np.float64)))
-            for start in range(0, len(x), ROWS_AT_ONCE)
-        ]
-        return torch.cat(parts).to(torch.float64).numpy()  # type: ignore[no-any-return]
+        return scored(scores, x)
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from windsock.learners.neural import NetworkLearner
-from windsock.learners.rows import Rows
+from windsock.learners.learner import Rows
+from windsock.learners.neural.learner import NetworkLearner
 from windsock.runs.checkpoints import CheckpointFolder
 from windsock.served.matrix import Feature
 from windsock.settings import REPO_ROOT
@@ -106,7 +106,7 @@ def child(wanted: Wanted, out: Path) -> None:
 
 
 def main() -> None:
-    from windsock.learners.neural.distributed import relaunch_if_several
+    from windsock.learners.neural.device import relaunch_if_several
     from windsock.learners.ranks import rank
 
     if (code := relaunch_if_several("neural_rows")) is not None:

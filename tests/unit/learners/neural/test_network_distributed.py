@@ -9,7 +9,7 @@ from neural_rows import Wanted, result, train, write
 
 from windsock.errors import SpecError
 from windsock.learners.neural.checkpoint import STATE
-from windsock.learners.neural.distributed import processes_wanted, relaunch_if_several
+from windsock.learners.neural.device import processes_wanted, relaunch_if_several
 from windsock.runs.checkpoints import CheckpointFolder
 
 HERE = Path(__file__).parent

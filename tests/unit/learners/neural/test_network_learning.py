@@ -11,7 +11,7 @@ from windsock.learners.neural.data import Batches, make_table
 from windsock.learners.neural.device import choose_device, choose_mode
 from windsock.learners.neural.step import loss_of
 from windsock.served.matrix import Feature
-from windsock.served.metrics import average_precision, log_loss, r2
+from windsock.served.metrics import measure
 from windsock.served.network import Perceptron, Preparation, TabularNetwork
 
 ON_CPU = choose_device().type == "cpu"
@@ -30,8 +30,8 @@ def test_learns_what_can_be_learnt():
     learned = trained(learn=learn, judged=later, rounds=8)
 
     scores = learned.predict(later.x)
-    assert average_precision(later.y, scores) > 0.8 > 3 * later.y.mean()
-    assert log_loss(later.y, scores) == pytest.approx(learned.curve[-1], rel=CLOSE)
+    assert measure("average_precision", later.y, scores) > 0.8 > 3 * later.y.mean()
+    assert measure("log_loss", later.y, scores) == pytest.approx(learned.curve[-1], rel=CLOSE)
     assert learned.curve[-1] < learned.curve[0]
     assert learned.importance()["amount"] > learned.importance()["rate"]
     assert sum(learned.importance().values()) == pytest.approx(1, abs=1e-5)
@@ -43,7 +43,7 @@ def test_regression_gives_values_in_the_labels_own_unit(metric, loss):
     learned = trained(spec_of(metric, "regression"), learn, later, rounds=10)
 
     scores = learned.predict(later.x)
-    assert r2(later.y, scores) > 0.7
+    assert measure("r2", later.y, scores) > 0.7
     errors = scores - later.y
     expected = np.mean(np.abs(errors)) if loss == "absolute" else np.mean(errors**2)
     assert learned.curve[-1] == pytest.approx(expected, rel=CLOSE)
@@ -128,7 +128,7 @@ def test_weighted_positives_leave_scores_probabilities(weight):
     weighted = trained(learn=rare, rounds=8, params={"positive_weight": weight})
 
     scores = weighted.predict(later.x)
-    assert average_precision(later.y, scores) > 0.75
+    assert measure("average_precision", later.y, scores) > 0.75
     # Both say how many positives there are, as in the rows they learnt from.
     assert weighted.predict(rare.x).mean() == pytest.approx(rare.y.mean(), rel=0.35)
     assert not np.array_equal(scores, plain.predict(later.x))

@@ -5,10 +5,10 @@ import pytest
 from neural_rows import spec_of
 
 from windsock.ingest.sources.simulator import process
-from windsock.learners.neural import NetworkLearner
-from windsock.learners.rows import Rows
+from windsock.learners.learner import Rows
+from windsock.learners.neural.learner import NetworkLearner
 from windsock.served.matrix import Feature
-from windsock.served.metrics import average_precision, roc_auc
+from windsock.served.metrics import measure
 from windsock.spec.data import SimulatorSource
 
 DAYS, TERMINALS = 45, 600
@@ -50,6 +50,6 @@ def test_finds_the_simulators_frauds(payments):
 
     assert np.isnan(payments.x).any()
     scores = learned.predict(later.x)
-    assert average_precision(later.y, scores) > 4 * later.y.mean()
-    assert roc_auc(later.y, scores) > 0.75
+    assert measure("average_precision", later.y, scores) > 4 * later.y.mean()
+    assert measure("roc_auc", later.y, scores) > 0.75
     assert learned.importance()["amount"] > learned.importance()["night"]

@@ -67,7 +67,7 @@ def test_sigterm_keeps_the_last_step_and_ends_the_process(tmp_path, uninterrupte
         "learn = loop.Training._learn\n"
         "def slow(self, batch):\n"
         "    learn(self, batch)\n"
-        "    print(self._step, flush=True)\n"
+        "    print(self.progress.step, flush=True)\n"
         "    time.sleep(0.02)\n"
         "loop.Training._learn = slow\n"
         "n.main()\n"

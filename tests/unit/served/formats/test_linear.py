@@ -9,9 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windsock.errors import DataContractError
-from windsock.served.formats.linear import CategoryTerm, LinearModel, NumberTerm
-from windsock.served.matrix import Feature
-from windsock.served.model import load
+from windsock.served.model import load, load_files
 
 CARD = {
     "format": "windsock-linear/1",
@@ -97,24 +95,29 @@ def test_a_missing_column_is_named(tmp_path):
 
 
 FINITE = st.floats(-1e6, 1e6)
-NUMBERS = st.builds(NumberTerm, FINITE, FINITE, st.floats(1e-3, 1e6), st.none() | FINITE)
+NUMBERS = st.fixed_dictionaries(
+    {"coefficient": FINITE}, optional={"mean": FINITE, "scale": st.floats(1e-3, 1e6), "missing": FINITE}
+)
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=4), st.lists(FINITE, max_size=4), FINITE, FINITE)
 @settings(max_examples=50, deadline=None)
 def test_a_saved_model_predicts_exactly_the_same(numbers, coefficients, other, intercept):
-    features = [Feature(f"x{n}") for n in range(len(numbers))]
-    features.append(Feature("kind", tuple(range(len(coefficients)))))
-    model = LinearModel("binary", tuple(features), intercept, (*numbers, CategoryTerm(tuple(coefficients), other)))
-    rows = pa.table({f.name: pa.array([0.0, None, 2.0]) for f in features})
+    features = [{"name": f"x{n}", **term} for n, term in enumerate(numbers)]
+    features.append(
+        {"name": "kind", "categories": list(range(len(coefficients))), "coefficients": coefficients, "other": other}
+    )
+    card = {"format": "windsock-linear/1", "task": "binary", "intercept": intercept, "features": features}
+    model = load_files(lambda _: json.dumps(card).encode(), "m")
+    rows = pa.table({name: pa.array([0.0, None, 2.0]) for name in model.feature_names})
 
     from fsspec.implementations.memory import MemoryFileSystem
 
-    MemoryFileSystem().pipe({f"/linear/{name}": content for name, content in model.files().items()})
+    MemoryFileSystem().pipe({f"/linear/{name}": content for name, content in model.content.items()})
     again = load("memory://linear")
 
-    assert again == model
-    assert again.files() == model.files()
+    assert json.loads(again.content["model.json"]) == card
+    assert again.content == model.content
     np.testing.assert_array_equal(again.predict(rows), model.predict(rows))
 
 

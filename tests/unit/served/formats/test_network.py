@@ -9,7 +9,7 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save
 
 from windsock.errors import DataContractError
-from windsock.served.formats.network import MODEL_FILE, NetworkModel, network_files, scored
+from windsock.served.formats.network import MODEL_FILE, module_scores, network_files
 from windsock.served.matrix import Feature, to_matrix
 from windsock.served.model import MODEL_CARD, load
 from windsock.served.network import Perceptron, Preparation, TabularNetwork
@@ -71,9 +71,9 @@ def test_a_network_comes_back_from_its_folder_and_scores_the_same(tmp_path, task
     files = network_files(made, task, FEATURES)
     model, later = load(saved(files, tmp_path / "model")), table(1000, seed=1)
 
-    assert isinstance(model, NetworkModel)
-    assert (model.task, model.features, model.files()) == (task, FEATURES, files)
-    np.testing.assert_array_equal(model.predict(later), scored(made, to_matrix(later, FEATURES)))
+    assert isinstance(model.engine, TabularNetwork)
+    assert (model.task, model.features, model.content) == (task, FEATURES, files)
+    np.testing.assert_array_equal(model.predict(later), module_scores(made, to_matrix(later, FEATURES)))
     assert len(np.unique(model.predict(later))) > 500
     assert network_files(network(binary=binary), task, FEATURES) == files
 
@@ -82,7 +82,7 @@ def test_a_network_comes_back_from_its_folder_and_scores_the_same(tmp_path, task
 def test_any_number_of_rows_can_be_scored_in_parts(files, tmp_path, count, monkeypatch):
     model = load(saved(files, tmp_path / "model"))
     whole = model.predict(table())
-    monkeypatch.setattr("windsock.served.formats.network.ROWS_AT_ONCE", 33)
+    monkeypatch.setattr("windsock.served.model.ROWS_AT_ONCE", 33)
 
     np.testing.assert_allclose(model.predict(table().slice(0, count)), whole[:count], rtol=0, atol=1e-6)
 

@@ -65,16 +65,16 @@ def test_a_converted_model_scores_as_its_library_does(tmp_path, kind, monkeypatc
     model = load(
         saved(tmp_path / "m", to_onnx(kind, X[:1], options={"zipmap": False}), output="probabilities", column=1)
     )
-    monkeypatch.setattr(format_onnx, "ROWS_AT_ONCE", 77)
+    monkeypatch.setattr("windsock.served.model.ROWS_AT_ONCE", 77)
 
-    np.testing.assert_allclose(model.scores(X.astype(float)), kind.predict_proba(X)[:, 1], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(model.scorer(X.astype(float)), kind.predict_proba(X)[:, 1], rtol=0, atol=1e-6)
     assert model.feature_names == ("a", "b", "kind")
-    assert set(model.files()) == {MODEL_FILE, MODEL_CARD}
+    assert set(model.content) == {MODEL_FILE, MODEL_CARD}
     again = tmp_path / "again"
     again.mkdir()
-    for name, content in model.files().items():
+    for name, content in model.content.items():
         (again / name).write_bytes(content)
-    assert load(again).files() == model.files()
+    assert load(again).content == model.content
 
 
 def test_columns_categories_and_missing_values_arrive_as_in_every_format(tmp_path):
@@ -90,14 +90,14 @@ def test_numbers_beyond_float32_become_infinite_without_a_warning(tmp_path):
     model = load(saved(tmp_path / "m", mean()))
 
     with np.errstate(all="raise"):
-        assert model.scores(np.full((1, 3), 1e300)).tolist() == [np.inf]
+        assert model.scorer(np.full((1, 3), 1e300)).tolist() == [np.inf]
 
 
 def test_a_float64_graph_is_fed_float64(tmp_path):
     double = [helper.make_tensor_value_info(n, TensorProto.DOUBLE, s) for n, s in (("x", [None, 3]), ("y", None))]
     made = graph(mean().graph.node, inputs=double[:1], outputs=double[1:])
 
-    assert load(saved(tmp_path / "m", made, input="float64")).scores(np.full((1, 3), 1e300)).tolist() == [1e300]
+    assert load(saved(tmp_path / "m", made, input="float64")).scorer(np.full((1, 3), 1e300)).tolist() == [1e300]
     refused(tmp_path / "m", made, "of float64, but model.json lists 3 features and the input 'float32'")
 
 
@@ -124,7 +124,7 @@ def test_an_unknown_field_of_the_card_gets_the_nearest_name(tmp_path):
 
 
 def test_several_scores_per_row_and_other_inputs_are_refused(tmp_path):
-    refused(tmp_path / "m", graph([helper.make_node("Abs", ["x"], ["y"])]), "One number per row is wanted")
+    refused(tmp_path / "m", graph([helper.make_node("Abs", ["x"], ["y"])]), "One score per row is wanted")
     refused(tmp_path / "m", graph(mean().graph.node, inputs=[floats("x", [1, 3])]), "any number of rows is wanted")
     refused(tmp_path / "m", graph(mean().graph.node, inputs=[floats("x", [None, 4])]), "takes 4 columns")
     refused(
@@ -299,8 +299,8 @@ def test_trees_in_a_circle_and_other_than_trees_never_reach_onnxruntime(tmp_path
 def test_a_tree_in_any_order_of_its_nodes_is_served(tmp_path):
     made = ensemble([(2, 3), None, (4, 1), None, None])
 
-    assert load(saved(tmp_path / "m", made)).scores(np.array([[-1.0, 0, 0], [1.0, 0, 0]])).tolist() == [1.0, 0.0]
-    assert load(saved(tmp_path / "deep", chain(900))).scores(np.zeros((1, 3))).tolist() == [1.0]
+    assert load(saved(tmp_path / "m", made)).scorer(np.array([[-1.0, 0, 0], [1.0, 0, 0]])).tolist() == [1.0, 0.0]
+    assert load(saved(tmp_path / "deep", chain(900))).scorer(np.zeros((1, 3))).tolist() == [1.0]
 
 
 def test_what_the_lists_name_is_what_onnx_knows():
@@ -323,5 +323,5 @@ def test_one_thread_is_used_if_one_is_allowed(tmp_path, monkeypatch):
     import onnxruntime  # noqa: F401
 
     before = len(os.listdir("/proc/self/task"))
-    load(saved(tmp_path / "m", mean())).scores(np.zeros((50_000, 3)))
+    load(saved(tmp_path / "m", mean())).scorer(np.zeros((50_000, 3)))
     assert len(os.listdir("/proc/self/task")) == before

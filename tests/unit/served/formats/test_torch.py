@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from windsock.errors import DataContractError
-from windsock.served.formats.network import scored
-from windsock.served.formats.pt2 import program_of
-from windsock.served.formats.torch import MODEL_FILE, TorchModel
+from windsock.served.formats.network import module_scores
+from windsock.served.formats.torch import MODEL_FILE, Program, read
 from windsock.served.matrix import Feature, to_matrix
 from windsock.served.model import MODEL_CARD, load
 from windsock.settings import REPO_ROOT
@@ -89,16 +88,16 @@ def test_a_network_of_version_0_1_scores_bit_for_bit_as_pytorch_itself_runs_it(f
     model = load(saved(files, tmp_path / "model"))
     later = table(5000, seed=1)
 
-    assert isinstance(model, TorchModel)
+    assert isinstance(model.engine, Program)
     assert (model.task, model.feature_names) == ("binary", tuple(NAMES))
-    expected = scored(theirs(files[MODEL_FILE]), to_matrix(later, model.features))
+    expected = module_scores(theirs(files[MODEL_FILE]), to_matrix(later, model.features))
     np.testing.assert_array_equal(model.predict(later), expected)
     assert len(np.unique(expected)) > 1000
-    assert model.files() == files
+    assert model.content == files
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 100])
-def test_any_number_of_rows_can_be_scored(files, tmp_path, count):
+def test_any_number_of_rows_can_be_module_scores(files, tmp_path, count):
     model = load(saved(files, tmp_path / "model"))
     scores = model.predict(table(200).slice(0, count))
 
@@ -109,7 +108,7 @@ def test_any_number_of_rows_can_be_scored(files, tmp_path, count):
 def test_many_rows_are_scored_in_parts(files, tmp_path, monkeypatch):
     model = load(saved(files, tmp_path / "model"))
     whole = model.predict(table(1000))
-    monkeypatch.setattr("windsock.served.formats.network.ROWS_AT_ONCE", 77)
+    monkeypatch.setattr("windsock.served.model.ROWS_AT_ONCE", 77)
 
     np.testing.assert_allclose(model.predict(table(1000)), whole, rtol=0, atol=1e-6)
 
@@ -117,7 +116,7 @@ def test_many_rows_are_scored_in_parts(files, tmp_path, monkeypatch):
 def test_scoring_uses_as_many_threads_as_are_allowed_and_no_more(monkeypatch):
     seen, before = [], torch.get_num_threads()
     monkeypatch.setenv("WINDSOCK_THREADS", "1")
-    scored(lambda x: seen.append(torch.get_num_threads()) or x[:, 0], np.zeros((3, 1)))
+    module_scores(lambda x: seen.append(torch.get_num_threads()) or x[:, 0], np.zeros((3, 1)))
 
     assert seen == [1]
     assert torch.get_num_threads() == before
@@ -127,9 +126,9 @@ def test_a_float32_matrix_is_taken_too(files, tmp_path):
     model = load(saved(files, tmp_path / "model"))
     x = to_matrix(table(50), model.features)
     with torch.no_grad():
-        coarse = model.module(torch.from_numpy(x.astype(np.float32))).numpy()
+        coarse = model.engine(torch.from_numpy(x.astype(np.float32))).numpy()
 
-    np.testing.assert_allclose(coarse, scored(model.module, x), atol=1e-5)
+    np.testing.assert_allclose(coarse, module_scores(model.engine, x), atol=1e-5)
 
 
 def test_nulls_unseen_categories_and_the_order_of_columns_are_no_trouble(files, tmp_path):
@@ -198,7 +197,7 @@ def test_a_program_made_by_others_scores_bit_for_bit_as_pytorch_itself_runs_it(n
     x = np.random.default_rng(0).normal(size=(3000, 4)) * 3
     x[::7, 1] = np.nan
 
-    np.testing.assert_array_equal(scored(model.module, x), scored(theirs(program), x))
+    np.testing.assert_array_equal(module_scores(model.engine, x), module_scores(theirs(program), x))
 
 
 def test_a_pickle_is_never_loaded(files, tmp_path):
@@ -284,7 +283,7 @@ def rows_of(whole):
         (lambda g: tensor_of(g, "arange.start_step", start={"as_int": 0}, end={"as_int": 9}, step={"as_float": 1e-30}),
          "numbers"),
         (lambda g: tensor_of(g, "arange.start_step", start={"as_int": 0}, end={"as_int": 9}, step={"as_int": 0}),
-         "cannot run it"),
+         "cannot score two rows"),
         (lambda g: tensor_of(g, "expand.default", self=rows_of(g), size={"as_ints": [HUGE, 2, 4]}), "numbers"),
         (lambda g: tensor_of(g, "relu_.default", self=rows_of(g)), "changes the rows or a weight"),
     ],
@@ -370,7 +369,7 @@ def test_members_that_share_their_bytes_are_refused(tmp_path):
             archive.NameToInfo[again.filename] = again
         archive._didModify = True
     with pytest.raises(DataContractError, match="members that overlap"):
-        program_of(file.getvalue(), "m")
+        read("m", file.getvalue(), {}, ())
 
 
 def test_compressed_members_and_two_of_one_name_are_refused(files, tmp_path):
