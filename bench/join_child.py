@@ -37,7 +37,7 @@ def main(way: str, frame_path: Path, runs: int) -> None:
     pins = ledger.pins(records)
     frame = feather.read_table(frame_path, memory_map=False)
     if way == "feast":
-        from windsock.featurestore.feast_import import import_feast
+        from windsock.featurestore.repo import import_feast
 
         import_feast()
 

@@ -74,7 +74,7 @@ class PlainDemo:
 
     def _warm_up(self) -> None:
         from windsock.featurestore.definitions import apply
-        from windsock.featurestore.feast_import import import_feast
+        from windsock.featurestore.repo import import_feast
         from windsock.registry.client import mlflow_client
 
         for name in (*_LIBRARIES, *STEPS.values()):

@@ -10,7 +10,7 @@ import pyarrow as pa
 from small_model import small_fraud
 from windsock import tables
 from windsock.column_types import arrow_schema
-from windsock.featurestore.feature_tables import STAGE, FeatureTable, feature_tables
+from windsock.features.feature_tables import STAGE, FeatureTable, feature_tables
 from windsock.ledger import DayRecord, Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec

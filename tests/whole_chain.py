@@ -17,7 +17,7 @@ from typing import Any
 
 from fork_server import fork_context
 from windsock.errors import DayRejected, NotReady
-from windsock.featurestore.repo import FeastPaths
+from windsock.featurestore.repo import feast_home
 from windsock.ledger import Ledger
 from windsock.promotions import Promotion, append, current
 from windsock.registry.versions import VersionInfo, folder_hash, record_version
@@ -138,6 +138,6 @@ def published(settings: Settings, stage: str) -> dict[str, Any]:
 
 def online_content(settings: Settings) -> dict[str, list[tuple[Any, ...]]]:
     """Return every row of the embedded online store, its notes of materialized days included."""
-    with closing(sqlite3.connect(FeastPaths.of(settings).online)) as connection:
+    with closing(sqlite3.connect(feast_home(settings) / "online.db")) as connection:
         names = [row[0] for row in connection.execute("select name from sqlite_master where type = 'table'")]
         return {name: sorted(connection.execute(f'select * from "{name}"')) for name in names}

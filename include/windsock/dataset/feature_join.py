@@ -47,7 +47,7 @@ def join_features(spec: ModelSpec, frame: pa.Table, first: date, join: Join) -> 
 
 
 def _without_features(spec: ModelSpec, joined: pa.Table) -> npt.NDArray[np.bool_]:
-    from windsock.featurestore.feature_tables import feature_tables
+    from windsock.features.feature_tables import feature_tables
 
     alone = np.zeros(joined.num_rows, dtype=bool)
     for table in feature_tables(spec):

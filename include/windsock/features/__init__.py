@@ -1,5 +1,5 @@
 """Features: DuckDB SQL over the lookback, exact to the second, only what was known by the end of the day.
 
-``view_sql`` computes one view for one day, ``step`` publishes a day of all views,
-``inputs`` says what a day was made from, ``frame`` lists the rows that a model sees.
+``view_sql`` computes one view for one day, ``feature_tables`` says what its table is called and holds,
+``step`` publishes a day of all views, ``frame`` lists the rows that a model sees.
 """

@@ -1,14 +1,18 @@
-"""The ``features`` step: one day of every view, published in one commit."""
+"""The ``features`` step: one day of every view, published in one commit.
 
+A day's record names each of its inputs by content. Equal inputs, equal features; others than those
+in force mean that the day is stale.
+"""
+
+import hashlib
 import logging
-from datetime import date
 from typing import Any
 
 from windsock import tables
-from windsock.completeness import lookback
+from windsock.completeness import lookback, settled_days
 from windsock.errors import UpstreamUnavailable
-from windsock.features.inputs import FeatureInputs, current_fingerprint, feature_inputs
-from windsock.features.view_sql import compute_view, table_name
+from windsock.features.feature_tables import STAGE, Records, table_name
+from windsock.features.view_sql import compute_view
 from windsock.ledger import DayRecord, Ledger, Output, Status
 from windsock.steps import StepContext
 
@@ -27,48 +31,65 @@ def run(ctx: StepContext) -> dict[str, Any]:
         NotReady: A day of the lookback is neither published nor recorded as rejected or empty.
         SpecError: A view's SQL does not run.
     """
-    day = ctx.day
-    ledger = Ledger.of(ctx.settings, ctx.spec.name, "features")
+    spec, day = ctx.spec, ctx.day
+    ledger = Ledger.of(ctx.settings, spec.name, STAGE)
     before = ledger.get(day)
     for _ in range(_ROUNDS):
-        inputs = feature_inputs(ctx.settings, ctx.spec, day)
-        current = ledger.get(day)
-        if current is not None and dict(current.inputs) == dict(inputs.fingerprint):
-            record = current
-        else:
-            record = ledger.publish(_compute(ctx, day, inputs, current), origin=ctx.origin)
+        events, labels, inputs = _settled_inputs(ctx)
+        record = ledger.get(day)
+        if record is None or dict(record.inputs) != inputs:
+            record = ledger.publish(_compute(ctx, events, labels, inputs, record), origin=ctx.origin)
         # A day of the lookback may have been replaced while this ran; then what was published is
         # stale already, and the replacing run may have looked before it stood there.
-        if dict(record.inputs) == current_fingerprint(ctx.settings, ctx.spec, day):
+        if dict(record.inputs) == _settled_inputs(ctx)[2]:
             break
-        log.info("%s: the lookback of %s changed while its features were computed; once more", ctx.spec.name, day)
+        log.info("%s: the lookback of %s changed while its features were computed; once more", spec.name, day)
     else:
         raise UpstreamUnavailable(
-            f"{ctx.spec.name}: days in the lookback of {day} were replaced {_ROUNDS} times while its features were "
+            f"{spec.name}: days in the lookback of {day} were replaced {_ROUNDS} times while its features were "
             "computed. Run the step again when ingestion is quiet."
         )
     return {
         "status": record.status,
-        "rows": {view.name: record.rows(table_name(view.name)) for view in ctx.spec.features.views},
+        "rows": {view.name: record.rows(table_name(view.name)) for view in spec.features.views},
         "warm": record.detail["warm"],
         "changed": before is None or before.data_hash != record.data_hash,
         "data_hash": record.data_hash,
     }
 
 
-def _compute(ctx: StepContext, day: date, inputs: FeatureInputs, previous: DayRecord | None) -> DayRecord:
-    spec, store = ctx.spec, ctx.store
+def _settled_inputs(ctx: StepContext) -> tuple[Records, Records, dict[str, str]]:
+    """Return the records of events and labels that the day is made from, and each input's name and hash."""
+    spec = ctx.spec
+    first, last = lookback(ctx.day, spec.features.lookback_days)
+    events = labels = settled_days(ctx.settings, spec, "ingest", first, last)
+    inputs = {f"ingest/{r.ds}": r.data_hash for r in events.values()}
+    if spec.label.files is not None:
+        # A label of the oldest event may have been delivered on any later day.
+        labels = settled_days(ctx.settings, spec, "labels", first, last)
+        inputs |= {f"labels/{r.ds}": r.data_hash for r in labels.values()}
+    for view in spec.features.views:
+        inputs[f"sql/{view.name}"] = hashlib.sha256(spec.sql_of(view).encode()).hexdigest()
+    return events, labels, inputs
+
+
+def _compute(
+    ctx: StepContext, events: Records, labels: Records, inputs: dict[str, str], previous: DayRecord | None
+) -> DayRecord:
+    spec, store, day = ctx.spec, ctx.store, ctx.day
     outputs: dict[str, Output] = {}
-    own = inputs.events[day]
-    status: Status = own.status if own.status in ("empty", "rejected") else "published"
+    own = events[day].status
+    status: Status = own if own in ("empty", "rejected") else "published"
     for view in spec.features.views if status == "published" else ():
         first, last = lookback(day, view.lookback_days)
-        events = tables.read(store, (r for d, r in inputs.events.items() if first <= d <= last), "events")
         # Labels by files are stored by day of delivery, so every day of the lookback may hold some.
-        labels = tables.read(store, (r for d, r in inputs.labels.items() if first <= d <= last), "labels")
-        rows = compute_view(spec, view, events, labels, day)
+        known_events, known_labels = (
+            tables.read(store, (r for d, r in records.items() if first <= d <= last), name)
+            for name, records in (("events", events), ("labels", labels))
+        )
+        rows = compute_view(spec, view, known_events, known_labels, day)
         name = table_name(view.name)
         outputs[name] = tables.write_day(store, spec.name, name, day, rows, previous=previous)
         log.info("%s %s: %s, %d rows", spec.name, day, view.name, rows.num_rows)
     warm = day >= spec.first_warm_day  # the whole lookback lies within the model's days
-    return DayRecord(day.isoformat(), status, outputs, dict(inputs.fingerprint), {"warm": warm})
+    return DayRecord(day.isoformat(), status, outputs, inputs, {"warm": warm})

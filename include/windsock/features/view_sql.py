@@ -6,33 +6,30 @@ end of the day, so look-ahead is impossible whatever the SQL says.
 """
 
 from datetime import date
+from functools import lru_cache
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from windsock.column_types import SQL_TYPES
+from windsock.column_types import SQL_TYPES, arrow_schema
 from windsock.days import end_of, last_instant, start_of
 from windsock.errors import SpecError
 from windsock.spec import ModelSpec
-from windsock.spec.columns import label_type
+from windsock.spec.columns import event_columns, label_columns
 from windsock.spec.modelling import FeatureView
 from windsock.sql import open_duckdb
 
 TIMESTAMP = "event_timestamp"
 
+Columns = tuple[tuple[str, str], ...]
+"""Name and declared type of each column of a table."""
+
 
 def compute_view(
     spec: ModelSpec, view: FeatureView, events: pa.Table | None, labels: pa.Table | None, day: date
 ) -> pa.Table:
-    """Compute a view's rows of one day.
-
-    Args:
-        spec: The model.
-        view: One of its feature views.
-        events: Rows of table ``events`` over the view's lookback and the day; None: no rows.
-        labels: Rows of table ``labels`` that may be known by then; None: no rows.
-        day: The day whose rows are wanted.
+    """Compute a view's rows of one day, from the events of its lookback and the labels that may be known by then.
 
     Returns:
         One row per entity and event time of that day: the entity's column (if the view has one),
@@ -42,17 +39,17 @@ def compute_view(
         SpecError: The SQL fails, or gives two different rows for one entity and time.
     """
     entity = entity_column(spec, view)
+    names = [name for name, _ in _columns(spec, view)]
+    order = ", ".join(filter(None, (TIMESTAMP, entity)))
     try:
         with open_duckdb() as connection:
-            _create_tables(connection, spec, events, labels, day)
-            names = [name for name, _ in _columns(connection, spec, view)]
-            order = ", ".join(filter(None, (TIMESTAMP, entity)))
+            _create_tables(connection, _input_columns(spec), events, labels, day)
             rows = connection.sql(
                 f"select distinct {', '.join(names)} from ({_sql(spec, view)}) "
                 f"where {TIMESTAMP} >= $start and {TIMESTAMP} < $stop order by {order}",
                 params={"start": start_of(day), "stop": end_of(day)},
             ).to_arrow_table()
-    except Exception as err:
+    except duckdb.Error as err:
         raise _explained(spec, view, err) from err
     _one_row_each(spec, view, rows, [n for n in (entity, TIMESTAMP) if n])
     return plain_types(rows)
@@ -64,14 +61,8 @@ def view_schema(spec: ModelSpec, view: FeatureView) -> dict[str, str]:
     Raises:
         SpecError: The SQL does not run, lacks the entity or ``event_timestamp``, or has no feature.
     """
-    try:
-        with open_duckdb() as connection:
-            _create_tables(connection, spec, None, None, None)
-            columns = _columns(connection, spec, view)
-    except Exception as err:
-        raise _explained(spec, view, err) from err
     skip = {TIMESTAMP, entity_column(spec, view)}
-    return {name: _plain_type(kind) for name, kind in columns if name not in skip}
+    return {name: _plain_type(kind) for name, kind in _columns(spec, view) if name not in skip}
 
 
 def entity_column(spec: ModelSpec, view: FeatureView) -> str | None:
@@ -79,63 +70,61 @@ def entity_column(spec: ModelSpec, view: FeatureView) -> str | None:
     return spec.entities[view.entity] if view.entity is not None else None
 
 
-def table_name(view: str) -> str:
-    """Return the name of a view's table in ``DayRecord.outputs``."""
-    return f"features/{view}"
-
-
 def _sql(spec: ModelSpec, view: FeatureView) -> str:
     return spec.sql_of(view).strip().rstrip(";")
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, spec: ModelSpec, view: FeatureView) -> list[tuple[str, str]]:
-    described = connection.execute(f"describe ({_sql(spec, view)})").fetchall()
-    columns = [(str(row[0]), str(row[1])) for row in described]
+def _columns(spec: ModelSpec, view: FeatureView) -> list[tuple[str, str]]:
+    """Return name and type of what a view's SQL gives: entity and time first."""
+    try:
+        columns = _described(_sql(spec, view), *_input_columns(spec))
+    except duckdb.Error as err:
+        raise _explained(spec, view, err) from err
     names = [name for name, _ in columns]
     needed = [n for n in (entity_column(spec, view), TIMESTAMP) if n]
-    missing = [n for n in needed if n not in names]
-    if missing:
-        raise SpecError(f"it gives no column {' and '.join(missing)}. It gives: {', '.join(names)}")
+    where = f"{spec.folder / view.sql}: view {view.name!r}: it gives"
+    if missing := [n for n in needed if n not in names]:
+        raise SpecError(f"{where} no column {' and '.join(missing)}. It gives: {', '.join(names)}.")
     if spec.label.column in names:
-        raise SpecError(f"it gives the label {spec.label.column!r} itself as a feature: that leaks the answer")
+        raise SpecError(f"{where} the label {spec.label.column!r} itself as a feature: that leaks the answer.")
     if len(names) == len(needed):
-        raise SpecError(f"it gives no feature beside {', '.join(needed)}")
+        raise SpecError(f"{where} no feature beside {', '.join(needed)}.")
     head = {n: i for i, n in enumerate(needed)}
     return sorted(columns, key=lambda c: head.get(c[0], len(head)))
 
 
+@lru_cache(maxsize=256)
+def _described(sql: str, events: Columns, labels: Columns) -> list[tuple[str, str]]:
+    with open_duckdb() as connection:
+        _create_tables(connection, (events, labels), None, None, None)
+        return [(row[0], row[1]) for row in connection.execute(f"describe ({sql})").fetchall()]
+
+
+def _input_columns(spec: ModelSpec) -> tuple[Columns, Columns]:
+    """Return the columns of ``events`` and of ``labels``."""
+    return tuple(event_columns(spec).items()), tuple(label_columns(spec).items())
+
+
 def _create_tables(
     connection: duckdb.DuckDBPyConnection,
-    spec: ModelSpec,
+    columns: tuple[Columns, Columns],
     events: pa.Table | None,
     labels: pa.Table | None,
     day: date | None,
 ) -> None:
-    """Make ``events``, ``labels`` and ``history`` as known by the end of ``day``."""
-    columns = {**{c: SQL_TYPES[t] for c, t in spec.events.columns.items()}, "known_at": "TIMESTAMP"}
-    key = spec.events.key
-    label_columns = {
-        key: columns[key],
-        spec.label.column: SQL_TYPES[label_type(spec)],
-        "event_time": "TIMESTAMP",
-        "known_at": "TIMESTAMP",
-    }
-    for name, rows, types in (("events", events, columns), ("labels", labels, label_columns)):
-        if rows is None:
-            empty = ", ".join(f"null::{kind} as {column}" for column, kind in types.items())
-            connection.execute(f"create temp table {name} as select {empty} where false")
-            continue
-        connection.register(f"all_{name}", rows)
-        wanted = ", ".join(f"{column}::{kind} as {column}" for column, kind in types.items())
+    """Make ``events``, ``labels`` and ``history`` as known by the end of ``day``; None: as known to nobody."""
+    known = last_instant(day) if day is not None else None
+    for name, rows, wanted in (("events", events, columns[0]), ("labels", labels, columns[1])):
+        connection.register(f"all_{name}", rows if rows is not None else arrow_schema(wanted).empty_table())
+        picked = ", ".join(f"{column}::{SQL_TYPES[kind]} as {column}" for column, kind in wanted)
         connection.execute(
-            f"create temp table {name} as select {wanted} from all_{name} where known_at <= $known",
-            {"known": last_instant(day) if day is not None else None},
+            f"create temp table {name} as select {picked} from all_{name} where known_at <= $known", {"known": known}
         )
+    (key, _), (label, _), *_ = columns[1]
     # A label may be delivered twice (a correction); the latest that was known by then is in force.
     connection.execute(
-        f"create temp view history as select e.*, l.{spec.label.column} from events e left join "
-        f"(select {key}, arg_max({spec.label.column}, known_at) as {spec.label.column} from labels group by {key}) l "
-        f"using ({key})"
+        f"create temp view history as select e.*, l.{label} from events e left join "
+        f"(select {key}, arg_max({label}, known_at) as {label} from labels group by {key}) l using ({key})"
     )
 
 
@@ -152,13 +141,11 @@ def _one_row_each(spec: ModelSpec, view: FeatureView, rows: pa.Table, keys: list
     )
 
 
-def _explained(spec: ModelSpec, view: FeatureView, err: Exception) -> Exception:
-    if isinstance(err, SpecError):
-        return SpecError(f"{spec.folder / view.sql}: view {view.name!r}: {err}.")
-    if isinstance(err, duckdb.Error) and not isinstance(err, duckdb.OutOfMemoryException | duckdb.IOException):
-        text = " ".join(str(err).split())
-        return SpecError(f"{spec.folder / view.sql}: the SQL of view {view.name!r} does not run: {text}")
-    return err
+def _explained(spec: ModelSpec, view: FeatureView, err: duckdb.Error) -> Exception:
+    if isinstance(err, duckdb.OutOfMemoryException | duckdb.IOException):
+        return err
+    text = " ".join(str(err).split())
+    return SpecError(f"{spec.folder / view.sql}: the SQL of view {view.name!r} does not run: {text}")
 
 
 def _plain_type(kind: str) -> str:

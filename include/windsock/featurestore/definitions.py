@@ -4,27 +4,22 @@ Nothing is done while nothing has changed (a hash over specs, SQL and configurat
 every step may call it; the check imports no Feast. Callers in parallel take turns.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from windsock.errors import SpecError
-from windsock.featurestore.feast_import import import_feast
-from windsock.featurestore.repo import CONFIG_FILE, FeastPaths, embedded_online_path, feature_store, raw_config
+from windsock.features.feature_tables import feast_name
+from windsock.featurestore.repo import embedded_online_path, feast_home, feature_store, import_feast, raw_config
 from windsock.files import locked, replace_file
 from windsock.settings import Settings
 from windsock.spec import load_specs
 from windsock.spec.load import find_specs
 from windsock.store import to_json
-
-if TYPE_CHECKING:
-    from windsock.featurestore.objects import FeastObjects
 
 log = logging.getLogger(__name__)
 
@@ -54,55 +49,50 @@ def apply(settings: Settings, *, remove_gone: bool = True) -> Applied:
         SpecError: ``feature_store.yaml`` is missing or wrong. A broken model spec is reported in the
             result and in the log, and stops no other model.
     """
-    paths = FeastPaths.of(settings)
-    if (done := _read_applied(settings, paths, fingerprint(settings), remove_gone)) is not None:
+    home = feast_home(settings)
+    if (done := _applied(settings, _fingerprint(settings), remove_gone)) is not None:
         return done
-    with locked(paths.home / "apply.lock"):
-        state = fingerprint(settings)
-        if (done := _read_applied(settings, paths, state, remove_gone)) is not None:
+    with locked(home / "apply.lock"):
+        state = _fingerprint(settings)
+        if (done := _applied(settings, state, remove_gone)) is not None:
             return done
-        result, left = _apply(settings, remove_gone)
+        wanted, broken = _usable(settings)
+        left = _register(settings, [o for objects in wanted.values() for o in objects], broken, remove_gone)
         # Written last: a kill before this line only means that the work is done once more.
-        content = {"state": state, "models": result.models, "broken": result.broken, "left": left}
-        replace_file(paths.home / "applied.json", to_json(content))
-    return result
+        content = {"state": state, "models": list(wanted), "broken": broken, "left": left}
+        replace_file(home / "applied.json", to_json(content))
+    return Applied(True, tuple(wanted), broken)
 
 
-def fingerprint(settings: Settings) -> str:
+def _fingerprint(settings: Settings) -> str:
     """Return a hash over everything that the registered objects depend on."""
-    digest = hashlib.sha256(f"{_LAYOUT} {version('feast')} {settings.store}".encode())
-    files = [settings.feature_repo / CONFIG_FILE]
+    parts = [_LAYOUT, version("feast"), settings.store, raw_config(settings)]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     for spec_file in find_specs(settings.models).values():
-        files += [spec_file, *sorted(spec_file.parent.glob("**/*.sql"))]
-    for file in files:
-        digest.update(str(file).encode())
-        digest.update(file.read_bytes() if file.is_file() else b"")
-    digest.update(json.dumps(raw_config(settings), sort_keys=True, default=str).encode())
+        for file in (spec_file, *sorted(spec_file.parent.glob("**/*.sql"))):
+            digest.update(str(file).encode())
+            digest.update(file.read_bytes() if file.is_file() else b"")
     return digest.hexdigest()
 
 
-def _read_applied(settings: Settings, paths: FeastPaths, state: str, remove_gone: bool) -> Applied | None:
+def _applied(settings: Settings, state: str, remove_gone: bool) -> Applied | None:
     """Return what was applied if it is still true."""
     try:
-        done = json.loads((paths.home / "applied.json").read_text(encoding="utf-8"))
+        done = json.loads((feast_home(settings) / "applied.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    if remove_gone and done.get("left"):
         return None
     registry = raw_config(settings).get("registry")
     file = Path(registry["path"]) if isinstance(registry, dict) and registry.get("registry_store_type") else None
-    online = embedded_online_path(settings)
-    if done.get("state") != state or any(p is not None and not p.exists() for p in (file, online)):
+    gone = any(p is not None and not p.exists() for p in (file, embedded_online_path(settings)))
+    if gone or done.get("state") != state or (remove_gone and done.get("left")):
         return None
     return Applied(False, tuple(done["models"]), dict(done["broken"]))
 
 
-def _apply(settings: Settings, remove_gone: bool) -> tuple[Applied, int]:
-    """Register everything; return also how many objects of models that are gone were left."""
-    wanted, broken = _usable(settings)
-    from windsock.featurestore.objects import MODEL_TAG, registered_objects
+def _register(settings: Settings, objects: list[Any], broken: dict[str, str], remove_gone: bool) -> int:
+    """Write the registry; return how many objects of models that are gone were left in it."""
+    from windsock.featurestore.source import MODEL_TAG, registered_objects
 
-    objects = [o for parts in wanted.values() for o in parts.all()]
     names = {(type(o).__name__, o.name) for o in objects}
     store = feature_store(settings)
     gone = [
@@ -113,32 +103,31 @@ def _apply(settings: Settings, remove_gone: bool) -> tuple[Applied, int]:
     ]
     removed = gone if remove_gone else []
     store.apply(objects, objects_to_delete=removed, partial=False)
-    log.info("feature store: %d objects of %d models registered, %d removed", len(objects), len(wanted), len(removed))
-    return Applied(True, tuple(wanted), broken), len(gone) - len(removed)
+    log.info("feature store: %d objects registered, %d removed", len(objects), len(removed))
+    return len(gone) - len(removed)
 
 
-def _usable(settings: Settings) -> tuple[dict[str, FeastObjects], dict[str, str]]:
+def _usable(settings: Settings) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """Turn every model into Feast objects; return also the models of which that cannot be done, and why."""
     import_feast()
-    from windsock.featurestore.objects import model_objects
+    from windsock.featurestore.source import model_objects
 
     specs, broken_specs = load_specs(settings)
     broken = {b.name: str(b.error) for b in broken_specs}
-    wanted: dict[str, FeastObjects] = {}
+    wanted: dict[str, list[Any]] = {}
     owner: dict[str, str] = {}
     for name, spec in specs.items():
+        # Names in Feast may be another model's: ``a`` with view ``b__c``, ``a__b`` with view ``c``.
+        views = [feast_name(name, view.name) for view in spec.features.views]
+        clash = next((view for view in views if view in owner), None)
         try:
-            parts = model_objects(spec)
+            if clash is not None:
+                raise SpecError(f"its feature view {clash!r} is named like one of {owner[clash]!r}. Rename the view.")
+            wanted[name] = model_objects(spec)
         except SpecError as err:
             broken[name] = str(err)
-            continue
-        # Names in Feast may be another model's: ``a`` with view ``b__c``, ``a__b`` with view ``c``.
-        clash = next((v.name for v in parts.views if v.name in owner), None)
-        if clash is not None:
-            broken[name] = f"its feature view {clash!r} is named like one of {owner[clash]!r}. Rename the view."
-            continue
-        wanted[name] = parts
-        owner.update({v.name: name for v in parts.views})
+        else:
+            owner.update(dict.fromkeys(views, name))
     for name, why in broken.items():
         log.error("%s: not registered in the feature store: %s", name, why)
     return wanted, broken
@@ -146,4 +135,4 @@ def _usable(settings: Settings) -> tuple[dict[str, FeastObjects], dict[str, str]
 
 def repo_objects(settings: Settings) -> list[Any]:
     """Return the Feast objects of every usable model, for ``feature_repo/definitions.py``."""
-    return [o for parts in _usable(settings)[0].values() for o in parts.all()]
+    return [o for objects in _usable(settings)[0].values() for o in objects]

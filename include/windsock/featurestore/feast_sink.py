@@ -8,7 +8,7 @@ store excludes that, most others do not; ``feature_store.yaml`` says so where th
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 from feast.errors import FeatureViewNotFoundException
@@ -16,16 +16,12 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 
 from windsock.errors import SpecError, UpstreamUnavailable
-from windsock.featurestore.cells import NO_ENTITY_COLUMN, Entity
+from windsock.features.feature_tables import FeatureTable
 from windsock.featurestore.definitions import apply
-from windsock.featurestore.feature_tables import FeatureTable
-from windsock.featurestore.online import OnlineData, to_cell, to_proto
-from windsock.featurestore.online_db import OnlineRow
+from windsock.featurestore.online import EPOCH, OnlineData, naive_utc, to_cell, to_proto
+from windsock.featurestore.online_db import NO_ENTITY_COLUMN, Entity, OnlineRow, micros_of
 from windsock.featurestore.repo import feature_store
 from windsock.settings import Settings
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class FeastSink:
@@ -59,49 +55,40 @@ class FeastSink:
         stored = self.read(table, rows)
         newer, overwritten = {}, {}
         for entity, row in rows.items():
-            old, time = stored.get(entity), self._whole(row.micros)
-            if old is None or time > self._whole(old.micros):
+            old = stored.get(entity)
+            later = 1 if old is None else row.micros // self.resolution_us - old.micros // self.resolution_us
+            if later > 0:
                 newer[entity] = row
-            elif (time == self._whole(old.micros) and old.values != row.values) or (
-                time < self._whole(old.micros) and regardless_of_time
-            ):
+            elif (later == 0 and old is not None and old.values != row.values) or (later < 0 and regardless_of_time):
                 overwritten[entity] = row
-        self._send(table, newer, self._config)
-        self._send(table, overwritten, self._forced())
+        self._send(table, newer)
+        self._send(table, overwritten, forced=True)
         return len(newer) + len(overwritten)
 
-    def _send(self, table: FeatureTable, rows: Mapping[Entity, OnlineRow], config: Any) -> None:
+    def _send(self, table: FeatureTable, rows: Mapping[Entity, OnlineRow], *, forced: bool = False) -> None:
+        """Write rows; ``forced`` lets Redis overwrite what is not older than the new row."""
         if not rows:
             return
-        view = self._view(table)
+        view, config = self._view(table), self._config
+        if forced and hasattr(config.online_store, "skip_dedup"):
+            config = config.model_copy()
+            config._online_store = config.online_store.model_copy(update={"skip_dedup": True})
         types = {f.name: f.dtype for f in view.features}
         data: OnlineData = [
             (
                 _key(table, entity),
                 {f: to_proto(v, types[f]) for f, v in zip(table.features, row.values, strict=True)},
-                _EPOCH + timedelta(microseconds=row.micros),
+                EPOCH + timedelta(microseconds=row.micros),
                 None,
             )
             for entity, row in rows.items()
         ]
         self._online.online_write_batch(config, view, data, None)
 
-    def _whole(self, micros: int) -> int:
-        return micros // self.resolution_us
-
-    def _forced(self) -> Any:
-        """Return a configuration that lets Redis overwrite what is not older than the new row."""
-        online = self._config.online_store
-        if not hasattr(online, "skip_dedup"):
-            return self._config
-        config = self._config.model_copy()
-        config._online_store = online.model_copy(update={"skip_dedup": True})
-        return config
-
     def delete(self, table: FeatureTable, entities: Sequence[Entity]) -> int:
         """Serve NULLs for entities that have no row: Feast's stores have no way to remove one."""
         nothing = OnlineRow(0, tuple(None for _ in table.features))
-        self._send(table, dict.fromkeys(entities, nothing), self._forced())
+        self._send(table, dict.fromkeys(entities, nothing), forced=True)
         return len(entities)
 
     def read(self, table: FeatureTable, entities: Collection[Entity]) -> dict[Entity, OnlineRow]:
@@ -113,9 +100,8 @@ class FeastSink:
         found: dict[Entity, OnlineRow] = {}
         for entity, (time, values) in zip(entities, answers, strict=True):
             if time is not None and values is not None:
-                known = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
                 cells = tuple(to_cell(values.get(f)) for f in table.features)
-                found[entity] = OnlineRow((known - _EPOCH) // _MICROSECOND, cells)
+                found[entity] = OnlineRow(micros_of(naive_utc(time)), cells)
         return found
 
     def entities_between(self, table: FeatureTable, first_us: int, stop_us: int) -> list[Entity]:

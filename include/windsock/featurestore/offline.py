@@ -1,33 +1,83 @@
 """Windsock's offline store behind Feast's API (``offline_store`` in ``feature_store.yaml``).
 
 Feast's embedded offline stores join every earlier row and then sort out duplicates, which
-takes minutes and loses rows. This one does a real point-in-time join (see ``asof``): every
+takes minutes and loses rows. This one does a real point-in-time join (see ``retrieval``): every
 row kept, in order, ttl honoured, NULL where nothing was known.
 
 Inside ``with pinned(...)`` it reads exact versions of days, else those in force now.
 """
 
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from feast import FeatureView, OnDemandFeatureView, RepoConfig
 from feast.data_source import DataSource
-from feast.feature_logging import LoggingConfig, LoggingSource
+from feast.errors import SavedDatasetLocationAlreadyExists
+from feast.feature_view import DUMMY_ENTITY_ID
+from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
+from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 
+from windsock.column_types import to_pandas
 from windsock.errors import SpecError
-from windsock.featurestore.asof import History, join_point_in_time, time_range, utc_micros
-from windsock.featurestore.cells import NO_ENTITY_COLUMN
-from windsock.featurestore.entity_rows import entity_rows, entity_rows_between, time_column
-from windsock.featurestore.jobs import WindsockRetrievalJob
-from windsock.featurestore.reading import open_source, pull, source_of, source_schema
+from windsock.featurestore.reading import (
+    entity_rows,
+    entity_rows_between,
+    open_source,
+    pull,
+    source_of,
+    time_column,
+)
+from windsock.featurestore.retrieval import History, join_point_in_time, time_range, utc_micros
+from windsock.store import Store
+
+
+@dataclass
+class WindsockRetrievalJob(RetrievalJob):
+    """A retrieval that runs when its result is asked for: Arrow first, pandas on demand."""
+
+    run: Callable[[], pa.Table]
+    full_feature_names: bool = False
+    on_demand_feature_views: Any = ()
+    metadata: RetrievalMetadata | None = None
+    pins: Context = field(default_factory=copy_context)
+    """Those of the moment of asking: a job may run after the ``with pinned`` block has ended."""
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+        return self.pins.copy().run(self.run)
+
+    def to_df(
+        self, validation_reference: ValidationReference | None = None, timeout: int | None = None
+    ) -> pd.DataFrame:
+        """Return a pandas frame; whole numbers with gaps are ``Int64``, not floats."""
+        return to_pandas(self.to_arrow(validation_reference, timeout))
+
+    def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
+        """Write the result to a Parquet file (``SavedDatasetFileStorage``).
+
+        Raises:
+            SpecError: Another kind of storage was given.
+            SavedDatasetLocationAlreadyExists: The file exists and may not be replaced.
+        """
+        if not isinstance(storage, SavedDatasetFileStorage):
+            raise SpecError(
+                f"A data set cannot be saved to {type(storage).__name__}: this offline store writes Parquet files. "
+                "Use feast.infra.offline_stores.file_source.SavedDatasetFileStorage."
+            )
+        target = Store(storage.file_options.uri)
+        if target.exists() and not allow_overwrite:
+            raise SavedDatasetLocationAlreadyExists(location=storage.file_options.uri)
+        sink = pa.BufferOutputStream()
+        pq.write_table(self.to_arrow(), sink)
+        target.write_bytes(sink.getvalue().to_pybytes())
 
 
 class WindsockOfflineStoreConfig(FeastConfigBaseModel):
@@ -72,9 +122,9 @@ class WindsockOfflineStore(OfflineStore):
             return join_point_in_time(frame, times, [h for h in histories if h.features])
 
         return WindsockRetrievalJob(
-            _with_pins_of_now(run),
+            run,
             full_feature_names=full_feature_names,
-            on_demand=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
+            on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
             metadata=RetrievalMetadata(
                 features=feature_refs,
                 keys=[c for c in frame.column_names if c != timestamp],
@@ -95,12 +145,10 @@ class WindsockOfflineStore(OfflineStore):
         end_date: datetime,
     ) -> RetrievalJob:
         """Return each entity's latest row in ``[start_date, end_date]``."""
-        columns = [*join_key_columns, *feature_name_columns]
-
-        def run() -> pa.Table:
-            return pull(config, data_source, columns, timestamp_field, start_date, end_date, join_key_columns)
-
-        return WindsockRetrievalJob(_with_pins_of_now(run))
+        keys, features = join_key_columns, feature_name_columns
+        return WindsockRetrievalJob(
+            lambda: pull(config, data_source, keys, features, timestamp_field, start_date, end_date, latest=True)
+        )
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -114,20 +162,13 @@ class WindsockOfflineStore(OfflineStore):
         end_date: datetime | None = None,
     ) -> RetrievalJob:
         """Return every row in ``[start_date, end_date]``, in order of time."""
-        columns = [*join_key_columns, *feature_name_columns]
-
-        def run() -> pa.Table:
-            return pull(config, data_source, columns, timestamp_field, start_date, end_date)
-
-        return WindsockRetrievalJob(_with_pins_of_now(run))
+        keys, features = join_key_columns, feature_name_columns
+        return WindsockRetrievalJob(
+            lambda: pull(config, data_source, keys, features, timestamp_field, start_date, end_date)
+        )
 
     @staticmethod
-    def offline_write_batch(
-        config: RepoConfig,
-        feature_view: FeatureView,
-        table: pa.Table,
-        progress: Callable[[int], Any] | None,
-    ) -> None:
+    def offline_write_batch(config: RepoConfig, feature_view: FeatureView, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse: feature tables are made by the ``features`` step alone.
 
         Raises:
@@ -139,13 +180,7 @@ class WindsockOfflineStore(OfflineStore):
         )
 
     @staticmethod
-    def write_logged_features(
-        config: RepoConfig,
-        data: pa.Table | Path,
-        source: LoggingSource,
-        logging_config: LoggingConfig,
-        registry: BaseRegistry,
-    ) -> None:
+    def write_logged_features(*args: Any, **kwargs: Any) -> NoReturn:
         """Refuse: served features are kept with the predictions.
 
         Raises:
@@ -155,12 +190,6 @@ class WindsockOfflineStore(OfflineStore):
             "Windsock's offline store keeps no log of served features: they follow from the model version and the "
             "feature tables' pins that every prediction names. Remove logging_config from the feature service."
         )
-
-
-def _with_pins_of_now(run: Callable[[], pa.Table]) -> Callable[[], pa.Table]:
-    """Keep the pins of the moment of asking: a job may run after the ``with`` block has ended."""
-    context = copy_context()
-    return lambda: context.copy().run(run)
 
 
 def _history(
@@ -178,10 +207,8 @@ def _history(
     names = {back.get(f, f): f"{prefix}__{f}" if full_feature_names else f for f in wanted}
     renamed = view.projection.join_key_map or {}
     keys = {back.get(c.name, c.name): renamed.get(c.name, c.name) for c in view.entity_columns}
-    keys.pop(NO_ENTITY_COLUMN, None)
+    keys.pop(DUMMY_ENTITY_ID, None)
     ttl = view.ttl if view.ttl and view.ttl > timedelta(0) else None
-    rows = None
-    if span is not None:
-        rows = open_source(config, source, span[0] - ttl if ttl is not None else None, span[1])
-    schema = rows.schema if rows is not None else source_schema(config, source)
-    return History(called, rows, source.timestamp_field, keys, names, schema, ttl)
+    first, last = span or (datetime.max, datetime.min)  # rows without any time need no day at all
+    rows = open_source(config, source, first - ttl if ttl is not None else None, last)
+    return History(called, rows, source.timestamp_field, keys, names, rows.schema, ttl)

@@ -19,15 +19,15 @@ from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from feast.repo_config import FeastConfigBaseModel
 from feast.types import Bool, FeastType, Float32, Int32, UnixTimestamp
 
-from windsock.featurestore.cells import NAN, NO_ENTITY_COLUMN, Cell, cell, micros_of
-from windsock.featurestore.online_db import OnlineDb
-from windsock.featurestore.repo import FeastPaths
+from windsock.featurestore.online_db import NAN, NO_ENTITY_COLUMN, Cell, OnlineDb, cell, micros_of
+from windsock.featurestore.repo import feast_home
 from windsock.settings import Settings
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PLAIN = {"int32_val", "int64_val", "bool_val", "unix_timestamp_val", "float_val", "double_val", "string_val"}
 
 OnlineData = list[tuple[EntityKeyProto, dict[str, ValueProto], datetime, datetime | None]]
+OnlineAnswers = list[tuple[datetime | None, dict[str, ValueProto] | None]]
 
 
 class WindsockOnlineStoreConfig(FeastConfigBaseModel):
@@ -50,24 +50,20 @@ class WindsockOnlineStore(OnlineStore):
 
     def _db(self, config: RepoConfig) -> OnlineDb:
         given = config.online_store.path
-        path = Path(config.repo_path or ".") / given if given else FeastPaths.of(Settings.from_env()).online
+        path = Path(config.repo_path or ".") / given if given else feast_home(Settings.from_env()) / "online.db"
         if path not in self._databases:
             self._databases[path] = OnlineDb(path, config.online_store.busy_timeout_s)
         return self._databases[path]
 
     def online_write_batch(
-        self,
-        config: RepoConfig,
-        table: FeatureView,
-        data: OnlineData,
-        progress: Callable[[int], Any] | None,
+        self, config: RepoConfig, table: FeatureView, data: OnlineData, progress: Callable[[int], Any] | None
     ) -> None:
         """Write rows that are not older than what is stored, in one transaction."""
         db, features = self._db(config), [f.name for f in table.features]
         name = table_name(config.project, table)
         db.create(name, features)
         rows = [
-            (_key(config, key), micros_of(_naive(time)), *(to_cell(values.get(f)) for f in features))
+            (_key(config, key), micros_of(naive_utc(time)), *(to_cell(values.get(f)) for f in features))
             for key, values, time, _ in data
         ]
         with db.writing():
@@ -81,31 +77,25 @@ class WindsockOnlineStore(OnlineStore):
         table: FeatureView,
         entity_keys: list[EntityKeyProto],
         requested_features: list[str] | None = None,
-    ) -> list[tuple[datetime | None, dict[str, ValueProto] | None]]:
+    ) -> OnlineAnswers:
         """Return time and values per entity, ``(None, None)`` for unknown ones."""
         fields = {f.name: f.dtype for f in table.features}
         features = [f for f in (requested_features or fields) if f in fields]
         keys = [_key(config, key) for key in entity_keys]
         found = self._db(config).read(table_name(config.project, table), features, keys)
-        result: list[tuple[datetime | None, dict[str, ValueProto] | None]] = []
-        for key in keys:
-            row = found.get(key)
-            if row is None:
-                result.append((None, None))
-                continue
-            values = {f: to_proto(v, fields[f]) for f, v in zip(features, row.values, strict=True)}
-            result.append((_EPOCH + timedelta(microseconds=row.micros), values))
-        return result
+        return [
+            (
+                EPOCH + timedelta(microseconds=found[key].micros),
+                {f: to_proto(v, fields[f]) for f, v in zip(features, found[key].values, strict=True)},
+            )
+            if key in found
+            else (None, None)
+            for key in keys
+        ]
 
-    async def online_read_async(
-        self,
-        config: RepoConfig,
-        table: FeatureView,
-        entity_keys: list[EntityKeyProto],
-        requested_features: list[str] | None = None,
-    ) -> list[tuple[datetime | None, dict[str, ValueProto] | None]]:
+    async def online_read_async(self, *args: Any, **kwargs: Any) -> OnlineAnswers:
         """Do as :meth:`online_read`; a look-up takes well under a millisecond."""
-        return self.online_read(config, table, entity_keys, requested_features)
+        return self.online_read(*args, **kwargs)
 
     def get_online_features(
         self, config: RepoConfig, features: Any, entity_rows: Any, *args: Any, **kwargs: Any
@@ -124,9 +114,8 @@ class WindsockOnlineStore(OnlineStore):
         config: RepoConfig,
         tables_to_delete: Sequence[FeatureView],
         tables_to_keep: Sequence[FeatureView],
-        entities_to_delete: Sequence[Entity],
-        entities_to_keep: Sequence[Entity],
-        partial: bool,
+        *others: Any,
+        **kwargs: Any,
     ) -> None:
         """Create and drop tables as ``apply`` asks."""
         db = self._db(config)
@@ -158,12 +147,13 @@ def _key(config: RepoConfig, key: EntityKeyProto) -> bytes:
     return raw
 
 
-def _naive(time: datetime) -> datetime:
+def naive_utc(time: datetime) -> datetime:
+    """Return a time in UTC without its zone; a time without one is in UTC."""
     return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
 
 
 def to_cell(value: ValueProto | None) -> Cell:
-    """Turn Feast's value into a cell (see ``cells``)."""
+    """Turn Feast's value into a cell (see ``online_db``)."""
     kind = value.WhichOneof("val") if value is not None else None
     if value is None or kind is None or kind == "null_val":
         return None

@@ -5,30 +5,46 @@ the condition that its event time is not older than the stored one, so writers n
 order and no agreement. A day is written in one transaction together with the note which
 version of it was written; a kill leaves the day before or the day after, whole.
 
-Read ``online`` for the same file through Feast's API.
+Keys are Feast's own serialization (version 3), made directly from columns instead of one
+protobuf object per row. Values are SQLite's own types; NaN, which SQLite would turn into
+NULL, gets a mark of its own. Read ``online`` for the same file through Feast's API.
 """
 
+import math
 import os
 import sqlite3
+import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from windsock.errors import UpstreamUnavailable
+from windsock.features.feature_tables import FeatureTable
 from windsock.features.view_sql import TIMESTAMP
-from windsock.featurestore.cells import Cell, Entity, column_cells
-from windsock.featurestore.feature_tables import FeatureTable
 from windsock.sql import quoted
 
+Cell = int | float | str | bytes | None
+Entity = int | str | None
+"""Value of a view's entity column; None for the only row of a view without an entity."""
+
+NAN = b"nan"
+"""Stands for NaN; no serialized Feast value begins with these bytes (their wire type does not exist)."""
+
+NO_ENTITY_COLUMN = "__dummy_id"
+"""Feast's join key for views without an entity; its value is the empty string."""
+
+DAYS_TABLE = "windsock_days"
 _CHUNK = 500
-_DAYS = "windsock_days"
+
+_STRING, _INT64 = 2, 4  # feast.types.ValueType
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,54 @@ def online_rows(table: FeatureTable, rows: pa.Table) -> Iterator[tuple[Entity, O
     yield from zip(entities, map(OnlineRow, times, values), strict=True)
 
 
+def entity_keys(column: str | None, values: Sequence[Any]) -> list[bytes]:
+    """Serialize the values of one entity column as Feast does, version 3.
+
+    The values are whole numbers or strings, none of them None; without an entity column they are ignored.
+    """
+    name = (column or NO_ENTITY_COLUMN).encode()
+    head = struct.pack("<III", 1, _STRING, len(name)) + name
+    if column is None:
+        return [head + struct.pack("<II", _STRING, 0)] * len(values)
+    if values and isinstance(values[0], str):
+        return [head + struct.pack("<II", _STRING, len(raw)) + raw for raw in (v.encode() for v in values)]
+    pack = struct.Struct("<IIq").pack
+    return [head + pack(_INT64, 8, value) for value in values]
+
+
+def entity_value(column: str | None, key: bytes) -> int | str | None:
+    """Return the entity that a key from :func:`entity_keys` stands for; None for a view without an entity."""
+    if column is None:
+        return None
+    at = 12 + len(column.encode())
+    kind, length = struct.unpack_from("<II", key, at)
+    raw = key[at + 8 : at + 8 + length]
+    return int(struct.unpack("<q", raw)[0]) if kind == _INT64 else raw.decode()
+
+
+def column_cells(column: pa.ChunkedArray) -> list[Cell]:
+    """Turn a feature column into cells; times become whole seconds, as Feast holds them."""
+    if pa.types.is_temporal(column.type):
+        micros = column.cast(pa.timestamp("us")).cast(pa.int64())
+        return [None if v is None else v // 1_000_000 for v in micros.to_pylist()]
+    if pa.types.is_floating(column.type) and pc.any(pc.is_nan(column)).as_py():
+        return [cell(v) for v in column.to_pylist()]
+    cells: list[Cell] = column.to_pylist()
+    return cells
+
+
+def cell(value: float | str | None) -> Cell:
+    """Turn one plain value into a cell."""
+    if isinstance(value, float) and math.isnan(value):
+        return NAN
+    return int(value) if isinstance(value, bool) else value
+
+
+def micros_of(time: datetime) -> int:
+    """Return microseconds since 1970 of a time in UTC without a zone."""
+    return (time - datetime(1970, 1, 1)) // timedelta(microseconds=1)
+
+
 class OnlineDb:
     """One SQLite file; connections belong to a thread of a process and are opened when needed."""
 
@@ -59,11 +123,7 @@ class OnlineDb:
         self._local = threading.local()
 
     def connection(self) -> sqlite3.Connection:
-        """Return this thread's connection.
-
-        Raises:
-            UpstreamUnavailable: The file cannot be opened.
-        """
+        """Return this thread's connection."""
         if getattr(self._local, "pid", None) != os.getpid():
             # A connection must not cross a fork: both sides would believe they hold its locks.
             self._local.connection = self._open()
@@ -86,12 +146,6 @@ class OnlineDb:
             ) from err
         return connection
 
-    def close(self) -> None:
-        """Close this thread's connection, if it has one."""
-        if getattr(self._local, "pid", None) == os.getpid():
-            self._local.connection.close()
-        self._local.pid = None
-
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Hold the write lock; commit at the end, or undo everything on an error.
@@ -101,14 +155,9 @@ class OnlineDb:
         """
         connection = self.connection()
         try:
-            connection.execute("begin immediate")
-            try:
+            with connection:
+                connection.execute("begin immediate")
                 yield connection
-                connection.execute("commit")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("rollback")
-                raise
         except sqlite3.OperationalError as err:
             raise UpstreamUnavailable(
                 f"The online store {self.path} could not be written: {err}. Run the step again."
@@ -117,7 +166,7 @@ class OnlineDb:
     def create(self, table: str, features: Iterable[str]) -> None:
         """Make sure that a view's table exists and has these features."""
         wanted = [_column(f) for f in features]
-        if not set(wanted) - self._columns(table):
+        if not set(wanted) - self.columns(table):
             return
         with self.writing() as connection:
             connection.execute(
@@ -125,21 +174,23 @@ class OnlineDb:
                 "(entity_key blob primary key, event_us integer not null) without rowid"
             )
             for column in wanted:
-                if column not in self._columns(table):
+                if column not in self.columns(table):
                     connection.execute(f"alter table {quoted(table)} add column {quoted(column)}")
             connection.execute(f"create index if not exists {quoted(table + '_time')} on {quoted(table)} (event_us)")
             connection.execute(
-                f"create table if not exists {_DAYS} (view text, ds text, content_hash text, primary key (view, ds))"
+                f"create table if not exists {DAYS_TABLE} "
+                "(view text, ds text, content_hash text, primary key (view, ds))"
             )
 
     def drop(self, table: str) -> None:
         """Remove a view's table and its notes."""
         with self.writing() as connection:
             connection.execute(f"drop table if exists {quoted(table)}")
-            if self._columns(_DAYS):
-                connection.execute(f"delete from {_DAYS} where view = ?", (table,))
+            if self.columns(DAYS_TABLE):
+                connection.execute(f"delete from {DAYS_TABLE} where view = ?", (table,))
 
-    def _columns(self, table: str) -> set[str]:
+    def columns(self, table: str) -> set[str]:
+        """Return the columns of a table; none if it does not exist."""
         return {row[1] for row in self.connection().execute(f"pragma table_info({quoted(table)})")}
 
     def upsert(
@@ -150,13 +201,9 @@ class OnlineDb:
         *,
         regardless_of_time: bool = False,
     ) -> int:
-        """Write rows that are not older than what is stored; call it inside :meth:`writing`.
+        """Write rows (entity key, event time in microseconds, values); call it inside :meth:`writing`.
 
-        Args:
-            table: The view's table.
-            features: Feature names, in the order of the rows' values.
-            rows: Entity key, event time in microseconds, then the values.
-            regardless_of_time: Also overwrite newer rows: a correction.
+        Newer rows stay, unless ``regardless_of_time`` says that this is a correction.
 
         Returns:
             How many rows are different now. A row of the same time and other values counts: a recomputed day.
@@ -174,16 +221,9 @@ class OnlineDb:
         )
         return max(cursor.rowcount, 0)
 
-    def delete(self, table: str, keys: Iterable[bytes]) -> int:
-        """Remove entities; call it inside :meth:`writing`. Returns how many there were."""
-        cursor = self.connection().executemany(
-            f"delete from {quoted(table)} where entity_key = ?", [(k,) for k in keys]
-        )
-        return max(cursor.rowcount, 0)
-
     def read(self, table: str, features: Sequence[str], keys: Sequence[bytes]) -> dict[bytes, OnlineRow]:
         """Return what is stored for these entities; unknown ones are absent."""
-        known = self._columns(table)
+        known = self.columns(table)
         if not known:
             return {}
         # A feature that the table does not know yet has no value for anybody.
@@ -198,38 +238,6 @@ class OnlineDb:
             )
             found.update({row[0]: OnlineRow(row[1], tuple(row[2:])) for row in rows})
         return found
-
-    def keys_between(self, table: str, first_us: int, stop_us: int) -> list[bytes]:
-        """List the entities whose stored event time lies in ``[first, stop)``."""
-        if not self._columns(table):
-            return []
-        rows = self.connection().execute(
-            f"select entity_key from {quoted(table)} where event_us >= ? and event_us < ?", (first_us, stop_us)
-        )
-        return [row[0] for row in rows]
-
-    def note_day(self, table: str, day: date, content_hash: str) -> None:
-        """Note which version of a day was written; call it inside :meth:`writing`."""
-        self.connection().execute(
-            f"insert into {_DAYS} (view, ds, content_hash) values (?, ?, ?) "
-            "on conflict (view, ds) do update set content_hash = excluded.content_hash",
-            (table, day.isoformat(), content_hash),
-        )
-
-    def noted_days(self, table: str) -> Mapping[str, str]:
-        """Return day to the version that was written last."""
-        if not self._columns(_DAYS):
-            return {}
-        return dict(self.connection().execute(f"select ds, content_hash from {_DAYS} where view = ?", (table,)))
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Let several reads see one state."""
-        self.connection().execute("begin")
-        try:
-            yield
-        finally:
-            self.connection().execute("commit")
 
 
 def _use_wal(connection: sqlite3.Connection, timeout_s: float) -> None:

@@ -1,44 +1,46 @@
-"""Reading the rows of a Feast data source: Windsock's tables by ledger record, Parquet files as they are."""
+"""What Feast's historical calls read: a source's rows, and the rows that features are asked for.
+
+Windsock's tables are read by ledger record, Parquet files as they are.
+"""
 
 from datetime import UTC, datetime
 
+import duckdb
 import fsspec
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from feast import FeatureView, FileSource, RepoConfig
 from feast.data_source import DataSource
+from feast.feature_view import DUMMY_ENTITY_ID
 
 from windsock import tables
 from windsock.column_types import arrow_schema
-from windsock.errors import SpecError
-from windsock.featurestore.asof import utc_micros
-from windsock.featurestore.cells import NO_ENTITY_COLUMN
-from windsock.featurestore.feature_tables import latest_rows
-from windsock.featurestore.pins import feature_records
+from windsock.errors import DataContractError, SpecError
+from windsock.features.feature_tables import feature_records, latest_rows
+from windsock.features.view_sql import TIMESTAMP
+from windsock.featurestore.retrieval import MEMORY_LIMIT, utc_micros
 from windsock.featurestore.source import WindsockSource
+from windsock.ledger import Ledger
 from windsock.settings import Settings
+from windsock.sql import open_duckdb
 from windsock.store import Store
 
-
-def store_of(config: RepoConfig) -> Store:
-    """Return the store that the configuration names, or else the settings."""
-    given = config.offline_store.store
-    return Store(given.rstrip("/")) if given else Store.of(Settings.from_env())
+_US = pa.timestamp("us")
 
 
-def open_source(
-    config: RepoConfig, source: DataSource, first: datetime | None, last: datetime | None
-) -> ds.Dataset | None:
-    """Open a source's rows that may matter for ``[first, last]`` (UTC, without zone), or return None if there are none.
+def open_source(config: RepoConfig, source: DataSource, first: datetime | None, last: datetime | None) -> ds.Dataset:
+    """Open a source's rows that may matter for ``[first, last]`` (UTC, without zone; None: no bound).
 
     Raises:
         SpecError: The source is of a kind that this store cannot read.
     """
     if isinstance(source, WindsockSource):
-        store = store_of(config)
+        store, schema = _store_of(config), arrow_schema(source.columns)
         records = feature_records(store, source.model, first, last)
-        return tables.open_dataset(store, records.values(), source.table, arrow_schema(source.columns))
+        rows = tables.open_dataset(store, records.values(), source.table, schema)
+        return rows if rows is not None else ds.dataset(schema.empty_table())
     if isinstance(source, FileSource):
         uri = FileSource.get_uri_for_file_path(config.repo_path, source.path)
         fs, path = fsspec.core.url_to_fs(uri)
@@ -61,47 +63,111 @@ def source_of(view: FeatureView) -> DataSource:
     return view.batch_source
 
 
-def source_schema(config: RepoConfig, source: DataSource) -> pa.Schema:
-    """Return a source's columns, also if it has no rows yet."""
-    if isinstance(source, WindsockSource):
-        return arrow_schema(source.columns)
-    return open_source(config, source, None, None).schema  # type: ignore[union-attr]
-
-
 def pull(
     config: RepoConfig,
     source: DataSource,
-    columns: list[str],
+    keys: list[str],
+    features: list[str],
     timestamp: str,
     start: datetime | None,
     end: datetime | None,
-    latest_by: list[str] | None = None,
+    *,
+    latest: bool = False,
 ) -> pa.Table:
     """Read a source's rows from ``start`` to ``end``, both included, in order of time.
 
-    ``latest_by`` names the keys of which only the latest row is kept; None keeps all rows.
+    ``latest`` keeps the last row of each key. Without keys there is Feast's column for views without an entity.
     """
-    first, last = naive_utc(start), naive_utc(end)
-    rows = open_source(config, source, first, last)
-    kept = [c for c in columns if c != NO_ENTITY_COLUMN]
-    schema = source_schema(config, source) if rows is None else rows.schema
-    names = list(dict.fromkeys([*kept, timestamp]))
-    empty = pa.schema([schema.field(n) for n in names]).empty_table()
-    table = rows.to_table(columns=names) if rows is not None else empty
-    times = utc_micros(table[timestamp])
-    table = table.set_column(table.column_names.index(timestamp), timestamp, times.cast(pa.timestamp("us", tz="UTC")))
-    keep = pc.is_valid(times)
-    for bound, compare in ((first, pc.greater_equal), (last, pc.less_equal)):
-        if bound is not None:
-            keep = pc.and_(keep, compare(times, pa.scalar(bound, pa.timestamp("us"))))
-    table = table.filter(keep).sort_by(timestamp)
-    if latest_by is not None:
-        table = latest_rows(table, [k for k in latest_by if k != NO_ENTITY_COLUMN])
-    if not kept or NO_ENTITY_COLUMN in columns or (latest_by is not None and not latest_by):
-        table = table.append_column(NO_ENTITY_COLUMN, pa.array([""] * table.num_rows, pa.string()))
-    return table
+    first, last = (t if t is None or t.tzinfo is None else t.astimezone(UTC).replace(tzinfo=None) for t in (start, end))
+    names = list(dict.fromkeys([*keys, *features, timestamp]))
+    rows = open_source(config, source, first, last).to_table(columns=names)
+    times = utc_micros(rows[timestamp])
+    rows = rows.set_column(names.index(timestamp), timestamp, times.cast(pa.timestamp("us", tz="UTC")))
+    after = pc.greater_equal(times, pa.scalar(first or datetime.min, _US))
+    before = pc.less_equal(times, pa.scalar(last or datetime.max, _US))
+    rows = rows.filter(pc.and_(after, before)).sort_by(timestamp)
+    if latest:
+        rows = latest_rows(rows, keys)
+    if not keys:
+        rows = rows.append_column(DUMMY_ENTITY_ID, pa.array([""] * rows.num_rows, pa.string()))
+    return rows
 
 
-def naive_utc(time: datetime | None) -> datetime | None:
-    """Return a time in UTC without its zone; a time without zone is read as UTC."""
-    return time if time is None or time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
+def entity_rows(config: RepoConfig, views: list[FeatureView], given: pd.DataFrame | pa.Table | str) -> pa.Table:
+    """Return entity rows as Arrow, all columns and rows as given, times parsed.
+
+    Raises:
+        SpecError: They are of another kind, or the SQL fails.
+    """
+    if isinstance(given, str):
+        frame = _rows_from_sql(config, views, given)
+    elif isinstance(given, pa.Table):
+        frame = given
+    elif isinstance(given, pd.DataFrame):
+        frame = pa.Table.from_pandas(given, preserve_index=False).replace_schema_metadata(None)
+    else:
+        raise SpecError(f"entity_df is a {type(given).__name__}: give a pandas frame, an Arrow table or SQL.")
+    if TIMESTAMP in frame.column_names and pa.types.is_string(frame.schema.field(TIMESTAMP).type):
+        parsed = pd.to_datetime(frame[TIMESTAMP].to_pandas(), utc=True)
+        frame = frame.set_column(frame.column_names.index(TIMESTAMP), TIMESTAMP, pa.array(parsed))
+    return frame
+
+
+def time_column(frame: pa.Table) -> str:
+    """Return the column of the rows' time: ``event_timestamp``, or the only timestamp there is.
+
+    Raises:
+        DataContractError: There is none, or more than one.
+    """
+    if TIMESTAMP in frame.column_names:
+        return TIMESTAMP
+    times = [f.name for f in frame.schema if pa.types.is_timestamp(f.type)]
+    if len(times) != 1:
+        raise DataContractError(
+            f"The entity rows have no column {TIMESTAMP} and {len(times)} timestamps ({', '.join(times) or 'none'}). "
+            f"Name the rows' time {TIMESTAMP}."
+        )
+    return str(times[0])
+
+
+def entity_rows_between(
+    config: RepoConfig, views: list[FeatureView], start: datetime | None, end: datetime | None
+) -> pa.Table:
+    """List every distinct entity and time that any of the views has a row for in ``[start, end]``."""
+    found = []
+    for view in views:
+        keys = [c.name for c in view.entity_columns if c.name != DUMMY_ENTITY_ID]
+        source = source_of(view)
+        rows = pull(config, source, keys, [], source.timestamp_field, start, end)
+        found.append(rows.select([*keys, source.timestamp_field]).rename_columns([*keys, TIMESTAMP]))
+    frame = pa.concat_tables(found, promote_options="default")
+    order = [(TIMESTAMP, "ascending"), *((c, "ascending") for c in frame.column_names if c != TIMESTAMP)]
+    return frame.group_by(frame.column_names).aggregate([]).sort_by(order)
+
+
+def _rows_from_sql(config: RepoConfig, views: list[FeatureView], query: str) -> pa.Table:
+    """Run SQL over ``events`` and ``labels`` of the views' model, as they are published now."""
+    models = sorted({v.batch_source.model for v in views if isinstance(v.batch_source, WindsockSource)})
+    if len(models) != 1:
+        raise SpecError(
+            f"SQL as entity_df reads the events of one model, but the features asked for are of "
+            f"{', '.join(models) or 'none'}. Ask per model, or give a frame."
+        )
+    store = _store_of(config)
+    with open_duckdb(memory_limit=MEMORY_LIMIT) as connection:
+        for table, stages in (("events", ["ingest"]), ("labels", ["ingest", "labels"])):
+            records = [r for stage in stages for r in Ledger(store, models[0], stage).all().values()]
+            rows = tables.open_dataset(store, records, table)
+            if rows is not None:
+                connection.register(table, rows)
+        try:
+            return connection.sql(query).to_arrow_table()
+        except duckdb.Error as err:
+            text = " ".join(str(err).split())
+            raise SpecError(f"entity_df: the SQL over events and labels of {models[0]} does not run: {text}") from err
+
+
+def _store_of(config: RepoConfig) -> Store:
+    """Return the store that the configuration names, or else the settings."""
+    given = config.offline_store.store
+    return Store(given.rstrip("/")) if given else Store.of(Settings.from_env())

@@ -12,7 +12,7 @@ from feast.protos.feast.core.Registry_pb2 import Registry as RegistryProto
 from feast.repo_config import RegistryConfig
 from feast.utils import _utc_now
 
-from windsock.featurestore.repo import FeastPaths
+from windsock.featurestore.repo import feast_home
 from windsock.files import replace_file
 from windsock.settings import Settings
 
@@ -22,7 +22,7 @@ class WindsockRegistryStore(FileRegistryStore):
 
     def __init__(self, registry_config: RegistryConfig, repo_path: Path) -> None:
         given = registry_config.path
-        self._filepath = repo_path / given if given else FeastPaths.of(Settings.from_env()).registry
+        self._filepath = repo_path / given if given else feast_home(Settings.from_env()) / "registry.db"
 
     def _write_registry(self, registry_proto: RegistryProto) -> None:
         registry_proto.version_id = str(uuid.uuid4())

@@ -4,17 +4,16 @@ Both sinks offer the same operations, so that the step and the parity check need
 which store is configured. The embedded one imports no Feast.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date
 from typing import TYPE_CHECKING, TypeAlias
 
-from windsock.featurestore.cells import Entity, entity_keys, entity_value
-from windsock.featurestore.feast_import import import_feast
-from windsock.featurestore.feature_tables import FeatureTable
-from windsock.featurestore.online_db import OnlineDb, OnlineRow
-from windsock.featurestore.repo import embedded_online_path, raw_config
+from windsock.features.feature_tables import FeatureTable
+from windsock.featurestore.online_db import DAYS_TABLE, Entity, OnlineDb, OnlineRow, entity_keys, entity_value
+from windsock.featurestore.repo import embedded_online_path, import_feast, raw_config
 from windsock.settings import Settings
+from windsock.sql import quoted
 
 if TYPE_CHECKING:
     from windsock.featurestore.feast_sink import FeastSink
@@ -34,11 +33,9 @@ class EmbeddedSink:
     def _name(self, table: FeatureTable) -> str:
         return f"{self._project}_{table.feast_name}"
 
-    @contextmanager
-    def day(self) -> Iterator[None]:
+    def day(self) -> AbstractContextManager[object]:
         """Write a whole day in one transaction: a kill leaves all of it or nothing."""
-        with self._db.writing():
-            yield
+        return self._db.writing()
 
     def write(self, table: FeatureTable, rows: Mapping[Entity, OnlineRow], *, regardless_of_time: bool) -> int:
         """Write rows that are not older than what is stored; return how many are different now."""
@@ -47,8 +44,12 @@ class EmbeddedSink:
         return self._db.upsert(self._name(table), table.features, cells, regardless_of_time=regardless_of_time)
 
     def delete(self, table: FeatureTable, entities: Sequence[Entity]) -> int:
-        """Remove entities."""
-        return self._db.delete(self._name(table), entity_keys(table.entity, entities))
+        """Remove entities; return how many there were."""
+        cursor = self._db.connection().executemany(
+            f"delete from {quoted(self._name(table))} where entity_key = ?",
+            [(key,) for key in entity_keys(table.entity, entities)],
+        )
+        return max(cursor.rowcount, 0)
 
     def read(self, table: FeatureTable, entities: Collection[Entity]) -> dict[Entity, OnlineRow]:
         """Return what is served for these entities."""
@@ -58,12 +59,18 @@ class EmbeddedSink:
 
     def entities_between(self, table: FeatureTable, first_us: int, stop_us: int) -> list[Entity]:
         """List entities whose stored time lies in ``[first, stop)``."""
-        keys = self._db.keys_between(self._name(table), first_us, stop_us)
-        return [entity_value(table.entity, key) for key in keys]
+        rows = self._db.connection().execute(
+            f"select entity_key from {quoted(self._name(table))} where event_us >= ? and event_us < ?",
+            (first_us, stop_us),
+        )
+        return [entity_value(table.entity, key) for (key,) in rows]
 
     def note_day(self, table: FeatureTable, day: date, content_hash: str) -> None:
         """Note which version of a day was written, in the same transaction as its rows."""
-        self._db.note_day(self._name(table), day, content_hash)
+        self._db.connection().execute(
+            f"insert or replace into {DAYS_TABLE} (view, ds, content_hash) values (?, ?, ?)",
+            (self._name(table), day.isoformat(), content_hash),
+        )
 
     def observe(
         self, table: FeatureTable, entities: Collection[Entity]
@@ -72,8 +79,10 @@ class EmbeddedSink:
 
         A store that keeps no such note returns None in its place.
         """
-        with self._db.snapshot():
-            return self.read(table, entities), self._db.noted_days(self._name(table))
+        with self._db.connection() as connection:
+            connection.execute("begin")
+            noted = f"select ds, content_hash from {DAYS_TABLE} where view = ?"
+            return self.read(table, entities), dict(connection.execute(noted, (self._name(table),)))
 
 
 Sink: TypeAlias = "EmbeddedSink | FeastSink"

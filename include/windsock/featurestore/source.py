@@ -1,33 +1,35 @@
-"""A Feast data source that is one view's table in Windsock's store.
+"""Model specs as Feast objects: entities, sources, feature views and one service per model.
 
-It survives the registry: model, view and columns travel in Feast's ``custom_options``.
+A source is one view's table in Windsock's store. It survives the registry: model, view and columns
+travel in Feast's ``custom_options``.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
 from typing import Any
 
-from feast import RepoConfig, ValueType
+from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, RepoConfig, ValueType
 from feast.data_source import DataSource
 from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
 from feast.types import Bool, Float64, Int64, PrimitiveFeastType, String, UnixTimestamp
 
-from windsock.features.view_sql import TIMESTAMP, table_name
-from windsock.featurestore.feature_tables import FeatureTable, feast_name
+from windsock.features.feature_tables import feast_name, feature_tables, table_name
+from windsock.features.view_sql import TIMESTAMP
+from windsock.spec import ModelSpec
 
-FEAST_TYPES: Mapping[str, PrimitiveFeastType] = MappingProxyType(
-    {
-        "BIGINT": Int64,
-        "DOUBLE": Float64,
-        "BOOLEAN": Bool,
-        "VARCHAR": String,
-        "TIMESTAMP": UnixTimestamp,
-        "DATE": UnixTimestamp,
-    }
-)
+MODEL_TAG = "windsock_model"
+"""Marks an object as made from a model's spec; objects without it are left alone."""
+
+FEAST_TYPES: Mapping[str, PrimitiveFeastType] = {
+    "BIGINT": Int64,
+    "DOUBLE": Float64,
+    "BOOLEAN": Bool,
+    "VARCHAR": String,
+    "TIMESTAMP": UnixTimestamp,
+    "DATE": UnixTimestamp,
+}
 """DuckDB's type to Feast's."""
 
 
@@ -35,14 +37,9 @@ class WindsockSource(DataSource):
     """The table of one feature view, read through the ledger's records."""
 
     def __init__(self, *, model: str, view: str, columns: Iterable[tuple[str, str]], **common: Any) -> None:
-        """Name a view's table by model and view; columns are given by name and DuckDB type."""
+        """Name a view's table; columns are given by name and DuckDB type, ``common`` is what any source has."""
         super().__init__(name=common.pop("name", feast_name(model, view)), timestamp_field=TIMESTAMP, **common)
         self.model, self.view, self.columns = model, view, tuple((n, t) for n, t in columns)
-
-    @classmethod
-    def of(cls, table: FeatureTable, **common: Any) -> WindsockSource:
-        """Return the source of a view's table."""
-        return cls(model=table.model, view=table.view, columns=table.columns, **common)
 
     @property
     def table(self) -> str:
@@ -66,11 +63,8 @@ class WindsockSource(DataSource):
     @staticmethod
     def from_proto(data_source: DataSourceProto) -> WindsockSource:
         """Rebuild a source from the registry."""
-        options = json.loads(data_source.custom_options.configuration)
         return WindsockSource(
-            model=options["model"],
-            view=options["view"],
-            columns=options["columns"],
+            **json.loads(data_source.custom_options.configuration),
             name=data_source.name,
             description=data_source.description,
             owner=data_source.owner,
@@ -101,3 +95,51 @@ class WindsockSource(DataSource):
     def source_datatype_to_feast_value_type() -> Callable[[str], ValueType]:
         """Return the function from DuckDB's type to Feast's."""
         return lambda kind: FEAST_TYPES[kind].to_value_type()
+
+
+def model_objects(spec: ModelSpec) -> list[Any]:
+    """Turn a model's spec into Feast objects: sources, entities, views and, if it has views, its service.
+
+    Raises:
+        SpecError: A view's SQL does not run, or gives a type that Feast cannot hold.
+    """
+    common: dict[str, Any] = {"owner": spec.owner, "tags": {MODEL_TAG: spec.name}}
+    sources, entities, views = [], dict[str | None, Entity](), []
+    for table, view in zip(feature_tables(spec), spec.features.views, strict=True):
+        kinds = {name: FEAST_TYPES[kind] for name, kind in table.columns if name != TIMESTAMP}
+        if view.entity is not None and table.entity is not None and view.entity not in entities:
+            entities[view.entity] = Entity(
+                name=feast_name(spec.name, view.entity),
+                join_keys=[table.entity],
+                value_type=kinds[table.entity].to_value_type(),
+                description=f"{view.entity} of model {spec.name}",
+                **common,
+            )
+        sources.append(WindsockSource(model=spec.name, view=view.name, columns=table.columns, **common))
+        views.append(
+            FeatureView(
+                name=table.feast_name,
+                entities=[entities[view.entity]] if view.entity is not None else [],
+                ttl=table.ttl,
+                schema=[Field(name=name, dtype=kind) for name, kind in kinds.items()],
+                source=sources[-1],
+                description=f"{view.name} of model {spec.name}, made by {view.sql}",
+                **common,
+            )
+        )
+    services = (
+        [FeatureService(name=spec.name, features=[*views], description=spec.description, **common)] if views else []
+    )
+    return [*sources, *entities.values(), *views, *services]
+
+
+def registered_objects(store: FeatureStore) -> list[Any]:
+    """List the registered objects that were made from specs."""
+    registry, project = store.registry, store.project
+    found: Iterable[Any] = (
+        *registry.list_feature_services(project),
+        *registry.list_feature_views(project),
+        *registry.list_entities(project),
+        *registry.list_data_sources(project),
+    )
+    return [o for o in found if MODEL_TAG in (o.tags or {})]

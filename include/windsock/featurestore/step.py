@@ -5,20 +5,27 @@ replaced and an event is gone with it, whoever is still served that event's feat
 the latest ones that the tables hold. With ``correct=True`` all of the day's entities are
 set to what the tables hold now, even if that is older or nothing; that is for repairs and
 never happens by itself.
+
+Afterwards a sample of the day's entities is looked up. Each must be served the day's own row
+or a newer one; and whatever is served must equal the row of the same entity and time in the
+tables. A day may be recomputed at this very moment, so rows of other days are compared with
+the version that was materialized and with the one in force.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from datetime import date
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from windsock.days import end_of, start_of
-from windsock.errors import NotReady, UpstreamUnavailable
-from windsock.featurestore.cells import Entity, micros_of
+from windsock.errors import NotReady, ParityError, SpecError, UpstreamUnavailable
+from windsock.features.feature_tables import STAGE, FeatureTable, feature_tables
 from windsock.featurestore.definitions import apply
-from windsock.featurestore.feature_tables import STAGE, FeatureTable, feature_tables
-from windsock.featurestore.online_db import OnlineRow, online_rows
-from windsock.featurestore.parity import Parity, check_view
+from windsock.featurestore.online_db import Entity, OnlineRow, micros_of, online_rows
 from windsock.featurestore.sinks import Sink, open_sink
 from windsock.ledger import DayRecord, Ledger
 from windsock.steps import StepContext
@@ -27,8 +34,11 @@ from windsock.store import Store
 log = logging.getLogger(__name__)
 
 _ROUNDS = 5
-
-Rows = Mapping[Entity, OnlineRow]
+_SAMPLE = 100
+"""Entities looked up per view and day."""
+_OTHER_DAYS = 4
+"""Days beside the materialized one whose rows are read for comparison."""
+_VALUES_DIFFER = "the values differ"
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -54,20 +64,20 @@ def run(ctx: StepContext) -> dict[str, Any]:
     views: dict[str, dict[str, int]] = {}
     for _ in range(_ROUNDS):
         record = _record(ledger, day)
-        latest = {table.view: _latest(ctx.store, table, record) for table in tables}
-        replaced = {table.view: _replaced(sink, table, record) for table in tables}
+        latest = {table: _latest(ctx.store, table, [record]) for table in tables}
+        replaced = {table: _was_replaced(sink, table, record) for table in tables}
         with sink.day():
             # Whoever published a new version of the day meanwhile waits for this lock or has written already.
             if _record(ledger, day).content_hash != record.content_hash:
                 continue
-            for table in tables:
-                rows = latest[table.view]
+            for table, rows in latest.items():
                 if correct:
-                    views[table.view] = _correct(ctx.store, ledger, sink, table, record, rows)
+                    views[table.view] = _set_right(ctx.store, ledger, sink, table, [*rows, *_served(sink, table, day)])
                 else:
-                    views[table.view] = _write(sink, table, rows)
-                    if replaced[table.view]:
-                        views[table.view]["retracted"] = _retract(ctx.store, ledger, sink, table, record, rows)
+                    written = sink.write(table, rows, regardless_of_time=False)
+                    views[table.view] = {"written": written, "skipped": len(rows) - written}
+                    if replaced[table]:
+                        views[table.view]["retracted"] = _retract(ctx.store, ledger, sink, table, day, rows)
                 sink.note_day(table, day, record.content_hash)
         break
     else:
@@ -76,8 +86,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
             "Run the step again when recomputation is quiet."
         )
     parity = Parity()
-    for table in tables:
-        check_view(ctx.store, sink, table, record, latest[table.view], parity)
+    for table, rows in latest.items():
+        parity.check(ctx.store, sink, table, record, rows)
     if _record(ledger, day).content_hash == record.content_hash:
         # Else a newer version is on its way, and the run that brings it checks it.
         parity.require(ctx.spec.name, day)
@@ -93,47 +103,153 @@ def _record(ledger: Ledger, day: date) -> DayRecord:
     return record
 
 
-def _latest(store: Store, table: FeatureTable, record: DayRecord) -> Rows:
-    """Read the day's latest row of each entity."""
-    return dict(online_rows(table, table.latest(table.read(store, [record]))))
+def _latest(
+    store: Store, table: FeatureTable, records: Iterable[DayRecord], entities: Sequence[Entity] | None = None
+) -> dict[Entity, OnlineRow]:
+    """Read the latest row of each entity, or of those given, on some days."""
+    return dict(online_rows(table, table.latest(table.read(store, records, entities))))
 
 
-def _write(sink: Sink, table: FeatureTable, rows: Rows) -> dict[str, int]:
-    written = sink.write(table, rows, regardless_of_time=False)
-    return {"written": written, "skipped": len(rows) - written}
-
-
-def _replaced(sink: Sink, table: FeatureTable, record: DayRecord) -> bool:
+def _was_replaced(sink: Sink, table: FeatureTable, record: DayRecord) -> bool:
     """Say whether another version of the day was written before."""
     _, versions = sink.observe(table, [])
     return (versions or {}).get(record.ds) not in (None, record.content_hash)
 
 
-def _retract(store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, record: DayRecord, rows: Rows) -> int:
+def _retract(
+    store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, day: date, rows: Mapping[Entity, OnlineRow]
+) -> int:
     """Set right who is served a row of this day that went with the version before; return how many."""
-    served = sink.read(table, _served_on(sink, table, record.day))
+    served = sink.read(table, _served(sink, table, day))
     gone = [entity for entity, row in served.items() if entity not in rows or rows[entity].micros != row.micros]
     _set_right(store, ledger, sink, table, gone)
     return len(gone)
 
 
-def _correct(
-    store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, record: DayRecord, rows: Rows
-) -> dict[str, int]:
-    """Set the day's entities, and those that are served a row of this day, to what the tables hold now."""
-    entities = list(dict.fromkeys([*rows, *_served_on(sink, table, record.day)]))
-    return _set_right(store, ledger, sink, table, entities)
-
-
 def _set_right(
     store: Store, ledger: Ledger, sink: Sink, table: FeatureTable, entities: Sequence[Entity]
 ) -> dict[str, int]:
-    truth = dict(online_rows(table, table.latest(table.read(store, ledger.all().values(), entities))))
+    """Set entities to what the tables hold now, even if that is older or nothing."""
+    truth = _latest(store, table, ledger.all().values(), entities)
     written = sink.write(table, truth, regardless_of_time=True)
-    removed = sink.delete(table, [e for e in entities if e not in truth])
+    removed = sink.delete(table, [e for e in dict.fromkeys(entities) if e not in truth])
     return {"written": written, "skipped": len(truth) - written, "removed": removed}
 
 
-def _served_on(sink: Sink, table: FeatureTable, day: date) -> list[Entity]:
+def _served(sink: Sink, table: FeatureTable, day: date) -> list[Entity]:
     """List the entities that are served a row of this day, where the store can tell."""
     return sink.entities_between(table, micros_of(start_of(day)), micros_of(end_of(day)))
+
+
+@dataclass
+class Parity:
+    """The outcome for some views."""
+
+    checked: int = 0
+    mismatches: list[str] = field(default_factory=list)
+
+    def check(
+        self, store: Store, sink: Sink, table: FeatureTable, record: DayRecord, rows: Mapping[Entity, OnlineRow]
+    ) -> None:
+        """Compare what is served with a sample of the day's latest rows, as they were materialized."""
+        sample = _sample(rows, record.day)
+        served, versions = sink.observe(table, sample)
+        if versions is not None and versions.get(record.ds) != record.content_hash:
+            return  # another run has materialized a newer version of the day meanwhile, and checks that one itself
+        step = sink.resolution_us
+        newer: dict[date, dict[Entity, OnlineRow]] = defaultdict(dict)
+        for entity in sample:
+            offline, online = rows[entity], served.get(entity)
+            if online is None:
+                self._add(table, entity, online, offline, "nothing is served")
+            elif online.micros // step > offline.micros // step:
+                newer[_time_of(online).date()][entity] = online
+            elif online.micros // step < offline.micros // step:
+                self._add(table, entity, online, offline, "an older row is served")
+            else:
+                self._add(table, entity, online, offline, _VALUES_DIFFER if online.values != offline.values else "")
+        if versions is None:
+            # Without a note of what was written, a day that is being recomputed right now would look like a mismatch.
+            self.checked += sum(map(len, newer.values()))
+            return
+        for day in sorted(newer, key=lambda d: (-len(newer[d]), d))[:_OTHER_DAYS]:
+            self._check_other_day(store, table, day, newer[day], versions)
+
+    def _check_other_day(
+        self,
+        store: Store,
+        table: FeatureTable,
+        day: date,
+        served: Mapping[Entity, OnlineRow],
+        versions: Mapping[str, str],
+    ) -> None:
+        """Compare entities that are served a row of another day with that day's table."""
+        held = [
+            {(entity, row.micros): row for entity, row in online_rows(table, table.read(store, [record], list(served)))}
+            for record in _versions_of(store, table.model, day, versions)
+        ]
+        for entity, online in served.items():
+            rows = [h[entity, online.micros] for h in held if (entity, online.micros) in h]
+            why = _VALUES_DIFFER if rows else f"the tables have no such row on {day}"
+            same = any(row.values == online.values for row in rows)
+            self._add(table, entity, online, rows[0] if rows else None, "" if same else why)
+
+    def _add(
+        self, table: FeatureTable, entity: Entity, online: OnlineRow | None, offline: OnlineRow | None, why: str
+    ) -> None:
+        """Count an entity; ``why`` says what is wrong with it, if anything is."""
+        self.checked += 1
+        if why:
+            whom = f"entity {entity!r}" if entity is not None else "the view's only row"
+            self.mismatches.append(
+                f"view {table.view!r}, {whom}: {why}; online {_describe(online, table.features)}, "
+                f"offline {_describe(offline, table.features)}"
+            )
+
+    def require(self, model: str, day: date) -> None:
+        """Stop here if anything differs.
+
+        Raises:
+            ParityError: At least one sampled entity is served something else than the tables hold.
+        """
+        if not self.mismatches:
+            return
+        raise ParityError(
+            f"{model} {day}: {len(self.mismatches)} of {self.checked} sampled entities are served something else than "
+            f"the tables hold. First: {self.mismatches[0]}. "
+            "If the tables are right, materialize with correct=True to make online equal to them: "
+            f"windsock materialize {model} {day} --correct."
+        )
+
+
+def _versions_of(store: Store, model: str, day: date, versions: Mapping[str, str]) -> list[DayRecord]:
+    """Return the version of a day that was materialized last and the one in force, which may await that still."""
+    ledger = Ledger(store, model, STAGE)
+    current = ledger.get(day)
+    found = [current] if current is not None else []
+    written = versions.get(day.isoformat())
+    if written is not None and (current is None or current.content_hash != written):
+        with suppress(SpecError):  # maintenance may have removed it since
+            found.insert(0, ledger.pinned({day.isoformat(): written})[day])
+    return found
+
+
+def _sample(rows: Mapping[Entity, OnlineRow], day: date) -> list[Entity]:
+    """Choose evenly spaced entities, others on other days, the same ones in every run of a day."""
+    entities = sorted(rows, key=str)
+    if len(entities) <= _SAMPLE:
+        return entities
+    stride = len(entities) / _SAMPLE
+    shift = zlib.crc32(day.isoformat().encode()) % 1000 / 1000
+    return [entities[int((n + shift) * stride) % len(entities)] for n in range(_SAMPLE)]
+
+
+def _time_of(row: OnlineRow) -> datetime:
+    return datetime(1970, 1, 1) + timedelta(microseconds=row.micros)
+
+
+def _describe(row: OnlineRow | None, features: Sequence[str]) -> str:
+    if row is None:
+        return "nothing"
+    values = ", ".join(f"{f}={v!r}" for f, v in zip(features, row.values, strict=True))
+    return f"{_time_of(row).isoformat(sep=' ')} ({values})"

@@ -1,4 +1,4 @@
-"""The columns that a spec declares, with their types."""
+"""The columns that a spec declares, and those of the tables made from it, with their types."""
 
 from windsock.spec.model_spec import ModelSpec
 
@@ -14,3 +14,15 @@ def declared_columns(spec: ModelSpec) -> dict[str, str]:
     if spec.label.files is None:
         columns[spec.label.column] = label_type(spec)
     return columns
+
+
+def event_columns(spec: ModelSpec) -> dict[str, str]:
+    """Return name to type of table ``events``."""
+    return {**spec.events.columns, "known_at": "timestamp"}
+
+
+def label_columns(spec: ModelSpec) -> dict[str, str]:
+    """Return name to type of table ``labels``: the event's key, the label, times."""
+    key = spec.events.key
+    head = {key: str(spec.events.columns[key]), spec.label.column: label_type(spec)}
+    return {**head, "event_time": "timestamp", "known_at": "timestamp"}

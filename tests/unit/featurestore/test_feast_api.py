@@ -15,11 +15,9 @@ import pytest
 
 from feature_tables import at, publish, table_of, two_views
 from windsock.errors import SpecError
+from windsock.features.feature_tables import STAGE, pinned
 from windsock.featurestore import definitions
-from windsock.featurestore.feast_import import import_feast
-from windsock.featurestore.feature_tables import STAGE
-from windsock.featurestore.pins import pinned
-from windsock.featurestore.repo import FeastPaths, feature_store
+from windsock.featurestore.repo import feast_home, feature_store, import_feast
 from windsock.featurestore.retrieval import point_in_time, training_frame
 from windsock.ledger import Ledger
 from windsock.settings import REPO_ROOT, Settings
@@ -247,7 +245,7 @@ def test_feasts_own_materialize_and_writes_never_go_backwards(world):
 def test_apply_registers_once_and_the_source_survives_the_registry(world):
     settings, spec = world
     definitions.apply(settings)
-    registry = FeastPaths.of(settings).registry
+    registry = feast_home(settings) / "registry.db"
     stamp = registry.stat().st_mtime_ns
 
     assert definitions.apply(settings).changed is False
@@ -313,7 +311,7 @@ def test_feasts_own_command_line_applies_the_repository(tmp_path: Path):
 
 def test_importing_feast_leaves_torch_alone():
     code = (
-        "import sys, importlib.util; from windsock.featurestore.feast_import import import_feast; import_feast();"
+        "import sys, importlib.util; from windsock.featurestore.repo import import_feast; import_feast();"
         "print('torch' in sys.modules, importlib.util.find_spec('torch') is not None)"
     )
     installed = importlib.util.find_spec("torch") is not None

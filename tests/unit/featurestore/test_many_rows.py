@@ -17,7 +17,7 @@ import pytest
 
 from examples import thorough
 from small_model import small_fraud
-from windsock.featurestore.feature_tables import STAGE, feature_tables
+from windsock.features.feature_tables import STAGE, feature_tables
 from windsock.ledger import DayRecord, Ledger, Output
 from windsock.settings import Settings
 from windsock.store import Store
@@ -36,7 +36,7 @@ from windsock.store import Store
 from windsock.ledger import Ledger
 from windsock.sql import open_duckdb
 from windsock.featurestore import definitions, retrieval
-from windsock.featurestore.feast_import import import_feast
+from windsock.featurestore.repo import import_feast
 
 settings = Settings.from_env()
 spec = get_spec(settings, "fraud")

@@ -20,9 +20,8 @@ from examples import examples
 from feature_tables import at, publish, table_of, two_views
 from fork_server import fork_context
 from windsock.errors import NotReady, ParityError, SpecError
-from windsock.featurestore.cells import micros_of
-from windsock.featurestore.online_db import OnlineRow
-from windsock.featurestore.repo import FeastPaths
+from windsock.featurestore.online_db import OnlineRow, micros_of
+from windsock.featurestore.repo import feast_home
 from windsock.featurestore.sinks import open_sink
 from windsock.settings import Settings
 from windsock.steps import run_step
@@ -81,7 +80,7 @@ def filled(tmp_path_factory):
 def forget(settings: Settings) -> None:
     """Empty the online store, as it is before the first day."""
     for table in ("windsock_fraud__spending", "windsock_fraud__everything", "windsock_days"):
-        with sqlite3.connect(FeastPaths.of(settings).online) as connection:
+        with sqlite3.connect(feast_home(settings) / "online.db") as connection:
             connection.execute(f"delete from {table}")
         connection.close()
 
@@ -231,7 +230,7 @@ def test_a_tampered_value_is_found_named_and_mended(tmp_path: Path):
 
 
 def _tamper(settings: Settings, sql: str, *values) -> None:
-    with sqlite3.connect(FeastPaths.of(settings).online) as connection:
+    with sqlite3.connect(feast_home(settings) / "online.db") as connection:
         assert connection.execute(sql, values).rowcount > 0
     connection.close()
 

@@ -15,9 +15,8 @@ from examples import examples
 from feature_tables import at, publish, rows_of, two_views
 from windsock.column_types import arrow_schema
 from windsock.errors import DataContractError
-from windsock.featurestore.asof import History, join_point_in_time, utc_micros
-from windsock.featurestore.feature_tables import STAGE
-from windsock.featurestore.retrieval import point_in_time
+from windsock.features.feature_tables import STAGE
+from windsock.featurestore.retrieval import History, join_point_in_time, point_in_time, utc_micros
 from windsock.ledger import Ledger
 from windsock.store import Store
 

@@ -1,14 +1,16 @@
-"""What a feature view's table looks like, and reading it.
+"""The tables of a model's feature views: what they are called, what they hold, and reading them.
 
 A view's columns and types come from running its SQL on empty tables, not from files, so
 that a day written before a column existed reads as NULL there and an empty table still
 has its types.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +21,8 @@ from windsock import tables
 from windsock.column_types import SQL_TYPES, arrow_schema
 from windsock.days import end_of, start_of
 from windsock.errors import SpecError
-from windsock.features.view_sql import TIMESTAMP, entity_column, table_name, view_schema
-from windsock.ledger import DayRecord
+from windsock.features.view_sql import TIMESTAMP, entity_column, view_schema
+from windsock.ledger import DayRecord, Ledger
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import FeatureView
 from windsock.store import Store
@@ -29,6 +31,10 @@ STAGE = "features"
 
 _ENTITY_TYPES = ("int64", "string")
 _FEATURE_TYPES = tuple(SQL_TYPES.values())
+
+Records = Mapping[date, DayRecord]
+
+_pinned: ContextVar[Mapping[str, Records] | None] = ContextVar("windsock_pinned_features", default=None)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,11 @@ class FeatureTable:
         return latest_rows(rows, [self.entity] if self.entity is not None else [])
 
 
+def table_name(view: str) -> str:
+    """Return the name of a view's table in ``DayRecord.outputs``."""
+    return f"features/{view}"
+
+
 def feast_name(model: str, part: str) -> str:
     """Return the name that Feast knows a model's view or entity by."""
     return f"{model}__{part}"
@@ -99,56 +110,52 @@ def feature_tables(spec: ModelSpec) -> list[FeatureTable]:
 
 
 def _feature_table(spec: ModelSpec, view: FeatureView) -> FeatureTable:
-    ttl = timedelta(days=view.ttl_days) if view.ttl_days is not None else None
     entity = entity_column(spec, view)
-    head = [(TIMESTAMP, "TIMESTAMP")]
+    columns = {TIMESTAMP: "TIMESTAMP"}
     if entity is not None:
-        head.insert(0, (entity, _entity_type(spec, view, entity)))
-    return FeatureTable(spec.name, view.name, entity, (*head, *_features(_Described(spec, view))), ttl)
-
-
-class _Described:
-    """A view as a cache key: what its columns depend on."""
-
-    def __init__(self, spec: ModelSpec, view: FeatureView) -> None:
-        self.spec, self.view = spec, view
-        self.key = (str(spec.folder), spec.model_dump_json(), view.name, spec.sql_of(view))
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Described) and self.key == other.key
-
-
-@lru_cache(maxsize=256)
-def _features(described: _Described) -> tuple[tuple[str, str], ...]:
-    spec, view = described.spec, described.view
-    columns = []
+        declared = spec.events.columns[entity]
+        if declared not in _ENTITY_TYPES:
+            raise SpecError(
+                f"{spec.folder / 'model.yaml'}: view {view.name!r} looks rows up by {entity!r}, which is of type "
+                f"{declared}. Use an entity column of type {' or '.join(_ENTITY_TYPES)}."
+            )
+        columns = {entity: SQL_TYPES[declared], **columns}
     for name, kind in view_schema(spec, view).items():
-        plain = "TIMESTAMP" if kind.startswith("TIMESTAMP") else kind
-        if plain not in _FEATURE_TYPES:
+        columns[name] = "TIMESTAMP" if kind.startswith("TIMESTAMP") else kind
+        if columns[name] not in _FEATURE_TYPES:
             raise SpecError(
                 f"{spec.folder / view.sql}: view {view.name!r}: feature {name!r} is of type {kind}, which the feature "
                 f"store cannot hold. Cast it in the SQL to one of {', '.join(_FEATURE_TYPES)}."
             )
-        columns.append((name, plain))
-    return tuple(columns)
+    ttl = timedelta(days=view.ttl_days) if view.ttl_days is not None else None
+    return FeatureTable(spec.name, view.name, entity, tuple(columns.items()), ttl)
 
 
-def _entity_type(spec: ModelSpec, view: FeatureView, column: str) -> str:
-    kind = spec.events.columns[column]
-    if kind not in _ENTITY_TYPES:
-        raise SpecError(
-            f"{spec.folder / 'model.yaml'}: view {view.name!r} looks rows up by {column!r}, which is of type {kind}. "
-            f"Use an entity column of type {' or '.join(_ENTITY_TYPES)}."
-        )
-    return SQL_TYPES[kind]
+@contextmanager
+def pinned(model: str, records: Records) -> Iterator[None]:
+    """Let :func:`feature_records` find exactly these records of one model, and nothing newer.
+
+    Feast's calls have no argument for a version of the data; a training run makes them in here. The pin
+    belongs to the calling thread or task alone.
+    """
+    token = _pinned.set({**(_pinned.get() or {}), model: dict(records)})
+    try:
+        yield
+    finally:
+        _pinned.reset(token)
 
 
-def days_within(
-    records: Mapping[date, DayRecord], first: datetime | None, last: datetime | None
-) -> dict[date, DayRecord]:
+def feature_records(store: Store, model: str, first: datetime | None, last: datetime | None) -> Records:
+    """Return the feature records that touch ``[first, last]``: the pinned ones, or those in force now."""
+    chosen = (_pinned.get() or {}).get(model)
+    if chosen is not None:
+        return days_within(chosen, first, last)
+    ledger = Ledger(store, model, STAGE)
+    days = days_within(dict.fromkeys(ledger.days()), first, last)
+    return {day: record for day in days if (record := ledger.get(day)) is not None}
+
+
+def days_within(records: Mapping[date, Any], first: datetime | None, last: datetime | None) -> dict[date, Any]:
     """Keep the days that touch ``[first, last]``; None leaves that side open."""
     return {
         day: record
