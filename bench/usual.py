@@ -15,7 +15,7 @@ from bench.figures import Figure, Limit, say, spread, time_runs
 from bench.world import MODEL, World
 from windsock import tables
 from windsock.gate.compare import compare
-from windsock.ingest.sources.simulator import process
+from windsock.ingest.sources import simulator
 from windsock.promotions import Promotion, append
 from windsock.registry.versions import VersionInfo, folder_hash, record_version
 from windsock.served.resampling import ClusteredRows
@@ -57,8 +57,8 @@ def run(world: World) -> Iterator[Figure]:
 def _simulated(world: World) -> Figure:
     source = SimulatorSource(kind="simulator", customers=world.size.customers, terminals=world.size.terminals)
     first, day = world.days[0], world.days[-1]
-    rows = process.transactions(source, first, day)
-    timing = time_runs(lambda: process.transactions(source, first, day), world.size.data_runs)
+    rows = simulator.transactions(source, first, day)
+    timing = time_runs(lambda: simulator.transactions(source, first, day), world.size.data_runs)
     limit = time_runs(lambda: np.random.default_rng(0).random((rows.num_columns, rows.num_rows)), 5)
     what = Limit("draw one random number for each of its values", limit.median)
     return Figure(

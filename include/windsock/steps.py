@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 STEPS: Mapping[str, str] = MappingProxyType(
     {
         "ingest": "windsock.ingest.step",
-        "labels": "windsock.ingest.labels_step",
+        "labels": "windsock.ingest.labels",
         "features": "windsock.features.step",
         "materialize": "windsock.featurestore.step",
         "score": "windsock.scoring.step",

@@ -18,7 +18,7 @@ from model_runs import ModelRuns, wait_until
 from stack_fixture import Stack
 from windsock import tables
 from windsock.days import day_range
-from windsock.ingest.sources.simulator import process
+from windsock.ingest.sources import simulator
 from windsock.ledger import DayRecord, Ledger
 from windsock.spec.data import SimulatorSource
 from windsock.store import Store
@@ -90,7 +90,7 @@ class Post:
 
 
 def payments(day: date) -> pa.Table:
-    return process.transactions(SIMULATOR, FIRST, day)
+    return simulator.transactions(SIMULATOR, FIRST, day)
 
 
 def spec_of(post: Post) -> dict[str, Any]:

@@ -1,14 +1,20 @@
-"""Bringing a delivery into the declared form: names first, then types, column by column.
+"""Bringing a delivery into the declared form, and setting aside the rows that cannot be.
 
-A file whose columns do not fit is refused whole, with one sentence per fault. Single values
-that cannot be read (``"n/a"`` in a CSV's amount) are faults of their rows: these are set
-aside, and the quarantine budget decides about the file. How single columns are read stands in
-``casts``; what the values must be, in ``windsock.validate``.
+A file whose columns do not fit is refused whole, with one sentence per fault: names first, then
+types, column by column (how single columns are read stands in ``casts``; what values must be, in
+``windsock.validate``). Single values that cannot be read (``"n/a"`` in a CSV's amount) are faults
+of their rows: these are set aside, and the quarantine budget decides about the file.
+
+A row stands in quarantine once, under the first rule it broke; its reason names them all.
+Rows are kept as delivered, also with the columns that the spec drops.
 """
 
+import json
+import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +22,11 @@ import pyarrow as pa
 from windsock.column_types import arrow_schema
 from windsock.errors import did_you_mean
 from windsock.ingest.casts import ColumnTypeError, cast_column, is_text
+
+DUPLICATE = "duplicate copy"
+"""Rule of rows that say exactly what another row says: nothing is lost with them."""
+
+_SCHEMA = pa.schema([(name, pa.string()) for name in ("rule", "reason", "key", "row")])
 
 
 @dataclass(frozen=True)
@@ -40,13 +51,9 @@ class Conformed:
 
 
 def conform(delivered: pa.Table, columns: dict[str, str], *, ignore: Iterable[str] = (), key: str) -> Conformed:
-    """Pick the declared columns out of a delivery and give them their declared types.
+    """Pick the declared columns (name to type) out of a delivery and give them their declared types.
 
-    Args:
-        delivered: The rows as they came, columns in any order.
-        columns: Name to declared type of every column that must be there.
-        ignore: Columns that may be there and are dropped without a word.
-        key: Key column, for examples in messages.
+    The columns to ``ignore`` are dropped without a word; the key column is for examples in messages.
     """
     schema = arrow_schema(columns.items())
     problems = _name_problems(delivered.schema.names, columns)
@@ -123,3 +130,79 @@ def _cast_fault(delivered: pa.Table, name: str, kind: str, key: str, broken: np.
 def _listed(names: list[str], most: int = 12) -> str:
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else (shown or "no column")
+
+
+@dataclass
+class Quarantine:
+    """The rows of one delivery that are set aside, collected rule by rule."""
+
+    total: int
+    """Rows in the delivery."""
+    _faults: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
+    """Position of a row to the rules it broke, each with its reason."""
+
+    def add(self, fault: RowFault) -> None:
+        """Set rows aside for breaking a rule; a row may break several."""
+        for row in fault.rows.tolist():
+            self._faults.setdefault(row, []).append((fault.rule, fault.sentence))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows per rule, each row under its first rule only."""
+        return dict(sorted(Counter(faults[0][0] for faults in self._faults.values()).items()))
+
+    @property
+    def faulty(self) -> int:
+        """Rows that are lost to the day: all but the exact copies."""
+        return sum(1 for faults in self._faults.values() if [rule for rule, _ in faults] != [DUPLICATE])
+
+    def sentences(self, *, copies: bool = False) -> list[str]:
+        """Return one sentence per rule that rows broke; about exact copies only if asked to."""
+        found = {
+            rule: reason
+            for row in sorted(self._faults)
+            for rule, reason in self._faults[row]
+            if copies or rule != DUPLICATE
+        }
+        return [found[rule] for rule in sorted(found)]
+
+    def over_budget(self, budget: float, what: str, *, harmless: int = 0, least_valid: int = 0) -> list[str]:
+        """Say why a larger share of rows is faulty than the budget allows, if so: one sentence per rule.
+
+        With ``harmless`` of the faulty rows nothing is lost; ``least_valid`` rows must stay, whatever the budget.
+        """
+        faulty, valid = self.faulty - harmless, int(self.kept().sum())
+        if valid >= least_valid and faulty <= budget * self.total:
+            return []
+        return [
+            f"{faulty:,} of {self.total:,} {what} ({faulty / self.total:.2%}) break a rule, more than "
+            f"validation.quarantine_budget ({budget:.2%}) allows; {valid:,} valid {what}. {sentence}"
+            for sentence in self.sentences()
+        ]
+
+    def kept(self) -> np.ndarray:
+        """Return which rows stay, shape ``(total,)``, boolean."""
+        mask = np.ones(self.total, dtype=bool)
+        mask[list(self._faults)] = False
+        return mask
+
+    def table(self, delivered: pa.Table, key: str) -> pa.Table:
+        """Return the rows for table ``quarantine``, in an order that does not depend on the delivery's."""
+        places = sorted(self._faults)
+        rows = delivered.take(pa.array(places, pa.int64())).to_pylist()
+        keys = delivered.column(key).take(pa.array(places, pa.int64())).to_pylist()
+        entries = []
+        for place, value, row in zip(places, keys, rows, strict=True):
+            (rule, reason), *others = self._faults[place]
+            if others:
+                reason += f" Also broken: {'; '.join(name for name, _ in others)}."
+            shown = None if value is None or value != value else str(value)
+            entries.append({"rule": rule, "reason": reason, "key": shown, "row": _as_json(row)})
+        entries.sort(key=lambda e: (e["rule"], e["key"] or "", e["row"]))
+        return pa.Table.from_pylist(entries, _SCHEMA)
+
+
+def _as_json(row: dict[str, Any]) -> str:
+    no_json = {name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)}
+    plain = {name: str(value) if name in no_json else value for name, value in row.items()}
+    return json.dumps(plain, sort_keys=True, default=str)

@@ -5,7 +5,7 @@ log, alert) and kept out of the day's record: the record of a day must not depen
 which days were run. They can be asked for again at any time; only days before the day count.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from statistics import fmean, median, pstdev
 from typing import Any
@@ -26,6 +26,7 @@ _BUSY_HOUR = 3
 """Events that an hour must have had every day before their absence means something."""
 _NEW_SHARE = 0.01
 """Share of a day's rows from entities not seen lately that is still usual."""
+_NULL_JUMP = 0.1
 _SIGMAS = 4.0
 """A mean must also leave the spread of recent daily means by this much: weekday flags always move."""
 
@@ -58,80 +59,63 @@ def alarms(settings: Settings, spec: ModelSpec, day: date, events: pa.Table, sta
     published = [r for r in recent.values() if r.status == "published" and "stats" in r.detail]
     if len(published) < min(_FEWEST_DAYS, spec.validation.history_days):
         return []
-    past = [r.detail["stats"] for r in published]
-    found = [_volume(spec, stats, past), _hours(spec, stats, past), *_means(spec, stats, past), *_nulls(stats, past)]
+    found = list(_compare(spec, stats, [r.detail["stats"] for r in published]))
     if len(published) >= min(_FEWEST_DAYS_FOR_ENTITIES, spec.validation.history_days):
         found += _new_entities(settings, spec, events, published)
-    return [sentence for sentence in found if sentence]
+    return found
 
 
-def _volume(spec: ModelSpec, stats: Mapping[str, Any], past: list[Any]) -> str:
-    usual, tolerance = median(p["rows"] for p in past), spec.validation.volume_tolerance
-    if not usual or abs(stats["rows"] / usual - 1) <= tolerance:
-        return ""
-    return (
-        f"{spec.events.key}: {stats['rows']:,} rows break the rule 'within {tolerance:.0%} of the recent median' "
-        f"({usual:,.0f} over {len(past)} days, e.g. {past[-1]['rows']:,} on the latest). "
-        "Part of the day may be missing or delivered twice: ask the sender."
-    )
-
-
-def _hours(spec: ModelSpec, stats: Mapping[str, Any], past: list[Any]) -> str:
+def _compare(spec: ModelSpec, stats: Mapping[str, Any], past: list[Any]) -> Iterator[str]:
+    """Compare a day's stats with those of the days before."""
+    rules = spec.validation
+    usual = median(p["rows"] for p in past)
+    if usual and abs(stats["rows"] / usual - 1) > rules.volume_tolerance:
+        yield (
+            f"{spec.events.key}: {stats['rows']:,} rows break the rule 'within {rules.volume_tolerance:.0%} of the "
+            f"recent median' ({usual:,.0f} over {len(past)} days, e.g. {past[-1]['rows']:,} on the latest). "
+            "Part of the day may be missing or delivered twice: ask the sender."
+        )
     silent = [h for h in range(24) if stats["hours"][h] == 0 and min(p["hours"][h] for p in past) >= _BUSY_HOUR]
-    if not silent:
-        return ""
-    usual = median(p["hours"][silent[0]] for p in past)
-    return (
-        f"{spec.events.time}: {len(silent)} of 24 hours without any event break the rule 'events in every hour that "
-        f"is always busy', e.g. {silent[0]:02d}:00 UTC, usually {usual:,.0f} events. Part of the day may be missing."
-    )
-
-
-def _means(spec: ModelSpec, stats: Mapping[str, Any], past: list[Any]) -> list[str]:
-    found = []
+    if silent:
+        usual = median(p["hours"][silent[0]] for p in past)
+        yield (
+            f"{spec.events.time}: {len(silent)} of 24 hours without any event break the rule 'events in every hour "
+            f"that is always busy', e.g. {silent[0]:02d}:00 UTC, usually {usual:,.0f} events. "
+            "Part of the day may be missing."
+        )
     for name, mean in stats["means"].items():
         before = [p["means"][name] for p in past if name in p["means"]]
-        if len(before) < min(_FEWEST_DAYS, spec.validation.history_days):
+        if len(before) < min(_FEWEST_DAYS, rules.history_days):
             continue
-        usual, tolerance = fmean(before), spec.validation.distribution_tolerance
+        usual, tolerance = fmean(before), rules.distribution_tolerance
         distance = abs(mean - usual)
         if usual and distance > tolerance * abs(usual) and distance > _SIGMAS * pstdev(before):
-            found.append(
+            yield (
                 f"{name}: the mean {mean:.6g} of {stats['rows']:,} rows breaks the rule 'within {tolerance:.0%} of the "
                 f"recent mean' ({usual:.6g} over {len(before)} days, e.g. {before[-1]:.6g} on the latest). "
                 "Check its unit and what changed at the sender."
             )
-    return found
-
-
-def _nulls(stats: Mapping[str, Any], past: list[Any], jump: float = 0.1) -> list[str]:
-    found = []
     for name, share in stats["null_share"].items():
         usual = median(p["null_share"].get(name, 0.0) for p in past)
-        if share > usual + jump:
-            found.append(
-                f"{name}: {round(share * stats['rows']):,} of {stats['rows']:,} values are null, which breaks the rule "
-                f"'at most {jump:.0%} more nulls than recently' (e.g. {usual:.1%} in the {len(past)} days before)."
+        if share > usual + _NULL_JUMP:
+            yield (
+                f"{name}: {round(share * stats['rows']):,} of {stats['rows']:,} values are null, which breaks the "
+                f"rule 'at most {_NULL_JUMP:.0%} more nulls than recently' "
+                f"(e.g. {usual:.1%} in the {len(past)} days before)."
             )
-    return found
 
 
-def _new_entities(settings: Settings, spec: ModelSpec, events: pa.Table, published: list[DayRecord]) -> list[str]:
+def _new_entities(settings: Settings, spec: ModelSpec, events: pa.Table, published: list[DayRecord]) -> Iterator[str]:
     columns = list(dict.fromkeys(spec.entities.values()))
-    if not columns:
-        return []
-    seen = tables.read(Store.of(settings), published, "events", columns)
+    seen = tables.read(Store.of(settings), published, "events", columns) if columns else None
     if seen is None:
-        return []
-    found = []
+        return
     for name in columns:
-        column = events.column(name)
-        new = events.filter(pc.invert(pc.is_in(column, pc.unique(seen.column(name)))))
+        new = events.filter(pc.invert(pc.is_in(events.column(name), pc.unique(seen.column(name)))))
         if new.num_rows > _NEW_SHARE * max(events.num_rows, 1):
             count = len(pc.unique(new.column(name)))
-            found.append(
+            yield (
                 f"{name}: {new.num_rows:,} of {events.num_rows:,} rows break the rule 'seen in the last "
                 f"{len(published)} days', from {count:,} new values, e.g. {new.column(name)[0].as_py()!r} "
                 f"({spec.events.key} {new.column(spec.events.key)[0].as_py()}). Their features fall back to no history."
             )
-    return found

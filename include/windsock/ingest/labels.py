@@ -1,28 +1,143 @@
-"""Labels and when each became known: the one place where the delay is applied.
+"""The ``labels`` step, and when each label became known: the one place where the delay is applied.
 
 A label that comes with its event is hidden until ``delay_days`` after the event. A label from a
 file was known when it was delivered: not before the day of delivery, whatever time it claims,
 because a backfill must not know earlier what live runs learned later. Null labels are not
 stored: unknown is not "no".
+
+The key of a run is the day of delivery. Its labels may be for any event of the last
+``label.files.horizon_days``, so those days must be settled first; a label for no published event
+is set aside, and the day of delivery is run again when such an event is published later
+(see ``windsock.staleness``). An event may be labelled again by a later delivery: readers take the
+latest label that was known by their day.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from windsock.column_types import to_pandas
+from windsock import staleness, tables
+from windsock.column_types import arrow_schema, to_pandas
+from windsock.completeness import settled_days
 from windsock.days import end_of, last_instant, start_of
-from windsock.ingest.conform import RowFault
-from windsock.ingest.quarantine import DUPLICATE, Quarantine
-from windsock.ingest.sources import label_files
+from windsock.errors import SpecError, UpstreamUnavailable
+from windsock.ingest.conform import DUPLICATE, Quarantine, RowFault, conform
+from windsock.ingest.records import NO_SOURCE, detail_of, keep_raw, refuse, settle, write_tables
+from windsock.ingest.sources.delivery import Delivery, NotDelivered
+from windsock.ingest.sources.files import fetch_daily
+from windsock.ledger import DayRecord, Ledger
 from windsock.spec import ModelSpec
-from windsock.spec.columns import label_type
+from windsock.spec.columns import label_columns, label_type
+from windsock.spec.data import LabelFiles
+from windsock.steps import StepContext
 from windsock.validate.sentences import show
+
+UNKNOWN_EVENT = "unknown event"
+"""Rule of labels for which no event was published."""
+
+
+def run(ctx: StepContext) -> dict[str, Any]:
+    """Store the labels that were delivered on the day that the context names.
+
+    Options: ``no_delivery`` (true): no label file will come for this day; record it as empty.
+
+    Returns:
+        ``status``, ``rows``, ``quarantined``, ``by_rule``, ``warnings``, ``reasons``, ``changed`` and
+        ``refresh`` (days whose features are out of date, this one included), as the ingest step does.
+
+    Raises:
+        NotReady: Days of events that the labels may be for are not settled yet.
+        UpstreamUnavailable: The file is not there yet, or cannot be reached.
+        DayRejected: The file was refused; the refusal is recorded.
+        SpecError: The model's labels are a column of its events.
+    """
+    spec, day = ctx.spec, ctx.day
+    files = label_files(spec)
+    first = day - timedelta(days=files.horizon_days)
+    events = settled_days(ctx.settings, spec, "ingest", first, day)
+    inputs = {f"ingest/{r.ds}": r.data_hash for r in events.values()}
+    previous = Ledger.of(ctx.settings, spec.name, "labels").get(day)
+    if ctx.options.get("no_delivery"):
+        return _none(ctx, previous, inputs, "a person said that nothing will be")
+    try:
+        delivery = fetch_labels(spec, day)
+    except NotDelivered as absent:
+        if files.missing == "wait" and ctx.live:
+            raise
+        if files.missing == "wait":
+            raise UpstreamUnavailable(str(absent)) from absent  # of a day that is long over, it will not come
+        return _none(ctx, previous, inputs, f"label.files.missing is 'empty' ({absent})")
+    source = keep_raw(ctx, delivery)
+    inputs["source"] = delivery.content_hash or ""
+    if delivery.rows is None:
+        raise refuse(
+            ctx, "labels", previous, delivery, inputs, [delivery.problem or f"{delivery.name}: cannot be read."]
+        )
+    conformed = conform(delivery.rows, _file_columns(spec), key=files.key)
+    if conformed.rows is None:
+        raise refuse(ctx, "labels", previous, delivery, inputs, conformed.problems)
+    keys = tables.read(ctx.store, events.values(), "events", [spec.events.key, spec.events.time])
+    rows, quarantine, warnings = _match(spec, day, conformed.rows, conformed.faults, keys)
+    # Labels for unknown events lose nothing and do not count.
+    harmless = quarantine.counts.get(UNKNOWN_EVENT, 0)
+    if reasons := quarantine.over_budget(spec.validation.quarantine_budget, "labels", harmless=harmless):
+        raise refuse(ctx, "labels", previous, delivery, inputs, reasons)
+    wanted = {"labels": rows}
+    if quarantine.counts:
+        wanted["label_quarantine"] = quarantine.table(delivery.rows, files.key)
+    detail = detail_of(
+        source,
+        delivered=delivery.rows.num_rows,
+        published=rows.num_rows,
+        quarantined=quarantine.counts,
+        warnings=[*conformed.warnings, *warnings],
+    )
+    outputs = write_tables(ctx, wanted, previous)
+    return _settle(ctx, previous, DayRecord(day.isoformat(), "published", outputs, inputs, detail))
+
+
+def fetch_labels(spec: ModelSpec, day: date) -> Delivery:
+    """Fetch the label file delivered on one day, as events are fetched."""
+    files = label_files(spec)
+    return fetch_daily(spec, files.url, files.format, day)
+
+
+def label_files(spec: ModelSpec) -> LabelFiles:
+    """Return what the spec says of a model's label files.
+
+    Raises:
+        SpecError: Its labels come as a column of the events.
+    """
+    if spec.label.files is None:
+        raise SpecError(
+            f"Model {spec.name!r} has no label files: its labels are the column {spec.label.column!r} of the events. "
+            "There is nothing to fetch; give label.files in its model.yaml if labels come as files of their own."
+        )
+    return spec.label.files
+
+
+def _none(ctx: StepContext, previous: DayRecord | None, inputs: dict[str, str], why: str) -> dict[str, Any]:
+    """Settle a day on which no label file came."""
+    spec = ctx.spec
+    if previous is not None and previous.status == "published":
+        raise UpstreamUnavailable(
+            f"{spec.name} {ctx.day}: no label file is there now, but {previous.rows('labels'):,} labels were published "
+            "from an earlier one. They stay in force; deliver the file again to replace them."
+        )
+    sentence = f"{spec.label.column}: 0 labels were delivered on {ctx.day}; taken as an empty day, because {why}."
+    record = DayRecord(ctx.day.isoformat(), "empty", {}, inputs, detail_of(NO_SOURCE, warnings=[sentence]))
+    return _settle(ctx, previous, record)
+
+
+def _settle(ctx: StepContext, previous: DayRecord | None, record: DayRecord) -> dict[str, Any]:
+    result = settle(ctx, "labels", previous, record)
+    stale = staleness.stale_days(ctx.settings, ctx.spec, ctx.day, itself=True)
+    return result | {"refresh": [d.isoformat() for d in stale]}
 
 
 def inline_labels(spec: ModelSpec, rows: pa.Table) -> pa.Table:
@@ -30,17 +145,11 @@ def inline_labels(spec: ModelSpec, rows: pa.Table) -> pa.Table:
     known = rows.filter(pc.is_valid(rows.column(spec.label.column)))
     time = known.column(spec.events.time)
     delay = pa.scalar(spec.label.delay_days * 86_400_000_000, pa.duration("us"))
-    return pa.table(
-        {
-            spec.events.key: known.column(spec.events.key),
-            spec.label.column: known.column(spec.label.column),
-            "event_time": time,
-            "known_at": pc.add(time, delay).cast(pa.timestamp("us")),
-        }
-    )
+    columns = [known.column(spec.events.key), known.column(spec.label.column), time, pc.add(time, delay)]
+    return pa.table(columns, schema=arrow_schema(label_columns(spec).items()))
 
 
-def file_columns(spec: ModelSpec) -> dict[str, str]:
+def _file_columns(spec: ModelSpec) -> dict[str, str]:
     """Return name to type of what a label file must hold."""
     files = label_files(spec)
     columns: dict[str, str] = {files.key: spec.events.columns[spec.events.key], spec.label.column: label_type(spec)}
@@ -49,41 +158,22 @@ def file_columns(spec: ModelSpec) -> dict[str, str]:
     return columns
 
 
-UNKNOWN_EVENT = "unknown event"
-"""Rule of labels for which no event was published."""
-
-
-@dataclass(frozen=True)
-class FileLabels:
-    """What one label file comes to."""
-
-    rows: pa.Table
-    """Table ``labels`` of the day of delivery."""
-    quarantine: Quarantine
-    nulls: int
-    """Rows without a label, left out."""
-    null_example: str
-    """Key of the first of them."""
-
-
-def match_labels(
+def _match(
     spec: ModelSpec, day: date, delivered: pa.Table, faults: Sequence[RowFault], events: pa.Table | None
-) -> FileLabels:
-    """Match delivered labels with the events they are for.
+) -> tuple[pa.Table, Quarantine, list[str]]:
+    """Match the labels delivered on a day, in their declared form, with the events they are for.
 
-    Args:
-        spec: The model.
-        day: Day of delivery.
-        delivered: The label file's rows in their declared form.
-        faults: Values that could not be read.
-        events: Key and event time of the events that labels may refer to; None: no events.
+    ``faults`` are values that could not be read; ``events`` hold key and event time.
+
+    Returns:
+        Table ``labels`` of the day of delivery, the rows set aside, and warnings.
     """
     files, label = label_files(spec), spec.label.column
     given = to_pandas(delivered)
     given["event_time"] = _event_times(given[files.key], events)
     quarantine = Quarantine(len(given))
     for fault in faults:
-        quarantine.add(fault.rule, fault.sentence, fault.rows)
+        quarantine.add(fault)
     for rule, column, broken in _rules(spec, day, given):
         rows = broken.to_numpy(dtype=bool).nonzero()[0]
         if len(rows):
@@ -92,12 +182,17 @@ def match_labels(
                 f"{column}: {len(rows):,} of {len(given):,} labels break the rule '{rule}', "
                 f"e.g. {show(given[column].iat[first])} ({files.key} {show(given[files.key].iat[first])})."
             )
-            quarantine.add(rule, sentence, rows)
+            quarantine.add(RowFault(rule, sentence, rows))
+    warnings = [f"{sentence} Set aside." for sentence in quarantine.sentences(copies=True)]
     kept = quarantine.kept()
     unlabelled = given[label].isna().to_numpy() & kept
-    example = show(given[files.key].to_numpy(dtype=object)[unlabelled][0]) if unlabelled.any() else ""
-    rows = _table(spec, day, given[kept & ~unlabelled], delivered.schema)
-    return FileLabels(rows, quarantine, int(unlabelled.sum()), example)
+    if unlabelled.any():
+        example = show(given[files.key].to_numpy(dtype=object)[unlabelled][0])
+        warnings.append(
+            f"{label}: {int(unlabelled.sum()):,} of {len(given):,} labels are null (rule 'a label is known'), "
+            f"e.g. {files.key} {example}. They were left out: unknown is not 'no'."
+        )
+    return _table(spec, day, given[kept & ~unlabelled]), quarantine, warnings
 
 
 def _rules(spec: ModelSpec, day: date, given: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series]]:
@@ -108,7 +203,8 @@ def _rules(spec: ModelSpec, day: date, given: pd.DataFrame) -> Iterator[tuple[st
     copies = given.duplicated(keep="first") & ~no_key
     yield DUPLICATE, files.key, copies
     fresh = ~no_key & ~copies
-    yield "one label per event", label, given.assign(_twice=fresh).pipe(_contradictions, files.key)
+    twice = given[fresh].duplicated(subset=[files.key], keep=False)  # these share their key and are no copies
+    yield "one label per event", label, twice.reindex(given.index, fill_value=False)
     yield UNKNOWN_EVENT, files.key, fresh & given["event_time"].isna()
     if spec.label.task == "binary":
         yield f"{label} one of 0, 1", label, fresh & given[label].notna() & ~given[label].isin([0, 1])
@@ -121,35 +217,25 @@ def _rules(spec: ModelSpec, day: date, given: pd.DataFrame) -> Iterator[tuple[st
         yield f"{files.time} not after its delivery", files.time, fresh & (claimed >= pd.Timestamp(end_of(day)))
 
 
-def _contradictions(given: pd.DataFrame, key: str) -> pd.Series:
-    """Return which rows share their key with another row that is no copy."""
-    once = given[given["_twice"]]
-    return once.duplicated(subset=[key], keep=False).reindex(given.index, fill_value=False)
-
-
 def _event_times(keys: pd.Series, events: pa.Table | None) -> pd.Series:
     """Return the event time of each key, null if there is no such event."""
-    if events is None or events.num_rows == 0:
+    if events is None:
         return pd.Series(pd.NaT, index=keys.index, dtype="datetime64[us]")
     known = pd.Series(events.column(1).to_pandas().to_numpy(), index=pd.Index(events.column(0).to_pandas()))
-    known = known[~known.index.duplicated(keep="last")]
-    places = known.index.get_indexer(pd.Index(keys.fillna(-1) if keys.hasnans else keys))
-    times = pd.Series(known.to_numpy()[places], index=keys.index)
-    return times.where((places >= 0) & keys.notna().to_numpy(dtype=bool))
+    return keys.map(known[~known.index.duplicated(keep="last")])
 
 
-def _table(spec: ModelSpec, day: date, valid: pd.DataFrame, schema: pa.Schema) -> pa.Table:
+def _table(spec: ModelSpec, day: date, valid: pd.DataFrame) -> pa.Table:
     """Return table ``labels`` for the valid rows of a label file."""
-    files, label = label_files(spec), spec.label.column
+    files = label_files(spec)
     if files.time is not None:
         delivered = pd.Timestamp(start_of(day))
         known_at = valid[files.time].where(valid[files.time] >= delivered, delivered)
     else:
         known_at = pd.Series(pd.Timestamp(last_instant(day)), index=valid.index)
     final = valid.assign(known_at=known_at).sort_values(["event_time", files.key], kind="stable")
-    columns = [files.key, label, "event_time", "known_at"]
-    kinds = [schema.field(files.key).type, schema.field(label).type, pa.timestamp("us"), pa.timestamp("us")]
+    schema = arrow_schema(label_columns(spec).items())
     table = pa.Table.from_pandas(
-        final[columns], pa.schema(list(zip(columns, kinds, strict=True))), preserve_index=False, safe=False
+        final.rename(columns={files.key: spec.events.key}), schema, preserve_index=False, safe=False
     )
-    return table.replace_schema_metadata(None).rename_columns([spec.events.key, *columns[1:]])
+    return table.replace_schema_metadata(None)

@@ -1,44 +1,46 @@
-"""What a day's delivery leaves behind: its raw copy, its record, and what the step says of it.
+"""What a delivery leaves behind, of events or of labels: raw copy, tables, record, and what the step says of it.
 
 Raw copies are kept by content, so that the same file is kept once.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from windsock.ingest.sources import Delivery
-from windsock.ledger import DayRecord, Ledger
-from windsock.spec import ModelSpec
+import pyarrow as pa
+
+from windsock import tables
+from windsock.errors import DayRejected
+from windsock.ingest.sources.delivery import Delivery
+from windsock.ledger import DayRecord, Ledger, Output
 from windsock.steps import StepContext
-from windsock.store import Store
+
+log = logging.getLogger(__name__)
 
 NO_SOURCE: Mapping[str, Any] = MappingProxyType({"name": None, "hash": None, "origin": "", "raw": None})
 """``source`` of a day for which nothing was delivered."""
 
+IN_FORCE = {"ingest": ("published", "empty"), "labels": ("published",)}
+"""Statuses of a day whose content stays in force when a later delivery of it is refused."""
 
-def keep_raw(store: Store, spec: ModelSpec, delivery: Delivery) -> str | None:
+
+def keep_raw(ctx: StepContext, delivery: Delivery) -> dict[str, Any]:
     """Keep a delivery's bytes at ``raw/<model>/<sha256>.<ending>``, unless they are there.
 
     Returns:
-        The path within the store, or None if the delivery has no bytes of its own.
+        What a record says of where its rows came from.
     """
-    if delivery.raw is None or delivery.content_hash is None:
-        return None
-    parts = ("raw", spec.name, f"{delivery.content_hash}{_ending(delivery.name)}")
-    if not store.exists(*parts):
-        store.write_bytes(delivery.raw, *parts)
-    return "/".join(parts)
+    if delivery.raw is None:
+        return _source(delivery, None)
+    endings = (f".{part}" for part in delivery.name.split(".")[1:][-2:] if part.isalnum() and len(part) <= 8)
+    parts = ("raw", ctx.spec.name, f"{delivery.content_hash}{''.join(endings)}")
+    if not ctx.store.exists(*parts):
+        ctx.store.write_bytes(delivery.raw, *parts)
+    return _source(delivery, "/".join(parts))
 
 
-def _ending(name: str) -> str:
-    """Return a file's endings, two at most: ``.csv.gz``."""
-    pieces = name.split(".")[1:]
-    return "".join(f".{p}" for p in pieces[-2:] if p.isalnum() and len(p) <= 8)
-
-
-def source_of(delivery: Delivery, kept_at: str | None) -> dict[str, Any]:
-    """Return what a record says of where its rows came from."""
+def _source(delivery: Delivery, kept_at: str | None) -> dict[str, Any]:
     return {"name": delivery.name, "hash": delivery.content_hash, "origin": delivery.origin, "raw": kept_at}
 
 
@@ -62,48 +64,75 @@ def detail_of(
     }
 
 
-def record_refusal(
-    ctx: StepContext,
-    stage: str,
-    delivery: Delivery,
-    inputs: Mapping[str, str],
-    reasons: Sequence[str],
-    warnings: Sequence[str] = (),
-    *,
-    in_force: bool,
-) -> str:
-    """Keep a refused delivery with its reasons at ``quarantine/<model>/<day>/<sha256>/`` and record the refusal.
+def write_tables(ctx: StepContext, wanted: Mapping[str, pa.Table], previous: DayRecord | None) -> dict[str, Output]:
+    """Write a day of each table; readers see it only once its record is published."""
+    store, model = ctx.store, ctx.spec.name
+    return {
+        name: tables.write_day(store, model, name, ctx.day, rows, previous=previous) for name, rows in wanted.items()
+    }
 
-    ``in_force`` says that earlier content of the day stays in force; then its record stays too.
 
-    Returns:
-        The folder within the store.
+def settle(
+    ctx: StepContext, stage: str, previous: DayRecord | None, record: DayRecord, alarms: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Publish a day's record and return the part of the result that events and labels share.
+
+    ``alarms`` are warnings that depend on other days and are kept out of the record.
     """
-    store, spec, day = ctx.store, ctx.spec, ctx.day
-    parts = ("quarantine", spec.name, day.isoformat(), delivery.content_hash or "unreadable")
-    # Reasons last: who finds them finds the file beside them.
-    if delivery.raw is not None and not store.exists(*parts, delivery.name):
-        store.write_bytes(delivery.raw, *parts, delivery.name)
-    entry = {"reasons": list(reasons), "origin": delivery.origin, "name": delivery.name}
-    store.write_json(entry, *parts, "reasons.json")
-    folder = "/".join(parts)
-    if not in_force:
-        rows = delivery.rows.num_rows if delivery.rows is not None else 0
-        detail = detail_of(source_of(delivery, folder), delivered=rows, warnings=warnings, reasons=reasons)
-        record = DayRecord(day.isoformat(), "rejected", {}, inputs, detail)
-        Ledger.of(ctx.settings, spec.name, stage).publish(record, origin=ctx.origin)
-    return folder
-
-
-def step_result(previous: DayRecord | None, record: DayRecord, warnings: Sequence[str]) -> dict[str, Any]:
-    """Return the part of the result that ingest and labels share; ``warnings`` may go beyond the record's own."""
+    Ledger.of(ctx.settings, ctx.spec.name, stage).publish(record, origin=ctx.origin)
+    warnings = [*record.detail["warnings"], *alarms]
+    for warning in warnings:
+        log.warning("%s %s of %s: %s", ctx.spec.name, stage, ctx.day, warning)
     by_rule = dict(record.detail["quarantined"])
     return {
         "status": record.status,
         "rows": record.detail["published"],
         "quarantined": sum(by_rule.values()),
         "by_rule": by_rule,
-        "warnings": list(warnings),
+        "warnings": warnings,
         "reasons": list(record.detail["reasons"]),
         "changed": previous is None or previous.data_hash != record.data_hash,
     }
+
+
+def refuse(
+    ctx: StepContext,
+    stage: str,
+    previous: DayRecord | None,
+    delivery: Delivery,
+    inputs: Mapping[str, str],
+    reasons: Sequence[str],
+    warnings: Sequence[str] = (),
+) -> DayRejected:
+    """Keep a refused delivery with its reasons at ``quarantine/<model>/<day>/<sha256>/`` and record the refusal.
+
+    If the day's earlier content stays in force, its record stays too.
+
+    Returns:
+        What to raise.
+    """
+    store, spec, day = ctx.store, ctx.spec, ctx.day
+    parts = ("quarantine", spec.name, day.isoformat(), delivery.content_hash or "unreadable")
+    folder = "/".join(parts)
+    # Reasons last: who finds them finds the file beside them.
+    if delivery.raw is not None and not store.exists(*parts, delivery.name):
+        store.write_bytes(delivery.raw, *parts, delivery.name)
+    entry = {"reasons": list(reasons), "origin": delivery.origin, "name": delivery.name}
+    store.write_json(entry, *parts, "reasons.json")
+    kept = ""
+    if previous is not None and previous.status in IN_FORCE[stage]:
+        kept = f"The {previous.status} content of {day} stays in force. "
+    else:
+        rows = delivery.rows.num_rows if delivery.rows is not None else 0
+        detail = detail_of(_source(delivery, folder), delivered=rows, warnings=warnings, reasons=reasons)
+        record = DayRecord(day.isoformat(), "rejected", {}, inputs, detail)
+        Ledger.of(ctx.settings, spec.name, stage).publish(record, origin=ctx.origin)
+    what, again = f"delivery {delivery.name}", f"{spec.name}_ingest for {day}"
+    if stage == "labels":
+        what, again = f"label file {delivery.name}", f"the labels of {day} again"
+    faults = "\n".join(f"  - {reason}" for reason in reasons)
+    return DayRejected(
+        f"{spec.name} {day}: {what} was rejected for {len(reasons)} reason{'s' if len(reasons) > 1 else ''}:\n"
+        f"{faults}\n{kept}A copy with the reasons lies in the store at {folder}. "
+        f"Have it corrected and delivered again, then run {again}."
+    )

@@ -3,30 +3,37 @@
 Everything before :meth:`Ledger.publish` may be killed and run again: readers find rows only
 through the record. A day that was published stays as it is when a later delivery of it is
 refused, or is empty.
+
+Exact copies are dropped first and cost nothing of the budget: nothing is lost with them. Rows that
+share a key and differ are all set aside, since nobody can tell which of them is true. That a key
+stands in another day already is not looked for here: it would mean reading every day.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
-from typing import Any, NoReturn
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from windsock import staleness, tables
+from windsock import staleness
+from windsock.column_types import to_pandas
 from windsock.days import last_instant
 from windsock.errors import DayRejected, SpecError, UpstreamUnavailable
 from windsock.ingest import history
-from windsock.ingest.conform import Conformed, conform
+from windsock.ingest.conform import DUPLICATE, Conformed, Quarantine, RowFault, conform
 from windsock.ingest.labels import inline_labels
-from windsock.ingest.records import NO_SOURCE, detail_of, keep_raw, record_refusal, source_of, step_result
-from windsock.ingest.sources import Delivery, NotDelivered, fetch
-from windsock.ingest.validation import ValidatedDelivery, validate_delivery
+from windsock.ingest.records import IN_FORCE, NO_SOURCE, detail_of, keep_raw, refuse, settle, write_tables
+from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
 from windsock.ledger import DayRecord, Ledger, Output, Status
 from windsock.spec import ModelSpec
 from windsock.spec.columns import declared_columns
 from windsock.steps import StepContext
 from windsock.validate import docs
+from windsock.validate.engine import validate
 
 log = logging.getLogger(__name__)
 
@@ -57,48 +64,72 @@ def run(ctx: StepContext) -> dict[str, Any]:
             raise  # it may come later today
         # A replay asks for days that are long over, and waiting would keep the rest of a backfill out.
         raise UpstreamUnavailable(str(absent)) from absent
-    raw = keep_raw(ctx.store, spec, delivery)
-    source = source_of(delivery, raw)
+    source = keep_raw(ctx, delivery)
     if delivery.rows is None:
         problem = delivery.problem or f"{delivery.name}: cannot be read."
         rule = "Rule: a delivery is a readable table; all its columns and rows are affected."
-        return _refuse(ctx, previous, delivery, [f"{problem} {rule}"], ())
+        raise _refusal(ctx, previous, delivery, [f"{problem} {rule}"])
     conformed = conform(delivery.rows, declared_columns(spec), ignore=spec.events.ignore, key=spec.events.key)
     if conformed.rows is None:
-        return _refuse(ctx, previous, delivery, list(conformed.problems), conformed.warnings)
+        raise _refusal(ctx, previous, delivery, conformed.problems, conformed.warnings)
     if conformed.rows.num_rows == 0:
         return _empty(ctx, previous, delivery, conformed, source)
-    valid = validate_delivery(ctx.settings, spec, day, conformed.rows, conformed)
-    if valid.reasons:
-        return _refuse(ctx, previous, delivery, list(valid.reasons), valid.warnings)
-    return _publish(ctx, previous, delivery.rows, valid, source)
-
-
-def _publish(
-    ctx: StepContext, previous: DayRecord | None, delivered: pa.Table, valid: ValidatedDelivery, source: dict[str, Any]
-) -> dict[str, Any]:
-    spec, day = ctx.spec, ctx.day
-    events = with_known_at(spec, day, valid.rows)
+    quarantine, warnings, reasons = _validate(ctx, conformed.rows, conformed)
+    reasons += quarantine.over_budget(spec.validation.quarantine_budget, "rows", least_valid=1)
+    if reasons:
+        raise _refusal(ctx, previous, delivery, reasons, warnings)
+    order = [(spec.events.time, "ascending"), (spec.events.key, "ascending")]
+    rows = conformed.rows.filter(pa.array(quarantine.kept())).sort_by(order)
+    events = with_known_at(spec, day, rows)
     wanted = {"events": events}
     if spec.label.files is None:
-        wanted["labels"] = inline_labels(spec, valid.rows)
-    quarantined = valid.quarantine.table(delivered, spec.events.key)
-    if quarantined.num_rows:
-        wanted["quarantine"] = quarantined
-    outputs = {
-        name: tables.write_day(ctx.store, spec.name, name, day, table, previous=previous)
-        for name, table in wanted.items()
-    }
+        wanted["labels"] = inline_labels(spec, rows)
+    if quarantine.counts:
+        wanted["quarantine"] = quarantine.table(delivery.rows, spec.events.key)
     detail = detail_of(
         source,
-        delivered=delivered.num_rows,
+        delivered=delivery.rows.num_rows,
         published=events.num_rows,
-        quarantined=valid.quarantine.counts,
-        warnings=valid.warnings,
+        quarantined=quarantine.counts,
+        warnings=warnings,
     )
     detail["stats"] = history.stats_of(spec, events)
     alarms = history.alarms(ctx.settings, spec, day, events, detail["stats"])
-    return _settle(ctx, previous, _record(ctx, "published", source, detail, outputs), alarms)
+    return _settle(ctx, previous, "published", detail, write_tables(ctx, wanted, previous), alarms)
+
+
+def _validate(ctx: StepContext, rows: pa.Table, conformed: Conformed) -> tuple[Quarantine, list[str], list[str]]:
+    """Decide which of a day's rows (some, in declared form) stay.
+
+    Returns:
+        What is set aside, what to warn of, and why the delivery is refused whole, if it is.
+    """
+    spec = ctx.spec
+    quarantine, warnings, reasons = Quarantine(rows.num_rows), list(conformed.warnings), list[str]()
+    copies = np.flatnonzero(to_pandas(rows).duplicated(keep="first").to_numpy())
+    if len(copies):
+        example = rows.column(spec.events.key)[int(copies[0])].as_py()
+        sentence = (
+            f"{spec.events.key}: {len(copies):,} of {rows.num_rows:,} rows are exact copies of other rows (rule "
+            f"'{DUPLICATE}'), e.g. {example}. Each is counted once."
+        )
+        quarantine.add(RowFault(DUPLICATE, sentence, copies))
+        warnings.append(sentence)
+    for fault in conformed.faults:
+        quarantine.add(replace(fault, rows=np.setdiff1d(fault.rows, copies)))
+        warnings.append(f"{fault.sentence} Set aside.")
+    once = np.setdiff1d(np.arange(rows.num_rows), copies)
+    found, result = validate(ctx.settings, spec, ctx.day, rows.take(pa.array(once)))
+    docs.keep_result(ctx.settings, spec, ctx.day, result)
+    for broken in found:
+        if broken.severity == "critical":
+            reasons.append(broken.sentence)
+        elif broken.severity == "warning" and broken.rows is not None:
+            quarantine.add(RowFault(broken.rule, broken.sentence, once[broken.rows]))
+            warnings.append(f"{broken.sentence} Set aside.")
+        else:
+            warnings.append(broken.sentence)
+    return quarantine, warnings, reasons
 
 
 def with_known_at(spec: ModelSpec, day: date, rows: pa.Table) -> pa.Table:
@@ -129,14 +160,13 @@ def _empty(
             "if that is meant."
         )
     if spec.validation.empty_day == "reject" or replaces:
-        return _refuse(ctx, previous, delivery, [sentence], conformed.warnings)
-    detail = detail_of(source, warnings=(*conformed.warnings, sentence))
-    return _settle(ctx, previous, _record(ctx, "empty", source, detail), [])
+        raise _refusal(ctx, previous, delivery, [sentence], conformed.warnings)
+    return _settle(ctx, previous, "empty", detail_of(source, warnings=(*conformed.warnings, sentence)))
 
 
 def _give_up(ctx: StepContext, previous: DayRecord | None) -> dict[str, Any]:
     """Record that a day was never delivered, because a person said so."""
-    if previous is not None and _stays(previous):
+    if previous is not None and previous.status in IN_FORCE["ingest"]:
         raise SpecError(
             f"{ctx.spec.name}: {ctx.day} was delivered and is {previous.status}, so option no_delivery does not fit. "
             "Run the step without it."
@@ -144,42 +174,46 @@ def _give_up(ctx: StepContext, previous: DayRecord | None) -> dict[str, Any]:
     reason = (
         f"{ctx.spec.events.key}: 0 rows were delivered for {ctx.day} (rule 'a day is delivered'), given up by hand."
     )
-    record = _record(ctx, "rejected", NO_SOURCE, detail_of(NO_SOURCE, reasons=[reason]))
-    return _settle(ctx, previous, record, [])
+    return _settle(ctx, previous, "rejected", detail_of(NO_SOURCE, reasons=[reason]))
 
 
-def _stays(previous: DayRecord | None) -> bool:
-    """Say whether a day's content stays in force when a later delivery of it is refused."""
-    return previous is not None and previous.status in ("published", "empty")
-
-
-def _record(
+def _settle(
     ctx: StepContext,
+    previous: DayRecord | None,
     status: Status,
-    source: Mapping[str, Any],
     detail: dict[str, Any],
     outputs: Mapping[str, Output] | None = None,
-) -> DayRecord:
-    return DayRecord(ctx.day.isoformat(), status, outputs or {}, {"source": source["hash"] or ""}, detail)
-
-
-def _settle(ctx: StepContext, previous: DayRecord | None, record: DayRecord, alarms: list[str]) -> dict[str, Any]:
+    alarms: Sequence[str] = (),
+) -> dict[str, Any]:
     """Publish a day's record and say what follows from it."""
-    Ledger.of(ctx.settings, ctx.spec.name, "ingest").publish(record, origin=ctx.origin)
-    warnings = [*record.detail["warnings"], *alarms]
-    if ctx.live and warnings:
+    record = DayRecord(ctx.day.isoformat(), status, outputs or {}, {"source": detail["source"]["hash"] or ""}, detail)
+    result = settle(ctx, "ingest", previous, record, alarms)
+    if result["warnings"]:
         _show(ctx)
-    for warning in warnings:
-        log.warning("%s %s: %s", ctx.spec.name, ctx.day, warning)
-    return step_result(previous, record, warnings) | {
+    return result | {
         # Also when nothing changed now: an earlier attempt may have been killed after it published.
         "refresh": [d.isoformat() for d in staleness.stale_days(ctx.settings, ctx.spec, ctx.day)],
         "relabel": [d.isoformat() for d in staleness.stale_label_days(ctx.settings, ctx.spec, ctx.day)],
     }
 
 
+def _refusal(
+    ctx: StepContext,
+    previous: DayRecord | None,
+    delivery: Delivery,
+    reasons: Sequence[str],
+    warnings: Sequence[str] = (),
+) -> DayRejected:
+    inputs = {"source": delivery.content_hash or ""}
+    refusal = refuse(ctx, "ingest", previous, delivery, inputs, reasons, warnings)
+    _show(ctx)
+    return refusal
+
+
 def _show(ctx: StepContext) -> None:
-    """Add the day's page to Data Docs; a page that cannot be built is no reason to fail a day."""
+    """Add the day's page to Data Docs, if it is live; a page that cannot be built is no reason to fail a day."""
+    if not ctx.live:
+        return
     try:
         page = docs.add_day(ctx.settings, ctx.spec, ctx.day)
     except Exception:
@@ -187,22 +221,3 @@ def _show(ctx: StepContext) -> None:
         return
     if page is not None:
         log.info("%s %s: Data Docs: %s", ctx.spec.name, ctx.day, page)
-
-
-def _refuse(
-    ctx: StepContext, previous: DayRecord | None, delivery: Delivery, reasons: list[str], warnings: tuple[str, ...]
-) -> NoReturn:
-    """Record a refusal and raise it; what was published before stays in force."""
-    spec, day = ctx.spec, ctx.day
-    inputs = {"source": delivery.content_hash or ""}
-    stays = _stays(previous)
-    place = record_refusal(ctx, "ingest", delivery, inputs, reasons, warnings, in_force=stays)
-    kept = f"The {previous.status} content of {day} stays in force. " if previous is not None and stays else ""
-    if ctx.live:
-        _show(ctx)
-    faults = "\n".join(f"  - {reason}" for reason in reasons)
-    raise DayRejected(
-        f"{spec.name} {day}: delivery {delivery.name} was rejected for {len(reasons)} "
-        f"reason{'s' if len(reasons) > 1 else ''}:\n{faults}\n{kept}A copy with the reasons lies in the store "
-        f"at {place}. Have it corrected and delivered again, then run {spec.name}_ingest for {day}."
-    )

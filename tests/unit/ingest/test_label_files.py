@@ -155,7 +155,7 @@ def test_a_wrong_label_file_is_refused_and_earlier_labels_stay(tmp_path):
     world.deliver(_labels())
     before = snapshot(world.inbox.settings, "fraud", ["labels"])
 
-    with pytest.raises(DayRejected, match=r"TX_FRAUD: the declared column \(int64\) is missing[\s\S]*stay in force"):
+    with pytest.raises(DayRejected, match=r"TX_FRAUD: the declared column \(int64\) is missing[\s\S]*stays in force"):
         world.deliver(_labels().drop_columns(["TX_FRAUD"]))
 
     assert snapshot(world.inbox.settings, "fraud", ["labels"]) == before

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from examples import examples
 from shared_data import shared_data
 from small_model import small_fraud
-from windsock.ingest.sources import fetch
-from windsock.ingest.sources.simulator import process
+from windsock.ingest.sources import simulator
+from windsock.ingest.sources.delivery import fetch
 from windsock.spec.data import SimulatorSource
 
 FIRST = date(2026, 3, 1)
@@ -39,13 +39,13 @@ def small(seed: int = 0, **more: Any) -> SimulatorSource:
 
 
 def simulate(source: SimulatorSource, offset: int) -> pa.Table:
-    return process.transactions(source, FIRST, FIRST + timedelta(days=offset))
+    return simulator.transactions(source, FIRST, FIRST + timedelta(days=offset))
 
 
 def forget() -> None:
-    process.make_profiles.cache_clear()
-    process._drawn.cache_clear()
-    process._popularity.cache_clear()
+    simulator.make_profiles.cache_clear()
+    simulator._drawn.cache_clear()
+    simulator._popularity.cache_clear()
 
 
 @functools.cache
@@ -94,19 +94,19 @@ def test_another_seed_or_another_day_gives_other_payments(one: int, two: int, of
 
 
 def test_what_a_day_holds_does_not_depend_on_the_first_day_but_for_what_was_compromised_before() -> None:
-    early, late = (process.transactions(small(), first, date(2026, 4, 20)) for first in (FIRST, date(2026, 4, 15)))
+    early, late = (simulator.transactions(small(), first, date(2026, 4, 20)) for first in (FIRST, date(2026, 4, 15)))
     assert early["TX_DATETIME"].equals(late["TX_DATETIME"])
     assert early["TERMINAL_ID"].equals(late["TERMINAL_ID"])
     assert sum(early["TX_FRAUD"].to_pylist()) > sum(late["TX_FRAUD"].to_pylist())
 
 
 def test_customers_pay_only_at_terminals_within_reach() -> None:
-    rng = process.generator(0, process.Purpose.PROFILES)
+    rng = simulator.generator(0, simulator.Purpose.PROFILES)
     customers = rng.uniform(0, 100, (120, 2))
     rng.uniform(5, 100, 120), rng.uniform(0, 4, 120)
     terminals = rng.uniform(0, 100, (240, 2))
     distance = np.sqrt(((customers[:, None] - terminals[None]) ** 2).sum(axis=2))
-    profiles = process.make_profiles(0, 120, 240)
+    profiles = simulator.make_profiles(0, 120, 240)
 
     for customer in range(120):
         found = profiles.nearby[profiles.starts[customer] : profiles.starts[customer + 1]]

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from small_model import small_fraud
-from windsock.ingest.sources import fetch
-from windsock.ingest.sources.simulator import process
+from windsock.ingest.sources import simulator
+from windsock.ingest.sources.delivery import fetch
 from windsock.spec.data import Dirt, Drift, SimulatorSource
 
 FIRST, FROM = date(2026, 3, 1), date(2026, 4, 10)
@@ -18,7 +18,7 @@ DAY = date(2026, 4, 12)
 
 def frame(*drift: Drift, day: date = DAY, customers: int = 600) -> pd.DataFrame:
     source = SimulatorSource(kind="simulator", customers=customers, terminals=2 * customers, drift=drift)
-    return process.transactions(source, FIRST, day).to_pandas()
+    return simulator.transactions(source, FIRST, day).to_pandas()
 
 
 def delivered(folder: Path, kind: str, **more: Any) -> pa.Table:

@@ -13,7 +13,7 @@ from sources_data import parquet, three_days
 
 from shared_data import shared_data
 from small_model import small_fraud
-from windsock.ingest.sources import Delivery, NotDelivered, fetch
+from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
 
 DAY = date(2026, 3, 2)
 NAME = "2026-03-02.parquet"

@@ -22,9 +22,10 @@ from examples import examples
 from shared_data import shared_data
 from small_model import small_fraud
 from windsock.errors import SpecError, UpstreamUnavailable
-from windsock.ingest.sources import Delivery, NotDelivered, fetch, fetch_labels
-from windsock.ingest.sources.base import redact
+from windsock.ingest.labels import fetch_labels
+from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
 from windsock.ingest.sources.parse import Unreadable, parse
+from windsock.redact import redact
 
 DAY = date(2026, 3, 2)
 NAME = "2026-03-02.parquet"

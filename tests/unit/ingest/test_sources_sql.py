@@ -9,7 +9,7 @@ import pytest
 
 from small_model import small_fraud
 from windsock.errors import SpecError, UpstreamUnavailable
-from windsock.ingest.sources import Delivery, fetch
+from windsock.ingest.sources.delivery import Delivery, fetch
 from windsock.ingest.sources.sql import _to_array
 
 QUERY = "select * from tx where TX_DATETIME >= :start and TX_DATETIME < :end"

@@ -20,7 +20,7 @@ from windsock.days import day_range, end_of, last_instant
 from windsock.features.frame import event_frame, feature_names
 from windsock.features.step import run as compute_features
 from windsock.featurestore.retrieval import point_in_time
-from windsock.ingest.sources.fetch import fetch
+from windsock.ingest.sources.delivery import fetch
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import Promotion, append
 from windsock.settings import Settings

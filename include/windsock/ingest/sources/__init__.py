@@ -2,10 +2,5 @@
 
 Nothing is judged here but whether the delivery can be read at all. Column types are left
 as delivered (CSV: everything is text, empty is null), so that the next stage can report
-bad values by count and example. Read ``base`` next, then one source.
+bad values by count and example. Read ``delivery`` next, then one source.
 """
-
-from windsock.ingest.sources.base import Delivery, NotDelivered
-from windsock.ingest.sources.fetch import fetch, fetch_labels, label_files
-
-__all__ = ["Delivery", "NotDelivered", "fetch", "fetch_labels", "label_files"]

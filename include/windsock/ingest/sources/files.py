@@ -7,16 +7,31 @@ a stream. Rows of a big file without a readable event time belong to no day; the
 with the model's first day, so that they are set aside there instead of being lost.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from windsock.days import end_of, start_of
 from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
-from windsock.ingest.sources import bigfile
-from windsock.ingest.sources.base import Delivery, NotDelivered, redact, shorten
-from windsock.ingest.sources.parse import Format, Unreadable, format_of, parse
+from windsock.ingest.casts import ColumnTypeError, cast_column, is_text
+from windsock.ingest.sources.delivery import Delivery, NotDelivered
+from windsock.ingest.sources.parse import (
+    Format,
+    Unreadable,
+    check_parquet_ends,
+    csv_batches,
+    format_of,
+    is_transport,
+    parse,
+)
+from windsock.redact import redact, redact_line
 from windsock.spec import ModelSpec
 from windsock.spec.data import FilesSource
 
@@ -24,13 +39,7 @@ _DAY = "{ds}"
 
 
 def fetch(spec: ModelSpec, source: FilesSource, day: date) -> Delivery:
-    """Fetch one day from its file, or cut it out of the big file.
-
-    Raises:
-        NotDelivered: The file is not there yet or ends before the day.
-        UpstreamUnavailable: It cannot be reached.
-        SpecError: The URL names no file system, or a folder, or its format is unknown.
-    """
+    """Fetch one day from its file, or cut it out of the big file."""
     if _DAY in source.url:
         return fetch_daily(spec, source.url, source.format, day)
     url = locate(spec, source.url)
@@ -38,25 +47,17 @@ def fetch(spec: ModelSpec, source: FilesSource, day: date) -> Delivery:
     name, origin = f"{day}.parquet", f"{day} of {redact(url)}"
     try:
         with opening(url) as (fs, path):
-            rows = bigfile.cut(fs, path, kind, compression, spec=spec, day=day)
+            rows = _cut(fs, path, kind, compression, spec, day)
     except Unreadable as problem:
-        return Delivery(None, None, name, None, f"{redact(url)}: {problem}", origin)
+        return Delivery(None, None, name, origin, f"{redact(url)}: {problem}")
     return Delivery.of_rows(rows, name=name, origin=origin)
 
 
 def fetch_daily(spec: ModelSpec, pattern: str, given: Format | None, day: date) -> Delivery:
-    """Fetch the file of one day.
-
-    Args:
-        spec: The model's spec; relative paths start at its folder.
-        pattern: URL or path in which ``{ds}`` stands for the day.
-        given: Format, or None to tell it by the ending.
-        day: The day that the file is named after.
+    """Fetch the file of one day: ``{ds}`` in the pattern stands for it; its format is given, or told by the ending.
 
     Raises:
-        NotDelivered: The file is not there yet.
-        UpstreamUnavailable: It cannot be reached.
-        SpecError: The URL names no file system, or a folder, or its format is unknown.
+        SpecError: Its format is unknown.
     """
     url = locate(spec, pattern.replace(_DAY, day.isoformat()))
     kind, compression = format_of(url, given)
@@ -69,7 +70,7 @@ def fetch_daily(spec: ModelSpec, pattern: str, given: Format | None, day: date) 
     except Unreadable as err:
         problem = f"{shown}: {err}"
     name = url.split("?", 1)[0].rsplit("/", 1)[-1]
-    return Delivery.of_file(raw, name=name, origin=shown, rows=rows, problem=problem)
+    return Delivery(rows, raw, name, shown, problem)
 
 
 def locate(spec: ModelSpec, url: str) -> str:
@@ -98,7 +99,7 @@ def opening(url: str) -> Iterator[tuple[Any, str]]:
             fs, path = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as err:
             raise SpecError(
-                f"source.url {shown!r} cannot be used: {shorten(err)}. Give a path or an fsspec URL."
+                f"source.url {shown!r} cannot be used: {redact_line(err)}. Give a path or an fsspec URL."
             ) from None
         yield fs, path
     except (WindsockError, Unreadable):
@@ -117,6 +118,96 @@ def opening(url: str) -> Iterator[tuple[Any, str]]:
 
 def _away(shown: str, err: BaseException) -> UpstreamUnavailable:
     return UpstreamUnavailable(
-        f"{shown} cannot be read now: {type(err).__name__}: {shorten(err)}. Check the address and the access rights, "
-        "then run the step again."
+        f"{shown} cannot be read now: {type(err).__name__}: {redact_line(err)}. "
+        "Check the address and the access rights, then run the step again."
     )
+
+
+def _cut(fs: Any, path: str, kind: Format, compression: str | None, spec: ModelSpec, day: date) -> pa.Table:
+    """Return the rows of one day of a big file, in the file's order, without loading the rest of it.
+
+    The first day also brings the rows without a readable event time.
+
+    Raises:
+        Unreadable: The file cannot be read, or its event time is no time.
+        NotDelivered: The file ends before the day does; more may come.
+    """
+    if fs.info(path)["size"] == 0:
+        raise Unreadable("the file is empty (0 bytes). Deliver it again.")
+    if kind == "csv":
+        batches = csv_batches(lambda: fs.open(path, "rb"), compression)
+        rows, later = _sift(batches, next(batches).schema, spec, day)
+    else:
+        with fs.open(path, "rb") as file:
+            check_parquet_ends(file)
+        try:
+            rows, later = _cut_parquet(fs, path, spec, day)
+        except (pa.ArrowException, OSError) as err:
+            if is_transport(err):
+                raise
+            raise Unreadable(f"the Parquet file is damaged ({redact_line(err)}). Deliver it again.") from err
+    if rows.num_rows == 0 and not later:
+        raise NotDelivered(
+            f"The file holds no event on or after {day} (column {spec.events.time!r}), so the day is not in it (yet). "
+            f"If no more data will come, set last_day in the model.yaml of {spec.name!r}."
+        )
+    return rows
+
+
+def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date) -> tuple[pa.Table, bool]:
+    """Return the day's rows, and whether later ones exist; reads only the row groups that may hold them."""
+    dataset = ds.dataset(path, filesystem=fs, format="parquet")
+    if twice := sorted(name for name, n in Counter(dataset.schema.names).items() if n > 1):
+        raise Unreadable(f"the columns {', '.join(map(repr, twice))} stand more than once. Deliver each column once.")
+    kind = _type_of_times(dataset.schema, spec)
+    if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+        return _sift(dataset.to_batches(), dataset.schema, spec, day)
+    time = ds.field(spec.events.time)
+    start, end = (_scalar(moment, kind) for moment in (start_of(day), end_of(day)))
+    wanted = (time >= start) & (time < end)
+    if day == spec.first_day:
+        wanted = wanted | time.is_null()
+    rows = dataset.to_table(filter=wanted)
+    later = rows.num_rows > 0 or dataset.scanner(columns=[spec.events.time], filter=time >= end).head(1).num_rows > 0
+    return rows, later
+
+
+def _scalar(moment: datetime, kind: pa.DataType) -> pa.Scalar:
+    if pa.types.is_date(kind):
+        return pa.scalar(moment.date(), kind)
+    return pa.scalar(moment.replace(tzinfo=UTC) if kind.tz else moment, kind)
+
+
+def _sift(batches: Iterable[pa.RecordBatch], schema: pa.Schema, spec: ModelSpec, day: date) -> tuple[pa.Table, bool]:
+    """Return the day's rows of a stream of batches, and whether later ones passed by."""
+    start, end = (pa.scalar(moment, pa.timestamp("us")) for moment in (start_of(day), end_of(day)))
+    kept, kind = [], _type_of_times(schema, spec)
+    no_times = (
+        f"the event time column {spec.events.time!r} ({kind}) holds no readable time. Deliver timestamps, or text "
+        "such as 2026-03-01 13:45:00; a number does not say its unit."
+    )
+    later, readable, seen = False, 0, 0
+    for batch in batches:
+        column = pa.chunked_array([batch.column(spec.events.time)])
+        try:
+            times, _ = cast_column(column, "timestamp", from_text=is_text(kind))
+        except ColumnTypeError:
+            raise Unreadable(no_times) from None
+        wanted = pc.and_(pc.greater_equal(times, start), pc.less(times, end))
+        # A null mask entry would drop the row, on the first day it must not.
+        wanted = pc.fill_null(wanted, day == spec.first_day)
+        later = later or bool(pc.any(pc.greater_equal(times, end)).as_py())
+        seen, readable = seen + len(times), readable + len(times) - times.null_count
+        kept.append(batch.filter(wanted))
+    if seen and not readable:
+        raise Unreadable(no_times)
+    return pa.Table.from_batches(kept, schema=schema), later
+
+
+def _type_of_times(schema: pa.Schema, spec: ModelSpec) -> pa.DataType:
+    if spec.events.time not in schema.names:
+        raise Unreadable(
+            f"the event time column {spec.events.time!r} is missing, so no day can be cut out of the file. "
+            f"It has: {', '.join(schema.names)}. Deliver the column, or correct events.time."
+        )
+    return schema.field(spec.events.time).type

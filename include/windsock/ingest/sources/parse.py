@@ -6,7 +6,6 @@ Parquet keeps its own types. CSV is read as text throughout, empty fields as nul
 
 import csv
 import re
-from collections import Counter
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -14,7 +13,7 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from windsock.errors import SpecError
-from windsock.ingest.sources.base import is_transport, shorten
+from windsock.redact import redact_line
 
 Format = Literal["parquet", "csv"]
 
@@ -30,6 +29,11 @@ class Unreadable(Exception):
     """A delivery that cannot be read; its text goes into ``Delivery.problem``."""
 
 
+def is_transport(err: Exception) -> bool:
+    """Tell a file that cannot be reached from one that cannot be read: parsers set no error number."""
+    return isinstance(err, (ConnectionError, TimeoutError)) or (isinstance(err, OSError) and err.errno is not None)
+
+
 def format_of(url: str, given: Format | None) -> tuple[Format, str | None]:
     """Return a file's format and compression, from the spec or else from the name's ending.
 
@@ -42,7 +46,8 @@ def format_of(url: str, given: Format | None) -> tuple[Format, str | None]:
     found = given or _ENDINGS.get(ending)
     if found is None:
         raise SpecError(
-            f"source.url {shorten(url)!r}: its ending does not tell the format. Add 'format: parquet' or 'format: csv'."
+            f"source.url {redact_line(url)!r}: its ending does not tell the format. "
+            "Add 'format: parquet' or 'format: csv'."
         )
     return found, compression if found == "csv" else None
 
@@ -56,29 +61,26 @@ def parse(raw: bytes, kind: Format, compression: str | None) -> pa.Table:
     if not raw:
         raise Unreadable("the file is empty (0 bytes). Deliver it again.")
     if kind == "parquet":
-        return _parse_parquet(raw)
+        check_parquet_ends(pa.BufferReader(raw))
+        try:
+            return pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True).read()
+        except (pa.ArrowException, OSError, ValueError) as err:
+            raise Unreadable(f"the Parquet file is damaged ({redact_line(err)}). Deliver it again.") from err
     if raw.startswith(_MAGIC):
         raise Unreadable("the file is Parquet, but is declared or named as CSV. Set source.format: parquet.")
     batches = list(csv_batches(lambda: pa.BufferReader(raw), compression))
     return pa.Table.from_batches(batches[1:], schema=batches[0].schema)
 
 
-def _parse_parquet(raw: bytes) -> pa.Table:
-    check_parquet_ends(raw[:4], raw[-4:], len(raw))
-    try:
-        return pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True).read()
-    except (pa.ArrowException, OSError, ValueError) as err:
-        raise Unreadable(f"the Parquet file is damaged ({shorten(err)}). Deliver it again.") from err
-
-
-def check_parquet_ends(head: bytes, tail: bytes, size: int) -> None:
-    """Tell an empty, foreign, encrypted or truncated file from Parquet by its first and last bytes.
+def check_parquet_ends(file: Any) -> None:
+    """Tell a foreign, encrypted or truncated file, opened for reading, from Parquet by its first and last bytes.
 
     Raises:
         Unreadable: It is not a whole Parquet file.
     """
-    if size == 0:
-        raise Unreadable("the file is empty (0 bytes). Deliver it again.")
+    head, size = file.read(4), file.seek(0, 2)
+    file.seek(max(0, size - 4))
+    tail = file.read(4)
     if head == b"PARE" and tail == b"PARE":
         raise Unreadable("the Parquet file is encrypted. Deliver it without encryption.")
     if head != _MAGIC:
@@ -92,23 +94,10 @@ def check_parquet_ends(head: bytes, tail: bytes, size: int) -> None:
         )
 
 
-def check_names(names: list[str]) -> None:
-    """Refuse columns that stand twice: which of the two is meant cannot be told.
-
-    Raises:
-        Unreadable: Names the columns.
-    """
-    twice = sorted(name for name, n in Counter(names).items() if n > 1)
-    if twice:
-        raise Unreadable(f"the columns {', '.join(map(repr, twice))} stand more than once. Deliver each column once.")
-
-
 def csv_batches(opener: Any, compression: str | None) -> Any:
     """Read a CSV file in blocks, every column as text.
 
-    Args:
-        opener: Returns a new binary stream over the whole file; called twice.
-        compression: ``gzip``, ``bz2``, ``zstd`` or None.
+    ``opener`` returns a new binary stream over the whole file and is called twice.
 
     Yields:
         Record batches; the first is empty and carries the schema.
@@ -141,11 +130,14 @@ def csv_batches(opener: Any, compression: str | None) -> Any:
             )
             yield from reader
     except UnicodeDecodeError as err:
-        raise Unreadable(_not_utf8(err)) from err
+        raise Unreadable(
+            f"the CSV file is not UTF-8 text: byte 0x{err.object[err.start]:02x} at position {err.start}. "
+            "Deliver it encoded as UTF-8."
+        ) from err
     except (pa.ArrowException, OSError, EOFError, ValueError) as err:
         if is_transport(err):
             raise
-        text = shorten(err)
+        text = redact_line(err)
         if "UTF8" in text or "utf-8" in text:
             raise Unreadable(f"the CSV file is not UTF-8 text ({text}). Deliver it encoded as UTF-8.") from err
         raise Unreadable(f"the CSV file cannot be read ({text}). Deliver it again, whole and well-formed.") from err
@@ -160,10 +152,3 @@ def _header(head: bytes) -> tuple[list[str], str]:
         raise Unreadable("the CSV file is not text: its first line holds zero bytes. Deliver it encoded as UTF-8.")
     delimiter = max(",;\t|", key=line.count)
     return next(csv.reader([line], delimiter=delimiter)), delimiter
-
-
-def _not_utf8(err: UnicodeDecodeError) -> str:
-    return (
-        f"the CSV file is not UTF-8 text: byte 0x{err.object[err.start]:02x} at position {err.start}. "
-        "Deliver it encoded as UTF-8."
-    )

@@ -9,7 +9,6 @@ import os
 from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -18,18 +17,17 @@ from sqlalchemy.pool import NullPool
 
 from windsock.days import end_of, start_of
 from windsock.errors import SpecError, UpstreamUnavailable
-from windsock.ingest.sources.base import Delivery, NotDelivered, shorten
+from windsock.ingest.sources.delivery import Delivery, NotDelivered
+from windsock.redact import redact, redact_line
 from windsock.spec import ModelSpec
 from windsock.spec.data import SqlSource
 
 # Bounds carry no zone; a session in another one would move the day's edges of columns that do.
-_IN_UTC = MappingProxyType(
-    {
-        "postgresql": "SET TIME ZONE 'UTC'",
-        "mysql": "SET time_zone = '+00:00'",
-        "mariadb": "SET time_zone = '+00:00'",
-    }
-)
+_IN_UTC = {
+    "postgresql": "SET TIME ZONE 'UTC'",
+    "mysql": "SET time_zone = '+00:00'",
+    "mariadb": "SET time_zone = '+00:00'",
+}
 
 
 def fetch(spec: ModelSpec, source: SqlSource, day: date) -> Delivery:
@@ -47,7 +45,7 @@ def fetch(spec: ModelSpec, source: SqlSource, day: date) -> Delivery:
         rows = _query(_engine(url, source), url, source, day)
     except (SpecError, UpstreamUnavailable) as err:
         # Drivers may quote what they were given: the original error is neither shown nor chained.
-        raise type(err)(_without_password(str(err), url)) from None
+        raise type(err)(redact(err, [str(url.password or "")])) from None
     order = [name for name in (spec.events.time, spec.events.key) if name in rows.schema.names]
     rows = rows.sort_by([(name, "ascending") for name in order]) if order and rows.num_rows else rows
     return Delivery.of_rows(rows, name=f"{day}.parquet", origin=f"query at ${source.url_env} for {day}")
@@ -78,7 +76,7 @@ def _engine(url: URL, source: SqlSource) -> Engine:
         return create_engine(url, poolclass=NullPool)
     except (exc.NoSuchModuleError, ModuleNotFoundError, exc.ArgumentError) as err:
         raise SpecError(
-            f"The database driver {url.drivername!r} (${source.url_env}) cannot be used: {shorten(err)}. "
+            f"The database driver {url.drivername!r} (${source.url_env}) cannot be used: {redact_line(err)}. "
             "Install it, or name another driver in the URL."
         ) from None
 
@@ -148,8 +146,4 @@ def _to_text(values: Sequence[Any]) -> pa.Array:
 
 
 def _reason(err: Exception) -> str:
-    return shorten(getattr(err, "orig", None) or err)
-
-
-def _without_password(message: str, url: URL) -> str:
-    return message.replace(str(url.password), "***") if url.password else message
+    return redact_line(getattr(err, "orig", None) or err)

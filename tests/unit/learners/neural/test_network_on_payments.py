@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from neural_rows import spec_of
 
-from windsock.ingest.sources.simulator import process
+from windsock.ingest.sources import simulator
 from windsock.learners.learner import Rows
 from windsock.learners.neural.learner import NetworkLearner
 from windsock.served.matrix import Feature
@@ -21,7 +21,7 @@ def payments():
     spec = spec_of()
     source = SimulatorSource(kind="simulator", seed=0, customers=300, terminals=TERMINALS)
     days = [spec.first_day + timedelta(days=n) for n in range(DAYS)]
-    tables = [process.transactions(source, spec.first_day, day) for day in days]
+    tables = [simulator.transactions(source, spec.first_day, day) for day in days]
     frame = {n: np.concatenate([t.column(n).to_numpy() for t in tables]) for n in
              ("TX_AMOUNT", "CUSTOMER_ID", "TERMINAL_ID", "TX_FRAUD", "TX_TIME_SECONDS")}  # fmt: skip
     day = np.repeat(np.arange(DAYS), [t.num_rows for t in tables])

@@ -1,17 +1,28 @@
-"""The published process: customers pay at terminals near them, some payments are frauds.
+"""Simulator: card transactions of the published fraud handbook, any day by itself.
 
-It follows the simulator of the *Reproducible Machine Learning for Credit Card Fraud
-Detection* handbook. Where that one draws everything in one long sequence, this one draws
-each day from (seed, purpose, day), so that a day needs no other day. One thing differs by
-this: a card compromised for 14 days has each of its payments faked with probability one
-third, where the handbook picks exactly a third of all of them.
+Customers pay at terminals near them, some payments are frauds, as in the simulator of the
+*Reproducible Machine Learning for Credit Card Fraud Detection* handbook. Where that one draws
+everything in one long sequence, this one draws each day from (seed, purpose, day), so that a day
+needs no other day. One thing differs by this: a card compromised for 14 days has each of its
+payments faked with probability one third, where the handbook picks exactly a third of all of them.
+
+From a given day on a drift changes the process; several add up:
+
+- ``amounts``: all amounts are ``size`` times as large, and so is the amount over which
+  every payment is a fraud. A model that learned the old amount calls honest payments frauds.
+- ``fraud_pattern``: a new fraud appears, payments of a few coins at night with stolen card
+  numbers at any terminal; about 25 × ``size`` a day, whatever the number of customers.
+- ``terminal_mix``: a tenth of the terminals becomes 10 × ``size`` times as popular as the
+  others, so that the terminals' counts change while the payments do not.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import IntEnum
 from functools import lru_cache
 from itertools import chain
+from math import prod
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +30,10 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from windsock.days import start_of
-from windsock.ingest.sources.simulator import drift
-from windsock.spec.data import SimulatorSource
+from windsock.ingest.sources.delivery import Delivery
+from windsock.ingest.sources.dirt import spoil
+from windsock.spec import ModelSpec
+from windsock.spec.data import Drift, SimulatorSource
 
 GRID = 100.0
 """Side of the square that customers and terminals lie in."""
@@ -36,6 +49,16 @@ CUSTOMERS_A_DAY, CUSTOMER_DAYS = 3, 14
 """Scenario 3: cards compromised each day, and for how long."""
 FAKED_SHARE, FAKED_FACTOR = 1 / 3, 5.0
 IDS_A_DAY = 1_000_000
+PATTERN_SCENARIO = 4
+PATTERN_DAYS = 7
+"""Days for which a stolen card number is used."""
+PATTERN_PAYMENTS = 1.5
+"""Mean payments a day with one stolen card number."""
+PATTERN_AMOUNT = (0.5, 5.0)
+PATTERN_UNTIL_SECOND = 6 * 3600
+CARDS_PER_SIZE = 2.4
+FAVOURED_SHARE = 0.1
+POPULARITY_PER_SIZE = 10.0
 
 
 class Purpose(IntEnum):
@@ -81,6 +104,18 @@ class Payments:
     scenario: NDArray[np.int64]
 
 
+def fetch(spec: ModelSpec, source: SimulatorSource, day: date) -> Delivery:
+    """Simulate one day, with the drift and the dirt that the spec plants.
+
+    Before the spec's first day there are no compromised terminals and cards.
+    """
+    rows = transactions(source, spec.first_day, day)
+    for planted in source.dirt:
+        if planted.day == day:
+            rows = spoil(rows, planted.kind, generator(source.seed, Purpose.DIRT, day))
+    return Delivery.of_rows(rows, name=f"{day}.parquet", origin=f"simulator, seed {source.seed}")
+
+
 def transactions(source: SimulatorSource, first_day: date, day: date) -> pa.Table:
     """Simulate one clean day; from ``first_day`` (day 0 of ``TX_TIME_DAYS``) on, terminals and cards get compromised.
 
@@ -88,14 +123,43 @@ def transactions(source: SimulatorSource, first_day: date, day: date) -> pa.Tabl
         The handbook's nine columns, sorted by time; amounts rounded to cents.
     """
     profiles = make_profiles(source.seed, source.customers, source.terminals)
-    now = drift.effect_on(source.drift, day)
+    now = effect_on(source.drift, day)
     payments = _pay(source, profiles, now, day)
     payments.scenario[payments.amount > LARGE_AMOUNT * now.amounts] = 1
-    _use_compromised_terminals(payments, source, first_day, day)
-    _use_compromised_cards(payments, source, first_day, day)
+    for since in _recent(first_day, day, TERMINAL_DAYS):
+        hit = _drawn(source.seed, Purpose.TERMINALS, since, source.terminals, TERMINALS_A_DAY)
+        payments.scenario[np.isin(payments.terminal, hit)] = 2
+    rng = generator(source.seed, Purpose.FAKES, day)
+    for since in _recent(first_day, day, CUSTOMER_DAYS):
+        hit = _drawn(source.seed, Purpose.CUSTOMERS, since, source.customers, CUSTOMERS_A_DAY)
+        faked = np.isin(payments.customer, hit) & (rng.random(len(payments.customer)) < FAKED_SHARE)
+        payments.amount[faked] = np.round(payments.amount[faked] * FAKED_FACTOR, 2)
+        payments.scenario[faked] = 3
     if now.pattern is not None:
         _add_pattern(payments, source, now.pattern, first_day, day)
     return _to_table(payments, source, first_day, day)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What is different on one day."""
+
+    amounts: float
+    """Factor on all amounts."""
+    mix: float
+    """How many times as popular as the others the favoured terminals are; 1: as published."""
+    pattern: Drift | None
+    """The new fraud in force."""
+
+
+def effect_on(drifts: Iterable[Drift], day: date) -> Effect:
+    """Sum up the drifts in force on one day: factors multiply, of several patterns the strongest counts."""
+    begun = [d for d in drifts if d.from_day <= day]
+    return Effect(
+        amounts=prod((d.size for d in begun if d.kind == "amounts"), start=1.0),
+        mix=prod((POPULARITY_PER_SIZE * d.size for d in begun if d.kind == "terminal_mix"), start=1.0),
+        pattern=max((d for d in begun if d.kind == "fraud_pattern"), key=_cards_a_day, default=None),
+    )
 
 
 @lru_cache(maxsize=8)
@@ -106,20 +170,13 @@ def make_profiles(seed: int, customers: int, terminals: int) -> Profiles:
     mean_amount = rng.uniform(5, 100, customers)
     payments_a_day = rng.uniform(0, 4, customers)
     at_terminal = rng.uniform(0, GRID, (terminals, 2))
-    customer, terminal = _within_reach(at_customer, at_terminal)
-    starts = np.searchsorted(customer, np.arange(customers + 1))
-    return Profiles(mean_amount, payments_a_day, terminal, starts)
+    near = KDTree(at_customer).query_ball_tree(KDTree(at_terminal), RADIUS)
+    starts = np.cumsum([0, *map(len, near)])
+    nearby = np.fromiter(chain.from_iterable(map(sorted, near)), np.int64, starts[-1])
+    return Profiles(mean_amount, payments_a_day, nearby, starts)
 
 
-def _within_reach(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return all pairs of indices of points nearer than the radius, sorted."""
-    near = KDTree(a).query_ball_tree(KDTree(b), RADIUS)
-    first = np.repeat(np.arange(len(a)), [len(found) for found in near])
-    second = np.fromiter(chain.from_iterable(map(sorted, near)), np.int64, len(first))
-    return first, second
-
-
-def _pay(source: SimulatorSource, profiles: Profiles, now: drift.Effect, day: date) -> Payments:
+def _pay(source: SimulatorSource, profiles: Profiles, now: Effect, day: date) -> Payments:
     rng = generator(source.seed, Purpose.PAYMENTS, day)
     customer = np.repeat(np.arange(source.customers), rng.poisson(profiles.payments_a_day))
     second = rng.normal(DAY_SECONDS / 2, TIME_STD_SECONDS, len(customer)).astype(np.int64)
@@ -148,43 +205,30 @@ def _pay(source: SimulatorSource, profiles: Profiles, now: drift.Effect, day: da
 @lru_cache(maxsize=8)
 def _popularity(seed: int, customers: int, terminals: int, mix: float) -> NDArray[np.float64]:
     """Return the weight of each entry of ``Profiles.nearby`` when a tenth of the terminals is favoured."""
-    favoured = generator(seed, Purpose.POPULARITY).random(terminals) < drift.FAVOURED_SHARE
+    favoured = generator(seed, Purpose.POPULARITY).random(terminals) < FAVOURED_SHARE
     weight: NDArray[np.float64] = np.where(favoured, mix, 1.0)[make_profiles(seed, customers, terminals).nearby]
     return weight
 
 
-def _use_compromised_terminals(payments: Payments, source: SimulatorSource, first_day: date, day: date) -> None:
-    for since in _recent(first_day, day, TERMINAL_DAYS):
-        hit = _drawn(source.seed, Purpose.TERMINALS, since, source.terminals, TERMINALS_A_DAY)
-        payments.scenario[np.isin(payments.terminal, hit)] = 2
+def _cards_a_day(pattern: Drift) -> int:
+    return max(1, round(CARDS_PER_SIZE * pattern.size))
 
 
-def _use_compromised_cards(payments: Payments, source: SimulatorSource, first_day: date, day: date) -> None:
-    rng = generator(source.seed, Purpose.FAKES, day)
-    for since in _recent(first_day, day, CUSTOMER_DAYS):
-        hit = _drawn(source.seed, Purpose.CUSTOMERS, since, source.customers, CUSTOMERS_A_DAY)
-        faked = np.isin(payments.customer, hit) & (rng.random(len(payments.customer)) < FAKED_SHARE)
-        payments.amount[faked] = np.round(payments.amount[faked] * FAKED_FACTOR, 2)
-        payments.scenario[faked] = 3
-
-
-def _add_pattern(
-    payments: Payments, source: SimulatorSource, pattern: drift.Pattern, first_day: date, day: date
-) -> None:
+def _add_pattern(payments: Payments, source: SimulatorSource, pattern: Drift, first_day: date, day: date) -> None:
     """Add the new fraud: bursts of tiny payments at night, at any terminal, with stolen card numbers."""
     cards = [
-        _drawn(source.seed, Purpose.PATTERN_CUSTOMERS, since, source.customers, pattern.cards_a_day)
-        for since in _recent(max(first_day, pattern.from_day), day, drift.PATTERN_DAYS)
+        _drawn(source.seed, Purpose.PATTERN_CUSTOMERS, since, source.customers, _cards_a_day(pattern))
+        for since in _recent(max(first_day, pattern.from_day), day, PATTERN_DAYS)
     ]
     rng = generator(source.seed, Purpose.PATTERN_PAYMENTS, day)
     stolen = np.unique(np.concatenate(cards)) if cards else np.zeros(0, np.int64)
-    customer = np.repeat(stolen, rng.poisson(drift.PATTERN_PAYMENTS, len(stolen)))
+    customer = np.repeat(stolen, rng.poisson(PATTERN_PAYMENTS, len(stolen)))
     n = len(customer)
-    payments.second = np.concatenate([payments.second, rng.integers(1, drift.PATTERN_UNTIL_SECOND, n)])
+    payments.second = np.concatenate([payments.second, rng.integers(1, PATTERN_UNTIL_SECOND, n)])
     payments.customer = np.concatenate([payments.customer, customer])
     payments.terminal = np.concatenate([payments.terminal, rng.integers(0, source.terminals, n)])
-    payments.amount = np.concatenate([payments.amount, np.round(rng.uniform(*drift.PATTERN_AMOUNT, n), 2)])
-    payments.scenario = np.concatenate([payments.scenario, np.full(n, drift.PATTERN_SCENARIO)])
+    payments.amount = np.concatenate([payments.amount, np.round(rng.uniform(*PATTERN_AMOUNT, n), 2)])
+    payments.scenario = np.concatenate([payments.scenario, np.full(n, PATTERN_SCENARIO)])
 
 
 def _recent(first_day: date, day: date, days: int) -> list[date]:
