@@ -3,6 +3,11 @@
 Evidently computes the distances and draws the report; this module decides beforehand
 what can be compared and afterwards what counts, so that an empty column or a tiny window
 gives a sentence and no crash.
+
+A fixed threshold is meant for samples of thousands of rows. In small ones, and in columns
+that are zero but for a few rows, chance makes larger differences than that; so a column
+has drifted only if it differs by more than the threshold *and* by more than shuffling the
+rows between the two samples ever did.
 """
 
 import os
@@ -11,17 +16,41 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.spatial.distance import jensenshannon
 
-from windsock.monitoring.columns import Method, Pair, by_chance, pair
 from windsock.monitoring.window import Samples
 from windsock.served.metrics import SCORE
 from windsock.spec import ModelSpec
 from windsock.spec.operations import MonitoringSpec
 
+MIN_VALUES = 100
+"""Fewer values on either side are not judged."""
+MISSING_RISE = 0.1
+"""Change in the share of missing values that counts as drift by itself."""
+MAX_CATEGORIES = 30
+"""The reference's most frequent categories are told apart; all others count as one."""
+
+_OTHER = "(other)"
+_SHUFFLES = 50
 _DIGITS = 6
+
+Method = Literal["wasserstein", "jensenshannon", "psi"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One column's values on both sides, missing ones (infinite ones included) taken out."""
+
+    kind: Literal["numeric", "categorical"]
+    current: pd.Series
+    reference: pd.Series
+    missing: tuple[float, ...]
+    """Share of missing values of the current and of the reference side."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +80,18 @@ def find_drift(spec: ModelSpec, rows: Samples, rng: np.random.Generator) -> Drif
     policy = spec.monitoring
     findings: dict[str, dict[str, Any]] = {}
     pairs: dict[str, Pair] = {}
-    for name in (*rows.features, SCORE):
-        prepared = pair(name, rows.current[name], rows.reference[name], categorical=name in spec.training.categorical)
-        findings[name], comparable = _prepare(prepared, rows.left_out.get(name), prediction=name == SCORE)
+    for name in rows.current.columns:
+        findings[name], comparable = _prepare(rows, name, categorical=name in spec.training.categorical)
         if comparable is not None:
             pairs[name] = comparable
-    thresholds = {name: _threshold(policy, p, rng) for name, p in pairs.items()}
-    values, html, json = _evidently(pairs, {n: t for n, (t, _) in thresholds.items()}, policy)
-    for name, (threshold, raised) in thresholds.items():
-        found = findings[name]
-        found |= {"method": _method(policy, pairs[name]), "value": _rounded(values[name])}
-        found["threshold"] = _rounded(threshold)
+    thresholds = {name: _threshold(policy, pair, rng) for name, pair in pairs.items()}
+    values, html, json = _evidently(pairs, thresholds, policy)
+    for name, threshold in thresholds.items():
+        found, (method, given) = findings[name], _given(policy, pairs[name])
+        found |= {"method": method, "value": _rounded(values[name]), "threshold": _rounded(threshold)}
         found["drifted"] = bool(found["drifted"] or values[name] >= threshold)
-        if raised is not None:
+        if threshold > given:
+            raised = f"threshold raised from {given:g} to {threshold:.3g}: chance alone makes that difference here"
             found.setdefault("why", raised)
     prediction = findings.pop(SCORE)
     judged = [f for f in findings.values() if f["value"] is not None or f["drifted"]]
@@ -73,35 +101,91 @@ def find_drift(spec: ModelSpec, rows: Samples, rng: np.random.Generator) -> Drif
     return Drift(findings, prediction, _rounded(share), drifted, bool(judged), html, json)
 
 
-def _prepare(prepared: Pair | str, left_out: str | None, *, prediction: bool) -> tuple[dict[str, Any], Pair | None]:
+def _prepare(rows: Samples, name: str, *, categorical: bool) -> tuple[dict[str, Any], Pair | None]:
     """Return what is known of a column before it is compared, and the pair if it can be."""
     found: dict[str, Any] = {"method": None, "value": None, "threshold": None, "drifted": False}
-    if isinstance(prepared, str):
-        return found | {"why": prepared}, None
-    now, then = prepared.missing_current, prepared.missing_reference
+    current, reference = rows.current[name], rows.reference[name]
+    pair = pair_of(current, reference, categorical=categorical)
+    if pair is None:
+        return found | {"why": "holds times, which are not compared"}, None
+    now, then = pair.missing
     found["missing"] = {"current": _rounded(now), "reference": _rounded(then)}
-    if left_out is not None:
-        return found | {"why": left_out}, None
+    if name in rows.left_out:
+        return found | {"why": rows.left_out[name]}, None
     # Rows of the window that another version scored have no score of this one: that is no drift.
-    if prepared.missing_drifted and not prediction:
+    if name != SCORE and min(len(current), len(reference)) >= MIN_VALUES and abs(now - then) > MISSING_RISE:
         found |= {"drifted": True, "why": f"missing values went from {then:.0%} to {now:.0%}"}
-    if prepared.too_few is not None:
-        found.setdefault("why", prepared.too_few)
-        return found, None
-    return found, prepared
+    fewest = min(len(pair.current), len(pair.reference))
+    if fewest >= MIN_VALUES:
+        return found, pair
+    side = "recent days" if len(pair.current) == fewest else "reference"
+    few = f"too few rows: the {side} hold {fewest} values, at least {MIN_VALUES} are needed"
+    found.setdefault("why", few)
+    return found, None
 
 
-def _method(policy: MonitoringSpec, columns: Pair) -> Method:
-    return policy.numeric_method if columns.kind == "numeric" else policy.categorical_method
+def pair_of(current: pd.Series, reference: pd.Series, *, categorical: bool) -> Pair | None:
+    """Prepare one column; None if it holds times. Text and booleans are categories whatever the spec says."""
+    sides = [current, reference]
+    known = [s for s in sides if s.notna().any()]
+    if any(pd.api.types.is_datetime64_any_dtype(s) for s in known):
+        return None
+    numeric = all(pd.api.types.is_numeric_dtype(s) and not pd.api.types.is_bool_dtype(s) for s in known)
+    if numeric:
+        sides = [pd.to_numeric(s).astype(float).replace([np.inf, -np.inf], np.nan) for s in sides]
+    missing = tuple(float(s.isna().mean()) if len(s) else 0.0 for s in sides)
+    now, then = (s.dropna() for s in sides)
+    if numeric and not categorical:
+        return Pair("numeric", now, then, missing)
+    now, then = (s.map(_label).astype(object) for s in (now, then))
+    frequent = set(then.value_counts().index[:MAX_CATEGORIES])
+    now, then = (s.where(s.isin(frequent), _OTHER) for s in (now, then))
+    return Pair("categorical", now, then, missing)
 
 
-def _threshold(policy: MonitoringSpec, columns: Pair, rng: np.random.Generator) -> tuple[float, str | None]:
-    """Return the column's threshold, raised to what chance does, and why it was raised."""
-    given = policy.numeric_threshold if columns.kind == "numeric" else policy.categorical_threshold
-    chance = by_chance(columns, _method(policy, columns), rng)
-    if chance <= given:
-        return given, None
-    return chance, f"threshold raised from {given:g} to {chance:.3g}: chance alone makes that difference here"
+def _label(value: object) -> str:
+    """Write whole numbers alike, whether they came as 1, 1.0 or True."""
+    if isinstance(value, bool | np.bool_):
+        return str(int(value))
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _given(policy: MonitoringSpec, pair: Pair) -> tuple[Method, float]:
+    """Return method and threshold of the spec."""
+    if pair.kind == "numeric":
+        return policy.numeric_method, policy.numeric_threshold
+    return policy.categorical_method, policy.categorical_threshold
+
+
+def _threshold(policy: MonitoringSpec, pair: Pair, rng: np.random.Generator) -> float:
+    method, given = _given(policy, pair)
+    return max(given, by_chance(pair, method, rng))
+
+
+def by_chance(pair: Pair, method: Method, rng: np.random.Generator) -> float:
+    """Return the largest difference that shuffling rows between the two samples makes."""
+    n, m = len(pair.current), len(pair.reference)
+    pooled = pd.concat([pair.current, pair.reference])
+    if method == "wasserstein":
+        steps = np.diff(np.sort(pooled.to_numpy()))
+        weights = np.concatenate([np.full(n, 1 / n), np.full(m, -1 / m)])
+        gaps = (np.cumsum(rng.permutation(weights))[:-1] for _ in range(_SHUFFLES))
+        widest = max(float(np.abs(gap) @ steps) for gap in gaps)
+        return widest / max(float(np.std(pair.reference.to_numpy())), 0.001)  # normed as Evidently does
+    counts = _counts(pair, pooled)
+    draws = rng.multivariate_hypergeometric(counts, n, size=_SHUFFLES)
+    now, then = draws / n, (counts - draws) / m
+    if method == "jensenshannon":
+        return float(jensenshannon(now, then, axis=1).max())
+    now, then = np.maximum(now, 0.0001), np.maximum(then, 0.0001)
+    return float(((then - now) * np.log(then / now)).sum(axis=-1).max())
+
+
+def _counts(pair: Pair, pooled: pd.Series) -> npt.NDArray[np.int64]:
+    """Return how many rows of both sides fall into each bin, as Evidently bins them."""
+    if pair.kind == "numeric" and pair.reference.nunique() > 20:
+        return np.histogram(pooled, np.histogram_bin_edges(pooled, bins="sturges"))[0].astype(np.int64)
+    return np.asarray(pooled.value_counts(sort=False), dtype=np.int64)
 
 
 def _evidently(
@@ -112,8 +196,6 @@ def _evidently(
         return {}, None, None
     os.environ.setdefault("DO_NOT_TRACK", "1")  # read at import: no telemetry
     os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "1")
-    import pandas as pd
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its dependencies' deprecations, and correlations of constant columns
         from evidently import DataDefinition, Dataset, Report
@@ -123,14 +205,11 @@ def _evidently(
         definition = DataDefinition(
             numerical_columns=kinds["numeric"] or None, categorical_columns=kinds["categorical"] or None
         )
-        sides = [
-            Dataset.from_pandas(
-                pd.DataFrame({name: getattr(p, side) for name, p in pairs.items()}), data_definition=definition
-            )
-            for side in ("current", "reference")
-        ]
+        frames = (pd.DataFrame({n: getattr(p, side) for n, p in pairs.items()}) for side in ("current", "reference"))
+        sides = [Dataset.from_pandas(frame, data_definition=definition) for frame in frames]
         metrics = [
-            ValueDrift(column=name, method=_method(policy, p), threshold=thresholds[name]) for name, p in pairs.items()
+            ValueDrift(column=name, method=_given(policy, pair)[0], threshold=thresholds[name])
+            for name, pair in pairs.items()
         ]
         snapshot = Report(metrics, include_tests=True).run(*sides)
         values = {m["config"]["column"]: float(m["value"]) for m in snapshot.dict()["metrics"]}

@@ -9,19 +9,19 @@ allows, rests on enough rows, and is still a loss at the hopeful end of the gate
 clustered bootstrap (ADR 0007).
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from windsock import tables
 from windsock.dataset.exclusion import known_positive
 from windsock.dataset.label_join import attach_labels
-from windsock.days import day_range, last_instant
-from windsock.ledger import DayRecord, Ledger
+from windsock.days import last_instant
+from windsock.ledger import Ledger
 from windsock.promotions import Promotion
 from windsock.served import metrics
 from windsock.served.resampling import clustered_rows, weighted_metric
@@ -29,9 +29,6 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import LOWER_IS_BETTER
 from windsock.store import Store
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 MIN_POSITIVES = 20
 MIN_ROWS = 100
@@ -51,8 +48,7 @@ def measure_performance(
         bootstrap interval if one was needed) and a reason; one of the two may be None.
     """
     matured = day - timedelta(days=spec.label.delay_days)
-    days = day_range(matured - timedelta(days=spec.monitoring.performance_days - 1), matured)
-    frame = scored_and_labelled(settings, spec, days, day, champion.version)
+    frame = _scored_and_labelled(settings, spec, matured, day, champion.version)
     if frame is None:
         return None, f"no matured predictions of version {champion.version} yet (labels are in up to {matured})"
     result = metrics.evaluate(spec, frame)
@@ -69,110 +65,28 @@ def measure_performance(
         "positives": result["positives"],
         "days": [row["ds"] for row in result["per_day"]],
     }
-    reason = _not_enough(spec, result)
-    if reason is None and expected is None:
-        reason = f"the run of version {champion.version} holds no {metric} of its holdout to compare with"
-    if reason is None and value is None:
-        reason = f"{metric} cannot be computed on these rows"
-    if reason is not None or value is None or expected is None:
+    if (reason := _not_enough(spec, result)) is not None:
         return finding, reason
+    if expected is None:
+        return finding, f"the run of version {champion.version} holds no {metric} of its holdout to compare with"
+    if value is None:
+        return finding, f"{metric} cannot be computed on these rows"
     loss = relative_loss(metric, value, expected)
     finding["loss"] = _rounded(loss)
     if loss <= spec.monitoring.max_performance_drop:
         return finding, None
     low, high = metric_interval(spec, frame, rng)
     finding["interval"] = [_rounded(low), _rounded(high)]
-    hopeful = low if metric in LOWER_IS_BETTER else high
+    hopeful, moved = (low, "rose") if metric in LOWER_IS_BETTER else (high, "fell")
     finding["degraded"] = relative_loss(metric, hopeful, expected) > 0
-    change = f"{metric} fell from {expected:.3g} to {value:.3g}"
-    if metric in LOWER_IS_BETTER:
-        change = f"{metric} rose from {expected:.3g} to {value:.3g}"
     doubt = "" if finding["degraded"] else f", but that may be chance (90 % interval {low:.3g} to {high:.3g})"
-    return finding, change + doubt
-
-
-def scored_and_labelled(
-    settings: Settings, spec: ModelSpec, days: Iterable[date], known_on: date, version: str
-) -> pa.Table | None:
-    """Join a version's predictions of some days with the labels known by the end of a day.
-
-    Returns:
-        Columns ``event_timestamp``, ``score``, the label, the entities and ``known_positive`` if the spec
-        uses it; only rows whose label is known. None if that version scored none of the days.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    store, wanted = Store.of(settings), sorted(days)
-    evaluation = spec.training.evaluation
-    # As far back before the rows as the training window lies before the holdout that this is compared with.
-    since = max(wanted[0] - timedelta(days=spec.training.window_days + spec.gap_days), spec.first_day)
-    ingest = Ledger.of(settings, spec.name, "ingest").between(since, wanted[-1])
-    score = Ledger.of(settings, spec.name, "score").between(wanted[0], wanted[-1])
-    key, time, label = spec.events.key, spec.events.time, spec.label.column
-    predictions = tables.read(store, score.values(), "predictions", [key, metrics.SCORE, "model_version"])
-    extra = [c for c in (evaluation.alert_entity, evaluation.exclude_known_positives, *spec.entities.values()) if c]
-    events = tables.read(store, ingest.values(), "events", list(dict.fromkeys([key, time, *extra])))
-    if predictions is None or events is None:
-        return None
-    predictions = predictions.filter(pc.equal(predictions["model_version"].cast(pa.string()), version))
-    place = pc.index_in(events[key], value_set=predictions[key].combine_chunks())
-    scored = place.is_valid()
-    events = events.append_column(metrics.TIME, events[time])
-    frame = events.filter(scored)
-    if frame.num_rows == 0:
-        return None
-    frame = frame.append_column(metrics.SCORE, predictions[metrics.SCORE].take(place.filter(scored)))
-    labels, known_by = _labels(settings, spec, ingest, since, known_on), last_instant(known_on)
-    rows = attach_labels(spec, frame, labels, known_by).rows
-    if evaluation.exclude_known_positives is None or spec.label.task != "binary":
-        return rows
-    marked = known_positive(
-        rows,
-        attach_labels(spec, events, labels, known_by).rows,
-        entity=evaluation.exclude_known_positives,
-        label=label,
-        since=since,
-        delay_days=spec.label.delay_days,
-    )
-    return rows.append_column(metrics.KNOWN_POSITIVE, [marked])
+    return finding, f"{metric} {moved} from {expected:.3g} to {value:.3g}{doubt}"
 
 
 def relative_loss(metric: str, value: float, expected: float) -> float:
     """Return how much worse a value is than expected, as a share of the expected one; negative if better."""
     worse = value - expected if metric in LOWER_IS_BETTER else expected - value
     return worse / max(abs(expected), 1e-9)
-
-
-def _labels(
-    settings: Settings, spec: ModelSpec, ingest: Mapping[date, DayRecord], since: date, known_on: date
-) -> pa.Table | None:
-    records: Iterable[DayRecord] = ingest.values()
-    if spec.label.files is not None:  # stored by day of delivery
-        records = Ledger.of(settings, spec.name, "labels").between(since, known_on).values()
-    columns = [spec.events.key, spec.label.column, "event_time", "known_at"]
-    return tables.read(Store.of(settings), records, "labels", columns)
-
-
-def _holdout_value(store: Store, spec: ModelSpec, champion: Promotion) -> float | None:
-    """Return the champion's own value on its holdout, from its run folder."""
-    try:
-        holdout = store.read_json("runs", spec.name, champion.run, "metrics.json")["holdout"]
-    except (FileNotFoundError, KeyError):
-        return None
-    value = holdout.get(spec.training.metric)
-    return None if value is None else float(value)
-
-
-def _not_enough(spec: ModelSpec, result: Mapping[str, Any]) -> str | None:
-    needed_days = -(-spec.monitoring.performance_days // 2)
-    if len(result["per_day"]) < needed_days:
-        return f"{len(result['per_day'])} matured days are too few to judge; {needed_days} are needed"
-    if result["rows"] < MIN_ROWS:
-        return f"{result['rows']} labelled rows are too few to judge; {MIN_ROWS} are needed"
-    if result["positives"] is not None and result["positives"] < MIN_POSITIVES:
-        return f"{result['positives']} positives are too few to judge; {MIN_POSITIVES} are needed"
-    return None
 
 
 def metric_interval(spec: ModelSpec, frame: pa.Table, rng: np.random.Generator) -> tuple[float, float]:
@@ -186,6 +100,72 @@ def metric_interval(spec: ModelSpec, frame: pa.Table, rng: np.random.Generator) 
         return float("-inf"), float("inf")
     low, high = np.quantile(values, [_QUANTILE, 1 - _QUANTILE])
     return float(low), float(high)
+
+
+def _scored_and_labelled(
+    settings: Settings, spec: ModelSpec, matured: date, known_on: date, version: str
+) -> pa.Table | None:
+    """Join a version's predictions of the days up to a matured one with the labels known by the end of a day.
+
+    Returns:
+        Columns ``event_timestamp``, ``score``, the label, the entities and ``known_positive`` if the spec
+        uses it; only rows whose label is known. None if that version scored none of the days.
+    """
+    store, first = Store.of(settings), matured - timedelta(days=spec.monitoring.performance_days - 1)
+    evaluation, key, time = spec.training.evaluation, spec.events.key, spec.events.time
+    # As far back before the rows as the training window lies before the holdout that this is compared with.
+    since = max(first - timedelta(days=spec.training.window_days + spec.gap_days), spec.first_day)
+    ingested = Ledger.of(settings, spec.name, "ingest").between(since, matured)
+    scored = Ledger.of(settings, spec.name, "score").between(first, matured)
+    predictions = tables.read(store, scored.values(), "predictions", [key, metrics.SCORE, "model_version"])
+    extra = [c for c in (evaluation.alert_entity, evaluation.exclude_known_positives, *spec.entities.values()) if c]
+    events = tables.read(store, ingested.values(), "events", list(dict.fromkeys([key, time, *extra])))
+    if predictions is None or events is None:
+        return None
+    predictions = predictions.filter(pc.equal(predictions["model_version"].cast(pa.string()), version))
+    place = pc.index_in(events[key], value_set=predictions[key].combine_chunks())
+    events = events.append_column(metrics.TIME, events[time])
+    frame = events.filter(place.is_valid())
+    if frame.num_rows == 0:
+        return None
+    frame = frame.append_column(metrics.SCORE, predictions[metrics.SCORE].take(place.drop_null()))
+    if spec.label.files is not None:  # stored by day of delivery
+        ingested = Ledger.of(settings, spec.name, "labels").between(since, known_on)
+    labels = tables.read(store, ingested.values(), "labels", [key, spec.label.column, "event_time", "known_at"])
+    rows = attach_labels(spec, frame, labels, last_instant(known_on)).rows
+    if evaluation.exclude_known_positives is None or spec.label.task != "binary":
+        return rows
+    marked = known_positive(
+        rows,
+        attach_labels(spec, events, labels, last_instant(known_on)).rows,
+        entity=evaluation.exclude_known_positives,
+        label=spec.label.column,
+        since=since,
+        delay_days=spec.label.delay_days,
+    )
+    return rows.append_column(metrics.KNOWN_POSITIVE, [marked])
+
+
+def _holdout_value(store: Store, spec: ModelSpec, champion: Promotion) -> float | None:
+    """Return the champion's own value on its holdout, from its run folder."""
+    try:
+        holdout = store.read_json("runs", spec.name, champion.run, "metrics.json")["holdout"]
+    except (FileNotFoundError, KeyError):
+        return None
+    value = holdout.get(spec.training.metric)
+    return None if value is None else float(value)
+
+
+def _not_enough(spec: ModelSpec, result: Mapping[str, Any]) -> str | None:
+    """Return why there is too little to judge, or None."""
+    for have, needed, what in (
+        (len(result["per_day"]), -(-spec.monitoring.performance_days // 2), "matured days"),
+        (result["rows"], MIN_ROWS, "labelled rows"),
+        (result["positives"], MIN_POSITIVES, "positives"),
+    ):
+        if have is not None and have < needed:
+            return f"{have} {what} are too few to judge; {needed} are needed"
+    return None
 
 
 def _rounded(value: float | None) -> float | None:

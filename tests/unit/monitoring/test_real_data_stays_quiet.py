@@ -69,7 +69,7 @@ def week(features: pd.DataFrame, last: date, rows: int = 5000) -> pd.DataFrame:
 def compared(spec: ModelSpec, booster: Any, current: pd.DataFrame, reference: pd.DataFrame) -> Drift:
     names = feature_names(spec)
     sides = [side[names].assign(score=booster.predict(side[names])) for side in (current, reference)]
-    rows = Samples(sides[0], sides[1], tuple(names), {}, (), (), {})
+    rows = Samples(sides[0], sides[1], {}, (), (), {})
     return find_drift(spec, rows, np.random.default_rng(0))
 
 
