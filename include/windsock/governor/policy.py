@@ -62,7 +62,7 @@ def decide(
     Args:
         spec: The model: its policy for retraining, and how long it takes until new data can be learnt from.
         today: The day's signal.
-        history: Signals of other days, any order; later ones and other champions' are ignored.
+        history: Signals, any order; later ones and other champions' are ignored.
         requests: Day to dedupe key of the retrainings asked for so far; one on the day itself is ignored.
         live: False for a replay: it never asks for a retraining.
     """

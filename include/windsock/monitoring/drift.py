@@ -39,14 +39,15 @@ _OTHER = "(other)"
 _SHUFFLES = 50
 _DIGITS = 6
 
-Method = Literal["wasserstein", "jensenshannon", "psi"]
-
 
 @dataclass(frozen=True)
 class Pair:
-    """One column's values on both sides, missing ones (infinite ones included) taken out."""
+    """One column's values on both sides, missing ones (infinite ones included) taken out, and how they are compared."""
 
     kind: Literal["numeric", "categorical"]
+    method: Literal["wasserstein", "jensenshannon", "psi"]
+    given: float
+    """The spec's threshold."""
     current: pd.Series
     reference: pd.Series
     missing: tuple[float, ...]
@@ -81,17 +82,17 @@ def find_drift(spec: ModelSpec, rows: Samples, rng: np.random.Generator) -> Drif
     findings: dict[str, dict[str, Any]] = {}
     pairs: dict[str, Pair] = {}
     for name in rows.current.columns:
-        findings[name], comparable = _prepare(rows, name, categorical=name in spec.training.categorical)
+        findings[name], comparable = _prepare(spec, rows, name)
         if comparable is not None:
             pairs[name] = comparable
-    thresholds = {name: _threshold(policy, pair, rng) for name, pair in pairs.items()}
-    values, html, json = _evidently(pairs, thresholds, policy)
-    for name, threshold in thresholds.items():
-        found, (method, given) = findings[name], _given(policy, pairs[name])
-        found |= {"method": method, "value": _rounded(values[name]), "threshold": _rounded(threshold)}
+    thresholds = {name: max(pair.given, by_chance(pair, rng)) for name, pair in pairs.items()}
+    values, html, json = _evidently(pairs, thresholds)
+    for name, pair in pairs.items():
+        found, threshold = findings[name], thresholds[name]
+        found |= {"method": pair.method, "value": _rounded(values[name]), "threshold": _rounded(threshold)}
         found["drifted"] = bool(found["drifted"] or values[name] >= threshold)
-        if threshold > given:
-            raised = f"threshold raised from {given:g} to {threshold:.3g}: chance alone makes that difference here"
+        if threshold > pair.given:
+            raised = f"threshold raised from {pair.given:g} to {threshold:.3g}: chance alone makes that difference here"
             found.setdefault("why", raised)
     prediction = findings.pop(SCORE)
     judged = [f for f in findings.values() if f["value"] is not None or f["drifted"]]
@@ -101,11 +102,11 @@ def find_drift(spec: ModelSpec, rows: Samples, rng: np.random.Generator) -> Drif
     return Drift(findings, prediction, _rounded(share), drifted, bool(judged), html, json)
 
 
-def _prepare(rows: Samples, name: str, *, categorical: bool) -> tuple[dict[str, Any], Pair | None]:
+def _prepare(spec: ModelSpec, rows: Samples, name: str) -> tuple[dict[str, Any], Pair | None]:
     """Return what is known of a column before it is compared, and the pair if it can be."""
     found: dict[str, Any] = {"method": None, "value": None, "threshold": None, "drifted": False}
     current, reference = rows.current[name], rows.reference[name]
-    pair = pair_of(current, reference, categorical=categorical)
+    pair = pair_of(spec.monitoring, current, reference, categorical=name in spec.training.categorical)
     if pair is None:
         return found | {"why": "holds times, which are not compared"}, None
     now, then = pair.missing
@@ -124,7 +125,7 @@ def _prepare(rows: Samples, name: str, *, categorical: bool) -> tuple[dict[str, 
     return found, None
 
 
-def pair_of(current: pd.Series, reference: pd.Series, *, categorical: bool) -> Pair | None:
+def pair_of(policy: MonitoringSpec, current: pd.Series, reference: pd.Series, *, categorical: bool) -> Pair | None:
     """Prepare one column; None if it holds times. Text and booleans are categories whatever the spec says."""
     sides = [current, reference]
     known = [s for s in sides if s.notna().any()]
@@ -136,11 +137,11 @@ def pair_of(current: pd.Series, reference: pd.Series, *, categorical: bool) -> P
     missing = tuple(float(s.isna().mean()) if len(s) else 0.0 for s in sides)
     now, then = (s.dropna() for s in sides)
     if numeric and not categorical:
-        return Pair("numeric", now, then, missing)
+        return Pair("numeric", policy.numeric_method, policy.numeric_threshold, now, then, missing)
     now, then = (s.map(_label).astype(object) for s in (now, then))
     frequent = set(then.value_counts().index[:MAX_CATEGORIES])
     now, then = (s.where(s.isin(frequent), _OTHER) for s in (now, then))
-    return Pair("categorical", now, then, missing)
+    return Pair("categorical", policy.categorical_method, policy.categorical_threshold, now, then, missing)
 
 
 def _label(value: object) -> str:
@@ -150,23 +151,11 @@ def _label(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _given(policy: MonitoringSpec, pair: Pair) -> tuple[Method, float]:
-    """Return method and threshold of the spec."""
-    if pair.kind == "numeric":
-        return policy.numeric_method, policy.numeric_threshold
-    return policy.categorical_method, policy.categorical_threshold
-
-
-def _threshold(policy: MonitoringSpec, pair: Pair, rng: np.random.Generator) -> float:
-    method, given = _given(policy, pair)
-    return max(given, by_chance(pair, method, rng))
-
-
-def by_chance(pair: Pair, method: Method, rng: np.random.Generator) -> float:
+def by_chance(pair: Pair, rng: np.random.Generator) -> float:
     """Return the largest difference that shuffling rows between the two samples makes."""
     n, m = len(pair.current), len(pair.reference)
     pooled = pd.concat([pair.current, pair.reference])
-    if method == "wasserstein":
+    if pair.method == "wasserstein":
         steps = np.diff(np.sort(pooled.to_numpy()))
         weights = np.concatenate([np.full(n, 1 / n), np.full(m, -1 / m)])
         gaps = (np.cumsum(rng.permutation(weights))[:-1] for _ in range(_SHUFFLES))
@@ -175,7 +164,7 @@ def by_chance(pair: Pair, method: Method, rng: np.random.Generator) -> float:
     counts = _counts(pair, pooled)
     draws = rng.multivariate_hypergeometric(counts, n, size=_SHUFFLES)
     now, then = draws / n, (counts - draws) / m
-    if method == "jensenshannon":
+    if pair.method == "jensenshannon":
         return float(jensenshannon(now, then, axis=1).max())
     now, then = np.maximum(now, 0.0001), np.maximum(then, 0.0001)
     return float(((then - now) * np.log(then / now)).sum(axis=-1).max())
@@ -189,7 +178,7 @@ def _counts(pair: Pair, pooled: pd.Series) -> npt.NDArray[np.int64]:
 
 
 def _evidently(
-    pairs: Mapping[str, Pair], thresholds: Mapping[str, float], policy: MonitoringSpec
+    pairs: Mapping[str, Pair], thresholds: Mapping[str, float]
 ) -> tuple[dict[str, float], bytes | None, bytes | None]:
     """Run Evidently on the columns that can be compared; return values by column, HTML and JSON."""
     if not pairs:
@@ -207,10 +196,7 @@ def _evidently(
         )
         frames = (pd.DataFrame({n: getattr(p, side) for n, p in pairs.items()}) for side in ("current", "reference"))
         sides = [Dataset.from_pandas(frame, data_definition=definition) for frame in frames]
-        metrics = [
-            ValueDrift(column=name, method=_given(policy, pair)[0], threshold=thresholds[name])
-            for name, pair in pairs.items()
-        ]
+        metrics = [ValueDrift(column=n, method=pair.method, threshold=thresholds[n]) for n, pair in pairs.items()]
         snapshot = Report(metrics, include_tests=True).run(*sides)
         values = {m["config"]["column"]: float(m["value"]) for m in snapshot.dict()["metrics"]}
         with tempfile.TemporaryDirectory(prefix="windsock-report-") as folder:

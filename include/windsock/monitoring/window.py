@@ -165,14 +165,8 @@ def same_mix(
 ) -> npt.NDArray[np.int64]:
     """Draw rows of the reference so that each weekday has the share that it has among the recent rows.
 
-    Args:
-        now: Weekday of each recent row, 0 is Monday.
-        then: Weekday of each row of the reference.
-        size: Rows at most.
-        rng: Where chance comes from.
-
-    Returns:
-        Positions in ``then``, none twice; fewer than ``size`` if a weekday is scarce.
+    ``now`` and ``then`` are the weekdays of recent rows and reference, 0 is Monday. What is returned are positions
+    in ``then``, none twice; fewer than ``size`` if a weekday is scarce.
     """
     common = np.intersect1d(now, then)
     if len(common) == 0:

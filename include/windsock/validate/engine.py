@@ -64,11 +64,7 @@ def validate(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table) -> 
 
 
 def _suite(settings: Settings, spec: ModelSpec, expectations: list[dict[str, Any]]) -> Any:
-    """Make GX's suite; GX itself leaves out what it cannot use, logs it and goes on.
-
-    Raises:
-        SpecError: An expectation is of no known type or has wrong arguments.
-    """
+    """Make GX's suite, or raise SpecError: GX itself leaves out what it cannot use, logs it and goes on."""
     path, known = find_suite(settings, spec), list_registered_expectation_implementations()
     configurations = []
     for expectation in expectations:

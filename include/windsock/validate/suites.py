@@ -135,11 +135,7 @@ def _identity(expectation: dict[str, Any]) -> tuple[str, str]:
 
 
 def _read(path: Path, spec: ModelSpec) -> list[dict[str, Any]]:
-    """Read a suite file and check what GX would only find out on the data.
-
-    Raises:
-        SpecError: See :func:`expectations_of`.
-    """
+    """Read a suite file and check what GX would only find out on the data."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         expectations = raw["expectations"]

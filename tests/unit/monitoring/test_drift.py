@@ -77,12 +77,12 @@ def test_small_windows_do_not_take_chance_for_drift(spec: ModelSpec) -> None:
     for seed in range(20):
         draw = np.random.default_rng(seed)
         now, then = draw.choice(sparse, 150), draw.choice(sparse, 3000)
-        columns = pair_of(pd.Series(now), pd.Series(then), categorical=False)
+        columns = pair_of(spec.monitoring, pd.Series(now), pd.Series(then), categorical=False)
         assert columns is not None
         from scipy.stats import wasserstein_distance
 
         value = wasserstein_distance(now, then) / then.std()
-        alarms += value >= max(0.1, by_chance(columns, "wasserstein", draw))
+        alarms += value >= max(0.1, by_chance(columns, draw))
 
     assert alarms <= 2
 
