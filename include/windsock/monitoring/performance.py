@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from windsock import tables
 from windsock.dataset.exclusion import known_positive
 from windsock.dataset.label_join import attach_labels
 from windsock.days import last_instant
 from windsock.ledger import Ledger
+from windsock.monitoring.window import own_scores
 from windsock.promotions import Promotion
 from windsock.served import metrics
 from windsock.served.resampling import clustered_rows, weighted_metric
@@ -117,18 +117,15 @@ def _scored_and_labelled(
     since = max(first - timedelta(days=spec.training.window_days + spec.gap_days), spec.first_day)
     ingested = Ledger.of(settings, spec.name, "ingest").between(since, matured)
     scored = Ledger.of(settings, spec.name, "score").between(first, matured)
-    predictions = tables.read(store, scored.values(), "predictions", [key, metrics.SCORE, "model_version"])
     extra = [c for c in (evaluation.alert_entity, evaluation.exclude_known_positives, *spec.entities.values()) if c]
     events = tables.read(store, ingested.values(), "events", list(dict.fromkeys([key, time, *extra])))
-    if predictions is None or events is None:
+    if events is None:
         return None
-    predictions = predictions.filter(pc.equal(predictions["model_version"].cast(pa.string()), version))
-    place = pc.index_in(events[key], value_set=predictions[key].combine_chunks())
+    scores = own_scores(store, scored.values(), version, events[key], key)
+    if scores is None or scores.null_count == len(scores):
+        return None
     events = events.append_column(metrics.TIME, events[time])
-    frame = events.filter(place.is_valid())
-    if frame.num_rows == 0:
-        return None
-    frame = frame.append_column(metrics.SCORE, predictions[metrics.SCORE].take(place.drop_null()))
+    frame = events.append_column(metrics.SCORE, scores).filter(scores.is_valid())
     if spec.label.files is not None:  # stored by day of delivery
         ingested = Ledger.of(settings, spec.name, "labels").between(since, known_on)
     labels = tables.read(store, ingested.values(), "labels", [key, spec.label.column, "event_time", "known_at"])

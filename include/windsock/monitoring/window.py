@@ -25,7 +25,7 @@ from windsock.dataset.feature_join import join_features
 from windsock.days import day_range, spans
 from windsock.features.frame import event_frame, feature_names
 from windsock.featurestore.retrieval import point_in_time
-from windsock.ledger import Ledger
+from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import Promotion
 from windsock.runs.run_folder import REFERENCE, RunFolder
 from windsock.served.metrics import SCORE, TIME
@@ -82,8 +82,8 @@ def draw_samples(settings: Settings, spec: ModelSpec, day: date, champion: Promo
         return point_in_time(store, spec, frame, Ledger.of(settings, spec.name, "features").between(oldest, day))
 
     current = join_features(spec, _sample(events, spec.monitoring.max_rows, rng), first, join)
-    predictions = tables.read(store, scored.values(), "predictions", [spec.events.key, SCORE, "model_version"])
-    current = current.append_column(SCORE, _own_scores(predictions, champion, current, spec.events.key))
+    scores = own_scores(store, scored.values(), champion.version, current[spec.events.key], spec.events.key)
+    current = current.append_column(SCORE, scores if scores is not None else pa.nulls(len(current), pa.float64()))
     current, reference, left_out, remarks = _comparable(spec, days, current, reference, rng)
     names = [*feature_names(spec), SCORE]
     published = {"features": featured, "score": scored}
@@ -111,14 +111,15 @@ def _sample(rows: pa.Table, size: int, rng: np.random.Generator) -> pa.Table:
     return rows.take(np.sort(drawn))
 
 
-def _own_scores(
-    predictions: pa.Table | None, champion: Promotion, rows: pa.Table, key: str
-) -> pa.ChunkedArray | pa.Array:
-    """Return the champion's own score of each row, NULL where it has none."""
+def own_scores(
+    store: Store, records: Iterable[DayRecord], version: str, keys: pa.ChunkedArray, key: str
+) -> pa.ChunkedArray | None:
+    """Return the scores that a version gave the rows with these keys, NULL where it gave none; None: none at all."""
+    predictions = tables.read(store, records, "predictions", [key, SCORE, "model_version"])
     if predictions is None:
-        return pa.nulls(rows.num_rows, pa.float64())
-    own = predictions.filter(pc.equal(predictions["model_version"].cast(pa.string()), champion.version))
-    return own[SCORE].combine_chunks().take(pc.index_in(rows[key], own[key].combine_chunks()))
+        return None
+    own = predictions.filter(pc.equal(predictions["model_version"].cast(pa.string()), version))
+    return own[SCORE].take(pc.index_in(keys, own[key].combine_chunks()))
 
 
 def _comparable(
