@@ -10,4 +10,4 @@ from windsock.spec import load_specs
 
 broken = load_specs(Settings.from_env())[1]
 if broken:
-    raise SpecError("\n\n".join(str(spec.error) for spec in broken))
+    raise SpecError("\n\n".join(map(str, broken.values())))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from training_world import TRAINING, world_spec
-from windsock.dataset.folds import time_folds
+from windsock.dataset.time_split import time_folds
 from windsock.days import day_range
 from windsock.errors import SpecError
 from windsock.learners.learner import Rows

@@ -17,7 +17,6 @@ from windsock.served.metrics import evaluate
 from windsock.served.model import load_files
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.spec.modelling import jsonable
 from windsock.store import Store
 
 FEATURES = ("amount", "risk", "noise")
@@ -96,14 +95,14 @@ def make_run(
     for name, content in model.items():
         store.write_bytes(content, folder, "model", name)
     scored = holdout.select(["TRANSACTION_ID", "TX_FRAUD"]).append_column("score", pa.array(scores))
-    written = RunFolder(store, spec.name, run)
+    written = RunFolder.named(store, spec.name, run)
     tables = {"train.parquet": train, "holdout.parquet": holdout, "holdout_scores.parquet": scored}
     files = {name: written.write_table(table, name) for name, table in tables.items()}
     request: dict[str, Any] = {
         "as_of": as_of.isoformat(),
         "features": list(features),
         "files": files,
-        "spec": jsonable(spec),
+        "spec": spec.model_dump(mode="json"),
     }
     metrics = {
         "metric": spec.training.metric,

@@ -1,9 +1,7 @@
 """Windsock: machine learning in production that looks after itself.
 
-This package is the product. It imports no Airflow, so that the same code runs in a
-task, in a pod, in a test and in a notebook. Its folders are the stages of the loop;
-read ``steps`` next for how a stage is started, ``spec`` for how a model is described
-and ``tables`` for how data is published.
+It imports no Airflow, so that the same code runs in a task, in a pod, in a test and in a notebook. Read ``steps`` next
+for how a stage is started, ``spec`` for how a model is described and ``tables`` for how data is published.
 """
 
 __version__ = "0.1.0"

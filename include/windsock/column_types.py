@@ -11,30 +11,18 @@ import pyarrow as pa
 if TYPE_CHECKING:
     import pandas as pd
 
-ARROW_TYPES: Mapping[str, pa.DataType] = MappingProxyType(
-    {
-        "int64": pa.int64(),
-        "double": pa.float64(),
-        "string": pa.string(),
-        "bool": pa.bool_(),
-        "timestamp": pa.timestamp("us"),
-        "date": pa.date32(),
-    }
-)
+_TYPES = {
+    "int64": (pa.int64(), "BIGINT"),
+    "double": (pa.float64(), "DOUBLE"),
+    "string": (pa.string(), "VARCHAR"),
+    "bool": (pa.bool_(), "BOOLEAN"),
+    "timestamp": (pa.timestamp("us"), "TIMESTAMP"),
+    "date": (pa.date32(), "DATE"),
+}
+ARROW_TYPES: Mapping[str, pa.DataType] = MappingProxyType({name: arrow for name, (arrow, _) in _TYPES.items()})
 """Declared type to Arrow's."""
-
-SQL_TYPES: Mapping[str, str] = MappingProxyType(
-    {
-        "int64": "BIGINT",
-        "double": "DOUBLE",
-        "string": "VARCHAR",
-        "bool": "BOOLEAN",
-        "timestamp": "TIMESTAMP",
-        "date": "DATE",
-    }
-)
+SQL_TYPES: Mapping[str, str] = MappingProxyType({name: sql for name, (_, sql) in _TYPES.items()})
 """Declared type to DuckDB's."""
-
 _BY_ANY_NAME = {**ARROW_TYPES, **{sql: ARROW_TYPES[name] for name, sql in SQL_TYPES.items()}}
 
 

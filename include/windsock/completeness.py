@@ -1,8 +1,7 @@
-"""Which days are still missing: complete or not at all.
+"""Which days are still missing, and which a changed day makes out of date.
 
-A day counts as settled once its ledger has a record: published, empty or rejected. Days
-before the model's first day need no record, and a day whose delivery was rejected needs
-none in later stages: nothing of it goes on, so nobody runs them.
+A day counts as settled once its ledger has a record: published, empty or rejected. Days before the model's first day
+need no record, and a day whose delivery was rejected needs none in later stages: nothing of it goes on.
 """
 
 from collections.abc import Iterable
@@ -17,8 +16,6 @@ from windsock.spec import ModelSpec
 
 def settled_days(settings: Settings, spec: ModelSpec, stage: str, first: date, last: date) -> dict[date, DayRecord]:
     """Return the records of a stage from ``first`` to ``last``, once every one of those days is settled.
-
-    Days before ``spec.first_day`` are not needed.
 
     Raises:
         NotReady: Some of the days have no record yet; the message lists them.
@@ -46,3 +43,31 @@ def rejected_days(settings: Settings, spec: ModelSpec, days: Iterable[date]) -> 
 def lookback(day: date, days: int) -> tuple[date, date]:
     """Return first and last day that features of ``day`` may read."""
     return day - timedelta(days=days), day
+
+
+def stale_days(settings: Settings, spec: ModelSpec, day: date, *, itself: bool = False) -> list[date]:
+    """List the days within the lookback whose features were made from something else than ``day`` holds now.
+
+    ``itself`` looks at ``day`` too: ingest announces its own day in any case; a delivery of labels must not,
+    or each day would be computed twice, unless that day's features stand already.
+    """
+    in_force = {}
+    for stage in ("ingest",) if spec.label.files is None else ("ingest", "labels"):
+        if (record := Ledger.of(settings, spec.name, stage).get(day)) is not None:
+            in_force[f"{stage}/{day}"] = record.data_hash
+    first = day if itself else day + timedelta(days=1)
+    made = Ledger.of(settings, spec.name, "features").between(first, day + timedelta(days=spec.features.lookback_days))
+    return [
+        later for later, record in made.items() if any(record.inputs.get(name) != now for name, now in in_force.items())
+    ]
+
+
+def stale_label_days(settings: Settings, spec: ModelSpec, day: date) -> list[date]:
+    """List the days of delivery whose labels were matched with other events of ``day`` than are in force now."""
+    if spec.label.files is None:
+        return []
+    current = Ledger.of(settings, spec.name, "ingest").get(day)
+    now = current.data_hash if current is not None else None
+    ledger = Ledger.of(settings, spec.name, "labels")
+    reach = ledger.between(day, day + timedelta(days=spec.label.files.horizon_days))
+    return [d for d, record in reach.items() if record.inputs.get(f"ingest/{day}") != now]

@@ -14,10 +14,10 @@ from windsock import __version__
 from windsock.errors import SpecError
 from windsock.settings import Settings
 from windsock.spec.base import Part
-from windsock.spec.compute import ComputeSpec, DnsName, LabelKey, LabelValue, Memory, Toleration
 from windsock.spec.estimators import Estimator
+from windsock.spec.load import checked, read_yaml
 from windsock.spec.model_spec import ModelSpec
-from windsock.spec.yaml_file import checked, read_yaml
+from windsock.spec.operations import ComputeSpec, DnsName, LabelKey, LabelValue, Memory, Toleration
 from windsock.store import Store
 
 MountPath = Annotated[str, StringConstraints(pattern=r"^/[^:]*$")]

@@ -1,12 +1,9 @@
-"""A day is the unit: parsing partition keys and walking over days, all in UTC.
-
-A day of events is named ``YYYY-MM-DD`` everywhere: in partition keys, in table
-partitions (``ds``) and in messages. Nothing here reads the clock.
-"""
+"""A day is the unit, named ``YYYY-MM-DD`` everywhere: parsing partition keys and walking over days, all in UTC."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
 
 from windsock.errors import SpecError
 
@@ -66,17 +63,9 @@ def utc_now() -> datetime:
 
 def spans(days: Iterable[date]) -> str:
     """Write days compactly for a message: ``2026-03-01..2026-03-04, 2026-03-07``."""
-    return ", ".join(f"{a}..{b}" if a != b else f"{a}" for a, b in _runs(sorted(set(days))))
-
-
-def _runs(days: list[date]) -> Iterator[tuple[date, date]]:
-    start = previous = None
-    for day in days:
-        if start is None:
-            start = day
-        elif previous is not None and day - previous > ONE_DAY:
-            yield start, previous
-            start = day
-        previous = day
-    if start is not None and previous is not None:
-        yield start, previous
+    written = []
+    # In a run of days, each is as far from the epoch as its place in the list, but for a constant.
+    for _, numbered in groupby(enumerate(sorted(set(days))), key=lambda pair: pair[1].toordinal() - pair[0]):
+        run = [day for _, day in numbered]
+        written.append(f"{run[0]}..{run[-1]}" if len(run) > 1 else f"{run[0]}")
+    return ", ".join(written)

@@ -1,9 +1,8 @@
 """Format numbers: as what each kind of file was written, and what this version of Windsock reads.
 
-What outlives an upgrade says by which rules it was written, so that no version takes a
-later one's files for its own. Version 0.1 wrote numbers in requests only: another file
-without one is of format 1. Whoever changes the rules of a kind raises its number here, and
-reads the earlier ones too. A number never enters a content hash: equal content stays equal.
+What outlives an upgrade says by which rules it was written. Version 0.1 wrote numbers in requests only: another file
+without one is of format 1. Whoever changes the rules of a kind raises its number here, and reads the earlier ones too.
+A number never enters a content hash: equal content stays equal.
 """
 
 from collections.abc import Mapping
@@ -42,12 +41,7 @@ def numbered(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(kind: str, found: object, where: object) -> None:
-    """Refuse a file of a format that this version does not read.
-
-    Args:
-        kind: One of :data:`NEWEST`.
-        found: What the file says of its format; None: nothing, as in version 0.1.
-        where: Path or URL of the file.
+    """Refuse a file of a format that this version does not read; ``found`` None: it says nothing, as in version 0.1.
 
     Raises:
         SpecError: This version knows no such format.

@@ -1,25 +1,23 @@
 """The ledger: which days are done, from what, and where their rows lie.
 
-Every stage writes its rows to Delta tables first and then one small record per day.
-The record is the commit: readers find rows only through records, so a step that writes
-three tables becomes visible in one atomic replacement, and a kill before it leaves the
-old state. Records are also kept by content hash, so a training run pins exact days:
-``pins`` in, the same rows out, years later.
-
-Records hold nothing of the clock in what is hashed: equal content, equal hash, equal bytes.
+Every stage writes its rows to Delta tables first and then one small record per day. The record is the commit:
+readers find rows only through records, so a step that writes three tables becomes visible in one atomic replacement,
+and a kill before it leaves the old state. Records are also kept by content hash, so a training run pins exact days.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Any, Literal, Self
+from typing import Any, Literal
+
+from pydantic_core import to_jsonable_python
 
 from windsock.days import day_range, utc_now
 from windsock.errors import SpecError
-from windsock.format_numbers import numbered, taken
+from windsock.format_numbers import numbered
 from windsock.settings import Settings
 from windsock.store import Store, to_json
 
@@ -85,16 +83,9 @@ class DayRecord:
         """Return how many rows a table got, 0 if none."""
         return self.outputs[table].rows if table in self.outputs else 0
 
-    @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> Self:
-        """Rebuild a record from its JSON form."""
-        outputs = {k: Output(**{**v, "files": tuple(v["files"])}) for k, v in raw.pop("outputs").items()}
-        raw.pop("content_hash", None)
-        return cls(outputs=outputs, **raw)
-
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types, with the hash written beside."""
-        return numbered("day record", {**asdict(self), "content_hash": self.content_hash})
+        return numbered("day record", {**to_jsonable_python(self), "content_hash": self.content_hash})
 
 
 @dataclass(frozen=True)
@@ -114,8 +105,7 @@ class Ledger:
         return (self.model, "ledger", self.stage, *parts)
 
     def _read(self, *parts: str) -> DayRecord:
-        place = self._parts(*parts)
-        return DayRecord.from_json(taken("day record", self.store.read_json(*place), self.store.url(*place)))
+        return self.store.read_record("day record", DayRecord, *self._parts(*parts))
 
     def get(self, day: date) -> DayRecord | None:
         """Return the current record of a day, or None."""
@@ -126,21 +116,18 @@ class Ledger:
 
     def between(self, first: date, last: date) -> dict[date, DayRecord]:
         """Return the current records from ``first`` to ``last``, both included, in order of days."""
-        found = ((day, self.get(day)) for day in day_range(first, last))
-        return {day: record for day, record in found if record is not None}
+        return self._of(day_range(first, last))
 
     def days(self) -> list[date]:
         """List the days that have a record, in order."""
-        folder = self.store.path(*self._parts())
-        if not self.store.fs.exists(folder):
-            return []
-        self.store.fs.invalidate_cache(folder)
-        names = (str(p).rsplit("/", 1)[-1] for p in self.store.fs.ls(folder, detail=False))
-        return sorted(date.fromisoformat(n[:10]) for n in names if n.endswith(".json") and not n.startswith("."))
+        return [date.fromisoformat(name) for name in self.store.json_names(*self._parts())]
 
     def all(self) -> dict[date, DayRecord]:
         """Return every current record, in order of days."""
-        return {day: record for day in self.days() if (record := self.get(day)) is not None}
+        return self._of(self.days())
+
+    def _of(self, days: Iterable[date]) -> dict[date, DayRecord]:
+        return {day: record for day in days if (record := self.get(day)) is not None}
 
     def publish(self, record: DayRecord, *, origin: str = "") -> DayRecord:
         """Make a day visible in one step; publishing equal content and inputs again changes nothing.
@@ -149,11 +136,7 @@ class Ledger:
             The record now in force: the old one if nothing changed.
         """
         current = self.get(record.day)
-        if (
-            current is not None
-            and current.content_hash == record.content_hash
-            and dict(current.inputs) == dict(record.inputs)
-        ):
+        if current is not None and current.content_hash == record.content_hash and current.inputs == record.inputs:
             return current
         stamped = replace(record, recorded_at=utc_now().isoformat(timespec="seconds"), origin=origin)
         content = stamped.to_json()
@@ -164,7 +147,7 @@ class Ledger:
 
     def pins(self, days: Iterable[date]) -> dict[str, str]:
         """Return day to content hash, for the days that have a record: the data version of a training run."""
-        return {r.ds: r.content_hash for d in days if (r := self.get(d)) is not None}
+        return {record.ds: record.content_hash for record in self._of(days).values()}
 
     def pinned(self, pins: Mapping[str, str]) -> dict[date, DayRecord]:
         """Return exactly the records that were pinned, also if their days have changed since.

@@ -14,9 +14,8 @@ from windsock.errors import SpecError, did_you_mean
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, find_specs, load_spec
 from windsock.spec.estimators import Choice, CustomSpec, LightGBMSpec, TorchSpec
-from windsock.spec.load import SPEC_FILE
+from windsock.spec.load import SPEC_FILE, frozen_module
 from windsock.spec.modelling import FeaturesSpec
-from windsock.spec.module_files import frozen_module
 
 _NUMBERS = frozenset({"BIGINT", "DOUBLE", "BOOLEAN", "INT64", "BOOL"})
 """As DuckDB and Arrow call them."""

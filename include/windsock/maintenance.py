@@ -1,17 +1,13 @@
 """The ``maintain`` step: clean up after a model, without ever losing what something refers to.
 
-A Parquet file goes only if three things hold: no ledger record, present or past, names it
-(so every pinned training can be rebuilt); the table's own newest version does not use it;
-and it is older than the retention (so no writer in flight is disturbed). What is left are
-files of writes that were killed before their record, or that a later write replaced
-without ever having been recorded. Delta's own vacuum knows the second reason only, which
-is why it is not used.
+A Parquet file goes only if no ledger record, present or past, names it (so every pinned training can be rebuilt); the
+table's newest version does not use it; and it is older than the retention (so no writer in flight is disturbed).
+Delta's own vacuum knows nothing of records, which is why it is not used.
 
 Options: ``retention_days`` (at least 7), ``dry_run``.
 """
 
 import logging
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -39,6 +35,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
     Raises:
         SpecError: The retention is shorter than a week.
+        ValueError: A record cannot be read: then nothing is deleted.
     """
     from deltalake import DeltaTable
 
@@ -50,13 +47,17 @@ def run(ctx: StepContext) -> dict[str, Any]:
         )
     dry = bool(ctx.options.get("dry_run"))
     store, model = ctx.store, ctx.spec.name
-    keep = referenced_files(store, model)
+    recorded = _recorded_files(store, model)
     deleted = freed = kept = checkpoints = 0
-    for table in delta_tables(store, model):
-        active, behind = _newest_version(store, table)
-        for name in _data_files(store, table):
+    for table in _delta_tables(store, model):
+        delta = DeltaTable(store.url(table))
+        keep = recorded | {f"{table}/{uri.rpartition(f'{table}/')[2]}" for uri in delta.file_uris()}
+        for file in store.files(table):
+            name = f"{table}/{file}"
+            if not file.endswith(".parquet") or file.startswith("_delta_log/"):
+                continue
             age = _age(store, name)
-            if name in keep or name in active or age < timedelta(days=retention):
+            if name in keep or age < timedelta(days=retention):
                 kept += 1
                 continue
             log.info("%s: %s is referred to by nothing and %d days old", model, name, age.days)
@@ -64,8 +65,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
             freed += int(store.fs.size(store.path(name)))
             if not dry:
                 store.fs.rm_file(store.path(name))
-        if behind >= _CHECKPOINT_EVERY and not dry:
-            DeltaTable(store.url(table)).create_checkpoint()
+        if not dry and delta.version() - _last_checkpoint(store, table) >= _CHECKPOINT_EVERY:
+            delta.create_checkpoint()
             checkpoints += 1
     return {
         "deleted": deleted,
@@ -78,38 +79,28 @@ def run(ctx: StepContext) -> dict[str, Any]:
     }
 
 
-def referenced_files(store: Store, model: str) -> set[str]:
-    """Return every file that a ledger record of the model names, in force or in its history.
-
-    Raises:
-        ValueError: A record cannot be read: then nothing may be deleted.
-    """
+def _recorded_files(store: Store, model: str) -> set[str]:
+    """Return every file that a ledger record of the model names, in force or in its history."""
     keep: set[str] = set()
-    for path in _find(store, f"{model}/ledger"):
+    for path in store.files(model, "ledger"):
         if path.endswith(".json") and not path.rsplit("/", 1)[-1].startswith("."):
-            record = store.read_json(path)
-            for output in record.get("outputs", {}).values():
+            for output in store.read_json(model, "ledger", path).get("outputs", {}).values():
                 keep.update(output["files"])
     return keep
 
 
-def delta_tables(store: Store, model: str) -> list[str]:
+def _delta_tables(store: Store, model: str) -> list[str]:
     """List the model's Delta tables, relative to the store's root."""
-    log_folder = "/_delta_log/"
-    return sorted({path.partition(log_folder)[0] for path in _find(store, model) if log_folder in path})
+    paths = (path.partition("/_delta_log/") for path in store.files(model))
+    return sorted({f"{model}/{table}" for table, log_folder, _ in paths if log_folder})
 
 
-def _find(store: Store, *parts: str) -> Iterator[str]:
-    """Walk the files below a folder, as paths relative to the store's root."""
-    root = store.path()
-    folder = store.path(*parts)
-    store.fs.invalidate_cache(folder)
-    for path in store.fs.find(folder):
-        yield str(path)[len(root.rstrip("/")) :].lstrip("/")
-
-
-def _data_files(store: Store, table: str) -> list[str]:
-    return [name for name in _find(store, table) if name.endswith(".parquet") and "/_delta_log/" not in name]
+def _last_checkpoint(store: Store, table: str) -> int:
+    """Return the Delta version of a table's newest checkpoint, 0 if there is none."""
+    try:
+        return int(store.read_json(table, "_delta_log", "_last_checkpoint")["version"])
+    except FileNotFoundError:
+        return 0
 
 
 def _age(store: Store, name: str) -> timedelta:
@@ -121,24 +112,13 @@ def _age(store: Store, name: str) -> timedelta:
     return utc_now() - (written if written.tzinfo is not None else written.replace(tzinfo=UTC))
 
 
-def _newest_version(store: Store, table: str) -> tuple[set[str], int]:
-    """Return the files that the table's newest version uses, and how many versions its last checkpoint is behind."""
-    from deltalake import DeltaTable
-
-    delta = DeltaTable(store.url(table))
-    active = {f"{table}/{uri.rpartition(f'{table}/')[2]}" for uri in delta.file_uris()}
-    checkpoints = [p.rsplit("/", 1)[-1] for p in _find(store, f"{table}/_delta_log") if ".checkpoint" in p]
-    last = max((int(p.split(".")[0]) for p in checkpoints if p.split(".")[0].isdigit()), default=0)
-    return active, delta.version() - last
-
-
 def _remove_temporary(store: Store, model: str, *, dry: bool) -> int:
     """Remove what killed atomic writes left beside their targets; an object store has no such files."""
     if not store.is_local:
         return 0
     removed = 0
-    for folder in (model, f"runs/{model}", f"raw/{model}", f"reports/{model}", f"quarantine/{model}"):
-        for name in list(_find(store, folder)):
+    for folder in (model, *(f"{kind}/{model}" for kind in ("runs", "raw", "reports", "quarantine"))):
+        for name in (f"{folder}/{file}" for file in store.files(folder)):
             last = name.rsplit("/", 1)[-1]
             if last.startswith(".") and last.endswith(".tmp") and _age(store, name) >= _TEMPORARY_AGE:
                 removed += 1

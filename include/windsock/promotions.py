@@ -1,25 +1,26 @@
 """The promotions of a model: an append-only log with a true compare-and-set.
 
-Each entry is one object, ``<model>/promotions/<seq>.json``. An entry is added by creating
-the object with the next number, which the file system (a hard link) or the object store
-(a conditional PUT) lets exactly one writer do. Whoever comes second has compared with a
-champion that is no longer in force, and is told so. Nothing is ever changed or removed.
+Each entry is one object, ``<model>/promotions/<seq>.json``. An entry is added by creating the object with the next
+number, which the file system (a hard link) or the object store (a conditional PUT) lets exactly one writer do.
+Whoever comes second has compared with a champion that is no longer in force, and is told so.
 
-The MLflow alias ``champion`` is derived from this log (see ``reconcile``), never the
-other way round, so that scoring neither needs MLflow nor follows a hand-set alias.
+The MLflow alias ``champion`` is derived from this log (see ``registry.aliases``), never the other way round, so that
+scoring neither needs MLflow nor follows a hand-set alias.
 """
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
+
+from pydantic_core import to_jsonable_python
 
 from windsock.days import utc_now
 from windsock.errors import ChampionChanged, UpstreamUnavailable, WindsockError
 from windsock.files import create_file
-from windsock.format_numbers import numbered, taken
+from windsock.format_numbers import numbered
 from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
@@ -56,16 +57,9 @@ class Promotion:
     recorded_at: str = ""
     """Run time, for people; never used to choose a champion."""
 
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Self:
-        """Rebuild an entry from its JSON form."""
-        days = {name: date.fromisoformat(raw[name]) for name in ("in_force_from", "as_of")}
-        return cls(**{**raw, **days})
-
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        days = {name: getattr(self, name).isoformat() for name in ("in_force_from", "as_of")}
-        return numbered("promotion", {**asdict(self), **days})
+        return numbered("promotion", to_jsonable_python(self))
 
 
 def history(settings: Settings, spec: ModelSpec) -> list[Promotion]:
@@ -73,12 +67,10 @@ def history(settings: Settings, spec: ModelSpec) -> list[Promotion]:
     store = Store.of(settings)
     found: list[Promotion] = []
     while True:
-        parts = (spec.name, FOLDER, _name(len(found) + 1))
         try:
-            raw = store.read_json(*parts)
+            found.append(store.read_record("promotion", Promotion, *_parts(spec, len(found) + 1)))
         except FileNotFoundError:
             return found
-        found.append(Promotion.from_json(taken("promotion", raw, store.url(*parts))))
 
 
 def current(settings: Settings, spec: ModelSpec) -> Promotion | None:
@@ -118,7 +110,7 @@ def append(settings: Settings, spec: ModelSpec, entry: Promotion, *, after: Prom
     stamped = replace(entry, seq=seq, recorded_at=utc_now().isoformat(timespec="seconds"))
     store = Store.of(settings)
     try:
-        _create(store, to_json(stamped.to_json()), spec.name, FOLDER, _name(seq))
+        _create(store, to_json(stamped.to_json()), *_parts(spec, seq))
     except FileExistsError as err:
         other = current(settings, spec)
         raise ChampionChanged(
@@ -130,8 +122,8 @@ def append(settings: Settings, spec: ModelSpec, entry: Promotion, *, after: Prom
     return stamped
 
 
-def _name(seq: int) -> str:
-    return f"{seq:06d}.json"
+def _parts(spec: ModelSpec, seq: int) -> tuple[str, str, str]:
+    return spec.name, FOLDER, f"{seq:06d}.json"
 
 
 def _create(store: Store, data: bytes, *parts: str) -> None:
@@ -141,30 +133,26 @@ def _create(store: Store, data: bytes, *parts: str) -> None:
         FileExistsError: There is one.
     """
     target = store.path(*parts)
-    if not store.is_local:
+    if store.is_local:
         try:
-            store.fs.pipe_file(target, data, mode="create")  # PUT with If-None-Match: *
+            create_file(Path(target), data)
+        except FileExistsError:
+            raise
         except OSError as err:
-            _settle(store, data, parts, err)
+            raise WindsockError(
+                f"{target}: a promotion could not be put in place ({err.strerror}). It needs hard links, so that only "
+                "one of two writers wins: put WINDSOCK_STORE on a local disk with room, or in an object store."
+            ) from err
         return
     try:
-        create_file(Path(target), data)
-    except FileExistsError:
-        raise
+        store.fs.pipe_file(target, data, mode="create")  # PUT with If-None-Match: *
     except OSError as err:
-        raise WindsockError(
-            f"{target}: a promotion could not be put in place ({err.strerror}). It needs hard links, so that only "
-            "one of two writers wins: put WINDSOCK_STORE on a local disk with room, or in an object store."
-        ) from err
-
-
-def _settle(store: Store, data: bytes, parts: tuple[str, ...], err: OSError) -> None:
-    """Find out what a refused or broken conditional PUT left: ours (its answer was lost), another's, or nothing."""
-    try:
-        there = store.read_bytes(*parts)
-    except FileNotFoundError:
-        raise UpstreamUnavailable(
-            f"{store.url(*parts)}: the object store did not take the promotion ({err}). Run the step again."
-        ) from err
-    if there != data:
-        raise FileExistsError(store.url(*parts)) from err
+        # What did a refused or broken PUT leave: ours (its answer was lost), another's, or nothing?
+        try:
+            there = store.read_bytes(*parts)
+        except FileNotFoundError:
+            raise UpstreamUnavailable(
+                f"{store.url(*parts)}: the object store did not take the promotion ({err}). Run the step again."
+            ) from err
+        if there != data:
+            raise FileExistsError(store.url(*parts)) from err

@@ -25,7 +25,7 @@ def redact(text: object, secrets: Iterable[str] = ()) -> str:
     return _QUERY.sub(lambda found: found["url"] + ("?***" if found["query"] else ""), shown)
 
 
-def redact_line(text: object, secrets: Iterable[str] = (), *, limit: int = 300) -> str:
-    """Return a text on one line, without secrets and no longer than ``limit`` characters."""
+def redact_line(text: object, secrets: Iterable[str] = ()) -> str:
+    """Return a text on one line, without secrets and no longer than 300 characters."""
     line = " ".join(redact(text, secrets).split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    return line if len(line) <= 300 else line[:299] + "…"

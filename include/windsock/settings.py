@@ -1,8 +1,4 @@
-"""Where this installation keeps and finds things; read from the environment once.
-
-A laptop needs no setting at all. In production each part is replaced by its real
-service through one variable; ``docs/settings.md`` lists them.
-"""
+"""Where this installation keeps and finds things: one environment variable each, none of them needed on a laptop."""
 
 from __future__ import annotations
 
@@ -18,34 +14,31 @@ COMPUTE_BACKENDS = ("local", "kubernetes")
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one installation; make one with :meth:`from_env`."""
+    """The settings of one installation, as :meth:`from_env` reads them from the environment."""
 
     home: Path
-    """State of the embedded stack: database, logs, secrets (``WINDSOCK_HOME``)."""
+    """State of the embedded stack: database, logs, secrets."""
     store: str
-    """URL or path of the Delta tables and run folders (``WINDSOCK_STORE``)."""
+    """URL or path of the Delta tables and run folders."""
     models: tuple[Path, ...]
-    """Folders that hold one folder per model (``WINDSOCK_MODELS``, ``:`` between)."""
+    """Folders that hold one folder per model."""
     mlflow_uri: str
-    """MLflow tracking server (``MLFLOW_TRACKING_URI``)."""
     ui_url: str
-    """Address of the Airflow UI, for links in messages (``WINDSOCK_UI_URL``)."""
+    """Address of the Airflow UI, for links in messages."""
     compute: str
-    """Where heavy steps run: ``local`` or ``kubernetes`` (``WINDSOCK_COMPUTE``)."""
+    """Where heavy steps run: ``local`` or ``kubernetes``."""
     feature_repo: Path
-    """Folder of ``feature_store.yaml`` (``WINDSOCK_FEATURE_REPO``)."""
+    """Folder of ``feature_store.yaml``."""
     gx_root: Path
-    """Great Expectations file context (``WINDSOCK_GX_ROOT``)."""
+    """Great Expectations file context."""
     slack_channel: str = ""
-    """Default Slack channel (``WINDSOCK_SLACK_CHANNEL``)."""
     slack_api_url: str = "https://slack.com/api/"
-    """Slack's API (``WINDSOCK_SLACK_API_URL``)."""
     compute_file: Path | None = None
-    """The site's defaults for pods (``WINDSOCK_COMPUTE_FILE``); absent: those of the code."""
+    """The site's defaults for pods; absent: those of the code."""
     gpus: int | None = None
-    """GPUs that steps may use at a time, the slots of their pool (``WINDSOCK_GPUS``); absent: not known."""
+    """GPUs that steps may use at a time, the slots of their pool; absent: not known."""
     studies: str = field(default="", repr=False)
-    """SQLAlchemy URL of the PostgreSQL for shared searches (``WINDSOCK_STUDIES``)."""
+    """SQLAlchemy URL of the PostgreSQL for shared searches."""
     slack_token: str = field(default="", repr=False)
     """Slack bot token (``WINDSOCK_SLACK_TOKEN``, or the file ``WINDSOCK_SLACK_TOKEN_FILE``)."""
 

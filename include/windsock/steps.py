@@ -1,8 +1,7 @@
 """A step: the one way to start ML work, in a task, in a pod or by hand.
 
-``windsock step <name> --model M --key K`` and Airflow's tasks both end in
-:func:`run_step`. A step reads and writes tables and a run folder, returns a small JSON
-result and reports trouble by exception (see ``errors`` for the exit codes).
+A step reads and writes tables and a run folder, returns a small JSON result and reports trouble by exception (see
+``errors`` for the exit codes).
 """
 
 import importlib
@@ -77,7 +76,7 @@ class StepContext:
 
     @property
     def store(self) -> Store:
-        """Tables, ledgers and run folders."""
+        """The settings' store."""
         return Store.of(self.settings)
 
 
@@ -91,7 +90,7 @@ def run_step(
     options: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
 ) -> dict[str, Any]:
-    """Run one step and return its result (plain JSON types, small).
+    """Run one step and return its result (plain JSON types, small) with the ``seconds`` that it took.
 
     Raises:
         SpecError: No such step or model.
@@ -104,6 +103,7 @@ def run_step(
     module = importlib.import_module(STEPS[name])
     started = time.monotonic()
     log.info("%s %s %s: started (%s)", model, name, key or "", "live" if live else "replayed")
-    result: dict[str, Any] = module.run(context)
-    log.info("%s %s %s: done in %.1f s", model, name, key or "", time.monotonic() - started)
-    return {**result, "seconds": round(time.monotonic() - started, 3)}
+    result = module.run(context)
+    seconds = round(time.monotonic() - started, 3)
+    log.info("%s %s %s: done in %.1f s", model, name, key or "", seconds)
+    return {**result, "seconds": seconds}

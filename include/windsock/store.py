@@ -1,8 +1,6 @@
-"""The store: one folder or bucket that holds tables, ledgers and run folders.
+"""The store: one folder or bucket, reached through fsspec, that holds tables, ledgers and run folders.
 
-Everything goes through fsspec, so that a folder on a laptop and an S3 bucket in
-production are the same to the code. Single objects are replaced atomically: a reader
-sees the old bytes or the new ones.
+Single objects are replaced atomically: a reader sees the old bytes or the new ones.
 """
 
 from __future__ import annotations
@@ -10,16 +8,20 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from windsock.files import replace_file
-from windsock.format_numbers import KEY, check, numbered
+from windsock.format_numbers import KEY, check, numbered, taken
 from windsock.settings import Settings
 
 MARKER = "windsock.json"
 """At the root of a store: the format in which the store is laid out."""
+
+Record = TypeVar("Record")
 
 _opened: set[str] = set()
 _marked: set[str] = set()
@@ -28,11 +30,13 @@ _marked: set[str] = set()
 
 @dataclass(frozen=True)
 class Store:
-    """Paths and atomic objects under one root URL."""
+    """Paths and atomic objects in one folder under a root URL."""
 
     root: str
     whole: bool = field(default=False, compare=False)
     """Whether it is an installation's store, with a marker, and not just some folder."""
+    prefix: str = ""
+    """Folder below the root that it is about; empty: the root itself."""
 
     @classmethod
     def of(cls, settings: Settings) -> Store:
@@ -52,7 +56,7 @@ class Store:
         if self.whole and self.root not in _opened:
             with suppress(FileNotFoundError):  # nothing was written yet, or by version 0.1 only
                 marker = json.loads(fs.cat_file(f"{root}/{MARKER}"))
-                check("store", marker.get(KEY, "none"), self.url(MARKER))
+                check("store", marker.get(KEY, "none"), Store(self.root).url(MARKER))
                 _marked.add(self.root)
             _opened.add(self.root)
         return fs
@@ -63,8 +67,8 @@ class Store:
         return "://" not in self.root or self.root.startswith("file://")
 
     def url(self, *parts: str) -> str:
-        """Return the full path or URL of something below the root."""
-        return "/".join((self.root.removeprefix("file://"), *parts))
+        """Return the full path or URL of something in the folder."""
+        return "/".join(filter(None, (self.root.removeprefix("file://"), self.prefix, *parts)))
 
     def path(self, *parts: str) -> str:
         """Return the path that ``fs`` understands."""
@@ -82,6 +86,21 @@ class Store:
         """
         return bytes(self.fs.cat_file(self.path(*parts)))
 
+    def files(self, *parts: str) -> list[str]:
+        """List the files below a folder, in order, by their paths from there; none if there is no folder."""
+        folder = self.path(*parts).rstrip("/")
+        self.fs.invalidate_cache(folder)
+        return sorted(str(file)[len(folder) :].lstrip("/") for file in self.fs.find(folder))
+
+    def json_names(self, *parts: str) -> list[str]:
+        """List the JSON objects right in a folder, without their ending; none if there is no folder."""
+        folder = self.path(*parts)
+        self.fs.invalidate_cache(folder)
+        if not self.fs.exists(folder):
+            return []
+        names = (str(file).rsplit("/", 1)[-1] for file in self.fs.ls(folder, detail=False))
+        return sorted(n.removesuffix(".json") for n in names if n.endswith(".json") and not n.startswith("."))
+
     def write_bytes(self, data: bytes, *parts: str) -> None:
         """Put an object in place in one step; a kill leaves the old one or the new one."""
         self._mark()
@@ -94,17 +113,34 @@ class Store:
     def _mark(self) -> None:
         """Give an installation's store its marker, before the first object that this process writes."""
         if self.whole and self.root not in _marked:
-            if not self.exists(MARKER):
-                Store(self.root).write_json(numbered("store", {}), MARKER)
+            root = Store(self.root)
+            if not root.exists(MARKER):
+                root.write_json(numbered("store", {}), MARKER)
             _marked.add(self.root)
 
     def read_json(self, *parts: str) -> Any:
         """Return an object's content, parsed."""
         return json.loads(self.read_bytes(*parts))
 
+    def read_record(self, kind: str, form: type[Record], *parts: str) -> Record:
+        """Return an object with a format number as the dataclass that it was written from.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+            SpecError: It is of a format that this version does not read.
+        """
+        content = taken(kind, self.read_json(*parts), self.url(*parts))
+        record: Record = _reader(form).validate_python(content)  # type: ignore[arg-type]  # a class is hashable
+        return record
+
     def write_json(self, value: Any, *parts: str) -> None:
         """Write a value as JSON in one step, with sorted keys, so that equal values give equal bytes."""
         self.write_bytes(to_json(value), *parts)
+
+
+@cache
+def _reader(form: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(form)
 
 
 def to_json(value: Any) -> bytes:

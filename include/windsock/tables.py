@@ -1,7 +1,6 @@
 """Delta tables: one partition a day, replaced whole in one commit.
 
-Writing the same rows again makes no commit. Reading goes through the ledger's records
-(see ``ledger``), which name the exact files of each day.
+Writing the same rows again makes no commit. Reading goes through the ledger's records, which name each day's files.
 """
 
 import hashlib

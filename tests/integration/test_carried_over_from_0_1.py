@@ -20,7 +20,7 @@ from stack_fixture import Stack, start_stack
 from whole_chain import online_content
 from windsock import promotions, tables
 from windsock.ledger import Ledger
-from windsock.registry.models import alias_version
+from windsock.registry.aliases import alias_version
 from windsock.registry.versions import version_info
 from windsock.reproduce import reproduce
 from windsock.runs.run_folder import HOLDOUT, HOLDOUT_SCORES, RunFolder
@@ -104,8 +104,8 @@ def test_every_format_of_models_is_there_and_was_in_force(said: dict[str, Any]):
 @pytest.mark.parametrize(("model", "version"), VERSIONS)
 def test_every_version_gives_its_holdout_the_scores_it_gave(carried: Settings, model: str, version: str):
     info = version_info(carried, get_spec(carried, model), version)
-    folder = RunFolder(Store.of(carried), model, info.run)
-    scores = load(folder.store.url(*folder.parts("model"))).predict(folder.read_table(HOLDOUT))
+    folder = RunFolder.named(Store.of(carried), model, info.run)
+    scores = load(folder.url("model")).predict(folder.read_table(HOLDOUT))
     np.testing.assert_allclose(scores, folder.read_table(HOLDOUT_SCORES)["score"].to_numpy(), rtol=EXACT)
 
 

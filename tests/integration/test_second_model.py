@@ -91,7 +91,7 @@ def test_it_is_trained_by_hand_and_promoted_by_its_gate(bikes: ModelRuns):
     bikes.finish("train", train)
     assembled = bikes.result("train", train, "assemble")
     assert (assembled["as_of"], assembled["rows"]) == (str(LAST), {"train": WINDOW * 24, "holdout": HOLDOUT * 24})
-    request = RunFolder(Store.of(settings), MODEL, assembled["run"]).read_json("request.json")
+    request = RunFolder.named(Store.of(settings), MODEL, assembled["run"]).read_json("request.json")
     assert len(request["features"]) == 12
     assert not {*LEAKS, "cnt"} & set(request["features"])
 

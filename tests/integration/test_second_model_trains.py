@@ -55,7 +55,7 @@ def test_it_goes_from_files_to_a_model_that_beats_a_good_guess(bikes: Settings) 
     assert assembled["as_of"] == str(LAST)
     assert assembled["holdout_days"] == ["2012-06-16", "2012-06-29"]
     assert assembled["rows"] == {"train": 1440, "holdout": 336}
-    folder = RunFolder(Store.of(bikes), MODEL, assembled["run"])
+    folder = RunFolder.named(Store.of(bikes), MODEL, assembled["run"])
     holdout = folder.read_table(HOLDOUT)
     assert not {"casual", "registered", "cnt", "instant"} & set(folder.read_json("request.json")["features"])
     guess = float(np.mean(np.abs(pc.subtract(holdout["cnt"], holdout["cnt_7d_ago"]).to_numpy())))
@@ -66,7 +66,7 @@ def test_it_goes_from_files_to_a_model_that_beats_a_good_guess(bikes: Settings) 
 
 def test_demand_of_hours_that_are_not_counted_yet_is_no_feature(bikes: Settings) -> None:
     run = run_step("assemble", model=MODEL, settings=bikes)["run"]
-    holdout = RunFolder(Store.of(bikes), MODEL, run).read_table(HOLDOUT)
+    holdout = RunFolder.named(Store.of(bikes), MODEL, run).read_table(HOLDOUT)
 
     day_before = holdout.slice(0, holdout.num_rows - 24)["cnt"].to_numpy()
     np.testing.assert_array_equal(holdout.slice(24)["cnt_1d_ago"].to_numpy(), day_before)

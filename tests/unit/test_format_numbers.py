@@ -47,8 +47,8 @@ class Installation:
             "day record": f"fraud/ledger/features/{AS_OF}.json",
             "promotion": "fraud/promotions/000001.json",
             "model version": "fraud/versions/1.json",
-            "training request": "/".join(self.run.parts(REQUEST)),
-            "trainer request": "/".join(self.run.parts("candidates", "lightgbm", REQUEST)),
+            "training request": f"{self.run.prefix}/{REQUEST}",
+            "trainer request": f"{self.run.prefix}/candidates/lightgbm/{REQUEST}",
             "store": store.MARKER,
         }
         if kind in below:
@@ -80,7 +80,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     entry = promotions.Promotion(0, "promote", "1", run, None, AS_OF + timedelta(days=1), AS_OF, "a test")
     promotions.append(settings, spec, entry, after=None)
     Home.of(settings).create()
-    return Installation(settings, spec, RunFolder(Store.of(settings), "fraud", run))
+    return Installation(settings, spec, RunFolder.named(Store.of(settings), "fraud", run))
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_a_store_gets_its_marker_when_it_is_first_written_to_and_not_by_reading(
 
 
 def test_a_card_of_an_unknown_format_is_no_model(made: Installation, tmp_path: Path):
-    folder = Path(made.settings.store, *made.run.parts("model"))
+    folder = Path(made.run.url("model"))
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "model.json").write_bytes(with_number(folder / "model.json", "windsock-lightgbm/99"))

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from windsock.lint import CheckedModel, lint_model, specs_below
-from windsock.registry.overview import broken_models, overview
+from windsock.registry.overview import overview
 from windsock.settings import Settings
 from windsock.spec.reference import markdown
 
@@ -46,8 +46,7 @@ def lint(path: Path | None, model: str | None, as_json: bool, reference: bool) -
 def models(model: str | None, as_json: bool) -> None:
     """Show every model: champion, challenger, last days."""
     settings = Settings.from_env()
-    rows = overview(settings, model)
-    broken = broken_models(settings)
+    rows, broken = overview(settings, model)
     if as_json:
         click.echo(json.dumps({"models": rows, "broken": broken}, indent=1))
         return

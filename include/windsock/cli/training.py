@@ -32,9 +32,9 @@ def reproduce(model: str, version: str | None, run: str | None) -> int:
         run = champion.run
     click.echo(f"{model}: training run {run} again ...")
     made = train_again(settings, model, run)
-    for file in made.files:
-        verdict = "equal" if file.equal else f"differs: was {file.recorded_sha256[:12]}, is"
-        click.echo(f"  {file.name:<18} {verdict} {file.rebuilt_sha256[:12]}")
+    for name, (then, now) in made.files.items():
+        verdict = "equal" if then == now else f"differs: was {then[:12]}, is"
+        click.echo(f"  {name:<18} {verdict} {now[:12]}")
     for name, (then, now) in made.differing.items():
         click.echo(f"  {name} was {then}, is {now}")
     if made.equal:

@@ -1,5 +1,4 @@
-"""The rows that a model is trained and judged on: joined point in time, split by time, frozen.
+"""The rows that a model is trained and judged on: joined point in time, split by time, frozen by ``step``.
 
-``step`` (``assemble``) freezes them and writes a request for each estimator (``requests``).
 Scoring and monitoring join features and labels by the same code (``feature_join``, ``label_join``).
 """

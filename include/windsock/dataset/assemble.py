@@ -1,21 +1,20 @@
 """The training set: events with features and labels, as a training on day T could know them.
 
-It is a function of pins alone (see ``Ledger.pins``): the same pins give the same rows and
-the same bytes, whatever has been ingested since.
+It is a function of pins alone (see ``Ledger.pins``): same pins, same bytes, whatever has been ingested since.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from windsock import tables
 from windsock.completeness import settled_days
-from windsock.dataset.exclusion import known_positive
 from windsock.dataset.feature_join import join_features, reach
-from windsock.dataset.label_join import KNOWN_AT, Labelled, attach_labels, known_when_made
+from windsock.dataset.label_join import KNOWN_AT, attach_labels, known_when_made, mark_known_positives
 from windsock.dataset.time_split import Windows
 from windsock.days import day_range, last_instant, spans, start_of
 from windsock.errors import DataContractError, SpecError
@@ -26,12 +25,9 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 Pins = Mapping[str, Mapping[str, str]]
 """Ledger stage to day to content hash."""
-FeatureJoin = Callable[["pa.Table", Mapping[str, str]], "pa.Table"]
+FeatureJoin = Callable[[pa.Table, Mapping[str, str]], pa.Table]
 """Adds view features to rows, from pinned feature days."""
 
 
@@ -44,7 +40,7 @@ class TrainingSet:
     holdout: pa.Table
     """The same columns, and ``known_positive`` if the spec excludes known positives."""
     features: tuple[str, ...]
-    report: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any]
     """Counts: rows, positives, what was left out and why."""
 
 
@@ -72,66 +68,54 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
         SpecError: The gap is too short for the labels, or a feature is one of the answer's columns.
         DataContractError: No row is left, labels come later than they should, or there is one class only.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     store = Store.of(settings)
     names = feature_names(spec)
     _refuse_the_answer(spec, names)
     records = Ledger.of(settings, spec.name, "ingest").pinned(pins["ingest"])
-    if spec.label.files is None:
-        label_records: Mapping[date, DayRecord] = records
-    else:
+    label_records = records
+    if spec.label.files is not None:
         label_records = Ledger.of(settings, spec.name, "labels").pinned(pins["labels"])
     labels = tables.read(store, label_records.values(), "labels")
     known_by = last_instant(windows.as_of)
 
-    train, late = _training_rows(spec, _frame(store, spec, records, windows.train), labels, windows)
-    holdout = attach_labels(spec, _frame(store, spec, records, windows.holdout), labels, known_by)
-    _require_rows(spec, windows, train.rows, holdout.rows)
+    frame, holdout_frame = (_frame(store, spec, records, days) for days in (windows.train, windows.holdout))
+    # By the time of training, with the first time each label was known: tells what came too late.
+    ever = attach_labels(spec, frame, _first_known(spec, labels), known_by)
+    train, late = known_when_made(spec, ever, windows)
+    # Training rows get the labels of the moment at which the model would have been made.
+    made_at = start_of(windows.holdout[0])
+    train = attach_labels(spec, train.drop_columns([spec.label.column, KNOWN_AT]), labels, made_at)
+    holdout = attach_labels(spec, holdout_frame, labels, known_by)
+    _require_rows(spec, windows, train, holdout)
 
-    def joined(rows: pa.Table) -> pa.Table:
-        def from_day(part: pa.Table, first: date) -> pa.Table:
-            return join(part, {ds: h for ds, h in pins["features"].items() if ds >= first.isoformat()})
+    def from_day(part: pa.Table, first: date) -> pa.Table:
+        return join(part, {ds: h for ds, h in pins["features"].items() if ds >= first.isoformat()})
 
-        full = join_features(spec, rows, windows.train[0], from_day)
-        wanted = [spec.events.key, TIME, *_evaluation_columns(spec), *names, spec.label.column]
-        return full.select([c for c in dict.fromkeys(wanted) if c is not None]).combine_chunks()
-
-    both = joined(pa.concat_tables([part.rows.drop_columns([KNOWN_AT]) for part in (train, holdout)]))
-    train_set, holdout_set = both.slice(0, train.rows.num_rows), both.slice(train.rows.num_rows)
+    both = pa.concat_tables([part.drop_columns([KNOWN_AT]) for part in (train, holdout)])
+    wanted = dict.fromkeys([spec.events.key, TIME, *_evaluation_columns(spec), *names, spec.label.column])
+    both = join_features(spec, both, windows.train[0], from_day).select(list(wanted)).combine_chunks()
+    sets = {"train": both.slice(0, train.num_rows), "holdout": both.slice(train.num_rows)}
     entity = spec.training.evaluation.exclude_known_positives
     if entity is not None and spec.label.task == "binary":
-        history = attach_labels(spec, _plain_events(store, spec, records, entity), labels, known_by).rows
-        marked = known_positive(
-            holdout_set, history, entity=entity, label=spec.label.column,
-            since=windows.train[0], delay_days=spec.label.delay_days,
-        )  # fmt: skip
-        holdout_set = holdout_set.append_column(KNOWN_POSITIVE, [marked])
+        columns = dict.fromkeys([spec.events.key, spec.events.time, entity])
+        events = tables.read(store, records.values(), "events", list(columns))
+        assert events is not None  # there are rows to learn from
+        history = attach_labels(spec, events.append_column(TIME, events[spec.events.time]), labels, known_by)
+        sets["holdout"] = mark_known_positives(spec, sets["holdout"], history, windows.train[0])
     without_rows = [d for d in windows.days if d in records and records[d].rows("events") == 0]
-    report = {
-        "rows": {"train": train_set.num_rows, "holdout": holdout_set.num_rows},
-        "unlabelled": {"train": train.unlabelled, "holdout": holdout.unlabelled},
+    report: dict[str, Any] = {
+        "rows": {name: rows.num_rows for name, rows in sets.items()},
+        "unlabelled": {
+            "train": frame.num_rows - ever.num_rows,
+            "holdout": holdout_frame.num_rows - holdout.num_rows,
+        },
         "labels_too_late": late,
         "days_without_rows": [d.isoformat() for d in without_rows],
         "warm_up_days_left_out": [d.isoformat() for d in windows.warm_up],
     }
     if spec.label.task == "binary":
-        label = spec.label.column
-        report["positives"] = {
-            n: int(pc.sum(t[label]).as_py() or 0) for n, t in (("train", train_set), ("holdout", holdout_set))
-        }
-    return TrainingSet(train_set, holdout_set, tuple(names), report)
-
-
-def _training_rows(spec: ModelSpec, frame: pa.Table, labels: pa.Table | None, windows: Windows) -> tuple[Labelled, int]:
-    """Give training rows the labels of the moment at which the model would have been made."""
-    made_at = start_of(windows.holdout[0])
-    # By the time of training, with the first time each label was known: tells what came too late.
-    ever = attach_labels(spec, frame, _first_known(spec, labels), last_instant(windows.as_of))
-    kept, late = known_when_made(spec, ever.rows, windows)
-    then = attach_labels(spec, kept.drop_columns([spec.label.column, KNOWN_AT]), labels, made_at)
-    return replace(then, unlabelled=ever.unlabelled), late
+        report["positives"] = {n: int(pc.sum(rows[spec.label.column]).as_py() or 0) for n, rows in sets.items()}
+    return TrainingSet(**sets, features=tuple(names), report=report)
 
 
 def _first_known(spec: ModelSpec, labels: pa.Table | None) -> pa.Table | None:
@@ -155,15 +139,6 @@ def _frame(store: Store, spec: ModelSpec, records: Mapping[date, DayRecord], day
     return frame
 
 
-def _plain_events(store: Store, spec: ModelSpec, records: Mapping[date, DayRecord], column: str) -> pa.Table:
-    """List key, time and one column of the events of all days."""
-    wanted = list(dict.fromkeys([spec.events.key, spec.events.time, column]))
-    events = tables.read(store, records.values(), "events", wanted)
-    if events is None:
-        raise DataContractError(f"{spec.name}: the days {spans(records)} hold no event at all.")
-    return events.append_column(TIME, events[spec.events.time])
-
-
 def _evaluation_columns(spec: ModelSpec) -> list[str]:
     evaluation = spec.training.evaluation
     columns = [*sorted(set(spec.entities.values())), evaluation.alert_entity, evaluation.exclude_known_positives]
@@ -181,10 +156,8 @@ def _refuse_the_answer(spec: ModelSpec, names: list[str]) -> None:
         KNOWN_POSITIVE: "made from labels",
         SCORE: "the prediction",
     }
-    wrong = {n: reserved[n] for n in names if n in reserved}
-    for name, expression in spec.features.row.items():
-        if expression.strip() in reserved:
-            wrong[name] = reserved[expression.strip()]
+    wrong = {name: reserved[name] for name in names if name in reserved}
+    wrong |= {name: reserved[sql.strip()] for name, sql in spec.features.row.items() if sql.strip() in reserved}
     if wrong:
         faults = "; ".join(f"{name!r} is {what}" for name, what in sorted(wrong.items()))
         raise SpecError(

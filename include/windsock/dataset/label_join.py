@@ -1,35 +1,24 @@
 """Labels as they were known at a time, and the guards against learning from the future."""
 
-from __future__ import annotations
+from datetime import date, datetime
 
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from windsock.dataset.time_split import Windows
 from windsock.days import spans, start_of
 from windsock.errors import DataContractError, SpecError
+from windsock.served.metrics import KNOWN_POSITIVE, TIME
 from windsock.spec import ModelSpec
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 KNOWN_AT = "known_at"
 _LATE_SHARE = 0.1
 """Largest share of a window's labels that may have come after the gap, where labels are delivered as files."""
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """Rows with their labels; rows without one are left out."""
-
-    rows: pa.Table
-    """The rows that have a label, in their order, with the label column and ``known_at``."""
-    unlabelled: int
-    """Rows left out because their label was not known."""
-
-
-def attach_labels(spec: ModelSpec, frame: pa.Table, labels: pa.Table | None, known_by: datetime) -> Labelled:
+def attach_labels(spec: ModelSpec, frame: pa.Table, labels: pa.Table | None, known_by: datetime) -> pa.Table:
     """Give rows the label that was in force at a time.
 
     Args:
@@ -37,53 +26,44 @@ def attach_labels(spec: ModelSpec, frame: pa.Table, labels: pa.Table | None, kno
         frame: Rows with the key, in any order.
         labels: Table ``labels`` (key, label, ``event_time``, ``known_at``); a key may stand there several times.
         known_by: Labels that became known later do not exist yet; of several, the latest counts.
-    """
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
 
+    Returns:
+        The rows that have a label, in their order, with the label column and ``known_at``.
+    """
     key, label = spec.events.key, spec.label.column
     if labels is None or frame.num_rows == 0:
         kind = pa.int64() if spec.label.task == "binary" else pa.float64()
         empty = frame.slice(0, 0).append_column(label, pa.array([], kind))
-        return Labelled(empty.append_column(KNOWN_AT, pa.array([], pa.timestamp("us"))), frame.num_rows)
+        return empty.append_column(KNOWN_AT, pa.array([], pa.timestamp("us")))
     known = labels.filter(pc.less_equal(labels[KNOWN_AT], pa.scalar(known_by, pa.timestamp("us"))))
     # The last of several is the one in force: Arrow finds first places, so the latest goes first.
     known = known.take(pc.sort_indices(known, sort_keys=[(KNOWN_AT, "descending"), (label, "descending")]))
-    place = pc.index_in(frame[key], value_set=known[key].combine_chunks())
-    found = place.is_valid().to_numpy(zero_copy_only=False)
-    at = place.filter(pa.array(found)).combine_chunks().cast(pa.int64())
-    rows = frame.filter(pa.array(found))
+    found = pc.index_in(frame[key], value_set=known[key].combine_chunks())
+    rows, at = frame.filter(found.is_valid()), found.drop_null().combine_chunks().cast(pa.int64())
     for column in (label, KNOWN_AT):
         rows = rows.append_column(column, known[column].take(at))
-    return Labelled(rows, int(np.sum(~found)))
+    return rows
 
 
 def known_when_made(spec: ModelSpec, rows: pa.Table, windows: Windows) -> tuple[pa.Table, int]:
     """Keep the training rows whose label was known when the holdout began: a model made then knew no others.
 
-    Args:
-        spec: The model.
-        rows: Labelled rows of the training window, with ``known_at`` of each row's first label.
-        windows: The days.
+    ``rows`` hold the ``known_at`` of each row's first label.
 
     Returns:
-        The rows kept, and how many came too late.
+        The rows kept, and how many were left out because their label came too late.
 
     Raises:
         SpecError: The gap is shorter than the label delay, and labels did come too late.
         DataContractError: Labels came later than their delay says, too many to leave out.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     made_at = start_of(windows.holdout[0])
     in_time = pc.less_equal(rows[KNOWN_AT], pa.scalar(made_at, pa.timestamp("us")))
     late = rows.num_rows - (pc.sum(in_time).as_py() or 0)
     if late == 0:
         return rows, 0
     after = rows.filter(pc.invert(in_time))
-    days = spans(t.date() for t in pc.unique(pc.floor_temporal(after["event_timestamp"], unit="day")).to_pylist())
+    days = spans(t.date() for t in pc.unique(pc.floor_temporal(after[TIME], unit="day")).to_pylist())
     latest = pc.max(after[KNOWN_AT]).as_py()
     facts = (
         f"{late} of {rows.num_rows} labels of the training days {spans(windows.train)} became known only after the "
@@ -102,3 +82,38 @@ def known_when_made(spec: ModelSpec, rows: pa.Table, windows: Windows) -> tuple[
             "Set label.delay_days (or training.gap_days) to what labels really take."
         )
     return rows.filter(in_time), late
+
+
+def mark_known_positives(spec: ModelSpec, rows: pa.Table, history: pa.Table, since: date) -> pa.Table:
+    """Add the column ``known_positive``: whether a positive label of the row's entity was known before its day began.
+
+    A card that is known to be defrauded is blocked: a model that finds it again has found nothing. A label counts as
+    known ``label.delay_days`` whole days after its event at the earliest.
+
+    Args:
+        spec: The model; its evaluation excludes known positives.
+        rows: Rows with ``event_timestamp`` and the entity column.
+        history: Labelled rows with these and ``known_at``.
+        since: Positives of earlier days are not looked at.
+    """
+    entity, label = spec.training.evaluation.exclude_known_positives, spec.label.column
+    with duckdb.connect() as db:
+        db.execute("set threads = 1")
+        db.register("frame", rows.select([TIME, entity]).append_column("n", [np.arange(rows.num_rows)]))
+        db.register("history", history.select([TIME, entity, label, KNOWN_AT]))
+        found = db.execute(
+            f"""
+            with known as (
+                select {entity} as entity,
+                       min(greatest(cast(event_timestamp as date) + {spec.label.delay_days + 1},
+                                    cast(known_at - interval 1 microsecond as date) + 1)) as from_day
+                from history where {label} = 1 and event_timestamp >= ? and {entity} is not null group by 1
+            )
+            select n from frame join known on frame.{entity} = known.entity
+            where cast(frame.event_timestamp as date) >= from_day
+            """,
+            [start_of(since)],
+        ).fetchnumpy()
+    marked = np.zeros(rows.num_rows, dtype=bool)
+    marked[np.asarray(found["n"], dtype=np.int64)] = True
+    return rows.append_column(KNOWN_POSITIVE, [marked])

@@ -1,24 +1,28 @@
-"""The requests that a training set is handed to its trainers with: one file an estimator.
+"""What is frozen beside the rows of a training: its lineage, and a request for each of its trainers.
 
-``runs.contract`` reads them and says what a trainer leaves; ``docs/trainer.md`` is the same for people.
+``runs.contract`` reads the requests and says what a trainer leaves; ``docs/trainer.md`` is the same for people.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import date
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 
-from windsock.dataset.folds import time_folds
+from windsock.dataset.time_split import Windows, time_folds
+from windsock.days import spans
 from windsock.format_numbers import numbered
-from windsock.runs.contract import CHECKPOINTS, REQUEST_FORMAT, TRAIN_CSV, candidate_parts
+from windsock.runs.contract import CANDIDATES, CHECKPOINTS, REQUEST_FORMAT, TRAIN_CSV, libraries
 from windsock.runs.run_folder import METRICS, MODEL, REQUEST, TRAIN, RunFolder
+from windsock.settings import REPO_ROOT
 from windsock.spec.estimators import Estimator
-from windsock.spec.modelling import jsonable
-from windsock.spec.module_files import frozen_modules
+from windsock.spec.load import frozen_modules
 from windsock.store import to_json
 
 if TYPE_CHECKING:
@@ -27,6 +31,61 @@ if TYPE_CHECKING:
     from windsock.spec import ModelSpec
 
 _TO_TRAINERS = ("model", "task", "label", "key", "features", "categorical", "metric", "seed", "gap_days")
+
+
+def inputs_of(
+    spec: ModelSpec, windows: Windows, features: list[str], pins: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    """Return what determines a training: equal inputs, equal model.
+
+    Raises:
+        SpecError: A network of the user's own is absent, no Python, or lacks its class.
+    """
+    definition = {
+        "spec": spec.model_dump(mode="json"),
+        "sql": {view.sql: spec.sql_of(view) for view in spec.features.views},
+    }
+    if networks := {network["file"]: network["source"] for network in frozen_modules(spec).values()}:
+        definition["modules"] = networks
+    return {
+        "model": spec.name,
+        "as_of": windows.as_of.isoformat(),
+        "windows": {
+            name: [d.isoformat() for d in getattr(windows, name)] for name in ("train", "gap", "holdout", "warm_up")
+        },
+        **definition,
+        "features": features,
+        "spec_hash": hashlib.sha256(to_json(definition)).hexdigest(),
+        "seed": spec.training.seed,
+        "pins": {stage: dict(days) for stage, days in pins.items()},
+    }
+
+
+def lineage_of(inputs: Mapping[str, Any], windows: Windows, origin: str, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of ``lineage.json``: the inputs, and where and by what they were put together."""
+    return {
+        **inputs,
+        "summary": (
+            f"as of {windows.as_of}: trained on {spans(windows.train)}, gap {spans(windows.gap) or 'none'}, "
+            f"held out {spans(windows.holdout)}"
+        ),
+        "report": report,
+        "origin": origin,
+        "commit": code_commit(),
+        "libraries": libraries(),
+    }
+
+
+@lru_cache(maxsize=1)
+def code_commit() -> str | None:
+    """Return the commit of the running code (``WINDSOCK_COMMIT``, else git), or None outside a checkout."""
+    if given := os.environ.get("WINDSOCK_COMMIT"):
+        return given
+    command = ["git", "-C", str(REPO_ROOT), "rev-parse", "--verify", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def run_request(spec: ModelSpec, features: Iterable[str], train_days: Iterable[date]) -> dict[str, Any]:
@@ -40,6 +99,7 @@ def run_request(spec: ModelSpec, features: Iterable[str], train_days: Iterable[d
     Raises:
         SpecError: A network of the user's own is absent, no Python, or lacks its class.
     """
+    networks = frozen_modules(spec)
     return {
         "model": spec.name,
         "task": spec.label.task,
@@ -51,15 +111,9 @@ def run_request(spec: ModelSpec, features: Iterable[str], train_days: Iterable[d
         "seed": spec.training.seed,
         "gap_days": spec.gap_days,
         "train_days": [day.isoformat() for day in train_days],
-        "spec": numbered("definition", jsonable(spec)),
-        **_modules(spec),
+        "spec": numbered("definition", spec.model_dump(mode="json")),
+        **({"modules": networks} if networks else {}),
     }
-
-
-def _modules(spec: ModelSpec) -> dict[str, Any]:
-    """Return the users' own networks as they are now; nothing if there are none."""
-    modules = frozen_modules(spec)
-    return {"modules": modules} if modules else {}
 
 
 def trainer_request(request: Mapping[str, Any], run: str, estimator: Estimator, train: Mapping[str, Any]) -> Any:
@@ -73,40 +127,37 @@ def trainer_request(request: Mapping[str, Any], run: str, estimator: Estimator, 
     """
     days = [date.fromisoformat(d) for d in request["train_days"]]
     folds = time_folds(days, folds=int(request["spec"]["training"]["folds"]), gap_days=int(request["gap_days"]))
-    module = request.get("modules", {}).get(estimator.name)
+    network = request.get("modules", {}).get(estimator.name)
     return {
         "format": REQUEST_FORMAT,
         "run": run,
         **{name: request[name] for name in _TO_TRAINERS},
         "time": "event_timestamp",
-        "estimator": jsonable(estimator),
-        **({"module": module} if module is not None else {}),
+        "estimator": estimator.model_dump(mode="json"),
+        **({"module": network} if network is not None else {}),
         "train": dict(train),
         "days": request["train_days"],
-        "folds": [
-            {
-                "learn": [d.isoformat() for d in fold.learn],
-                "judge": [d.isoformat() for d in fold.judge],
-                "gap_days": fold.gap_days,
-            }
-            for fold in folds
-        ],
+        "folds": to_jsonable_python(folds),
         "output": {"model": MODEL, "metrics": METRICS, "checkpoints": CHECKPOINTS},
         "spec": request["spec"],
     }
 
 
-def write_requests(folder: RunFolder, request: Mapping[str, Any], train: pa.Table, hashes: Mapping[str, str]) -> None:
-    """Write the request of every estimator's candidate, with training rows as CSV for those that ask for it."""
-    for raw in request["spec"]["training"]["estimators"]:
-        estimator = TypeAdapter[Estimator](Estimator).validate_python(raw)
-        rows = {"path": f"../../{TRAIN}", "sha256": hashes[TRAIN], "rows": train.num_rows, "format": "parquet"}
+def write_requests(
+    spec: ModelSpec, folder: RunFolder, request: Mapping[str, Any], train: pa.Table, sha256: str
+) -> None:
+    """Write the request of every estimator's candidate, with training rows as CSV for those that ask for it.
+
+    ``request`` is the run's own; ``sha256`` is that of the rows as Parquet.
+    """
+    for estimator in spec.training.estimators:
+        rows = {"path": f"../../{TRAIN}", "sha256": sha256, "rows": train.num_rows, "format": "parquet"}
         if getattr(estimator, "data", None) == "csv":
             from windsock.dataset.csv_export import csv_bytes, csv_columns
 
             data = csv_bytes(train)
-            folder.store.write_bytes(data, *folder.parts(*candidate_parts(estimator.name, TRAIN_CSV)))
+            folder.write_bytes(data, CANDIDATES, estimator.name, TRAIN_CSV)
             rows |= {"path": TRAIN_CSV, "sha256": hashlib.sha256(data).hexdigest(), "format": "csv"}
             rows["columns"] = csv_columns(train)
         content = trainer_request(request, folder.run, estimator, rows)
-        folder.store.write_bytes(to_json(content), *folder.parts(*candidate_parts(estimator.name, REQUEST)))
+        folder.write_json(content, CANDIDATES, estimator.name, REQUEST)

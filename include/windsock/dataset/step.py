@@ -1,25 +1,24 @@
 """The ``assemble`` step: a training set as of a day, with its request and lineage, in a run folder.
 
-Options: ``as_of`` (``YYYY-MM-DD``); default is the latest day up to which everything that
-a training needs is settled. ``window_days``, ``holdout_days`` and ``trials`` replace the
-spec's own for this training.
+Options: ``as_of`` (``YYYY-MM-DD``; default: the latest day up to which everything that a training needs is settled);
+``window_days``, ``holdout_days`` and ``trials`` replace the spec's own for this training.
 """
 
-from __future__ import annotations
-
 import logging
+from collections.abc import Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from pydantic import ValidationError
 
 from windsock.completeness import rejected_days, settled_days
-from windsock.dataset.assemble import TrainingSet, assemble, pin
-from windsock.dataset.lineage import inputs_of, lineage_of
-from windsock.dataset.requests import run_request, write_requests
+from windsock.dataset.assemble import assemble, pin
+from windsock.dataset.requests import inputs_of, lineage_of, run_request, write_requests
 from windsock.dataset.time_split import Windows, windows_of
 from windsock.days import day_range, parse_day
 from windsock.errors import DataContractError, NotReady, SpecError
+from windsock.features.frame import feature_names
 from windsock.format_numbers import written
 from windsock.ledger import Ledger
 from windsock.runs.run_folder import HOLDOUT, LINEAGE, REQUEST, TRAIN, RunFolder, run_id
@@ -27,11 +26,6 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import TrainingSpec
 from windsock.steps import StepContext
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -53,18 +47,20 @@ def run(ctx: StepContext) -> dict[str, Any]:
     settings, spec = ctx.settings, with_overrides(ctx.spec, ctx.options)
     windows = chosen_windows(settings, spec, ctx.options.get("as_of"))
     pins = pin(settings, spec, windows)
-    inputs = inputs_of(spec, windows, pins)
-    folder = RunFolder(ctx.store, spec.name, run_id(windows.as_of, ctx.origin, inputs))
-
-    def join(rows: pa.Table, feature_pins: Mapping[str, str]) -> pa.Table:
-        return training_frame(settings, spec, rows, feature_pins)
-
-    made = assemble(settings, spec, windows, pins, join)
+    inputs = inputs_of(spec, windows, feature_names(spec), pins)
+    folder = RunFolder.named(ctx.store, spec.name, run_id(windows.as_of, ctx.origin, inputs))
+    made = assemble(settings, spec, windows, pins, partial(training_frame, settings, spec))
     hashes = {TRAIN: folder.write_table(made.train, TRAIN), HOLDOUT: folder.write_table(made.holdout, HOLDOUT)}
     lineage = lineage_of(inputs, windows, ctx.origin, made.report)
     folder.write_json({**lineage, "files": hashes}, LINEAGE)
-    request = request_of(spec, windows, made, hashes)
-    write_requests(folder, request, made.train, hashes)
+    request = {
+        "format": written("training request"),
+        **run_request(spec, made.features, windows.train),
+        "as_of": windows.as_of.isoformat(),
+        "holdout_days": [d.isoformat() for d in windows.holdout],
+        "files": hashes,
+    }
+    write_requests(spec, folder, request, made.train, hashes[TRAIN])
     folder.write_json(request, REQUEST)  # last: the commit point
     log.info("%s: %s; %d and %d rows", spec.name, lineage["summary"], made.train.num_rows, made.holdout.num_rows)
     return {
@@ -132,14 +128,3 @@ def chosen_windows(settings: Settings, spec: ModelSpec, as_of: str | date | None
     for stage in stages:
         settled_days(settings, spec, stage, windows.train[0], windows.as_of)
     return windows
-
-
-def request_of(spec: ModelSpec, windows: Windows, made: TrainingSet, hashes: dict[str, str]) -> dict[str, Any]:
-    """Return the content of ``request.json``: everything that a trainer needs to know."""
-    return {
-        "format": written("training request"),
-        **run_request(spec, made.features, windows.train),
-        "as_of": windows.as_of.isoformat(),
-        "holdout_days": [d.isoformat() for d in windows.holdout],
-        "files": hashes,
-    }

@@ -1,14 +1,14 @@
-"""Which days a training as of T uses: window, gap, holdout.
+"""Which days a training as of T uses, and the time-ordered folds inside its window.
 
-Labels of the last ``delay`` days before T are not known yet, so the newest day that can
-be judged is ``M = T - delay``. The holdout ends there; the gap before it stands for the
-time a model waits for its labels; the window lies before the gap::
+Labels of the last ``delay`` days before T are not known yet, so the newest day that can be judged is
+``M = T - delay``; the gap stands for the time a model waits for its labels::
 
     |---- window ----|---- gap ----|---- holdout ----|---- delay ----|
                                                      M               T
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -34,11 +34,20 @@ class Windows:
         return day_range(self.train[0], self.holdout[-1])
 
 
+@dataclass(frozen=True)
+class Fold:
+    """One split of the window."""
+
+    learn: tuple[date, ...]
+    judge: tuple[date, ...]
+    gap_days: int
+
+
 def windows_of(spec: ModelSpec, as_of: date) -> Windows:
     """Lay the windows of a training as of a day.
 
     Raises:
-        TooLittleHistory: There is too little history before ``as_of``.
+        TooLittleHistory: Before ``as_of`` fewer than half of the window's days can be used.
     """
     training = spec.training
     matured = as_of - timedelta(days=spec.label.delay_days)
@@ -46,13 +55,14 @@ def windows_of(spec: ModelSpec, as_of: date) -> Windows:
     gap = day_range(holdout[0] - timedelta(days=spec.gap_days), holdout[0] - ONE_DAY)
     end = holdout[0] - timedelta(days=spec.gap_days + 1)
     window = day_range(end - timedelta(days=training.window_days - 1), end)
-    usable = usable_from(spec)
+    usable = spec.first_day if training.include_warm_up else spec.first_warm_day
     train = [day for day in window if day >= usable]
-    if len(train) < _fewest_days(spec) or holdout[0] < usable:
+    fewest = math.ceil(training.window_days / 2)  # not the whole window, so that a young project can start
+    if len(train) < fewest or holdout[0] < usable:
         whole = usable + timedelta(
             days=training.window_days + spec.gap_days + training.holdout_days + spec.label.delay_days - 1
         )
-        earliest = whole - timedelta(days=training.window_days - _fewest_days(spec))
+        earliest = whole - timedelta(days=training.window_days - fewest)
         why = (
             f"features look back {spec.features.lookback_days} days and data starts on {spec.first_day}, so "
             f"{usable} is the first day with whole features"
@@ -62,18 +72,28 @@ def windows_of(spec: ModelSpec, as_of: date) -> Windows:
         raise TooLittleHistory(
             f"{spec.name}: training as of {as_of} needs days {spans(window)} to learn from and {spans(holdout)} to be "
             f"judged on, but {why}: {len(train)} of {len(window)} days of the window can be used. Training is possible "
-            f"as of {earliest} with {_fewest_days(spec)} of them, as of {whole} with all. Choose a later as_of, "
+            f"as of {earliest} with {fewest} of them, as of {whole} with all. Choose a later as_of, "
             "shorten training.window_days or set training.include_warm_up."
         )
     left_out = tuple(day for day in window if spec.first_day <= day < usable)
     return Windows(as_of, tuple(train), tuple(gap), tuple(holdout), left_out)
 
 
-def usable_from(spec: ModelSpec) -> date:
-    """Return the first day that may be trained on or judged."""
-    return spec.first_day if spec.training.include_warm_up else spec.first_warm_day
+def time_folds(days: Sequence[date], *, folds: int, gap_days: int) -> list[Fold]:
+    """Cut a window into folds in order of time: learn from earlier days, judge on later ones.
 
+    The judged blocks are the last ones of the window; each learns from every day before it, less the gap. A window
+    too short for the whole gap keeps at least half of the days before a block and shortens the gap to what is left:
+    scores are then a little optimistic, which is fine for choosing parameters, and the holdout keeps the whole gap.
 
-def _fewest_days(spec: ModelSpec) -> int:
-    """Return how many days of the window must be usable: half of them, so that a young project can start."""
-    return math.ceil(spec.training.window_days / 2)
+    Returns:
+        Fewer than ``folds`` if the window is too short; none if it has a single day.
+    """
+    window = day_range(days[0], days[-1])
+    block = max(1, len(window) // (folds + 1))
+    made = []
+    for start in range(len(window) - folds * block, len(window), block):
+        if start >= 1:
+            gap = min(gap_days, start - max(1, (start + 1) // 2))
+            made.append(Fold(tuple(window[: start - gap]), tuple(window[start : start + block]), gap))
+    return made

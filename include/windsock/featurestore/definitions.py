@@ -113,7 +113,7 @@ def _usable(settings: Settings) -> tuple[dict[str, list[Any]], dict[str, str]]:
     from windsock.featurestore.source import model_objects
 
     specs, broken_specs = load_specs(settings)
-    broken = {b.name: str(b.error) for b in broken_specs}
+    broken = {name: str(err) for name, err in broken_specs.items()}
     wanted: dict[str, list[Any]] = {}
     owner: dict[str, str] = {}
     for name, spec in specs.items():

@@ -30,7 +30,7 @@ _PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".dill")
 
 def artifact_is_safe(ctx: GateContext) -> Check:
     """The model folder is the one registered, holds no pickle and loads."""
-    store, registered = ctx.run.store, ctx.info.model_hash
+    store, registered = ctx.store, ctx.info.model_hash
     root = store.path(ctx.info.run_folder, MODEL)
     files = sorted(str(p)[len(root) :].lstrip("/") for p in store.fs.find(root))
     pickles = [f for f in files if f.endswith(_PICKLES)]
@@ -47,7 +47,7 @@ def artifact_is_safe(ctx: GateContext) -> Check:
 
 def rows_are_frozen(ctx: GateContext) -> Check:
     """The holdout is the very file that was frozen before training."""
-    now = hashlib.sha256(ctx.run.store.read_bytes(*ctx.run.parts(HOLDOUT))).hexdigest()
+    now = hashlib.sha256(ctx.run.read_bytes(HOLDOUT)).hexdigest()
     then = ctx.run.read_json(REQUEST).get("files", {}).get(HOLDOUT)
     passed = now == then
     why = (

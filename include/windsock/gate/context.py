@@ -11,8 +11,7 @@ from windsock import tables
 from windsock.errors import DataContractError
 from windsock.gate.compare import Comparison, Vector
 from windsock.ledger import Ledger
-from windsock.registry.models import load_version
-from windsock.registry.versions import version_info
+from windsock.registry.versions import load_version, version_info
 from windsock.runs.run_folder import HOLDOUT, MODEL, RunFolder
 from windsock.served.metrics import SCORE, TIME, evaluate
 from windsock.served.model import Model, load
@@ -29,7 +28,8 @@ class GateContext:
         self.settings, self.spec = settings, spec
         self.info = version_info(settings, spec, version)
         self.champion = version_info(settings, spec, champion) if champion is not None else None
-        self.run = RunFolder(Store.of(settings), spec.name, self.info.run)
+        self.store = Store.of(settings)
+        self.run = RunFolder.named(self.store, spec.name, self.info.run)
         self.comparison: Comparison | None = None
         """Left here by the comparison with the champion, for the report."""
 
@@ -41,7 +41,7 @@ class GateContext:
     @cached_property
     def model(self) -> Model:
         """The challenger, loaded afresh."""
-        return load(self.run.store.url(*self.run.parts(MODEL)))
+        return load(self.run.url(MODEL))
 
     @cached_property
     def scores(self) -> Vector:
@@ -85,8 +85,8 @@ class GateContext:
         """Return the champion's predictions of these rows in production, where it cannot score them now."""
         times, key = self.holdout.column(TIME), self.spec.events.key
         first, last = (pc.cast(f(times), pa.date32()).as_py() for f in (pc.min, pc.max))
-        records = Ledger(self.run.store, self.spec.name, "score").between(first, last)
-        predictions = tables.read(self.run.store, records.values(), "predictions")
+        records = Ledger(self.store, self.spec.name, "score").between(first, last)
+        predictions = tables.read(self.store, records.values(), "predictions")
         if predictions is not None:
             predictions = predictions.filter(pc.equal(predictions["model_version"], champion))
             found = pc.index_in(self.holdout.column(key), value_set=predictions.column(key).combine_chunks())

@@ -16,9 +16,8 @@ from windsock.errors import GateFailed, UpstreamUnavailable, WindsockError
 from windsock.gate.checks import ALL
 from windsock.gate.context import GateContext
 from windsock.gate.verdict import REPORT, Check, Verdict, keep
-from windsock.registry.aliases import reconcile
+from windsock.registry.aliases import challenger_version, reconcile
 from windsock.registry.client import asking_mlflow, mlflow_client
-from windsock.registry.models import challenger_version
 from windsock.registry.versions import version_info
 from windsock.settings import Settings
 from windsock.spec import ModelSpec

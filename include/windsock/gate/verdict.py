@@ -91,7 +91,7 @@ def keep(ctx: GateContext, verdict: Verdict) -> None:
     }
     pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
     page = pages.get_template("report.html.jinja").render(record=record, info=ctx.info).encode()
-    store, folder, against = ctx.run.store, ctx.info.run_folder, _against(verdict.champion_seen)
+    store, folder, against = ctx.store, ctx.info.run_folder, _against(verdict.champion_seen)
     store.write_bytes(page, folder, REPORT)
     store.write_bytes(page, folder, "gate", f"{against}.html")
     store.write_json(record, folder, "gate", f"{against}.json")

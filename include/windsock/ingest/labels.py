@@ -8,7 +8,7 @@ stored: unknown is not "no".
 The key of a run is the day of delivery. Its labels may be for any event of the last
 ``label.files.horizon_days``, so those days must be settled first; a label for no published event
 is set aside, and the day of delivery is run again when such an event is published later
-(see ``windsock.staleness``). An event may be labelled again by a later delivery: readers take the
+(see ``windsock.completeness``). An event may be labelled again by a later delivery: readers take the
 latest label that was known by their day.
 """
 
@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from windsock import staleness, tables
+from windsock import completeness, tables
 from windsock.column_types import arrow_schema, to_pandas
 from windsock.completeness import settled_days
 from windsock.days import end_of, last_instant, start_of
@@ -136,7 +136,7 @@ def _none(ctx: StepContext, previous: DayRecord | None, inputs: dict[str, str], 
 
 def _settle(ctx: StepContext, previous: DayRecord | None, record: DayRecord) -> dict[str, Any]:
     result = settle(ctx, "labels", previous, record)
-    stale = staleness.stale_days(ctx.settings, ctx.spec, ctx.day, itself=True)
+    stale = completeness.stale_days(ctx.settings, ctx.spec, ctx.day, itself=True)
     return result | {"refresh": [d.isoformat() for d in stale]}
 
 
@@ -152,7 +152,10 @@ def inline_labels(spec: ModelSpec, rows: pa.Table) -> pa.Table:
 def _file_columns(spec: ModelSpec) -> dict[str, str]:
     """Return name to type of what a label file must hold."""
     files = label_files(spec)
-    columns: dict[str, str] = {files.key: spec.events.columns[spec.events.key], spec.label.column: label_type(spec)}
+    columns: dict[str, str] = {
+        files.key: spec.events.columns[spec.events.key],
+        spec.label.column: label_type(spec),
+    }
     if files.time is not None:
         columns[files.time] = "timestamp"
     return columns

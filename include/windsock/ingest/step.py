@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from windsock import staleness
+from windsock import completeness
 from windsock.column_types import to_pandas
 from windsock.days import last_instant
 from windsock.errors import DayRejected, SpecError, UpstreamUnavailable
@@ -192,8 +192,8 @@ def _settle(
         _show(ctx)
     return result | {
         # Also when nothing changed now: an earlier attempt may have been killed after it published.
-        "refresh": [d.isoformat() for d in staleness.stale_days(ctx.settings, ctx.spec, ctx.day)],
-        "relabel": [d.isoformat() for d in staleness.stale_label_days(ctx.settings, ctx.spec, ctx.day)],
+        "refresh": [d.isoformat() for d in completeness.stale_days(ctx.settings, ctx.spec, ctx.day)],
+        "relabel": [d.isoformat() for d in completeness.stale_label_days(ctx.settings, ctx.spec, ctx.day)],
     }
 
 

@@ -17,8 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from windsock import tables
-from windsock.dataset.exclusion import known_positive
-from windsock.dataset.label_join import attach_labels
+from windsock.dataset.label_join import attach_labels, mark_known_positives
 from windsock.days import last_instant
 from windsock.ledger import Ledger
 from windsock.monitoring.window import own_scores
@@ -129,18 +128,10 @@ def _scored_and_labelled(
     if spec.label.files is not None:  # stored by day of delivery
         ingested = Ledger.of(settings, spec.name, "labels").between(since, known_on)
     labels = tables.read(store, ingested.values(), "labels", [key, spec.label.column, "event_time", "known_at"])
-    rows = attach_labels(spec, frame, labels, last_instant(known_on)).rows
+    rows = attach_labels(spec, frame, labels, last_instant(known_on))
     if evaluation.exclude_known_positives is None or spec.label.task != "binary":
         return rows
-    marked = known_positive(
-        rows,
-        attach_labels(spec, events, labels, last_instant(known_on)).rows,
-        entity=evaluation.exclude_known_positives,
-        label=spec.label.column,
-        since=since,
-        delay_days=spec.label.delay_days,
-    )
-    return rows.append_column(metrics.KNOWN_POSITIVE, [marked])
+    return mark_known_positives(spec, rows, attach_labels(spec, events, labels, last_instant(known_on)), since)
 
 
 def _holdout_value(store: Store, spec: ModelSpec, champion: Promotion) -> float | None:

@@ -100,7 +100,7 @@ def draw_samples(settings: Settings, spec: ModelSpec, day: date, champion: Promo
 def _reference(store: Store, spec: ModelSpec, champion: Promotion) -> pa.Table | None:
     """Return the champion's sample of held-out rows: on those its scores are honest, and they are the newest."""
     try:
-        rows = RunFolder(store, spec.name, champion.run).read_table(REFERENCE)
+        rows = RunFolder.named(store, spec.name, champion.run).read_table(REFERENCE)
     except FileNotFoundError:
         return None
     return rows.filter(pc.equal(rows["part"], "holdout")) if "part" in rows.column_names else rows

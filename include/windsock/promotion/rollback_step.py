@@ -1,27 +1,20 @@
 """The ``rollback`` step: back to an earlier champion, whole, in one entry of the log.
 
-The unit that returns is a version with its run folder: model files, features, reference
-data and pins belong to it. Days already scored keep their scores; the version that
-returns is in force from the next day on.
+What returns is a version with its run folder; it is in force from the next day on, and scored days keep their scores.
 
-Options: ``to_version`` (absent: the champion before this one), ``reason``, ``by``,
-``allow_replay``.
+Options: ``to_version`` (absent: the champion before this one), ``reason``, ``by``, ``allow_replay``.
 """
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from windsock import promotions
 from windsock.errors import SpecError
+from windsock.promotion.step import in_force, new_entry
 from windsock.promotions import Promotion
-from windsock.registry.aliases import reconcile
-from windsock.registry.models import load_version
-from windsock.registry.versions import version_info
+from windsock.registry.versions import load_version, version_info
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
-
-log = logging.getLogger(__name__)
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -40,14 +33,13 @@ def run(ctx: StepContext) -> dict[str, Any]:
         raise SpecError(f"{ctx.origin} is a replay: it rolls nothing back unless allow_replay is set.")
     entries = promotions.history(settings, spec)
     done = [p for p in entries if p.kind == "rollback" and p.origin == ctx.origin and ctx.origin != "manual"]
-    entry = done[-1] if done else _roll_back(ctx, entries)
-    reconcile(settings, spec, expected=True)
-    return {
-        "version": entry.version,
-        "previous": entry.previous,
-        "in_force_from": entry.in_force_from.isoformat(),
-        "seq": entry.seq,
-    }
+    if done:
+        return in_force(ctx, done[-1])
+    target, current = _target(spec, entries, ctx.options.get("to_version")), entries[-1]
+    load_version(settings, spec, target)  # it must be able to score before anybody relies on it
+    reason = f"rolled back from version {current.version}"
+    entry = new_entry(ctx, "rollback", version_info(settings, spec, target), current, reason)
+    return in_force(ctx, promotions.append(settings, spec, entry, after=current))
 
 
 def stack_of(entries: Sequence[Promotion]) -> list[str]:
@@ -62,27 +54,6 @@ def stack_of(entries: Sequence[Promotion]) -> list[str]:
         else:
             stack.append(entry.version)
     return stack
-
-
-def _roll_back(ctx: StepContext, entries: Sequence[Promotion]) -> Promotion:
-    settings, spec = ctx.settings, ctx.spec
-    target = _target(spec, entries, ctx.options.get("to_version"))
-    current = entries[-1]
-    info = version_info(settings, spec, target)
-    load_version(settings, spec, target)  # it must be able to score before anybody relies on it
-    entry = Promotion(
-        seq=0,
-        kind="rollback",
-        version=info.version,
-        run=info.run,
-        previous=current.version,
-        in_force_from=promotions.first_day_in_force(settings, spec, info.as_of, current),
-        as_of=info.as_of,
-        reason=str(ctx.options.get("reason") or f"rolled back from version {current.version}"),
-        by=str(ctx.options.get("by") or ctx.origin),
-        origin=ctx.origin,
-    )
-    return promotions.append(settings, spec, entry, after=current)
 
 
 def _target(spec: ModelSpec, entries: Sequence[Promotion], wanted: Any) -> str:

@@ -1,12 +1,12 @@
 """The ``promote`` step: a version that passed the gate becomes champion, if nobody was faster.
 
-Options: ``version``; ``champion_seen`` (what the gate compared with); ``reason``; ``by``
-(who approved); ``allow_replay``. The verdict is read from the run folder, not from the
-options: what a caller claims promotes nothing.
+Options: ``version``; ``champion_seen`` (what the gate compared with); ``reason``; ``by`` (who approved);
+``allow_replay``. The verdict is read from the run folder: what a caller claims promotes nothing.
 """
 
 import logging
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from windsock import promotions
 from windsock.errors import ChampionChanged, GateFailed, SpecError
@@ -46,14 +46,47 @@ def run(ctx: StepContext) -> dict[str, Any]:
         why = f"{ctx.origin} is a replay: replays promote nothing unless allow_replay is set."
         log.info("%s: version %s is not promoted: %s", spec.name, info.version, why)
         return {"promoted": False, "version": info.version, "why": why}
-    done = _done_before(settings, spec, info, ctx.origin)
-    if done is not None:
-        reconcile(settings, spec, expected=True)
-        return _result(done, [])
-    seen = ctx.options.get("champion_seen")
-    entry, again = _promote(ctx, info, str(seen) if seen is not None else None)
-    reconcile(settings, spec, expected=True)
-    return _result(entry, again)
+    entry = _done_before(settings, spec, info, ctx.origin)
+    again: list[str | None] = []
+    if entry is None:
+        seen = ctx.options.get("champion_seen")
+        entry, again = _promote(ctx, info, str(seen) if seen is not None else None)
+    return {"promoted": True, **in_force(ctx, entry), "judged_again": again}
+
+
+def new_entry(
+    ctx: StepContext,
+    kind: Literal["promote", "rollback"],
+    info: VersionInfo,
+    champion: Promotion | None,
+    reason: str,
+    gate_summary: Mapping[str, Any] | None = None,
+) -> Promotion:
+    """Return the entry by which a version follows the champion now in force; the options may give reason and person."""
+    return Promotion(
+        seq=0,
+        kind=kind,
+        version=info.version,
+        run=info.run,
+        previous=champion.version if champion is not None else None,
+        in_force_from=promotions.first_day_in_force(ctx.settings, ctx.spec, info.as_of, champion),
+        as_of=info.as_of,
+        reason=str(ctx.options.get("reason") or reason),
+        gate_summary=gate_summary or {},
+        by=str(ctx.options.get("by") or ctx.origin),
+        origin=ctx.origin,
+    )
+
+
+def in_force(ctx: StepContext, entry: Promotion) -> dict[str, Any]:
+    """Let MLflow's aliases follow an entry, and return what a step says of it."""
+    reconcile(ctx.settings, ctx.spec, expected=True)
+    return {
+        "version": entry.version,
+        "previous": entry.previous,
+        "in_force_from": entry.in_force_from.isoformat(),
+        "seq": entry.seq,
+    }
 
 
 def _promote(ctx: StepContext, info: VersionInfo, seen: str | None) -> tuple[Promotion, list[str | None]]:
@@ -66,22 +99,14 @@ def _promote(ctx: StepContext, info: VersionInfo, seen: str | None) -> tuple[Pro
             log.warning("%s: the champion is %s, not %s as when it was judged: judging again", spec.name, now, seen)
         evidence = passed_against(settings, spec, info, now)
         if evidence is None:
-            evidence = _judge_again(settings, spec, info, now)
+            verdict = judge(settings, spec, info.version, now)
+            publish(settings, spec, verdict)
+            if not verdict.passed:
+                raise GateFailed(f"{spec.name}: judged against champion {now or 'none'}: {verdict.sentence()}")
+            evidence = verdict.to_json()
             again.append(now)
         seen = now
-        entry = Promotion(
-            seq=0,
-            kind="promote",
-            version=info.version,
-            run=info.run,
-            previous=now,
-            in_force_from=promotions.first_day_in_force(settings, spec, info.as_of, champion),
-            as_of=info.as_of,
-            reason=str(ctx.options.get("reason") or "passed the gate"),
-            gate_summary=summary_of(evidence),
-            by=str(ctx.options.get("by") or ctx.origin),
-            origin=ctx.origin,
-        )
+        entry = new_entry(ctx, "promote", info, champion, "passed the gate", summary_of(evidence))
         try:
             return promotions.append(settings, spec, entry, after=champion), again
         except ChampionChanged as err:
@@ -92,14 +117,6 @@ def _promote(ctx: StepContext, info: VersionInfo, seen: str | None) -> tuple[Pro
     )
 
 
-def _judge_again(settings: Settings, spec: ModelSpec, info: VersionInfo, champion: str | None) -> dict[str, Any]:
-    verdict = judge(settings, spec, info.version, champion)
-    publish(settings, spec, verdict)
-    if not verdict.passed:
-        raise GateFailed(f"{spec.name}: judged against champion {champion or 'none'}: {verdict.sentence()}")
-    return verdict.to_json()
-
-
 def _done_before(settings: Settings, spec: ModelSpec, info: VersionInfo, origin: str) -> Promotion | None:
     """Return the entry that an earlier try of this very run has made, or the one in force if it is this version."""
     entries = promotions.history(settings, spec)
@@ -107,14 +124,3 @@ def _done_before(settings: Settings, spec: ModelSpec, info: VersionInfo, origin:
         return entries[-1]
     named = [p for p in entries if p.kind == "promote" and p.version == info.version and p.origin == origin]
     return named[-1] if named and origin != "manual" else None
-
-
-def _result(entry: Promotion, again: list[str | None]) -> dict[str, Any]:
-    return {
-        "promoted": True,
-        "version": entry.version,
-        "previous": entry.previous,
-        "in_force_from": entry.in_force_from.isoformat(),
-        "seq": entry.seq,
-        "judged_again": again,
-    }

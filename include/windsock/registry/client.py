@@ -1,8 +1,4 @@
-"""One way to talk to MLflow: bounded in time, no pickle, trouble told apart.
-
-An MLflow that is away or overloaded raises ``UpstreamUnavailable`` (retry); one that
-refuses what it was asked raises ``WindsockError``.
-"""
+"""One way to talk to MLflow: bounded in time, no pickle, an MLflow that is away told from one that refuses."""
 
 import logging
 import os
@@ -14,8 +10,6 @@ from windsock.errors import UpstreamUnavailable, WindsockError
 from windsock.redact import redact, redact_line
 from windsock.settings import Settings
 from windsock.store import Store
-
-log = logging.getLogger(__name__)
 
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -79,8 +73,12 @@ def experiment_id(settings: Settings, client: Any, model: str) -> str:
 
     experiment = client.get_experiment_by_name(model)
     if experiment is None:
+        artifacts = None  # an MLflow server decides where they go
+        if not settings.mlflow_uri.startswith(("http://", "https://")):
+            store = Store.of(settings)
+            artifacts = f"{'file://' if store.is_local else ''}{store.url('mlflow-artifacts', model)}"
         try:
-            return str(client.create_experiment(model, artifact_location=_artifact_location(settings, model)))
+            return str(client.create_experiment(model, artifact_location=artifacts))
         except MlflowException as err:
             if err.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -91,12 +89,3 @@ def experiment_id(settings: Settings, client: Any, model: str) -> str:
             f"'mlflow experiments restore --experiment-id {experiment.experiment_id}'."
         )
     return str(experiment.experiment_id)
-
-
-def _artifact_location(settings: Settings, model: str) -> str | None:
-    """Return where artifacts go when no MLflow server decides it."""
-    if settings.mlflow_uri.startswith(("http://", "https://")):
-        return None
-    store = Store.of(settings)
-    url = store.url("mlflow-artifacts", model)
-    return f"file://{url}" if store.is_local else url

@@ -1,8 +1,7 @@
 """A model folder as MLflow knows it: the same model, for ``mlflow.pyfunc`` and the UI, and no pickle.
 
-LightGBM's trees and networks of PyTorch modules have flavours of their own. For the other
-formats MLflow has none that does without pickle, code or a package that is not in the lock
-(ONNX): their folder goes up as it is, under a flavour named ``windsock``, with the inputs by name.
+LightGBM's trees and PyTorch modules have flavours of their own. For the other formats MLflow has none that does without
+pickle, code or a package that is not in the lock (ONNX): their folder goes up as it is, under a flavour ``windsock``.
 """
 
 import sys
@@ -19,14 +18,7 @@ MODEL_NAME = "model"
 
 
 def save_flavour(model: Model, target: str, run_id: str, model_id: str) -> None:
-    """Write a model as an MLflow model.
-
-    Args:
-        model: As :func:`windsock.served.model.load` gives it.
-        target: A folder that does not exist yet.
-        run_id: MLflow's run that the model belongs to.
-        model_id: MLflow's id of the logged model.
-    """
+    """Write a model as an MLflow model of a run into a folder that does not exist yet; ``model_id`` is MLflow's."""
     from mlflow.models import Model as MlflowModel
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
@@ -36,33 +28,29 @@ def save_flavour(model: Model, target: str, run_id: str, model_id: str) -> None:
     about.signature = ModelSignature(Schema(inputs), Schema([ColSpec("double")]))
     lightgbm, torch = sys.modules.get("lightgbm"), sys.modules.get("torch")
     if lightgbm is not None and isinstance(model.engine, lightgbm.Booster):
-        _save_lightgbm(model.engine, target, about)
+        import mlflow.lightgbm
+
+        # Needs named outright: otherwise MLflow starts a process that imports everything to find out.
+        needs = [f"lightgbm=={library_version('lightgbm')}"]
+        mlflow.lightgbm.save_model(
+            model.engine, target, mlflow_model=about, signature=about.signature, pip_requirements=needs
+        )
     elif torch is not None and isinstance(model.engine, torch.nn.Module):
         _save_torch(model.engine, len(model.features), target, about)
     else:
-        _save_folder(model, target, about)
-
-
-def _save_lightgbm(booster: Any, target: str, about: Any) -> None:
-    """Write trees in MLflow's LightGBM flavour: columns by name in, scores out."""
-    import mlflow.lightgbm
-
-    mlflow.lightgbm.save_model(
-        booster,
-        target,
-        mlflow_model=about,
-        signature=about.signature,
-        # Named outright: otherwise MLflow starts a process that imports everything to find out.
-        pip_requirements=[f"lightgbm=={library_version('lightgbm')}"],
-    )
+        folder = Path(target) / "data"
+        folder.mkdir(parents=True)
+        for name, content in model.content.items():
+            (folder / name).write_bytes(content)
+        about.add_flavor("windsock", data="data")
+        about.save(str(Path(target) / "MLmodel"))
 
 
 def _save_torch(module: Any, width: int, target: str, about: Any) -> None:
     """Write a network in MLflow's PyTorch flavour: a matrix in model order in, scores out.
 
-    MLflow traces the program once more and stores two sample rows with it in PyTorch's format
-    for tensors, which its loader insists on; with ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false``
-    it checks that they are tensors alone. Windsock's own copy of the model has none.
+    MLflow traces the program once more and stores two sample rows with it in PyTorch's format for tensors, which its
+    loader insists on; with ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false`` it checks that they are tensors alone.
     """
     import mlflow.pytorch
     from mlflow.models import ModelSignature
@@ -83,15 +71,3 @@ def _save_torch(module: Any, width: int, target: str, about: Any) -> None:
             ),
             pip_requirements=[f"torch=={library_version('torch').partition('+')[0]}"],
         )
-
-
-def _save_folder(model: Model, target: str, about: Any) -> None:
-    folder = Path(target) / "data"
-    folder.mkdir(parents=True)
-    for name, content in model.content.items():
-        (folder / name).write_bytes(content)
-    about.add_flavor("windsock", data="data")
-    about.save(str(Path(target) / "MLmodel"))
-
-
-__all__ = ["MODEL_NAME", "save_flavour"]

@@ -1,7 +1,6 @@
 """The ``register`` step: a finished run folder becomes a model version, with the alias ``challenger``.
 
-Options: ``run``, the run folder's name. Registering a run folder again, also after a kill
-at any point, finds what is there by the tag ``windsock.run`` and makes no second version.
+Option: ``run``, the run folder's name. Registering it again, also after a kill at any point, makes no second version.
 """
 
 import logging
@@ -9,9 +8,8 @@ from typing import Any
 
 from windsock import promotions
 from windsock.registry import tracking
+from windsock.registry.aliases import CHALLENGER
 from windsock.registry.client import asking_mlflow, experiment_id, mlflow_client
-from windsock.registry.finished import FinishedRun
-from windsock.registry.models import CHALLENGER
 from windsock.registry.versions import VersionInfo, record_version
 from windsock.steps import StepContext
 
@@ -29,33 +27,25 @@ def run(ctx: StepContext) -> dict[str, Any]:
         UpstreamUnavailable: MLflow cannot be reached.
     """
     settings, spec = ctx.settings, ctx.spec
-    folder = FinishedRun.open(ctx.store, spec, ctx.options.get("run"))
+    finished = tracking.FinishedRun.open(ctx.store, spec, ctx.options.get("run"))
+    run, metrics = finished.folder.run, finished.holdout_metrics
     client = mlflow_client(settings)
-    with asking_mlflow(settings, f"register run {folder.run} of {spec.name}"):
-        tags = folder.tags(spec)
+    with asking_mlflow(settings, f"register run {run} of {spec.name}"):
+        tags = finished.tags(spec)
         experiment = experiment_id(settings, client, spec.name)
-        run_id = tracking.run_of(client, experiment, folder, tags)
-        tracking.group_candidates(client, experiment, folder, run_id)
-        version = tracking.version_of(client, spec.name, folder.run)
+        run_id = tracking.run_of(client, experiment, finished, tags)
+        tracking.group_candidates(client, experiment, finished, run_id)
+        version = tracking.version_of(client, finished)
         if version is None:
-            tracking.log_run(client, run_id, folder)
-            model_id = tracking.log_model(client, run_id, folder)
+            tracking.log_run(client, run_id, finished)
+            model_id = tracking.log_model(client, run_id, finished)
             version = tracking.create_version(client, spec.name, model_id, run_id, tags)
-        info = VersionInfo(
-            model=spec.name,
-            version=version,
-            run=folder.run,
-            as_of=folder.as_of,
-            metrics=folder.holdout_metrics,
-            tags=tags,
-            model_hash=folder.model_hash,
-            mlflow_run=run_id,
-        )
+        info = VersionInfo(spec.name, version, run, finished.as_of, metrics, tags, finished.model_hash, run_id)
         record_version(settings, info)
         champion = promotions.current(settings, spec)
         if champion is None or champion.version != version:
             client.set_registered_model_alias(spec.name, CHALLENGER, version)
         if client.get_run(run_id).info.status != "FINISHED":
             client.set_terminated(run_id)
-    log.info("%s: run %s is version %s, @%s", spec.name, folder.run, version, CHALLENGER)
-    return {"version": version, "run": folder.run, "metrics": dict(folder.holdout_metrics)}
+    log.info("%s: run %s is version %s, @%s", spec.name, run, version, CHALLENGER)
+    return {"version": version, "run": run, "metrics": metrics}

@@ -1,22 +1,34 @@
-"""The store's own index of model versions: ``<model>/versions/<version>.json``.
+"""Model versions: the store's own index of them, ``<model>/versions/<version>.json``, and loading them.
 
-MLflow numbers the versions; this index says which run folder each one is, so that
-scoring, gate and promotion find a version without asking a server.
+MLflow numbers the versions; the index says which run folder each one is, so that scoring, gate and promotion find a
+version without asking a server. A version is loaded from its run folder; if that is gone, from MLflow's copy.
 """
 
 import hashlib
+import logging
+import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, Self
+from functools import lru_cache
+from pathlib import Path
 
-from windsock.errors import SpecError
-from windsock.format_numbers import numbered, taken
+from pydantic_core import to_jsonable_python
+
+from windsock.errors import DataContractError, SpecError
+from windsock.format_numbers import numbered
+from windsock.registry.client import asking_mlflow, mlflow_client
+from windsock.runs.run_folder import MODEL
+from windsock.served.model import Model, load
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
 
+log = logging.getLogger(__name__)
+
 FOLDER = "versions"
+MLFLOW_FOLDER = "windsock_model"
+"""Where MLflow's run keeps its copy of the model folder."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +41,9 @@ class VersionInfo:
     """Name of its run folder."""
     as_of: date
     """Day that its training knew."""
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
     """On its own holdout."""
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     """As set in MLflow when it was registered."""
     model_hash: str = ""
     """SHA-256 over the files of its model folder."""
@@ -42,15 +54,6 @@ class VersionInfo:
         """Path of the run folder, relative to the store's root."""
         return f"runs/{self.model}/{self.run}"
 
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Self:
-        """Rebuild it from its JSON form."""
-        return cls(**{**raw, "as_of": date.fromisoformat(raw["as_of"])})
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return numbered("model version", {**asdict(self), "as_of": self.as_of.isoformat()})
-
 
 def version_info(settings: Settings, spec: ModelSpec, version: str) -> VersionInfo:
     """Return what is known of one version.
@@ -58,23 +61,15 @@ def version_info(settings: Settings, spec: ModelSpec, version: str) -> VersionIn
     Raises:
         SpecError: There is no such version.
     """
-    store = Store.of(settings)
     try:
-        return _read(store, spec.name, version)
+        return _read(Store.of(settings), spec.name, version)
     except FileNotFoundError as err:
         raise SpecError.unknown(f"version of model {spec.name!r}", str(version), list_versions(settings, spec)) from err
 
 
 def list_versions(settings: Settings, spec: ModelSpec) -> list[str]:
     """Return the registered versions, oldest first."""
-    store = Store.of(settings)
-    folder = store.path(spec.name, FOLDER)
-    store.fs.invalidate_cache(folder)
-    if not store.fs.exists(folder):
-        return []
-    names = (str(p).rsplit("/", 1)[-1] for p in store.fs.ls(folder, detail=False))
-    versions = [n.removesuffix(".json") for n in names if n.endswith(".json") and not n.startswith(".")]
-    return sorted(versions, key=lambda v: (len(v), v))
+    return sorted(Store.of(settings).json_names(spec.name, FOLDER), key=lambda v: (len(v), v))
 
 
 def record_version(settings: Settings, info: VersionInfo) -> None:
@@ -94,12 +89,19 @@ def record_version(settings: Settings, info: VersionInfo) -> None:
             "here. MLflow's database has been emptied or exchanged while the store was kept. Restore the database, or "
             "point MLFLOW_TRACKING_URI to the right server; to begin anew, remove both (windsock down --wipe)."
         )
-    store.write_json(info.to_json(), info.model, FOLDER, f"{info.version}.json")
+    content = numbered("model version", to_jsonable_python(info))
+    store.write_json(content, info.model, FOLDER, f"{info.version}.json")
 
 
-def _read(store: Store, model: str, version: str) -> VersionInfo:
-    parts = (model, FOLDER, f"{version}.json")
-    return VersionInfo.from_json(taken("model version", store.read_json(*parts), store.url(*parts)))
+def load_version(settings: Settings, spec: ModelSpec, version: str) -> Model:
+    """Load a version's model; within a process the versions loaded last are read once.
+
+    Raises:
+        SpecError: There is no such version.
+        DataContractError: Its files are not the ones that were registered.
+        UpstreamUnavailable: Its run folder is gone and MLflow cannot be reached.
+    """
+    return _load(settings, version_info(settings, spec, version))
 
 
 def folder_hash(store: Store, *parts: str) -> str:
@@ -108,12 +110,40 @@ def folder_hash(store: Store, *parts: str) -> str:
     Raises:
         FileNotFoundError: The folder holds no file.
     """
-    root = store.path(*parts)
-    files = sorted(str(p) for p in store.fs.find(root))
+    files = store.files(*parts)
     if not files:
         raise FileNotFoundError(store.url(*parts))
     digest = hashlib.sha256()
-    for path in files:
-        name = path[len(root) :].lstrip("/")
-        digest.update(f"{name}\0".encode() + hashlib.sha256(store.fs.cat_file(path)).digest())
+    for name in files:
+        digest.update(f"{name}\0".encode() + hashlib.sha256(store.read_bytes(*parts, name)).digest())
     return digest.hexdigest()
+
+
+def _read(store: Store, model: str, version: str) -> VersionInfo:
+    return store.read_record("model version", VersionInfo, model, FOLDER, f"{version}.json")
+
+
+@lru_cache(maxsize=4)
+def _load(settings: Settings, info: VersionInfo) -> Model:
+    store = Store.of(settings)
+    try:
+        return _checked(store, (info.run_folder, MODEL), info, store.url(info.run_folder, MODEL))
+    except FileNotFoundError:
+        pass
+    log.warning("%s %s: run folder %s is gone; loading MLflow's copy", info.model, info.version, info.run_folder)
+    client = mlflow_client(settings)
+    with tempfile.TemporaryDirectory(prefix="windsock-model-") as folder:
+        with asking_mlflow(settings, f"hand out version {info.version} of {info.model}"):
+            path = Path(client.download_artifacts(info.mlflow_run, MLFLOW_FOLDER, folder))
+        return _checked(Store(str(path.parent)), (path.name,), info, f"MLflow run {info.mlflow_run}")
+
+
+def _checked(store: Store, folder: tuple[str, ...], info: VersionInfo, where: str) -> Model:
+    """Load a model folder whose files are the ones that were registered."""
+    found = folder_hash(store, *folder)
+    if found != info.model_hash:
+        raise DataContractError(
+            f"{where}: its files have hash {found[:12]}, but version {info.version} of {info.model} was registered "
+            f"with {info.model_hash[:12]}: somebody changed them. Restore the folder, or train and register again."
+        )
+    return load(store.url(*folder))

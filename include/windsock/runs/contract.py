@@ -1,8 +1,7 @@
 """The contract between Windsock and a trainer: a request in, a candidate out, as files.
 
-A trainer is any program that reads ``request.json`` and leaves a model folder and
-``metrics.json`` beside it; ``docs/trainer.md`` is the same for people. All paths in a
-request are relative to the request itself, so that a volume may be mounted anywhere.
+A trainer is any program that reads ``request.json`` and leaves a model folder and ``metrics.json`` beside it
+(``docs/trainer.md``). Paths in a request are relative to the request, so that a volume may be mounted anywhere.
 """
 
 from __future__ import annotations
@@ -10,12 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import posixpath
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from windsock import __version__
 from windsock.errors import DataContractError, SpecError
 from windsock.format_numbers import KEY, check, written
 from windsock.runs.checkpoints import CheckpointFolder
@@ -30,9 +33,12 @@ REQUEST_FORMAT = written("trainer request")
 CANDIDATE_FORMAT = "windsock-candidate/1"
 REQUEST_VARIABLE = "WINDSOCK_REQUEST"
 ROLE_VARIABLE = "WINDSOCK_TRAINER_ROLE"
+CANDIDATES = "candidates"
+"""Folder of a run folder that holds a folder for each estimator."""
 CHECKPOINTS = "checkpoints"
 TRAIN_CSV = "train.csv.gz"
 NATIVE_SCORES = "check.csv.gz"
+_LIBRARIES = ("lightgbm", "torch", "optuna", "numpy", "pyarrow", "duckdb", "deltalake", "feast")
 
 
 @dataclass(frozen=True)
@@ -108,13 +114,36 @@ class TrainerRequest:
         except FileNotFoundError as err:
             raise SpecError(f"{url}: the training rows are not there. Run the step 'assemble' again.") from err
 
-    def finished(self) -> dict[str, Any] | None:
-        """Return the candidate's metrics if it is complete and was made from this very request."""
+    def metrics(self) -> dict[str, Any]:
+        """Return what a trainer said of its candidate.
+
+        Raises:
+            DataContractError: The candidate is incomplete or was made from another request.
+        """
+        place = self.store.url(METRICS)
         try:
-            found = self.store.read_json(str(self.raw["output"]["metrics"]))
-        except (FileNotFoundError, ValueError):
-            return None
-        return found if isinstance(found, dict) and found.get("request_sha256") == self.sha256 else None
+            found = self.store.read_json(METRICS)
+        except FileNotFoundError as err:
+            raise DataContractError(
+                f"{place} is not there: the trainer of {self.name} has ended without finishing. It must write its "
+                f"model folder, then {METRICS}. Its log says how far it came; docs/trainer.md says what is expected."
+            ) from err
+        except ValueError as err:
+            raise DataContractError(f"{place}: is no JSON: {err}.") from err
+        if not isinstance(found, dict) or found.get("format") != CANDIDATE_FORMAT:
+            raise DataContractError(f"{place}: must be a JSON object whose format is {CANDIDATE_FORMAT!r}.")
+        if found.get("request_sha256") != self.sha256:
+            raise DataContractError(
+                f"{place}: its request_sha256 is {found.get('request_sha256')!r}, but {REQUEST} has {self.sha256}: the "
+                "candidate was made from another request. Run the step 'fit' again."
+            )
+        return found
+
+    def finished(self) -> dict[str, Any] | None:
+        """Return :meth:`metrics` if the candidate is complete and was made from this very request."""
+        with suppress(DataContractError):
+            return self.metrics()
+        return None
 
     def write_candidate(self, files: Mapping[str, bytes], metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Write the model folder, then ``metrics.json``: with it, the candidate is complete."""
@@ -125,40 +154,25 @@ class TrainerRequest:
         return full
 
 
-def candidate_parts(estimator: str, *names: str) -> tuple[str, ...]:
-    """Return a candidate's path below its run folder."""
-    return ("candidates", estimator, *names)
-
-
 def request_url(folder: RunFolder, estimator: str) -> str:
     """Return where a candidate's request lies."""
-    return folder.store.url(*folder.parts(*candidate_parts(estimator, REQUEST)))
+    return folder.url(CANDIDATES, estimator, REQUEST)
 
 
 def read_candidate(folder: RunFolder, estimator: str) -> dict[str, Any]:
-    """Return what a trainer said of its candidate.
+    """Return what a trainer said of its candidate; see :meth:`TrainerRequest.metrics`."""
+    return TrainerRequest.read(request_url(folder, estimator)).metrics()
 
-    Raises:
-        DataContractError: The candidate is incomplete or was made from another request.
-    """
-    request = TrainerRequest.read(request_url(folder, estimator))
-    place = request.store.url(METRICS)
-    if not request.store.exists(METRICS):
-        raise DataContractError(
-            f"{place} is not there: the trainer of {estimator} has ended without finishing. It must write its model "
-            f"folder, then {METRICS}. Its log says how far it came; docs/trainer.md says what is expected."
-        )
-    try:
-        found = request.store.read_json(METRICS)
-    except ValueError as err:
-        raise DataContractError(f"{place}: is no JSON: {err}.") from err
-    if not isinstance(found, dict) or found.get("format") != CANDIDATE_FORMAT:
-        raise DataContractError(f"{place}: must be a JSON object whose format is {CANDIDATE_FORMAT!r}.")
-    if found.get("request_sha256") != request.sha256:
-        raise DataContractError(
-            f"{place}: its request_sha256 is {found.get('request_sha256')!r}, but {REQUEST} has {request.sha256}: the "
-            "candidate was made from another request. Run the step 'fit' again."
-        )
+
+def libraries() -> dict[str, str]:
+    """Return each library's version here; ``absent`` where it is not installed, as Feast in a trainer's image."""
+    # By its own word: in a trainer's image Windsock is a folder on the path, not an installed package.
+    found = {"python": platform.python_version(), "windsock": __version__}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
     return found
 
 

@@ -1,7 +1,6 @@
 """The run folder: everything of one training under one name, ``runs/<model>/<run>/``.
 
-Its name follows from the run that asked and from what goes in, so a retry finds its own
-folder, writes the same bytes, and never touches what another training left.
+Its name follows from the run that asked and from what goes in, so a retry finds its own and writes the same bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import hashlib
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -44,13 +42,8 @@ def run_id(as_of: date, origin: str, content: Mapping[str, Any]) -> str:
     return f"{as_of}-{slug}-{hashlib.sha256(to_json(dict(content))).hexdigest()[:8]}"
 
 
-@dataclass(frozen=True)
-class RunFolder:
+class RunFolder(Store):
     """One run folder in the store."""
-
-    store: Store
-    model: str
-    run: str
 
     @classmethod
     def named(cls, store: Store, model: str, run: object) -> RunFolder:
@@ -63,41 +56,39 @@ class RunFolder:
             raise SpecError(
                 f"{model}: {run!r} is no run. Give the option 'run' with the name that the step 'assemble' returned."
             )
-        return cls(store, model, run)
+        return cls(store.root, store.whole, f"runs/{model}/{run}")
 
-    def parts(self, *names: str) -> tuple[str, ...]:
-        """Return the path below the store's root."""
-        return ("runs", self.model, self.run, *names)
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.prefix.split("/")[1]
 
-    def exists(self, *names: str) -> bool:
-        """Say whether a file is there."""
-        return self.store.exists(*self.parts(*names))
+    @property
+    def run(self) -> str:
+        """The run's name."""
+        return self.prefix.split("/")[2]
 
-    def read_json(self, name: str) -> dict[str, Any]:
+    def read_json(self, *parts: str) -> Any:
         """Return a JSON file's content.
 
         Raises:
             SpecError: The file is not there, so an earlier step has not finished.
         """
         try:
-            content: dict[str, Any] = self.store.read_json(*self.parts(name))
+            content = super().read_json(*parts)
         except FileNotFoundError as err:
-            earlier = "assemble" if name in (REQUEST, LINEAGE) else "fit"
+            earlier = "assemble" if parts[-1] in (REQUEST, LINEAGE) else "fit"
             raise SpecError(
-                f"{self.model}: run {self.run} has no {name} in {self.store.url(*self.parts())}: "
+                f"{self.model}: run {self.run} has no {'/'.join(parts)} in {self.url()}: "
                 f"the step '{earlier}' has not finished for it. Run that step first, or check the run's name."
             ) from err
-        if name == REQUEST:
-            check("training request", content.get(KEY), self.store.url(*self.parts(name)))
+        if parts == (REQUEST,):
+            check("training request", content.get(KEY), self.url(REQUEST))
         return content
-
-    def write_json(self, value: Any, name: str) -> None:
-        """Write a JSON file in one step."""
-        self.store.write_json(value, *self.parts(name))
 
     def read_table(self, name: str, sha256: str | None = None) -> pa.Table:
         """Return a Parquet file's rows; with ``sha256``, only if its bytes are those."""
-        return parquet_rows(self.store.read_bytes(*self.parts(name)), self.store.url(*self.parts(name)), sha256)
+        return parquet_rows(self.read_bytes(name), self.url(name), sha256)
 
     def write_table(self, rows: pa.Table, name: str) -> str:
         """Write a Parquet file in one step.
@@ -106,13 +97,8 @@ class RunFolder:
             SHA-256 of its bytes.
         """
         data = parquet_bytes(rows)
-        self.store.write_bytes(data, *self.parts(name))
+        self.write_bytes(data, name)
         return hashlib.sha256(data).hexdigest()
-
-    def write_files(self, files: Mapping[str, bytes], folder: str) -> None:
-        """Write files into a folder below."""
-        for name, data in files.items():
-            self.store.write_bytes(data, *self.parts(folder, name))
 
 
 def parquet_rows(data: bytes, url: str, sha256: str | None = None) -> pa.Table:

@@ -20,7 +20,7 @@ from windsock.features.frame import event_frame
 from windsock.featurestore.retrieval import point_in_time
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import champion_on
-from windsock.registry.models import load_version
+from windsock.registry.versions import load_version
 from windsock.served.metrics import SCORE, TIME
 from windsock.steps import StepContext
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from windsock.dataset.folds import Fold
+from windsock.dataset.time_split import Fold
 from windsock.errors import UpstreamUnavailable
 from windsock.learners import ranks
 from windsock.learners.learner import Params

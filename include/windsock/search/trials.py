@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import optuna
 
-from windsock.dataset.folds import Fold
+from windsock.dataset.time_split import Fold
 from windsock.errors import DataContractError, SpecError
 from windsock.learners import ranks
 from windsock.learners.learner import Learned, Learner, Params, Rows

@@ -1,9 +1,6 @@
-"""How a model is described: ``model.yaml``, strict and explained when wrong.
+"""How a model is described: ``model.yaml``, strict and explained when wrong; ``model_spec`` is the whole."""
 
-Read ``model_spec`` for the whole, ``load`` for reading it.
-"""
-
-from windsock.spec.load import BrokenSpec, find_specs, get_spec, load_spec, load_specs
+from windsock.spec.load import find_specs, get_spec, load_spec, load_specs
 from windsock.spec.model_spec import ModelSpec
 
-__all__ = ["BrokenSpec", "ModelSpec", "find_specs", "get_spec", "load_spec", "load_specs"]
+__all__ = ["ModelSpec", "find_specs", "get_spec", "load_spec", "load_specs"]

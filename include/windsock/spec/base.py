@@ -1,5 +1,7 @@
 """Shared ground of the spec's parts: frozen, and strict about unknown fields."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
@@ -29,3 +31,8 @@ def kind_of(model: type[BaseModel]) -> str | None:
     field = model.model_fields.get("kind")
     choices = get_args(field.annotation) if field is not None else ()
     return str(choices[0]) if len(choices) == 1 else None
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """List the names that stand there more than once."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)

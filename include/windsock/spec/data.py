@@ -27,8 +27,7 @@ class SqlSource(Part):
 
     @model_validator(mode="after")
     def _asks_for_one_day(self) -> Self:
-        missing = [name for name in (":start", ":end") if name not in self.query]
-        if missing:
+        if missing := [name for name in (":start", ":end") if name not in self.query]:
             raise ValueError(f"the query does not use {' and '.join(missing)}: every run would read all days")
         return self
 
@@ -85,15 +84,13 @@ class EventsSpec(Part):
     @model_validator(mode="after")
     def _refers_to_its_columns(self) -> Self:
         for field in ("time", "key", "delivered_at"):
-            name = getattr(self, field)
-            if name is not None and name not in self.columns:
+            if (name := getattr(self, field)) is None:
+                continue
+            if name not in self.columns:
                 raise ValueError(f"{field} names {name!r}, which is not among events.columns")
-        for field in ("time", "delivered_at"):
-            name = getattr(self, field)
-            if name is not None and self.columns[name] != "timestamp":
+            if field != "key" and self.columns[name] != "timestamp":
                 raise ValueError(f"{field} names {name!r}, which is of type {self.columns[name]}, not timestamp")
-        both = sorted(set(self.columns) & set(self.ignore))
-        if both:
+        if both := sorted(set(self.columns) & set(self.ignore)):
             raise ValueError(f"{', '.join(both)} stand both in events.columns and in events.ignore")
         return self
 

@@ -1,7 +1,6 @@
 """The kinds of model that a spec may train, one class each.
 
-``training.estimators`` lists one or several; with several, the one that did best in the
-time-ordered folds goes on to the gate.
+With several in ``training.estimators``, the one that did best in the time-ordered folds goes on to the gate.
 """
 
 from pathlib import PurePosixPath
@@ -18,7 +17,7 @@ from pydantic import (
 )
 
 from windsock.spec.base import Name, Part
-from windsock.spec.compute import ComputeSpec
+from windsock.spec.operations import ComputeSpec
 
 
 class IntRange(Part):
@@ -58,11 +57,6 @@ class SearchBudget(Part):
         1, le=64, description="Pods (or processes) that share the search; more than 1 needs `WINDSOCK_STUDIES`."
     )
     pruning: bool = Field(True, description="Stop a trial early that does worse than most did at the same point.")
-
-    @property
-    def by_the_clock(self) -> bool:
-        """Whether it depends on how fast this machine is which trials are made."""
-        return self.minutes is not None or self.gpu_hours is not None
 
 
 class _Searched(Part):
@@ -151,9 +145,7 @@ class TorchSpec(_Searched):
 
     def own_params(self) -> dict[str, Any]:
         """Return what a training is given if nothing is searched: parameters, and the module's arguments."""
-        params = self.params.model_dump(mode="json")
-        if self.module is not None:
-            params = {name: value for name, value in params.items() if name not in _OWN_NETWORK}
+        params: dict[str, Any] = self.model_dump(mode="json")["params"]
         return params | self.arguments
 
     @model_validator(mode="after")
@@ -164,19 +156,17 @@ class TorchSpec(_Searched):
             path = PurePosixPath(str(self.module_file))
             if path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"module {self.module!r} must lie in the model's folder: give its path from there")
-            wrong = sorted(self.params.model_fields_set & _OWN_NETWORK)
-            if wrong:
+            if wrong := sorted(self.params.model_fields_set & _OWN_NETWORK):
                 raise ValueError(f"params.{wrong[0]} is of Windsock's own network: give it in arguments instead")
-            taken = sorted(set(self.arguments) & {"inputs", "categories", *NetworkParams.model_fields} - _OWN_NETWORK)
-            if taken:
+            ours = {"inputs", "categories", *NetworkParams.model_fields} - _OWN_NETWORK
+            if taken := sorted(set(self.arguments) & ours):
                 raise ValueError(f"arguments.{taken[0]}: Windsock gives this value itself; take another name")
         return self
 
     @model_validator(mode="after")
     def _search_varies_known_parameters(self) -> Self:
         known = self.own_params()
-        unknown = sorted(set(self.search) - set(known))
-        if unknown:
+        if unknown := sorted(set(self.search) - set(known)):
             raise ValueError(f"search.{unknown[0]} is no parameter of this network; known: {', '.join(known)}")
         if "hidden" in self.search and self.module is None:
             raise ValueError("search.hidden cannot be varied: give several torch estimators with names of their own")

@@ -1,25 +1,24 @@
-"""Reading specs from ``model.yaml``: one broken spec never hides the others."""
+"""Reading ``model.yaml`` and the files beside it: every fault is told as a sentence, one broken spec hides no other."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import ast
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
 
 from windsock.errors import SpecError, did_you_mean
 from windsock.format_numbers import taken
 from windsock.settings import Settings
+from windsock.spec.base import kind_of, models_in
+from windsock.spec.estimators import TorchSpec
 from windsock.spec.model_spec import ModelSpec
-from windsock.spec.yaml_file import checked, read_yaml
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 SPEC_FILE = "model.yaml"
-
-
-@dataclass(frozen=True)
-class BrokenSpec:
-    """A model folder whose spec cannot be used, and why."""
-
-    name: str
-    path: Path
-    error: SpecError
 
 
 def find_specs(folders: Iterable[Path]) -> dict[str, Path]:
@@ -48,19 +47,15 @@ def load_spec(path: Path) -> ModelSpec:
     return spec
 
 
-def load_specs(settings: Settings) -> tuple[dict[str, ModelSpec], list[BrokenSpec]]:
-    """Read every model's spec.
-
-    Returns:
-        The usable specs by name, and the broken ones with their errors.
-    """
+def load_specs(settings: Settings) -> tuple[dict[str, ModelSpec], dict[str, SpecError]]:
+    """Read every model's spec; return the usable ones by name, and why each of the others cannot be used."""
     specs: dict[str, ModelSpec] = {}
-    broken: list[BrokenSpec] = []
+    broken: dict[str, SpecError] = {}
     for name, paths in _spec_files(settings.models).items():
         try:
             specs[name] = load_spec(_only(name, paths))
         except SpecError as err:
-            broken.append(BrokenSpec(name, paths[0], err))
+            broken[name] = err
     return specs, broken
 
 
@@ -102,3 +97,94 @@ def _files_exist(spec: ModelSpec, path: Path) -> None:
             missing.append(f"  - {field} names the file {file!r}, which is not in {spec.folder}.{near}")
     if missing:
         raise SpecError(f"{path}: {len(missing)} missing file{'s' if len(missing) > 1 else ''}:\n" + "\n".join(missing))
+
+
+def frozen_modules(spec: ModelSpec) -> dict[str, Mapping[str, str]]:
+    """Return what a run keeps of own networks: estimator to ``file``, ``class``, ``source`` and ``sha256``.
+
+    Raises:
+        SpecError: A file is absent or no Python, or has no such class.
+    """
+    own = [e for e in spec.training.estimators if isinstance(e, TorchSpec) and e.module is not None]
+    return {estimator.name: frozen_module(spec, estimator) for estimator in own}
+
+
+def frozen_module(spec: ModelSpec, estimator: TorchSpec) -> dict[str, str]:
+    """Return what a run keeps of one own network; see :func:`frozen_modules`."""
+    name, cls = str(estimator.module_file), estimator.module_class
+    path = spec.folder / name
+    field = f"{spec.name}: training.estimators: {estimator.name}.module"
+    try:
+        source = path.read_text(encoding="utf-8")
+        classes = [node.name for node in ast.parse(source, name).body if isinstance(node, ast.ClassDef)]
+    except FileNotFoundError as err:
+        near = did_you_mean(name, [p.name for p in spec.folder.glob("*.py")])
+        raise SpecError(f"{field} names the file {name!r}, which is not in {spec.folder}.{near}") from err
+    except SyntaxError as err:
+        raise SpecError(f"{field}: {path}, line {err.lineno}: is no Python: {err.msg}. Correct the file.") from err
+    except (OSError, ValueError) as err:
+        raise SpecError(f"{field}: {path} cannot be read: {err}. It must be a Python file in UTF-8.") from err
+    if cls not in classes:
+        raise SpecError(
+            f"{field}: {path} has no class {cls!r} (it has: {', '.join(classes) or 'none'})."
+            f"{did_you_mean(cls, classes)} Name its torch.nn.Module as {name}:Class."
+        )
+    return {"file": name, "class": cls, "source": source, "sha256": hashlib.sha256(source.encode()).hexdigest()}
+
+
+def read_yaml(path: Path, named_by: str = "") -> Any:
+    """Return what a YAML file holds, None if it is empty; ``named_by`` is the setting that names it, for messages.
+
+    Raises:
+        SpecError: It cannot be read, or is no YAML in UTF-8.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        setting = f" ({named_by})" if named_by else ""
+        raise SpecError(f"{path}{setting}: cannot be read: {err.strerror}.") from err
+    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        raise SpecError(f"{path}: is not valid YAML: {' '.join(str(err).split())}") from err
+
+
+def checked(model: type[_Model], raw: dict[str, Any], path: Path) -> _Model:
+    """Check a file's content against its model.
+
+    Raises:
+        SpecError: It breaks a rule; every fault is named at once, with the nearest valid name.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as err:
+        lines = [f"  - {_sentence(fault, model)}" for fault in err.errors()]
+        raise SpecError(f"{path}: {len(lines)} fault{'s' if len(lines) > 1 else ''}:\n" + "\n".join(lines)) from err
+
+
+def _sentence(fault: Any, model: type[BaseModel]) -> str:
+    """Write one pydantic fault as a sentence with the field and the nearest valid name."""
+    place = ".".join(str(p) for p in fault["loc"]) or "the file"
+    if fault["type"] == "extra_forbidden":
+        near = did_you_mean(str(fault["loc"][-1]), _fields_at(model, fault["loc"][:-1]))
+        return f"{place}: there is no such field.{near}"
+    if fault["type"] == "missing":
+        return f"{place}: is missing."
+    given = fault.get("input")
+    shown = "" if isinstance(given, dict | list | BaseModel) else f" (given: {given!r})"
+    return f"{place}: {fault['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _fields_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    """List the valid field names at a place in the file, as far as types can be followed."""
+    at: Any = model
+    for step in loc:
+        if isinstance(step, int):
+            continue
+        options = [m for m in models_in(at) if step in m.model_fields]
+        tagged = [m for m in models_in(at) if kind_of(m) == step]
+        if tagged:
+            at = tagged[0]
+        elif options:
+            at = options[0].model_fields[step].annotation
+        else:
+            return []
+    return sorted({name for m in models_in(at) for name in m.model_fields})

@@ -1,8 +1,4 @@
-"""A model's whole spec: one YAML file, checked before anything runs.
-
-Cross-checks between the parts stand here; each part checks itself in ``data``,
-``modelling`` and ``operations``. ``load`` reads the file.
-"""
+"""A model's whole spec, with the cross-checks between its parts; each part checks itself, ``load`` reads the file."""
 
 import re
 from datetime import date, timedelta
@@ -59,10 +55,6 @@ class ModelSpec(Part):
         """Days between training window and holdout."""
         return self.label.delay_days if self.training.gap_days is None else self.training.gap_days
 
-    def view(self, name: str) -> FeatureView:
-        """Return one feature view by name."""
-        return next(v for v in self.features.views if v.name == name)
-
     def sql_of(self, view: FeatureView) -> str:
         """Return the text of a view's SQL file."""
         return (self.folder / view.sql).read_text(encoding="utf-8")
@@ -103,16 +95,14 @@ class ModelSpec(Part):
                 f"label.column {label!r} also stands in events.columns: that leaks the answer. Remove it there; "
                 "a label that comes as a column is taken from the delivery and hidden until its delay has passed"
             )
-        known = set(self.events.columns)
         for name, expression in self.features.row.items():
             used = set(_IDENTIFIER.findall(expression)) | {name}
             if label in used:
                 raise ValueError(f"features.row.{name} uses the label {label!r}: that leaks the answer")
-            dropped = sorted(used & set(self.events.ignore))
-            if dropped:
+            if dropped := sorted(used & set(self.events.ignore)):
                 raise ValueError(
                     f"features.row.{name} uses {', '.join(dropped)}, which events.ignore drops; known: "
-                    + ", ".join(sorted(known))
+                    + ", ".join(sorted(self.events.columns))
                 )
         return self
 
@@ -120,7 +110,6 @@ class ModelSpec(Part):
     def _metrics_fit_the_task(self) -> Self:
         regression = {"mean_absolute_error", "root_mean_squared_error", "r2"}
         used = {self.training.metric, *self.gate.floors, *self.gate.suspicious}
-        wrong = used - regression if self.label.task == "regression" else used & regression
-        if wrong:
+        if wrong := used - regression if self.label.task == "regression" else used & regression:
             raise ValueError(f"{', '.join(sorted(wrong))} cannot judge a {self.label.task} model")
         return self

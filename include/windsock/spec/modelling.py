@@ -1,14 +1,11 @@
-"""The modelling half of a spec: features, training, gate.
-
-The kinds of model stand in ``estimators``, what they run on in ``compute``.
-"""
+"""The modelling half of a spec: features, training, gate; the kinds of model stand in ``estimators``."""
 
 from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from windsock.errors import SpecError
-from windsock.spec.base import Column, Name, Part
+from windsock.spec.base import Column, Name, Part, repeated
 from windsock.spec.estimators import Estimator, LightGBMSpec
 
 Metric = Literal[
@@ -43,9 +40,7 @@ class FeaturesSpec(Part):
     def _has_features_with_distinct_names(self) -> Self:
         if not self.row and not self.views:
             raise ValueError("there are no features: give row expressions, views or both")
-        names = [v.name for v in self.views]
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
+        if twice := repeated(v.name for v in self.views):
             raise ValueError(f"two views are named {', '.join(twice)}")
         return self
 
@@ -103,9 +98,7 @@ class TrainingSpec(Part):
     def _estimators_have_distinct_names(self) -> Self:
         if not self.estimators:
             raise ValueError("estimators is empty: list at least one, or leave it out for LightGBM's defaults")
-        names = [e.name for e in self.estimators]
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
+        if twice := repeated(e.name for e in self.estimators):
             raise ValueError(f"two estimators are named {', '.join(twice)}; give each a name of its own")
         return self
 
@@ -121,8 +114,3 @@ class GateSpec(Part):
         default_factory=dict, description="A value better than this is taken for a leak and refused."
     )
     approval: bool = Field(False, description="Ask a person in the Airflow UI before promotion.")
-
-
-def jsonable(part: Part) -> dict[str, Any]:
-    """Return a spec part as plain JSON types, for request files and lineage."""
-    return part.model_dump(mode="json")

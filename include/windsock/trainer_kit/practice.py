@@ -92,7 +92,7 @@ def practice_run(
 ) -> str:
     """Write ``runs/practice/<run>/`` in a store as the step ``assemble`` does; return where its request lies."""
     spec = practice_spec(task, estimator)
-    folder, table = RunFolder(Store(store), spec.name, run), practice_rows(task, rows)
+    folder, table = RunFolder.named(Store(store), spec.name, run), practice_rows(task, rows)
     request = run_request(spec, FEATURES, (FIRST + timedelta(days=n) for n in range(DAYS)))
-    write_requests(folder, request, table, {TRAIN: folder.write_table(table, TRAIN)})
+    write_requests(spec, folder, request, table, folder.write_table(table, TRAIN))
     return request_url(folder, spec.training.estimators[0].name)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from windsock.errors import DataContractError
-from windsock.runs.contract import TrainerRequest, candidate_parts, read_candidate, request_url
+from windsock.runs.contract import CANDIDATES, TrainerRequest, read_candidate, request_url
 from windsock.runs.run_folder import HOLDOUT, HOLDOUT_SCORES, METRICS, MODEL, REFERENCE, REQUEST, TRAIN, RunFolder
 from windsock.served.first_load import load_untrusted
 from windsock.served.metrics import KNOWN_POSITIVE, SCORE, TIME, evaluate, unusable
@@ -54,7 +54,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if why:
         log.info("%s: %s is chosen (%s)", spec.name, name, why)
     estimator = spec.training.estimator(name)
-    candidate = Store(folder.store.url(*folder.parts(*candidate_parts(name))))
+    candidate = Store(folder.url(CANDIDATES, name))
     source = candidate.url(MODEL)
     # Windsock's own trainers in its own image are known; what anybody else wrote is tried in a child first.
     model = load(source) if estimator.kind != "custom" and not estimator.compute.image else load_untrusted(source)
@@ -64,7 +64,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     judged = evaluate_model(spec, list(request["features"]), model, train_set, holdout)
     kept = dict(model.content)
     _remove_other_files(folder, set(kept))
-    folder.write_files(kept, MODEL)
+    for file, data in kept.items():
+        folder.write_bytes(data, MODEL, file)
     folder.write_table(judged.holdout_scores, HOLDOUT_SCORES)
     folder.write_table(judged.reference, REFERENCE)
     best = candidates[name]
@@ -206,6 +207,6 @@ def candidate_summary(candidate: Mapping[str, Any]) -> dict[str, Any]:
 def _remove_other_files(folder: RunFolder, names: set[str]) -> None:
     """A run that was chosen from before may hold a model of another format."""
     if folder.exists(MODEL):
-        for path in folder.store.fs.ls(folder.store.path(*folder.parts(MODEL)), detail=False):
+        for path in folder.fs.ls(folder.path(MODEL), detail=False):
             if str(path).rsplit("/", 1)[-1] not in names:
-                folder.store.fs.rm(path)
+                folder.fs.rm(path)

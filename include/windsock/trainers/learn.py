@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from windsock.dataset.folds import Fold
+from windsock.dataset.time_split import Fold
 from windsock.errors import DataContractError, SpecError
 from windsock.format_numbers import taken
 from windsock.learners.learner import Learner, Rows

@@ -16,7 +16,7 @@ from typing import Any
 from windsock import last_words
 from windsock.errors import SpecError, WindsockError
 from windsock.learners import ranks
-from windsock.runs.contract import ROLE_VARIABLE, TrainerRequest
+from windsock.runs.contract import ROLE_VARIABLE, TrainerRequest, libraries
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,6 @@ def train(request_url: str | None = None, *, role: str | None = None) -> dict[st
         DataContractError: The training set cannot be learnt from.
         UpstreamUnavailable: The shared study cannot be reached.
     """
-    from windsock.runs.libraries import libraries
     from windsock.search.search import take_part
     from windsock.search.study import SharedStudy
     from windsock.trainers.learn import learn, search_of

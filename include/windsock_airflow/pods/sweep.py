@@ -22,7 +22,7 @@ from airflow.listeners import hookimpl
 from windsock.compute import load_site
 from windsock.settings import Settings
 from windsock.spec import load_specs
-from windsock.spec.compute import ComputeSpec
+from windsock.spec.operations import ComputeSpec
 from windsock_airflow.pods.identity import INSTALLATION_LABEL, KEPT_LABEL, PREFIX, installation_of
 from windsock_airflow.runs import enum_text
 

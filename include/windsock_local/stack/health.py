@@ -247,8 +247,8 @@ def _models(settings: Settings) -> _Findings:
     from windsock.spec import load_specs
 
     specs, broken = load_specs(settings)
-    for fault in broken:
-        yield "problem", str(fault.error), "Mend the spec, then `windsock lint`."
+    for fault in broken.values():
+        yield "problem", str(fault), "Mend the spec, then `windsock lint`."
     if specs:
         yield "ok", ", ".join(sorted(specs))
     elif not broken:

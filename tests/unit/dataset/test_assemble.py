@@ -79,7 +79,7 @@ def test_the_step_gives_the_same_through_feast_and_the_same_bytes_again(world, t
     assert run_files(settings, again["run"]) == before
     from windsock.runs.run_folder import RunFolder
 
-    stored = RunFolder(Store.of(settings), "fraud", first["run"]).read_table("train.parquet")
+    stored = RunFolder.named(Store.of(settings), "fraud", first["run"]).read_table("train.parquet")
     assert stored.equals(direct.train)
     assert {k: v for k, v in first.items() if k in direct.report} == direct.report
 

@@ -4,8 +4,7 @@ import pyarrow as pa
 import pytest
 
 from training_world import AS_OF, HOLDOUT, TRAIN, TRAINING, world_spec
-from windsock.dataset.exclusion import known_positive
-from windsock.dataset.label_join import attach_labels, known_when_made
+from windsock.dataset.label_join import attach_labels, known_when_made, mark_known_positives
 from windsock.dataset.time_split import windows_of
 from windsock.errors import DataContractError, SpecError
 
@@ -43,9 +42,8 @@ def test_of_several_labels_the_latest_known_by_then_counts(tmp_path):
 
     got = attach_labels(spec, frame, given, at(AS_OF, 4))
 
-    assert got.rows["TRANSACTION_ID"].to_pylist() == [3, 1, 1]
-    assert got.rows["TX_FRAUD"].to_pylist() == [1, 1, 1]
-    assert got.unlabelled == 1
+    assert got["TRANSACTION_ID"].to_pylist() == [3, 1, 1]
+    assert got["TX_FRAUD"].to_pylist() == [1, 1, 1]
 
 
 def test_no_labels_at_all_leave_no_row(tmp_path):
@@ -53,8 +51,8 @@ def test_no_labels_at_all_leave_no_row(tmp_path):
 
     got = attach_labels(spec, pa.table({"TRANSACTION_ID": [1, 2]}), None, at(AS_OF))
 
-    assert (got.rows.num_rows, got.unlabelled) == (0, 2)
-    assert got.rows.column_names == ["TRANSACTION_ID", "TX_FRAUD", "known_at"]
+    assert got.num_rows == 0
+    assert got.column_names == ["TRANSACTION_ID", "TX_FRAUD", "known_at"]
 
 
 def window_rows(late: int, of: int = 40):
@@ -90,13 +88,14 @@ def test_a_short_gap_is_accepted_where_known_times_prove_it_safe(tmp_path):
         known_when_made(spec, window_rows(late=1), windows_of(spec, AS_OF))
 
 
-def test_an_entity_is_known_from_the_day_after_delay_and_arrival_on():
+def test_an_entity_is_known_from_the_day_after_delay_and_arrival_on(tmp_path):
+    _, spec = world_spec(tmp_path)
     day = date(2026, 3, 1)
     history = pa.table(
         {
             "event_timestamp": pa.array([at(day), at(day), at(day - timedelta(days=5))], pa.timestamp("us")),
-            "card": ["in_time", "late", "too_old"],
-            "fraud": [1, 1, 1],
+            "CUSTOMER_ID": ["in_time", "late", "too_old"],
+            "TX_FRAUD": [1, 1, 1],
             "known_at": pa.array(
                 [at(day + timedelta(days=2)), at(day + timedelta(days=6)), at(day)], pa.timestamp("us")
             ),
@@ -105,7 +104,7 @@ def test_an_entity_is_known_from_the_day_after_delay_and_arrival_on():
     days = [day + timedelta(days=n) for n in range(9)]
     for card, first_known in (("in_time", 3), ("late", 7), ("too_old", 99), ("unknown", 99)):
         frame = pa.table(
-            {"event_timestamp": pa.array([at(d) for d in days], pa.timestamp("us")), "card": [card] * len(days)}
+            {"event_timestamp": pa.array([at(d) for d in days], pa.timestamp("us")), "CUSTOMER_ID": [card] * len(days)}
         )
-        marked = known_positive(frame, history, entity="card", label="fraud", since=day, delay_days=2)
-        assert marked.tolist() == [n >= first_known for n in range(9)], card
+        marked = mark_known_positives(spec, frame, history, day)["known_positive"]
+        assert marked.to_pylist() == [n >= first_known for n in range(9)], card

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from examples import examples
 from small_model import small_fraud
-from windsock.dataset.folds import time_folds
-from windsock.dataset.time_split import windows_of
+from windsock.dataset.time_split import time_folds, windows_of
 from windsock.days import day_range
 from windsock.errors import DataContractError
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from examples import examples
 from feature_days import Payment, put_day, put_days
 from small_model import features_with_lookback, small_fraud
+from windsock.completeness import stale_days
 from windsock.days import day_range
 from windsock.errors import NotReady
 from windsock.features import step
 from windsock.ledger import DayRecord, Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.staleness import stale_days
 from windsock.steps import StepContext
 from windsock.store import Store
 

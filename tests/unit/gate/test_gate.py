@@ -13,8 +13,8 @@ from windsock.errors import GateFailed, UpstreamUnavailable
 from windsock.gate import checks, step
 from windsock.gate.verdict import Verdict
 from windsock.ledger import DayRecord, Ledger
+from windsock.registry.aliases import set_alias
 from windsock.registry.client import mlflow_client
-from windsock.registry.models import set_alias
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.steps import run_step
@@ -122,7 +122,7 @@ def test_both_models_are_judged_on_the_challengers_frozen_rows(fraud: Fraud) -> 
     case = step.GateContext(*fraud, "2", "1")
 
     counted = ~hard.column("known_positive").to_numpy(zero_copy_only=False)
-    from windsock.registry.models import load_version
+    from windsock.registry.versions import load_version
 
     assert np.array_equal(case.champion_scores, load_version(*fraud, "1").predict(hard)[counted])
     assert case.rows.rows == counted.sum()
@@ -268,7 +268,7 @@ def test_a_champion_with_features_that_are_gone_is_judged_by_what_it_said_in_pro
 
 def make_old_need_gone(settings: Settings) -> None:
     """Let the champion's model ask for a feature of another name."""
-    from windsock.registry import models
+    from windsock.registry import versions
     from windsock.registry.versions import folder_hash
 
     store = Store.of(settings)
@@ -277,7 +277,7 @@ def make_old_need_gone(settings: Settings) -> None:
     store.write_json(card, "runs/fraud/old/model/model.json")
     index = store.read_json("fraud/versions/1.json")
     store.write_json({**index, "model_hash": folder_hash(store, "runs/fraud/old", "model")}, "fraud/versions/1.json")
-    models._loaded.clear()
+    versions._load.cache_clear()
 
 
 def scored_in_production(settings: Settings, spec: ModelSpec, rows: pa.Table, *, version: str) -> None:

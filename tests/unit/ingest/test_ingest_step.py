@@ -207,12 +207,12 @@ def test_a_corrected_delivery_replaces_a_rejected_or_published_day(tmp_path):
 
 
 def test_a_changed_day_names_the_later_days_whose_features_it_made_stale(tmp_path, monkeypatch):
-    import windsock.staleness as staleness
+    from windsock import completeness
 
     inbox = Inbox(tmp_path)
     asked = []
     later = [DAY + timedelta(days=n) for n in (1, 2)]
-    monkeypatch.setattr(staleness, "stale_days", lambda settings, spec, day: asked.append(day) or later)
+    monkeypatch.setattr(completeness, "stale_days", lambda settings, spec, day: asked.append(day) or later)
 
     assert inbox.ingest(GOOD)["refresh"] == [str(d) for d in later]
     assert asked == [DAY]

@@ -9,9 +9,9 @@ import pytest
 
 from delivered import DAY, Inbox, transactions
 from kill import snapshot
+from windsock.completeness import stale_label_days
 from windsock.days import last_instant
 from windsock.errors import DayRejected, NotReady, SpecError, UpstreamUnavailable
-from windsock.staleness import stale_label_days
 from windsock.steps import run_step
 
 LATER = DAY + timedelta(days=2)

@@ -15,8 +15,7 @@ from windsock.errors import ChampionChanged, GateFailed, SpecError
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotion import step as promote_step
 from windsock.promotions import append, champion_on, current, history
-from windsock.registry.aliases import reconcile
-from windsock.registry.models import alias_version, drop_alias, set_alias
+from windsock.registry.aliases import alias_version, reconcile, set_alias
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import run_step
@@ -211,7 +210,7 @@ def test_the_alias_follows_the_log_and_not_a_hand(fraud: Fraud) -> None:
     set_alias(settings, spec, "champion", "2")
     assert reconcile(settings, spec) is True
     assert alias_version(settings, spec, "champion") == "1"
-    drop_alias(settings, spec, "champion")
+    set_alias(settings, spec, "champion", None)
     assert reconcile(settings, spec) is True
     assert alias_version(settings, spec, "champion") == "1"
 

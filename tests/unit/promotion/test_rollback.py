@@ -9,8 +9,8 @@ from small_model import small_fraud
 from windsock.errors import DataContractError, SpecError
 from windsock.promotion.rollback_step import stack_of
 from windsock.promotions import Promotion, append, champion_on, current, history
-from windsock.registry import models
-from windsock.registry.models import alias_version
+from windsock.registry import versions
+from windsock.registry.aliases import alias_version
 from windsock.registry.versions import version_info
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
@@ -96,7 +96,7 @@ def test_before_the_first_promotion_there_is_nothing_to_roll_back(fraud: Fraud) 
 
 def test_a_version_that_does_not_load_is_not_put_in_force(fraud: Fraud) -> None:
     crowned(fraud, "r1", "r2")
-    models._loaded.clear()
+    versions._load.cache_clear()
     text = Path(fraud[0].store, version_info(*fraud, "1").run_folder, "model", "model.txt")
     text.write_text("tree\nspoiled")
 

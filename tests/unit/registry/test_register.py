@@ -10,7 +10,7 @@ import pytest
 from run_folders import FEATURES, make_run, with_mlflow, world
 from small_model import small_fraud
 from windsock.errors import DataContractError, SpecError, UpstreamUnavailable
-from windsock.registry import models
+from windsock.registry import aliases, versions
 from windsock.registry.client import mlflow_client
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
@@ -35,7 +35,7 @@ def test_a_run_folder_becomes_a_version_that_waits_as_challenger(fraud: tuple[Se
     result = register(settings, "r1")
 
     assert (result["version"], result["run"]) == ("1", "r1")
-    assert models.challenger_version(settings, spec) == "1"
+    assert aliases.challenger_version(settings, spec) == "1"
     client = mlflow_client(settings)
     version = client.get_model_version("fraud", "1")
     run = client.get_run(version.run_id)
@@ -62,7 +62,7 @@ def test_mlflow_itself_loads_the_model_with_pickle_forbidden(
 
     loaded = mlflow.pyfunc.load_model("models:/fraud@challenger").predict(rows.to_pandas()[list(FEATURES)])
 
-    assert loaded == pytest.approx(models.load_version(settings, spec, "1").predict(rows))
+    assert loaded == pytest.approx(versions.load_version(settings, spec, "1").predict(rows))
     files = [p for p in Path(settings.store, "mlflow-artifacts").rglob("*") if p.is_file()]
     assert not [f for f in files if f.suffix in {".pkl", ".pickle", ".joblib"} or f.read_bytes()[:2] == b"\x80\x04"]
 
@@ -112,7 +112,7 @@ run_step("register", model="fraud", settings=settings, options={{"run": "r1"}})
     assert [v.version for v in client.search_model_versions("name = 'fraud'")] == [1]
     assert len(client.search_runs([experiment])) == 1
     assert [m.status for m in client.search_logged_models([experiment])] == ["READY"]
-    assert models.version_info(settings, spec, "1").run == "r1"
+    assert versions.version_info(settings, spec, "1").run == "r1"
 
 
 def test_a_half_uploaded_model_is_removed(fraud: tuple[Settings, ModelSpec], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,24 +163,24 @@ def test_a_version_is_loaded_from_mlflow_when_its_run_folder_is_gone(fraud: tupl
     make_run(settings, spec, "r1")
     register(settings, "r1")
     rows = world(9, rows=50)
-    models._loaded.clear()
-    expected = models.load_version(settings, spec, "1").predict(rows)
-    models._loaded.clear()
+    versions._load.cache_clear()
+    expected = versions.load_version(settings, spec, "1").predict(rows)
+    versions._load.cache_clear()
     Store.of(settings).fs.rm(f"{settings.store}/runs/fraud/r1/model", recursive=True)
 
-    assert models.load_version(settings, spec, "1").predict(rows) == pytest.approx(expected, abs=0)
+    assert versions.load_version(settings, spec, "1").predict(rows) == pytest.approx(expected, abs=0)
 
 
 def test_a_changed_model_file_is_not_loaded(fraud: tuple[Settings, ModelSpec]) -> None:
     settings, spec = fraud
     make_run(settings, spec, "r1")
     register(settings, "r1")
-    models._loaded.clear()
+    versions._load.cache_clear()
     text = Path(settings.store, "runs", "fraud", "r1", "model", "model.txt")
     text.write_text(text.read_text().replace("shrinkage=0.1", "shrinkage=0.2"))
 
     with pytest.raises(DataContractError, match="somebody changed them"):
-        models.load_version(settings, spec, "1")
+        versions.load_version(settings, spec, "1")
 
 
 def test_an_unknown_version_names_the_known_ones(fraud: tuple[Settings, ModelSpec]) -> None:
@@ -189,7 +189,7 @@ def test_an_unknown_version_names_the_known_ones(fraud: tuple[Settings, ModelSpe
     register(settings, "r1")
 
     with pytest.raises(SpecError, match=r"No version of model 'fraud' named '7'\. Known: 1\."):
-        models.version_info(settings, spec, "7")
+        versions.version_info(settings, spec, "7")
 
 
 def test_an_emptied_mlflow_does_not_take_over_the_numbers_of_older_versions(fraud: tuple[Settings, ModelSpec]) -> None:
@@ -203,4 +203,4 @@ def test_an_emptied_mlflow_does_not_take_over_the_numbers_of_older_versions(frau
 
     with pytest.raises(SpecError, match="MLflow's database has been emptied or exchanged"):
         register(replace(settings, mlflow_uri=f"sqlite:///{other.home}/mlflow.db"), "r2")
-    assert models.version_info(settings, spec, "1").run == "r1"
+    assert versions.version_info(settings, spec, "1").run == "r1"

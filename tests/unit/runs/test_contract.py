@@ -65,14 +65,14 @@ def test_a_request_that_is_not_there_points_to_the_step_and_the_mount(tmp_path):
 
 def test_a_request_of_another_format_is_refused(candidate):
     _, folder, url = candidate
-    folder.store.write_json({"format": "windsock-trainer/2"}, *folder.parts("candidates", "lightgbm", "request.json"))
+    folder.write_json({"format": "windsock-trainer/2"}, "candidates", "lightgbm", "request.json")
     with pytest.raises(SpecError, match=r"of format 'windsock-trainer/2', but this version of Windsock reads"):
         TrainerRequest.read(url)
 
 
 def test_training_rows_that_were_changed_are_refused(candidate):
     _, folder, url = candidate
-    folder.store.write_bytes(b"other", *folder.parts("train.parquet"))
+    folder.write_bytes(b"other", "train.parquet")
     with pytest.raises(SpecError, match="is not the file that its request names"):
         TrainerRequest.read(url).train_table()
 
@@ -88,8 +88,8 @@ def test_a_candidate_is_complete_only_with_the_metrics_of_this_very_request(cand
     assert read_candidate(folder, "lightgbm")["selection"] is None
     assert request.finished() is not None
 
-    content = json.loads(folder.store.read_bytes(*folder.parts("candidates", "lightgbm", "request.json")))
-    folder.store.write_json({**content, "seed": 8}, *folder.parts("candidates", "lightgbm", "request.json"))
+    content = json.loads(folder.read_bytes("candidates", "lightgbm", "request.json"))
+    folder.write_json({**content, "seed": 8}, "candidates", "lightgbm", "request.json")
     assert TrainerRequest.read(url).finished() is None
     with pytest.raises(DataContractError, match="was made from another request"):
         read_candidate(folder, "lightgbm")
@@ -98,6 +98,6 @@ def test_a_candidate_is_complete_only_with_the_metrics_of_this_very_request(cand
 @pytest.mark.parametrize(("content", "said"), [(b"{", "is no JSON"), (b"[]", "must be a JSON object whose format is")])
 def test_metrics_that_are_none_are_refused(candidate, content, said):
     _, folder, _ = candidate
-    folder.store.write_bytes(content, *folder.parts("candidates", "lightgbm", "metrics.json"))
+    folder.write_bytes(content, "candidates", "lightgbm", "metrics.json")
     with pytest.raises(DataContractError, match=said):
         read_candidate(folder, "lightgbm")

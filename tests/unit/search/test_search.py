@@ -213,7 +213,7 @@ def test_progress_inside_a_trial_is_kept_until_the_trial_is_done(tmp_path):
 
     class Looking(GradientLearner):
         def train(self, params, rows, rounds, judged=None, *, checkpoint=None, report=None):
-            seen.append(Path(checkpoint.url).name)
+            seen.append(Path(checkpoint.root).name)
             return super().train(params, rows, rounds, judged, checkpoint=checkpoint, report=report)
 
     choose(a_search(Looking(), spec, estimator, ROWS, checkpoints=folder))

@@ -60,9 +60,7 @@ def test_the_better_candidate_becomes_the_runs_model_and_the_other_stays_on_reco
     assert set(metrics["candidates"]) == {"lightgbm", "torch"}
     scores = {n: c["selection"]["score"] for n, c in metrics["candidates"].items()}
     assert scores["lightgbm"] > scores["torch"]
-    assert folder.store.read_bytes(*folder.parts("model", "model.txt")) == folder.store.read_bytes(
-        *folder.parts("candidates", "lightgbm", "model", "model.txt")
-    )
+    assert folder.read_bytes("model", "model.txt") == folder.read_bytes("candidates", "lightgbm", "model", "model.txt")
 
 
 def test_checkpoints_are_gone_once_the_model_is_chosen(compared):
@@ -73,20 +71,20 @@ def test_checkpoints_are_gone_once_the_model_is_chosen(compared):
 
 def test_a_candidate_that_beats_the_earlier_choice_replaces_its_model_whole(compared):
     settings, folder, _ = compared
-    place = folder.parts("candidates", "torch", "metrics.json")
-    content = json.loads(folder.store.read_bytes(*place))
+    place = ("candidates", "torch", "metrics.json")
+    content = json.loads(folder.read_bytes(*place))
     content["selection"]["score"] = 1.0
-    folder.store.write_json(content, *place)
+    folder.write_json(content, *place)
 
     again = run_step("choose", model="fraud", settings=settings, options={"run": folder.run})
 
     assert again["estimator"] == "torch"
-    names = sorted(p.rsplit("/", 1)[-1] for p in folder.store.fs.ls(folder.store.path(*folder.parts("model")), False))
+    names = sorted(p.rsplit("/", 1)[-1] for p in folder.fs.ls(folder.path("model"), False))
     assert names == ["model.json", "model.safetensors"]
 
 
 def test_a_missing_candidate_fails_the_step_with_its_name(compared):
     settings, folder, _ = compared
-    folder.store.fs.rm(folder.store.path(*folder.parts("candidates", "torch", "metrics.json")))
+    folder.fs.rm(folder.path("candidates", "torch", "metrics.json"))
     with pytest.raises(DataContractError, match="the trainer of torch has ended without finishing"):
         run_step("choose", model="fraud", settings=settings, options={"run": folder.run})

@@ -249,7 +249,7 @@ def test_a_custom_estimator_can_be_the_only_one(alone):
     settings, chosen = alone
 
     folder = RunFolder.named(Store.of(settings), MODEL, chosen["run"])
-    model = load(folder.store.url(*folder.parts("model")))
+    model = load(folder.url("model"))
     assert chosen["chosen"]["kind"] == "custom"
     assert list(model.content) == ["model.json"]
     assert model.feature_names == ("TX_AMOUNT", "TX_HOUR", "TX_DURING_NIGHT", "TX_SIZE")

@@ -8,7 +8,6 @@ from fitted import fit
 from training_world import TRAINING, world_spec
 from windsock.days import day_range
 from windsock.errors import DataContractError, SpecError
-from windsock.spec.modelling import jsonable
 
 DAYS = day_range(date(2026, 3, 4), date(2026, 3, 10))
 FEATURES = ["TX_AMOUNT", "TX_DURING_NIGHT"]
@@ -38,7 +37,7 @@ def request_for(tmp_path):
     def make(**training):
         _, spec = world_spec(tmp_path, training={**TRAINING, **training})
         return {
-            "spec": jsonable(spec),
+            "spec": spec.model_dump(mode="json"),
             "features": FEATURES,
             "train_days": [d.isoformat() for d in DAYS],
             "gap_days": 2,
@@ -145,7 +144,9 @@ def test_a_regression_is_trained_and_judged_the_same_way(tmp_path):
     )
     days = [d.isoformat() for d in DAYS]
 
-    fitted = fit({"spec": jsonable(spec), "features": FEATURES, "train_days": days, "gap_days": 2}, train, later)
+    fitted = fit(
+        {"spec": spec.model_dump(mode="json"), "features": FEATURES, "train_days": days, "gap_days": 2}, train, later
+    )
 
     spread = float(np.abs(later["TX_FRAUD"].to_numpy() - later["TX_FRAUD"].to_numpy().mean()).mean())
     assert fitted.metrics["metrics"]["mean_absolute_error"] < 0.5 * spread

@@ -26,7 +26,7 @@ from windsock.served.matrix import Feature, to_matrix
 from windsock.served.model import load
 from windsock.settings import REPO_ROOT, Settings
 from windsock.spec import get_spec
-from windsock.spec.module_files import frozen_module
+from windsock.spec.load import frozen_module
 from windsock.steps import run_step
 from windsock.store import Store
 
@@ -67,7 +67,7 @@ def test_the_example_goes_from_training_to_a_days_scores_and_can_be_made_again(t
     assert chosen["metrics"]["average_precision"] > spec.gate.floors["average_precision"]
     store = Store.of(settings)
     folder = RunFolder.named(store, MODEL, run)
-    assert "model.onnx" in load(folder.store.url(*folder.parts("model"))).content
+    assert "model.onnx" in load(folder.url("model")).content
     assert set(folder.read_json("candidates/torch/metrics.json")["params"]) >= {"units", "blocks", "dropout"}
     scores = tables.read(store, [Ledger.of(settings, MODEL, "score").get(LAST)], "predictions")["score"].to_numpy()
     assert len(scores) == 150

@@ -81,12 +81,12 @@ class Checkpoints:
             arrays = _unpacked(data)
             about = json.loads(arrays.pop(_ABOUT).tobytes())
             if about["mark"] != self._fingerprint:
-                log.info("%s: the checkpoint there is another training's; beginning anew", self._folder.url)
+                log.info("%s: the checkpoint there is another training's; beginning anew", self._folder.root)
                 return None
             kept = [self._epoch(i, expected) for i, expected in enumerate(about["epochs"])]
             progress = Progress(int(about["step"]), arrays, [float(v) for v in about["curve"]], kept)
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error, OSError) as err:
-            log.warning("%s: the checkpoint there is damaged (%r); beginning anew", self._folder.url, err)
+            log.warning("%s: the checkpoint there is damaged (%r); beginning anew", self._folder.root, err)
             return None
         self._hashes = list(about["epochs"])
         return progress
