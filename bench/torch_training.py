@@ -260,17 +260,17 @@ class _Plain:
     def __init__(self, network: Any) -> None:
         import torch
 
-        width = network.width
+        width, body = network.preparation.width, network.body
 
         class Module(torch.nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.tables = torch.nn.ModuleList(torch.nn.Embedding(*t.weight.shape) for t in network.tables)
+                self.tables = torch.nn.ModuleList(torch.nn.Embedding(*t.weight.shape) for t in body.tables)
                 parts: list[Any] = []
-                for layer in network.layers[:-1]:
+                for layer in body.layers[:-1]:
                     made = torch.nn.Linear(layer.in_features, layer.out_features)
                     parts += [made, torch.nn.ReLU(), torch.nn.Dropout(_DROPOUT)]
-                last = network.layers[-1]
+                last = body.layers[-1]
                 self.layers = torch.nn.Sequential(*parts, torch.nn.Linear(last.in_features, last.out_features))
 
             def forward(self, x: Any) -> Any:
