@@ -4,7 +4,7 @@
     .venv/bin/python scripts/mutations.py [NAME]...
 
 ``tests/mutations.toml`` lists the rules: a piece of source, what to put in its place, and the test that must notice.
-Each is tried in a copy of ``include`` that comes first on PYTHONPATH; the checkout is never changed. Exits with 1 if a
+Each is tried in a copy of the checkout, which itself is never changed. Exits with 1 if a
 test passes on a broken rule, or fails on an unbroken one.
 """
 
@@ -22,11 +22,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run_test(test: str, include: Path) -> bool:
-    """Run one test against a copy of the source and say whether it passed."""
-    env = {**os.environ, "PYTHONPATH": str(include), "PYTHONDONTWRITEBYTECODE": "1", "OMP_WAIT_POLICY": "passive"}
+def run_test(test: str, copy: Path) -> bool:
+    """Run one test in a copy of the checkout and say whether it passed."""
+    env = {**os.environ, "PYTHONPATH": str(copy / "include"), "OMP_WAIT_POLICY": "passive"}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", test]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True)
     if done.returncode not in (0, 1):
         raise SystemExit(f"mutations: {test} could not be run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.returncode == 0
@@ -41,12 +41,12 @@ def main(names: list[str]) -> int:
     for rule in chosen:
         started = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            include = Path(folder, "include")
-            shutil.copytree(ROOT / "include", include, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-            whole = run_test(rule["test"], include)
-            broken = include.parent / rule["file"]
+            copy = Path(folder, "windsock")
+            shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "var", "__pycache__", "*.egg-info"))
+            whole = run_test(rule["test"], copy)
+            broken = copy / rule["file"]
             broken.write_text(broken.read_text(encoding="utf-8").replace(rule["replace"], rule["by"]), encoding="utf-8")
-            noticed = not run_test(rule["test"], include)
+            noticed = not run_test(rule["test"], copy)
         verdict = "" if whole and noticed else " **NOT NOTICED**" if whole else " **FAILS UNBROKEN**"
         failed += bool(verdict)
         seconds = time.monotonic() - started

@@ -2,9 +2,10 @@
 
 import hashlib
 import random
-from datetime import date, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
@@ -13,9 +14,10 @@ from examples import examples
 from feature_days import Payment, put_day, put_days
 from small_model import features_with_lookback, small_fraud
 from windsock.completeness import stale_days
-from windsock.days import day_range
+from windsock.days import day_range, last_instant
 from windsock.errors import NotReady
 from windsock.features import step
+from windsock.features.view_sql import compute_view
 from windsock.ledger import DayRecord, Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
@@ -190,6 +192,22 @@ def test_days_whose_lookback_reaches_before_the_first_day_are_marked(tmp_path: P
     put_days(conf, spec, random_days(38, seed=9, per_day=2))
     assert not compute(conf, spec, FIRST + timedelta(days=36))["warm"]
     assert compute(conf, spec, FIRST + timedelta(days=37))["warm"]
+
+
+@pytest.mark.parametrize(("late", "seen"), [(timedelta(0), True), (timedelta(microseconds=1), False)])
+def test_a_label_is_seen_from_the_day_on_by_whose_end_it_is_known(tmp_path: Path, late: timedelta, seen: bool):
+    _, spec = small_fraud(tmp_path)
+    view = next(view for view in spec.features.views if view.name == "terminal_risk")
+    day = FIRST + timedelta(days=9)
+    times = [datetime.combine(d, time(12)) for d in (FIRST, day)]
+    ids = {name: [1, 2] for name in ("TRANSACTION_ID", "CUSTOMER_ID")}
+    events = pa.table({**ids, "TX_DATETIME": times, "TERMINAL_ID": [7, 7], "TX_AMOUNT": [1.0, 1.0], "known_at": times})
+    known_at = [last_instant(day) + late]
+    labels = pa.table({"TRANSACTION_ID": [1], "TX_FRAUD": [1], "event_time": times[:1], "known_at": known_at})
+
+    (row,) = compute_view(spec, view, events, labels, day).to_pylist()
+
+    assert (row["TERMINAL_ID_RISK_30DAY_WINDOW"] == 1) == seen
 
 
 def test_a_missing_label_is_unknown_and_not_honest(tmp_path: Path):
