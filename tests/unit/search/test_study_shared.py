@@ -283,7 +283,9 @@ def test_no_order_of_events_brings_more_trials_than_the_budget(kill, database, t
             kill(search)
     chosen = choose(a_shared_search(shared, (), trials))
 
-    assert sum(t.state != "failed" for t in chosen.trials) == trials
+    failed = sum(t.state == "failed" for t in chosen.trials)
+    done = len(chosen.trials) - failed
+    assert done == trials or (done < trials <= failed), "as many failures as trials end a search, too"
     assert [t.number for t in chosen.trials] == list(range(len(chosen.trials)))
     assert chosen.trials[0].state == "complete"
 
