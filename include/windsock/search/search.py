@@ -1,13 +1,11 @@
 """Choosing parameters: Optuna over time-ordered folds, the spec's own parameters first.
 
-Each parameter set is trained on every fold with early stopping on the fold's loss. A
-found set replaces the spec's own only if its metric is better on average and in most
-folds: with few folds, the best of many trials is mostly luck.
+Each parameter set is trained on every fold with early stopping on the fold's loss. A found set replaces the spec's own
+only if its metric is better on average and in most folds: with few folds, the best of many trials is mostly luck.
 
-The parameters of trial n follow from the seed, n and the trials known by then, and from
-nothing that lives in a process: so a trainer that goes on after a kill proposes what it
-would have proposed. Of several processes that train together (``ranks``), the one of rank 0
-has the study; the others run the trials that it announces. ADR 0012 says what is Optuna's.
+The parameters of trial n follow from the seed, n and the trials known by then, and from nothing that lives in a
+process: so a trainer that goes on after a kill proposes what it would have proposed (ADR 0012). Of several processes
+that train together (``ranks``), the one of rank 0 has the study; the others run the trials that it announces.
 """
 
 import hashlib
@@ -187,30 +185,33 @@ class _Leader:
 
     def _run_one(self, finished: Sequence[Trial]) -> bool:
         """Run a trial that was put back, or else a new one; False if its result is not wanted any more."""
-        self._result = None
+        self._result, self._given_away = None, False
         try:
             self.kept.study.optimize(partial(self._objective, finished), n_trials=1)
         except BaseException as err:
-            if self._result is not None and isinstance(err, ValueError | optuna.exceptions.UpdateFinishedTrialError):
-                why = "as this one gave no sign of life; its result is dropped"
-                log.warning("Trial %d was given to another process, %s", self._result.number + 1, why)
+            over = isinstance(err, ValueError | optuna.exceptions.UpdateFinishedTrialError)
+            if over and (self._given_away or self._result is not None):
+                which = f"Trial {self._result.number + 1}" if self._result is not None else "A trial"
+                log.warning("%s was given to another process, as this one gave no sign of life", which)
                 return False
             if self.running is not None:
                 in_order = isinstance(err, SystemExit | UpstreamUnavailable)
                 with suppress(Exception):  # if even that fails, the missing heartbeat says the same a little later
                     self.kept.put_back(self.running.number, counts=not in_order)
             raise
-        if self._result is None:
-            return False
-        self.kept.keep()
-        self._search.clear(self._result.number)
-        self._report(self._result, [*finished, self._result])
-        return True
+        if self._result is not None:
+            self.kept.keep()
+            self._search.clear(self._result.number)
+            self._report(self._result, [*finished, self._result])
+        return self._result is not None
 
     def _objective(self, finished: Sequence[Trial], trial: optuna.Trial) -> float:
         """Run Optuna's trial; one whose value is no number teaches its sampler nothing."""
         tries = self.kept.latest_tries()
-        number = [t.number for t in tries].index(trial.number)
+        number = next((n for n, last in enumerate(tries) if last.number == trial.number), None)
+        if number is None:  # this process stood still between drawing it and now
+            self._given_away = True
+            raise optuna.exceptions.UpdateFinishedTrialError
         if number > 0 and sum(map(counts, tries[:number])) >= self._search.wanted:
             return math.nan  # another process took the last trial of the budget at the same moment
         changed, earlier_s = self._suggest(trial, number), seconds_of(trial)

@@ -149,6 +149,23 @@ def test_a_dead_processs_trial_is_run_again_with_its_number_and_parameters(share
     assert chosen == choose(replace(a_shared_search(shared), shared_study=None))
 
 
+def test_a_trial_that_was_given_to_another_process_before_it_began_is_left_to_it(shared, database, caplog):
+    look = KeptStudy.latest_tries
+
+    def after_standing_still(kept):
+        running = [t.number for t in kept.study.get_trials() if t.state is optuna.trial.TrialState.RUNNING]
+        if running and "given" not in caplog.text:
+            kept.put_back(running[0], counts=True)  # as another process does that hears nothing of this one
+        return look(kept)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(KeptStudy, "latest_tries", after_standing_still)
+        chosen = choose(a_shared_search(shared))
+
+    assert "was given to another process" in caplog.text
+    assert chosen == choose(replace(a_shared_search(shared), shared_study=None))
+
+
 def test_a_late_result_of_a_trial_that_another_has_run_does_not_count_twice(shared, database, caplog):
     one, begun, go_on = a_shared_search(shared), threading.Event(), threading.Event()
 
