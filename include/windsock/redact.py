@@ -8,9 +8,10 @@ from collections.abc import Iterable
 
 _SLACK_TOKEN = re.compile(r"\bx(?:ox[a-z]|app)-[A-Za-z0-9-]+")
 # A text may be long and hostile: no expression looks at a part of it again and again.
+_UP_TO_LAST_AT = re.compile(r"(?<!\S)\S+@")
 _USERINFO = re.compile(
     r"://(?:[^/?#\s]*"  # up to the last @ of the host part ...
-    r"|[^/\s:@]{0,256}:[^\s@]{1,1024})@"  # ... and beyond it for a password with a slash that was not quoted
+    r"|[^/\s:@]*:[^\s@]+)@"  # ... and beyond it for a password with a slash that was not quoted
 )
 _QUERY = re.compile(r"(?P<url>://[^\s?#]*)(?P<query>\?[^\s#]+)?")
 
@@ -21,7 +22,8 @@ def redact(text: object, secrets: Iterable[str] = ()) -> str:
     for secret in secrets:
         for form in filter(None, (secret, secret.strip())):
             shown = shown.replace(form, "***")
-    shown = _USERINFO.sub("://***@", _SLACK_TOKEN.sub("***", shown))
+    shown = _SLACK_TOKEN.sub("***", shown)
+    shown = _UP_TO_LAST_AT.sub(lambda found: _USERINFO.sub("://***@", found[0]), shown)
     return _QUERY.sub(lambda found: found["url"] + ("?***" if found["query"] else ""), shown)
 
 

@@ -10,6 +10,7 @@ from windsock.redact import redact, redact_line
     [
         ("postgresql+psycopg2://ann:pa:ss@db/x failed", "postgresql+psycopg2://***@db/x failed"),
         ("at http://ann:p/a?s#s@db:80/x", "at http://***@db:80/x"),
+        (f"at http://ann:p/{'s' * 5000}@db/x", "at http://***@db/x"),
         ("at http://ann:p@ss@db/x", "at http://***@db/x"),
         ("https://u@h/p?token=t and s3://b/k?sig=a#f", "https://***@h/p?*** and s3://b/k?***#f"),
         ("token xoxb-123-abc, xapp-1-A", "token ***, ***"),
