@@ -22,12 +22,13 @@ def wait_until(done: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def wait_until_quiet(stack: Stack, dags: Collection[str], seconds: float) -> None:
-    """Wait until no run of some DAGs is active and no event is on its way to one."""
+def wait_until_quiet(stack: Stack, seconds: float, dags: Collection[str] | None = None) -> None:
+    """Wait until no run of some DAGs (default: of any) is active and no event is on its way to one."""
     deadline = time.monotonic() + seconds
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < 2.5:
-        active = Counter((r["dag_id"], r["state"]) for r in stack.api.runs(state=ACTIVE) if r["dag_id"] in dags)
+        runs = stack.api.runs(state=ACTIVE)
+        active = Counter((r["dag_id"], r["state"]) for r in runs if dags is None or r["dag_id"] in dags)
         if active:
             quiet_since = time.monotonic()
         assert time.monotonic() < deadline, f"still active: {active}"
@@ -66,7 +67,7 @@ class ModelRuns:
 
     def wait_until_quiet(self, seconds: float = 240, stages: Iterable[str] = ("ingest", "features", "score")) -> None:
         """Wait until no run of these stages is active and no event is on its way to one."""
-        wait_until_quiet(self.stack, {self.dag(stage) for stage in stages}, seconds)
+        wait_until_quiet(self.stack, seconds, {self.dag(stage) for stage in stages})
 
     def start(self, stage: str, day: date | None = None) -> str:
         """Trigger a stage as a person would, and return the run's id."""

@@ -10,11 +10,11 @@ from windsock.settings import REPO_ROOT, Settings
 from windsock.spec import ModelSpec, get_spec
 
 
-def features_with_lookback(days: int) -> dict[str, Any]:
-    """Return the fraud model's features with a shorter lookback, for ``features`` of :func:`small_fraud`."""
+def features_of_views(**fields: Any) -> dict[str, Any]:
+    """Return the fraud model's features with other fields in each view, for ``features`` of :func:`small_fraud`."""
     path = REPO_ROOT / "include" / "models" / "fraud" / "model.yaml"
     features = yaml.safe_load(path.read_text(encoding="utf-8"))["features"]
-    return {**features, "views": [{**view, "lookback_days": days} for view in features["views"]]}
+    return {**features, "views": [{**view, **fields} for view in features["views"]]}
 
 
 def small_fraud(folder: Path, **overrides: Any) -> tuple[Settings, ModelSpec]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from small_model import features_with_lookback, small_fraud
+from small_model import features_of_views, small_fraud
 from training_world import AS_OF, make_world
 from whole_chain import Course, follow, in_any_order, in_sequence, ingest, online_content, pool, published, put_in_force
 from windsock.days import day_range
@@ -74,7 +74,7 @@ def deliver(home: Path, *, changed: bool) -> tuple[Settings, ModelSpec]:
     kinds |= {CHANGED: "half_day"} if changed else {}
     dirt = [{"day": day, "kind": kind} for day, kind in kinds.items()]
     source = {"kind": "simulator", "seed": 0, "customers": 300, "terminals": 600, "dirt": dirt}
-    return small_fraud(home, source=source, features=features_with_lookback(LOOKBACK))
+    return small_fraud(home, source=source, features=features_of_views(lookback_days=LOOKBACK))
 
 
 def test_any_order_in_parallel_gives_the_files_online_values_and_scores_of_days_in_sequence(worlds: Worlds):

@@ -33,7 +33,6 @@ from windsock_local.stack.home import ADMIN_USER, Home
 
 pytestmark = pytest.mark.integration
 
-DAGS = {f"fraud_{stage}" for stage in ("ingest", "features", "score", "train", "promote", "monitor", "retrain")}
 FIRST, LAST = date(2026, 3, 1), date(2026, 3, 18)
 REFUSED, CHANGED = date(2026, 3, 10), date(2026, 3, 13)
 LOOKBACK, WINDOW, DELAY, HOLDOUT = 3, 5, 3, 4
@@ -90,7 +89,7 @@ def change_source(home: Path, *dirt: dict[str, str]) -> None:
 
 def settle(stack: Stack) -> None:
     """Wait until no run is active and no event is on its way to one."""
-    wait_until_quiet(stack, DAGS, 400)
+    wait_until_quiet(stack, 400)
 
 
 def keys_of(stack: Stack, dag_id: str, state: str = "success", known: set[str] | None = None) -> Counter[str]:

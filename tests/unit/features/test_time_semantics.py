@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from examples import examples
 from feature_days import Payment, put_day, put_days
-from small_model import features_with_lookback, small_fraud
+from small_model import features_of_views, small_fraud
 from windsock.completeness import stale_days
 from windsock.days import day_range, last_instant
 from windsock.errors import NotReady
@@ -155,7 +155,7 @@ def test_computing_a_day_again_changes_no_byte_and_makes_no_commit(tmp_path: Pat
 
 
 def test_a_changed_day_makes_exactly_the_later_days_within_the_lookback_stale(tmp_path: Path):
-    features = features_with_lookback(8)
+    features = features_of_views(lookback_days=8)
     conf, spec = small_fraud(tmp_path, features=features)
     reach = spec.features.lookback_days
     days = random_days(reach + 6, seed=7, per_day=6)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from examples import thorough
-from small_model import small_fraud
+from small_model import features_of_views, small_fraud
 from windsock.features.feature_tables import STAGE, feature_tables
 from windsock.ledger import DayRecord, Ledger, Output
 from windsock.settings import Settings
@@ -75,9 +75,8 @@ print(json.dumps({"peak_mb": peak_mb, "rows": result.num_rows, "same": same}))
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory) -> Settings:
-    """Write 136 days of both fraud views straight to Parquet, as ``tables.write_day`` lays them out."""
-    views = {"views": [dict(v, ttl_days=None) for v in _views()], "row": _row()}
-    settings, spec = small_fraud(tmp_path_factory.mktemp("million"), features=views)
+    """Write the days of both fraud views straight to Parquet, as ``tables.write_day`` lays them out."""
+    settings, spec = small_fraud(tmp_path_factory.mktemp("many"), features=features_of_views(ttl_days=None))
     store, ledger, rng = Store.of(settings), Ledger.of(settings, "fraud", STAGE), np.random.default_rng(0)
     for number in range(DAYS):
         day = spec.first_day + timedelta(days=number)
@@ -95,22 +94,6 @@ def history(tmp_path_factory) -> Settings:
             outputs[table.name] = Output(ROWS_A_DAY, f"{number}", (file,), number)
         ledger.publish(DayRecord(day.isoformat(), "published", outputs))
     return settings
-
-
-def _raw() -> dict:
-    import yaml
-
-    from windsock.settings import REPO_ROOT
-
-    return yaml.safe_load((REPO_ROOT / "include" / "models" / "fraud" / "model.yaml").read_text())["features"]
-
-
-def _views() -> list[dict]:
-    return _raw()["views"]
-
-
-def _row() -> dict:
-    return _raw()["row"]
 
 
 @pytest.mark.parametrize("way", ["direct", "feast"])
