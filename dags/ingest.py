@@ -14,13 +14,15 @@ never be delivered, trigger with *No delivery*.
 """
 
 from datetime import timedelta
+from typing import Any
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, task
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
 from windsock_airflow.blueprint import daily, for_each_model, identity, live_from, live_until
-from windsock_airflow.step import AnnounceDay, StepOperator
+from windsock_airflow.runs import RunFacts
+from windsock_airflow.step import StepOperator
 
 
 @for_each_model("ingest")
@@ -50,4 +52,8 @@ def ingest_dag(spec: ModelSpec) -> None:
         )
         if has_label_files:
             # Beside, not behind: a day whose events are refused has its delivery of labels all the same.
-            AnnounceDay(task_id="labels_due", outlets=[due], execution_timeout=timedelta(minutes=5))
+            @task(outlets=[due], execution_timeout=timedelta(minutes=5))
+            def labels_due(**context: Any) -> None:
+                context["outlet_events"][due].extra = RunFacts.of(context, keyed=True).event_extra()
+
+            labels_due()

@@ -12,9 +12,8 @@ about is not asked about again. Backfills report and never retrain.
 from airflow.sdk import DAG
 
 from windsock.spec import ModelSpec
-from windsock_airflow.blueprint import MANY_RUNS, daily, for_each_model, identity, live_from, live_until
-from windsock_airflow.heavy import heavy_step
-from windsock_airflow.retrain import RequestRetraining
+from windsock_airflow.blueprint import MANY_RUNS, daily, for_each_model, heavy_step, identity, live_from, live_until
+from windsock_airflow.decisions import RequestRetraining
 from windsock_airflow.step import StepOperator
 
 

@@ -17,8 +17,8 @@ from airflow.sdk import DAG
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
-from windsock_airflow.approval import APPROVER, ask_for_approval
 from windsock_airflow.blueprint import for_each_model, identity
+from windsock_airflow.decisions import APPROVER, ask_for_approval
 from windsock_airflow.step import StepOperator
 
 

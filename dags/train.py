@@ -16,8 +16,7 @@ from airflow.sdk import DAG, AssetOrTimeSchedule
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
-from windsock_airflow.blueprint import for_each_model, identity, weekly
-from windsock_airflow.heavy import fit_tasks, heavy_step
+from windsock_airflow.blueprint import fit_tasks, for_each_model, heavy_step, identity, weekly
 from windsock_airflow.step import StepOperator
 
 

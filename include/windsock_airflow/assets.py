@@ -1,22 +1,19 @@
 """The lineage graph's nodes: what each model's DAGs publish, as Airflow assets.
 
-Two worlds that Airflow does not mix. **Keyed** assets carry a day (partition key) with
-every event and start exactly one run of their consumer per day. **Un-keyed** assets belong
-to the model as a whole. An event of a keyed run always carries its key and so never starts
-an un-keyed consumer; ``retrain`` has the way across.
+Two worlds that Airflow does not mix. **Keyed** assets carry a day (partition key) with every event and start exactly
+one run of their consumer per day. **Un-keyed** assets belong to the model as a whole. An event of a keyed run always
+carries its key and so never starts an un-keyed consumer; ``decisions`` has the way across.
 
 =====================  ==================================================================
-keyed: the days of     what is published
+keyed: the days of
 =====================  ==================================================================
 ``labels_due``         label files to be taken in, for models that have such files
 ``events``             events and labels
 ``features``           features, online store included
 ``predictions``        the champion's scores
-=====================  ==================================================================
-
-=====================  ==================================================================
-un-keyed               what is published
-=====================  ==================================================================
+---------------------  ------------------------------------------------------------------
+un-keyed
+---------------------  ------------------------------------------------------------------
 ``retrain_requested``  the governor's requests to train again
 ``challenger``         newly registered model versions
 ``champion``           changes of champion, rollbacks included

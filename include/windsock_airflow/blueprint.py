@@ -1,30 +1,34 @@
-"""What all DAGs have in common: for which models they are made, names, defaults, schedules.
+"""What DAG files are made of: for which models, names, defaults, schedules, and where a heavy step runs.
 
-DAG files import this package and ``windsock.spec`` only; nothing here may import pandas,
-MLflow or their like, because every task parses its DAG file again.
+DAG files import this package and ``windsock.spec`` only; nothing here may import pandas, MLflow or their like, because
+every task parses its DAG file again. The site's rules and the Kubernetes client are imported only if there is a pod to
+make, so that DAG files of a laptop parse as fast as ever.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from airflow.sdk import CronPartitionTimetable, CronTriggerTimetable, get_parsing_context
+from airflow.sdk import BaseOperator, CronPartitionTimetable, CronTriggerTimetable, TaskGroup, get_parsing_context
 from pendulum.tz.timezone import FixedTimezone
 
 from windsock.days import ONE_DAY
+from windsock.errors import SpecError
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec, load_specs
+from windsock.spec.estimators import CustomSpec, Estimator
 from windsock_airflow.callbacks import on_task_failure
+from windsock_airflow.step import StepOperator
 
 MANY_RUNS = 1000
 """For DAGs whose runs may have to wait for earlier days: waiting must not keep those out."""
+LONGEST_TRAINING = timedelta(hours=12)
 
 
 def for_each_model(stage: str) -> Callable[[Callable[[ModelSpec], None]], None]:
     """Call a DAG file's function with each model that it makes a DAG of its stage for.
 
-    A task's process asks for one DAG and gets its model alone. Broken specs are left out
-    here; ``dags/specs.py`` reports them.
+    A task's process asks for one DAG and gets its model alone. ``dags/specs.py`` reports the broken specs.
     """
 
     def make_dags(make_dag: Callable[[ModelSpec], None]) -> None:
@@ -63,18 +67,13 @@ def identity(spec: ModelSpec, stage: str, doc: str | None) -> dict[str, Any]:
 def daily(cron: str) -> CronPartitionTimetable:
     """Run once a day, at ``M H * * *`` UTC, for the day before.
 
-    A partition's date must be midnight: backfills and the trigger form ask for days from
-    midnight to midnight, and with ticks at half past midnight the last day of every
-    backfill would silently be left out. So the clock is moved instead of the tick: the
-    run at 00:30 UTC is the midnight of the zone UTC-00:30, which names the same days.
+    A partition's date must be midnight: backfills and the trigger form ask for days from midnight to midnight, and
+    with other ticks the last day of every backfill would silently be left out. So the clock is moved instead of the
+    tick: the run at 00:30 UTC is the midnight of the zone UTC-00:30, which names the same days.
     """
     minute, hour = (int(field) for field in cron.split()[:2])
-    return CronPartitionTimetable(
-        "0 0 * * *",
-        timezone=FixedTimezone(-60 * (60 * hour + minute)),
-        run_offset=-1,
-        key_format="%Y-%m-%d",
-    )
+    zone = FixedTimezone(-60 * (60 * hour + minute))
+    return CronPartitionTimetable("0 0 * * *", timezone=zone, run_offset=-1, key_format="%Y-%m-%d")
 
 
 def weekly(cron: str | None) -> CronTriggerTimetable | None:
@@ -92,3 +91,56 @@ def live_until(spec: ModelSpec) -> datetime | None:
     if spec.last_day is None:
         return None
     return datetime.combine(spec.last_day + 2 * ONE_DAY, time(), UTC) - timedelta(seconds=1)
+
+
+def fit_tasks(spec: ModelSpec, estimator: Estimator, options: Mapping[str, Any]) -> Any:
+    """Make what trains one estimator: a task that fits it, or a group with a search by several tasks before it."""
+    name = f"fit_{estimator.name}" if len(spec.training.estimators) > 1 else "fit"
+
+    def step(task_id: str, **more: str) -> Any:
+        return heavy_step(
+            spec,
+            step="fit",
+            estimator=estimator,
+            task_id=task_id,
+            keyed=False,
+            options={**options, **more},
+            execution_timeout=LONGEST_TRAINING,
+        )
+
+    parallel = 1 if isinstance(estimator, CustomSpec) else estimator.budget.parallel
+    if parallel == 1:
+        return step(name)
+    with TaskGroup(group_id=estimator.name, prefix_group_id=False) as group:
+        searches = [step(f"search_{estimator.name}_{number}", role="search") for number in range(1, parallel + 1)]
+        searches >> step(name)
+    return group
+
+
+def heavy_step(spec: ModelSpec, *, step: str, estimator: Estimator | None = None, **kwargs: Any) -> BaseOperator:
+    """Return the task that runs a heavy step of a model, in its own process or in a pod.
+
+    The estimator's ``compute.backend`` decides, else ``WINDSOCK_COMPUTE``. ``fit`` trains the ``estimator``, in the
+    trainer's image; other steps (``assemble``, ``monitor``) run in pods only if the site names an image with all of
+    Windsock. ``kwargs`` are those of the operator.
+    """
+    settings, backend = Settings.from_env(), None
+    if estimator is not None:
+        kwargs["options"] = {**kwargs.get("options", {}), "estimator": estimator.name}
+        backend = estimator.compute.backend
+    if (backend or settings.compute) != "kubernetes":
+        return StepOperator(step=step, model=spec.name, **kwargs)
+    from windsock.compute import load_site, needs_of
+    from windsock_airflow.pods.operator import PodStepOperator
+
+    try:
+        site = load_site(settings)
+        if step != "fit" and site.step_image is None:
+            return StepOperator(step=step, model=spec.name, **kwargs)
+        needs = needs_of(spec, estimator, site)
+        if needs.gpu:
+            # Airflow starts no more of these at a time than there are GPUs.
+            kwargs = {"pool": needs.pool, "pool_slots": needs.gpu, **kwargs}
+    except SpecError:
+        pass  # the task itself fails with this sentence; the DAG must not vanish for it
+    return PodStepOperator(step=step, model=spec.name, **kwargs)

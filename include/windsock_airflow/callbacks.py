@@ -1,8 +1,7 @@
 """The failure callback of every task: one message when a task has failed for good.
 
-Runs in the task's own process, or in the DAG processor when that process was lost; there
-the context holds no exception. It never raises and never holds a task up for more than
-about five seconds.
+Runs in the task's own process, or in the DAG processor when that process was lost; there the context holds no
+exception. It never raises and never holds a task up for more than about five seconds.
 """
 
 import logging
@@ -24,11 +23,7 @@ _SPEAKING = frozenset({"AirflowException", "AirflowFailException", "AirflowSenso
 
 
 def on_task_failure(context: Mapping[str, Any]) -> None:
-    """Report a task that failed for good, unless it will be tried again.
-
-    Failures of replays (backfills and what they caused) go to the log only, unless the model's
-    ``alerts.on_replay`` says otherwise.
-    """
+    """Report a task that failed for good; a replay's to the log only, unless its model has ``alerts.on_replay``."""
     try:
         ti = context.get("task_instance") or context.get("ti")
         if enum_text(getattr(ti, "state", None)) == "up_for_retry":

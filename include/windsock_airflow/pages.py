@@ -1,9 +1,8 @@
 """The pages that steps made (drift reports, gate verdicts), served in the Airflow UI, and buttons that lead to them.
 
-Pages go to logged-in users only, and sandboxed: what a report's own script does cannot reach
-Airflow. Every task's process loads Airflow's plugins, so the web framework is imported
-at the first request and not before. Airflow asks for a button's address in the task's process, right
-after the task has ended; so the operator finds the addresses while it runs.
+Pages go to logged-in users only, and sandboxed: what a report's own script does cannot reach Airflow. Every task's
+process loads Airflow's plugins, so the web framework is imported at the first request and not before. Airflow asks for
+a button's address in the task's process, right after the task has ended; so the operator finds it while it runs.
 """
 
 from __future__ import annotations
@@ -47,11 +46,9 @@ def make_app() -> FastAPI:
 
     @app.get("/pages/{path:path}")
     def page(path: str) -> Response:
-        found = read_page(path)
-        if found is None:
+        if (found := read_page(path)) is None:
             raise HTTPException(404, f"{path} is no page, or not in the store (any more).")
-        content, kind = found
-        return Response(content, media_type=kind, headers=_HEADERS)
+        return Response(found[0], media_type=found[1], headers=_HEADERS)
 
     return app
 

@@ -1,17 +1,14 @@
 """What a task knows about its run: which day, live or replayed, caused by what.
 
-The day comes from the partition key and never from the clock. A run is *replayed* when it
-is a backfill, when any event that caused it was (each event hands ``live`` on, down the
-whole chain), or when its configuration says ``{"live": false}``; everything else is live.
-With several causes one replayed suffices: a replay must never retrain, promote or alert,
-while the live day's own schedule comes again.
+The day comes from the partition key and never from the clock. A run is *replayed* when it is a backfill, when any event
+that caused it was (each event hands ``live`` on, down the whole chain), or when its configuration says
+``{"live": false}``; everything else is live. With several causes one replayed suffices: a replay must never retrain,
+promote or alert, while the live day's own schedule comes again.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from airflow.sdk import Context
 
@@ -38,7 +35,7 @@ class RunFacts:
     """Extras of the asset events that started it, oldest first."""
 
     @classmethod
-    def of(cls, context: Context, *, keyed: bool) -> RunFacts:
+    def of(cls, context: Context, *, keyed: bool) -> Self:
         """Read the facts from a task's context; ``keyed``: this DAG's runs are for one day each.
 
         Raises:
@@ -74,10 +71,7 @@ class RunFacts:
 
 
 def is_replay(context: Mapping[str, Any]) -> bool:
-    """Say whether a run is replayed: a backfill, caused by one, or not live by its own configuration.
-
-    Nothing is raised for parts that a callback's context lacks.
-    """
+    """Say whether a run is replayed; a callback's context may lack any part."""
     run = context.get("dag_run")
     if enum_text(getattr(run, "run_type", "")) == "backfill" or run_id_of(context).startswith(_BACKFILL):
         return True

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from airflow.sdk import Asset, BaseOperator, BaseSensorOperator, Context, PokeReturnValue
+from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue
 from airflow.sdk.exceptions import (
     AirflowFailException,
     AirflowRescheduleException,
@@ -40,15 +40,11 @@ _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class StepCall:
-    """The arguments that ``StepOperator`` and ``PodStepOperator`` share.
-
-    The step's options are not among them: an operator keeps them as a template field of its own.
-    """
+    """The arguments that both step operators share, but for the options, a template field of the operator's own."""
 
     step: str
     """Name of the step; also the default task id."""
     model: str
-    """The model's name."""
     keyed: bool = True
     """Whether runs of this DAG are for one day each (the partition key)."""
     form: Collection[str] = ()
@@ -102,42 +98,33 @@ class StepCall:
         return self.skip_on_schedule and facts.scheduled
 
     def announce_result(self, operator: Any, context: Context, facts: RunFacts, result: dict[str, Any]) -> None:
-        """Say on each outlet what happened, for this day and for those it made out of date; set the task's links.
+        """Set the task's links, and leave it the outlets that have something to say; Airflow posts an event on each.
 
-        The operator keeps the outlets that have something to say: Airflow posts an event for each of them when the
-        task ends.
+        It is for the run's day and those that it made out of date.
         """
         operator.links = links_of(self.model, result)
         outlets = [] if result.get("announce") is False else operator.outlets
         extra = facts.event_extra() | {name: result[name] for name in self.announce if result.get(name) is not None}
         operator.outlets = []
         for outlet in outlets:
-            if isinstance(outlet, Asset):
-                days = self._days_to_announce(outlet.name, facts, result)
-                if not days and outlet.name in self.days_from:
+            if outlet.name in self.days_from:
+                days = list(result.get(self.days_from[outlet.name], ()))
+                if not days:
                     continue
-                event = context["outlet_events"][outlet]
-                event.extra = extra
-                if days:
-                    event.add_partitions(days)
+            else:
+                days = [facts.key, *result.get("refresh", ())] if facts.key is not None else []
+            event = context["outlet_events"][outlet]
+            event.extra = extra
+            if days:
+                event.add_partitions(days)
             operator.outlets.append(outlet)
-
-    def _days_to_announce(self, asset: str, facts: RunFacts, result: Mapping[str, Any]) -> list[str]:
-        if asset in self.days_from:
-            return list(result.get(self.days_from[asset], ()))
-        return [facts.key, *result.get("refresh", ())] if facts.key is not None else []
 
 
 class StepOperator(BaseSensorOperator):
     """Run one step of a model and announce its result to the DAGs after it.
 
-    Each field of the step's result is an XCom of its own beside the whole, so later tasks
-    take ``earlier.output["version"]`` as an option.
-
-    Args:
-        options: Options of the step; values may be outputs of earlier tasks.
-        task_id: Instead of the step's name.
-        **kwargs: The fields of ``StepCall``, and Airflow's own.
+    Each field of the result is an XCom of its own beside the whole, so later tasks take ``earlier.output["version"]``
+    among their ``options``. ``kwargs`` are the fields of ``StepCall``, and Airflow's own.
     """
 
     template_fields = ("options",)
@@ -160,7 +147,7 @@ class StepOperator(BaseSensorOperator):
         self._missing = ""
 
     def execute(self, context: Context) -> Any:
-        """Run the step once, and wait by rescheduling if it is not ready."""
+        """Run the step, and wait by rescheduling if it is not ready."""
         try:
             return super().execute(context)
         except AirflowSensorTimeout as err:
@@ -200,24 +187,9 @@ class StepOperator(BaseSensorOperator):
         return pause_after(run_duration(), self.call.poke_interval)
 
 
-class AnnounceDay(BaseOperator):
-    """Post the run's day on every outlet, with what the DAGs after it need to know of the cause; nothing else."""
-
-    def execute(self, context: Context) -> None:
-        """Post the events."""
-        facts = RunFacts.of(context, keyed=True)
-        for asset in self.outlets:
-            if isinstance(asset, Asset):
-                context["outlet_events"][asset].extra = facts.event_extra()
-
-
 @contextmanager
 def no_retry_of_faulty_input() -> Iterator[None]:
-    """Turn errors that no retry can mend (exit codes 64 and 65) into Airflow's final one.
-
-    Raises:
-        AirflowFailException: For such an error, with its sentence.
-    """
+    """Turn errors that no retry can mend (exit codes 64 and 65) into Airflow's final ``AirflowFailException``."""
     try:
         yield
     except WindsockError as err:
@@ -231,8 +203,8 @@ def no_retry_of_faulty_input() -> Iterator[None]:
 def reschedule_in(pause_seconds: float) -> AirflowRescheduleException:
     """Return the exception that gives the slot back and runs the task again so much later.
 
-    Never within five seconds: a scheduler that queues a task again before it has read how
-    its last process ended takes it for killed, and the wait would cost a try.
+    Never within five seconds: a scheduler that queues a task again before it has read how its last process ended takes
+    it for killed, and the wait would cost a try.
     """
     at = datetime.now(UTC) + timedelta(seconds=max(pause_seconds, _SHORTEST_PAUSE_S))
     return AirflowRescheduleException(at)  # type: ignore[no-untyped-call]

@@ -42,7 +42,6 @@ WARM_MODULES: tuple[str, ...] = (
     "pandas",
     "pyarrow.parquet",
     "pyarrow.dataset",
-    "pyarrow.compute",
     "duckdb",
     "deltalake",
     "sklearn.metrics",
@@ -53,24 +52,18 @@ WARM_MODULES: tuple[str, ...] = (
     "feast",
     "great_expectations",
     "evidently",
-    # what each task's process would import for itself, and windsock_airflow does not
-    "airflow.sdk.execution_time.task_runner",
-    "airflow.sdk.execution_time.callback_runner",
+    # what each task's process would import for itself, and neither windsock_airflow nor the scheduler does
     "airflow.sdk.execution_time.task_mapping",
     "airflow.sdk.execution_time.timeout",
     "airflow.sdk.definitions.retry_policy",
-    "airflow.sdk.bases.decorator",
     "airflow.sdk.definitions.decorators",
     "airflow.sdk.definitions.connection",
     "airflow.sdk.definitions.asset.metadata",
     "airflow.sdk._shared.logging.factory",
-    "airflow.sdk._shared.logging.remote",
     "airflow.version",
     "jinja2.ext",
     "airflow.dag_processing.bundles.local",
     "airflow.dag_processing.dagbag",
-    "airflow.providers.standard.operators.python",
-    "airflow.providers.standard.decorators.python",
     "airflow.providers.standard.operators.empty",
 )
 _NOT_WARMED = ("windsock.cli",)  # no step code: commands run elsewhere
@@ -124,12 +117,7 @@ class WarmLocalExecutor(LocalExecutor):
 
 
 def warm_up() -> list[str]:
-    """Import what tasks need; a second call finds it there.
-
-    Returns:
-        The modules that could not be imported; each was logged as a warning, as the
-        task that needs it will say so better.
-    """
+    """Import what tasks need, and return what cannot be imported: only a warning, the task that needs it says more."""
     started = time.monotonic()
     failed = []
     gc.disable()  # what an import makes stays: to look for garbage in it is a tenth of the time
@@ -137,7 +125,6 @@ def warm_up() -> list[str]:
         try:
             importlib.import_module(name)
         except Exception as err:
-            # Whatever an import may raise, the scheduler must start without that module.
             failed.append(name)
             log.warning("Cannot import %s before forking: %s: %s", name, type(err).__name__, err)
     gc.enable()
@@ -146,14 +133,11 @@ def warm_up() -> list[str]:
 
 
 def shorten_slot_hold() -> bool:
-    """Give a worker back within 10 ms, not a second, after its task's process has closed.
+    """Give a worker back within 10 ms, not a second, after its task's process has closed; says if that is in place.
 
-    Airflow's supervisor waits up to a heartbeat for an event that cannot come once all
-    of the task's sockets are closed. The method is private, so it is wrapped only if it
-    looks as it did in the version this was measured with (docs/adr/0011).
-
-    Returns:
-        Whether the wrapper is in place.
+    Airflow's supervisor waits up to a heartbeat for an event that cannot come once all of the task's sockets are
+    closed. The method is private: it is wrapped only if it looks as in the version this was measured with
+    (docs/adr/0011).
     """
     original = WatchedSubprocess._service_subprocess
     if getattr(original, "_windsock_wrapped", False):
@@ -190,10 +174,7 @@ def _modules() -> list[str]:
 
 
 def _wait_for_execution_api() -> None:
-    """Block until the API server has answered a task's kind of call.
-
-    Its first answer takes seconds; a task that asks first is marked failed before it ran.
-    """
+    """Block until the API server has given its first answer, which takes seconds: a task that asks first fails."""
     url = os.environ.get(WAIT_FOR_VARIABLE)
     deadline = time.monotonic() + _API_WAIT_SECONDS
     while url:

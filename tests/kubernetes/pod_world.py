@@ -85,7 +85,7 @@ from datetime import timedelta
 from airflow.sdk import DAG
 
 from windsock_airflow.callbacks import on_task_failure
-from windsock_airflow.heavy import heavy_step
+from windsock_airflow.blueprint import heavy_step
 from windsock.settings import Settings
 from windsock.spec import load_specs
 

@@ -98,7 +98,7 @@ from airflow.sdk import DAG
 
 from windsock.settings import Settings
 from windsock.spec import get_spec
-from windsock_airflow.heavy import heavy_step
+from windsock_airflow.blueprint import heavy_step
 
 spec = get_spec(Settings.from_env(), "{ENDS}")
 for estimator in spec.training.estimators:

@@ -3,7 +3,7 @@ from click.testing import CliRunner
 
 from feature_days import put_day
 from training_world import FIRST, TRAIN, copy_world, payments
-from windsock.cli.training import reproduce as command
+from windsock.cli.models import reproduce as command
 from windsock.days import day_range
 from windsock.errors import SpecError
 from windsock.ledger import Ledger

@@ -1,7 +1,7 @@
 """What an alert says, and sending it: the log first, then Slack; no failure of either reaches the caller.
 
-Text comes from exceptions and data, so nothing of it is trusted: secrets are struck out,
-Slack's control characters are escaped, and length is bounded.
+Text comes from exceptions and data, so nothing of it is trusted: secrets are struck out, Slack's control characters
+are escaped, and length is bounded.
 """
 
 import logging
@@ -20,23 +20,19 @@ _HEADLINE = "Task failed"
 
 @dataclass(frozen=True)
 class FailedTask:
-    """A task that failed for good."""
+    """A task that failed for good: where, the text of its error, and the ``url`` of the run in the Airflow UI."""
 
     dag_id: str
     sentence: str
-    """Why; the text of the error."""
     task_id: str | None = None
     day: str | None = None
     """Partition key; None: the run is not for a day."""
     url: str | None = None
-    """The run in the Airflow UI."""
 
     def where(self) -> str:
         """Say which task of which DAG and day this is about, in one line."""
-        parts = [f"DAG {self.dag_id}"]
-        parts += [f"task {self.task_id}"] if self.task_id else []
-        parts += [f"day {self.day}"] if self.day else []
-        return ", ".join(parts)
+        parts = {"DAG": self.dag_id, "task": self.task_id, "day": self.day}
+        return ", ".join(f"{kind} {name}" for kind, name in parts.items() if name)
 
     def as_line(self, secrets: Iterable[str] = ()) -> str:
         """Write the alert as one line for the log."""
@@ -58,10 +54,7 @@ class FailedTask:
 def send(settings: Settings, failed: FailedTask, spec: ModelSpec | None = None) -> bool:
     """Report a failure: always as one line in the log, and to Slack if that is configured (a model's channel first).
 
-    Takes at most five seconds, whatever Slack or the network do, and never raises.
-
-    Returns:
-        Whether Slack took the message.
+    Takes at most five seconds, whatever Slack or the network do, and never raises. Says whether Slack took the message.
     """
     try:
         secrets = [settings.slack_token]

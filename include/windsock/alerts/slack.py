@@ -1,7 +1,7 @@
 """Posting to Slack in bounded time: one call, and one repeat where slack_sdk's retry handlers see a point in it.
 
-Everything happens in a thread that is left behind when time is up, because neither a
-resolver that hangs nor a server that drips bytes can be interrupted from within.
+Everything happens in a thread that is left behind when time is up, because neither a resolver that hangs nor a server
+that drips bytes can be interrupted from within.
 """
 
 import logging
@@ -37,11 +37,7 @@ class _ShortRateLimit(RateLimitErrorRetryHandler):
 
 
 def post(settings: Settings, channel: str, text: str) -> str | None:
-    """Post a message.
-
-    Returns:
-        None if Slack took it, else what went wrong in words, without the token.
-    """
+    """Post a message; return None if Slack took it, else what went wrong in words, without the token."""
     answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def attempt() -> None:

@@ -14,9 +14,9 @@ COMMANDS = {
     "lint": ("windsock.cli.models:lint", "Check every model spec."),
     "models": ("windsock.cli.models:models", "List the models and their versions."),
     "step": ("windsock.cli.step:step", "Run one pipeline step by itself."),
-    "apply": ("windsock.cli.features:apply", "Register the specs' features with Feast."),
-    "materialize": ("windsock.cli.features:materialize", "Load features into the online store."),
-    "reproduce": ("windsock.cli.training:reproduce", "Train a registered version again and compare."),
+    "apply": ("windsock.cli.step:apply", "Register the specs' features with Feast."),
+    "materialize": ("windsock.cli.step:materialize", "Load features into the online store."),
+    "reproduce": ("windsock.cli.models:reproduce", "Train a registered version again and compare."),
     "check-trainer": ("windsock.cli.trainer:check_trainer", "Try a trainer of your own on made-up rows."),
 }
 """The product's own commands: name to where its click command lives, and its line in the help."""
@@ -39,17 +39,11 @@ class LazyGroup(click.Group):
         return list(commands())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command.
-
-        Raises:
-            click.UsageError: There is no such command; names the nearest.
-        """
+        """Import and return a command; where there is none, say which is nearest."""
         if cmd_name not in commands():
             raise click.UsageError(str(SpecError.unknown("command", cmd_name, commands())), ctx=ctx)
         module, _, name = commands()[cmd_name][0].partition(":")
-        command = getattr(importlib.import_module(module), name)
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{module}:{name} is no click command")
+        command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -69,7 +63,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         result = cli.main(args=argv, prog_name="windsock", standalone_mode=False)
     except WindsockError as err:
-        return _fail(f"{type(err).__name__}: {err}", err.exit_code)
+        message = f"{type(err).__name__}: {err}"
+        click.secho(message, fg="red", err=True, color=None if sys.stderr.isatty() else False)
+        last_words.leave(message)
+        return err.exit_code
     except click.ClickException as err:
         err.show()
         return err.exit_code
@@ -77,9 +74,3 @@ def main(argv: list[str] | None = None) -> int:
         click.echo("Stopped.", err=True)
         return 130
     return result if isinstance(result, int) else 0
-
-
-def _fail(message: str, exit_code: int) -> int:
-    click.secho(message, fg="red", err=True, color=None if sys.stderr.isatty() else False)
-    last_words.leave(message)
-    return exit_code

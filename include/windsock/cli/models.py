@@ -1,4 +1,4 @@
-"""``windsock lint`` and ``windsock models``: what is declared, and what has become of it."""
+"""``windsock lint``, ``models`` and ``reproduce``: what is declared, what has become of it, and is it so again?"""
 
 import json
 from dataclasses import asdict
@@ -8,17 +8,21 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
+from windsock.errors import SpecError
 from windsock.lint import CheckedModel, lint_model, specs_below
+from windsock.promotions import current
 from windsock.registry.overview import overview
+from windsock.registry.versions import version_info
 from windsock.settings import Settings
+from windsock.spec import get_spec
 from windsock.spec.reference import markdown
 
 
 @click.command()
 @click.argument("path", required=False, type=click.Path(path_type=Path))
-@click.option("--model", "-m", "model", help="Check this model only.")
+@click.option("--model", "-m", help="Check this model only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--reference", is_flag=True, help="Check nothing; print every field of model.yaml as Markdown.")
 def lint(path: Path | None, model: str | None, as_json: bool, reference: bool) -> None:
@@ -41,7 +45,7 @@ def lint(path: Path | None, model: str | None, as_json: bool, reference: bool) -
 
 
 @click.command()
-@click.option("--model", "-m", "model", help="Show this model only.")
+@click.option("--model", "-m", help="Show this model only.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(model: str | None, as_json: bool) -> None:
     """Show every model: champion, challenger, last days."""
@@ -54,6 +58,43 @@ def models(model: str | None, as_json: bool) -> None:
     console = Console(stderr=True)
     for name, why in broken.items():
         console.print(f"[red]{escape(name)}[/] has a broken spec: {escape(why.splitlines()[0])} Run 'windsock lint'.")
+
+
+@click.command()
+@click.option("--model", required=True, help="Model name.")
+@click.option("--version", help="Registered version; default: the champion.")
+@click.option("--run", help="Run folder's name, instead of a version.")
+def reproduce(model: str, version: str | None, run: str | None) -> int:
+    """Train a registered version again from its pins and compare, byte for byte.
+
+    Ends with 0 if training set and model text are the same, with 1 if not.
+    """
+    from windsock.reproduce import reproduce as train_again  # brings the learners
+
+    settings = Settings.from_env()
+    spec = get_spec(settings, model)
+    if version is not None and run is not None:
+        raise SpecError("Give --version or --run, not both.")
+    if version is not None:
+        run = version_info(settings, spec, version).run
+    elif run is None:
+        champion = current(settings, spec)
+        if champion is None:
+            raise SpecError(f"Model {model!r} has no champion yet. Name a version with --version or a run with --run.")
+        run = champion.run
+    click.echo(f"{model}: training run {run} again ...")
+    made = train_again(settings, model, run)
+    for name, (then, now) in made.files.items():
+        verdict = "equal" if then == now else f"differs: was {then[:12]}, is"
+        click.echo(f"  {name:<18} {verdict} {now[:12]}")
+    for name, (then, now) in made.differing.items():
+        click.echo(f"  {name} was {then}, is {now}")
+    if made.equal:
+        click.echo("The model is the same, byte for byte.")
+        return 0
+    hint = "Install the versions of then" if made.differing else "The code of the trainer has changed"
+    click.echo(f"The model is not the same. {hint}, and run this again.", err=True)
+    return 1
 
 
 def _print_faults(checked: list[CheckedModel]) -> None:
@@ -69,9 +110,8 @@ def _print_faults(checked: list[CheckedModel]) -> None:
 
 
 def _print_models(rows: list[dict[str, Any]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("model", "owner", "champion", "since", "challenger", "ingested", "scored", "all"):
-        table.add_column(column, overflow="fold")
+    names = ("model", "owner", "champion", "since", "challenger", "ingested", "scored", "all")
+    table = Table(*(Column(name, overflow="fold") for name in names), box=None, pad_edge=False, header_style="bold")
     for row in rows:
         champion = row["champion"] or {}
         cells = (

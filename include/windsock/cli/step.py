@@ -1,7 +1,7 @@
-"""``windsock step``: one pipeline step by itself, without Airflow.
+"""``windsock step``, one pipeline step by itself, and the feature store by hand: ``apply``, ``materialize``.
 
-This is what a pod runs, and what a person runs to see a step fail slowly. It reports as
-``errors`` says: exit code 0, 64 or 65 (never retry), 75 (not yet, or a service is away).
+A step is what a pod runs, and what a person runs to see it fail slowly. It reports as ``errors`` says: exit code 0,
+64 or 65 (never retry), 75 (not yet, or a service is away).
 """
 
 import contextlib
@@ -33,23 +33,47 @@ from windsock.store import Store
 )
 @click.option("--replayed", is_flag=True, help="As in a backfill: no retraining, no promotion, no alert.")
 @click.option("--origin", default="manual", show_default=True, help="Name of this run in the records.")
-@click.option("--result", "place", metavar="PATH", help="Also write the result to this path below the store's root.")
+@click.option("--result", "path", metavar="PATH", help="Also write the result to this path below the store's root.")
 def step(
-    name: str, model: str, key: str | None, pairs: tuple[str, ...], replayed: bool, origin: str, place: str | None
+    name: str, model: str, key: str | None, pairs: tuple[str, ...], replayed: bool, origin: str, path: str | None
 ) -> None:
     """Run the step NAME and print its result as one line of JSON, the last on stdout."""
     # Stdout carries the result alone.
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    parts = place.split("/") if place is not None else []
+    parts = path.split("/") if path is not None else []
     if not all(parts) or {".", ".."} & set(parts):
         raise SpecError(
-            f"--result is a path below the store's root, such as steps/fraud/monitor.json; given: {place!r}."
+            f"--result is a path below the store's root, such as steps/fraud/monitor.json; given: {path!r}."
         )
     result = run_step(name, model=model, key=key, live=not replayed, origin=origin, options=read_options(pairs))
     line = json.dumps(result, default=str)
     if parts:
         Store.of(Settings.from_env()).write_bytes(f"{line}\n".encode(), *parts)
     click.echo(line)
+
+
+@click.command()
+def apply() -> None:
+    """Register every model's entities, feature views and service in the feature store."""
+    from windsock.featurestore.definitions import apply as apply_definitions  # brings Feast
+
+    done = apply_definitions(Settings.from_env())
+    state = "registered" if done.changed else "already registered, nothing changed"
+    click.echo(f"{', '.join(done.models) or 'no model'}: {state}")
+    for name, why in done.broken.items():
+        click.secho(f"{name}: left as it was: {why}", fg="red", err=True)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("day")
+@click.option("--correct", is_flag=True, help="Also overwrite newer rows: make online equal to the tables.")
+def materialize(model: str, day: str, correct: bool) -> None:
+    """Write the features of MODEL of DAY (YYYY-MM-DD) to the online store and check them."""
+    result = run_step("materialize", model=model, key=day, options={"correct": correct})
+    for view, counts in result["views"].items():
+        click.echo(f"{view}: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+    click.echo(f"parity: {result['parity']['checked']} entities checked, all equal")
 
 
 def read_options(pairs: tuple[str, ...]) -> Mapping[str, Any]:

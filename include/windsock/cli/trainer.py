@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -59,7 +58,11 @@ def check_trainer(
     if candidate is not None:
         url = candidate if candidate.endswith("request.json") else f"{candidate.rstrip('/')}/request.json"
         return _print_findings(check_candidate(url))
-    estimator = {"kind": "custom", "name": "trainer", "command": list(command), "data": data, "params": _json(params)}
+    try:
+        values = json.loads(params)
+    except ValueError as err:
+        raise SpecError(f"--params is no JSON: {err}. Write it like '{{\"l2\": 0.5}}'.") from err
+    estimator = {"kind": "custom", "name": "trainer", "command": list(command), "data": data, "params": values}
     environment = {name: os.environ[name] for name in ("PATH", "HOME", *env) if name in os.environ}
     with ExitStack() as stack:
         if folder is None:
@@ -85,10 +88,3 @@ def _print_findings(findings: Iterable[Finding]) -> int:
     else:
         click.echo("Every clause is kept" + (f", but for {open_} not looked at." if open_ else "."), err=True)
     return _BROKEN if broken else 0
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as err:
-        raise SpecError(f"--params is no JSON: {err}. Write it like '{{\"l2\": 0.5}}'.") from err

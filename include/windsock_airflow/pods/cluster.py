@@ -40,6 +40,7 @@ retried: Callable[[F], F] = generic_api_retry
 
 _REFUSALS = frozenset({400, 403, 404, 413, 422})
 _QUOTA = re.compile(r"exceeded quota: (?P<quota>[^,]+), requested: (?P<asked>.*?), used: .*?, limited: (?P<most>.*)")
+_AMOUNT = re.compile(r"([^=,\s]+)=([^=,\s]+)")
 _KILLED = {137: "SIGKILL", 143: "SIGTERM"}
 _CANNOT_START = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _NEVER_STARTED = frozenset({"StartError", "ContainerCannotRun"})
@@ -150,11 +151,7 @@ def has_ended(pod: V1Pod) -> bool:
 
 
 def last_words(message: str | None) -> str:
-    """Return the sentence in a termination message.
-
-    A container that left no message is quoted with the end of its log; there, the last
-    line says most.
-    """
+    """Return the sentence in a termination message: of a log's end, left by a container without one, the last line."""
     lines = [line.rstrip() for line in (message or "").strip().splitlines() if line.strip()]
     if len(lines) > _MOST_LINES or any(line.startswith("Traceback (most recent call last)") for line in lines):
         return lines[-1].strip()
@@ -218,17 +215,10 @@ def _tolerating(*statuses: int) -> Iterator[None]:
 
 def _more_than_whole_quota(sentence: str) -> str | None:
     """Say so if what is asked for is more than the whole quota."""
-    found = _QUOTA.search(sentence)
-    if found is None:
+    if (found := _QUOTA.search(sentence)) is None:
         return None
-    most, asked = (
-        {
-            name: parse_quantity(amount)
-            for name, _, amount in (pair.strip().partition("=") for pair in listed.split(","))
-        }
-        for listed in (found["most"], found["asked"])
-    )
+    most, asked = (dict(_AMOUNT.findall(found[listed])) for listed in ("most", "asked"))
     for name, amount in asked.items():
-        if name in most and amount > most[name]:
+        if name in most and parse_quantity(amount) > parse_quantity(most[name]):
             return f"{sentence}. This is more {name} than the whole quota {found['quota']!r} allows: ask for less."
     return None

@@ -4,13 +4,11 @@ Labels are there to find a pod by. Its name is made from the task instance and a
 that both believe they must make the pod ask for the same name, and the cluster takes one.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import time
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from windsock.compute import SiteCompute
 from windsock.settings import Settings
@@ -35,7 +33,7 @@ class TaskIdentity:
     map_index: int
 
     @classmethod
-    def of(cls, context: Any, installation: str) -> TaskIdentity:
+    def of(cls, context: Any, installation: str) -> Self:
         """Read it from a task's context; ``installation`` as of :func:`installation_of`."""
         ti = context["ti"]
         index = ti.map_index if ti.map_index is not None else -1
@@ -74,18 +72,16 @@ class TaskIdentity:
 
 @dataclass
 class PodRecord:
-    """What is kept of one task instance's pods in Airflow's task state store; its fields are what is stored.
+    """What Airflow's task state store, which outlives processes and retries, keeps of one task instance's pods.
 
-    The store outlives processes, reschedules and retries. The record is written before what it announces is done, so
-    that a process killed in between leaves a plan that its successor carries out.
+    It is written before what it announces is done: a process killed in between leaves a plan for its successor.
     """
 
     number: int = 0
     """Of the pod, part of its name; grows by one with each pod that is done with."""
     made: bool = False
-    """Whether the pod of this number has been made."""
     namespace: str = ""
-    """Where it was made."""
+    """Where the pod of this number was made."""
     memory: str = ""
     """What the next pod gets instead of what was asked for, after one ran out."""
     try_number: int = 0
@@ -104,7 +100,7 @@ class PodRecord:
         self._store: Any = None
 
     @classmethod
-    def of(cls, context: Any) -> PodRecord:
+    def of(cls, context: Any) -> Self:
         """Read the record of the context's task instance, or begin one."""
         store, ti = context.get("task_state_store"), context["ti"]
         kept = (store.get(_RECORD_KEY) if store is not None else None) or {}

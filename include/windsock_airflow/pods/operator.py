@@ -44,13 +44,9 @@ class WatchEnded(BaseException):
 class PodStepOperator(KubernetesPodOperator):
     """Run one step of a model in a pod: ``fit`` a trainer, of the option ``estimator``; any other ``windsock step``.
 
-    Site and spec are read when the task runs, not when the DAG file is parsed: a fault in
-    them fails the task with a sentence and hides no DAG.
-
-    Args:
-        options, task_id: As of :class:`~windsock_airflow.step.StepOperator`.
-        **kwargs: The fields of :class:`~windsock_airflow.step.StepCall`, and Airflow's own; ``poll_interval`` is the
-            time in seconds between two looks at a pod that starts, runs or goes.
+    Site and spec are read when the task runs, not when the DAG file is parsed: a fault in them fails the task with a
+    sentence and hides no DAG. Arguments are those of :class:`~windsock_airflow.step.StepOperator`; ``poll_interval`` is
+    the time in seconds between two looks at a pod that starts, runs or goes.
     """
 
     template_fields = ("options",)

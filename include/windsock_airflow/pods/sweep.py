@@ -47,9 +47,8 @@ def still_wanted(states: States, run_id: str, task_id: str, map_index: int) -> b
 def is_wanted(context: Any) -> bool | None:
     """Ask from within a task's process whether it is still to be done; None if that cannot be told.
 
-    The state is that of the task instance now, which may be another process's by now: a
-    task whose process was taken for dead is wanted, as its next try goes on with the pod.
-    One that was cleared while it ran (``restarting``) gets a new pod, and this one is not.
+    A task whose process was taken for dead is wanted, as its next try goes on with the pod. One that was cleared while
+    it ran (``restarting``) gets a new pod, and this one is not.
     """
     ti = context["ti"]
     index = -1 if ti.map_index is None else ti.map_index
@@ -70,7 +69,7 @@ def on_starting(component: Any) -> None:
     if sys.argv[1:2] != ["scheduler"]:
         return
     settings = Settings.from_env()
-    if not pods_are_used(settings):
+    if settings.compute != "kubernetes" and all(c.backend != "kubernetes" for c in _compute_specs(settings)):
         return
     # Imported by this thread: forks must not meet the other one in the middle of an import.
     import airflow.executors.base_executor
@@ -82,11 +81,6 @@ def on_starting(component: Any) -> None:
 
 def _compute_specs(settings: Settings) -> list[ComputeSpec]:
     return [e.compute for spec in load_specs(settings)[0].values() for e in spec.training.estimators]
-
-
-def pods_are_used(settings: Settings) -> bool:
-    """Say whether the installation or any model runs steps in pods."""
-    return settings.compute == "kubernetes" or any(c.backend == "kubernetes" for c in _compute_specs(settings))
 
 
 def unwanted(pods: Iterable[Any], states: Mapping[str, States]) -> list[Any]:

@@ -6,12 +6,7 @@ from typing import Any, NoReturn
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import Context
-from airflow.sdk.exceptions import (
-    AirflowException,
-    AirflowFailException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-)
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 from kubernetes.client import CoreV1Api, V1Pod
 
 from windsock.compute import after_running_out, check_store_is_mounted, in_bytes, load_site, needs_of
@@ -22,8 +17,7 @@ from windsock.store import Store
 from windsock_airflow.pods import cluster
 from windsock_airflow.pods.cluster import OVER, PodStatus, State, has_ended, status_of
 from windsock_airflow.pods.identity import KEPT_LABEL, PREFIX, PodRecord, TaskIdentity, installation_of
-from windsock_airflow.pods.manifest import pod_manifest
-from windsock_airflow.pods.work import StepWork, TrainerWork
+from windsock_airflow.pods.manifest import StepWork, TrainerWork, pod_manifest
 from windsock_airflow.step import FAIL_FAST_EXIT_CODES, StepCall, pause_after, reschedule_in
 
 log = logging.getLogger(__name__)
@@ -36,10 +30,7 @@ _TOO_EARLY = (_NOT_READY, "TooLittleHistory: ")
 
 
 class PodTask:
-    """Everything about one task instance that runs in a pod.
-
-    Made, it has read site, spec and record, and has set the operator up for them. Without the option ``estimator``,
-    ``fit`` trains the only one.
+    """One task instance that runs in a pod; made, it has read site, spec and record, and set the operator up for them.
 
     Raises:
         SpecError: Site or spec are faulty, or do not fit each other.
@@ -97,13 +88,7 @@ class PodTask:
         return self.operator.build_pod_request_obj(self.context)
 
     def make(self) -> V1Pod:
-        """Make the pod of the record's number, or take the one of its name that exists.
-
-        Raises:
-            QuotaExceeded: There is no room for it now.
-            AirflowFailException: There will never be.
-            AirflowException: The cluster does not answer.
-        """
+        """Make the pod of the record's number, or take the one of its name that exists; raises as ``create_pod``."""
         self.work.prepare()
         while KEPT_LABEL in (pod := cluster.create_pod(self.client, self.manifest())).metadata.labels:
             self.record.number += 1  # a failed pod that was kept has this name
@@ -146,11 +131,7 @@ class PodTask:
         return current
 
     def result(self, pod: V1Pod) -> dict[str, Any]:
-        """Return the result of a pod that ended well; one without a result is done with.
-
-        Raises:
-            DataContractError: It left none, or a wrong one.
-        """
+        """Return the result of a pod that ended well; one that left none, or a wrong one, is done with."""
         try:
             return self.work.result()
         except DataContractError:
@@ -189,7 +170,7 @@ class PodTask:
         log.warning("Pod %s was lost: %s. A new one goes on from the last checkpoint (%s).", name, reason, more)
 
     def handle_end(self, pod: V1Pod, status: PodStatus) -> None:
-        """Draw the consequence of a pod that ended without a result; return only if a new pod is to take over.
+        """Raise what follows from a pod that ended without a result; return only if a new pod is to take over.
 
         Raises:
             AirflowFailException: No retry can help.
@@ -223,11 +204,7 @@ class PodTask:
         raise _logged(AirflowException, sentence if status.message else f"{sentence} Its log above may tell why.")
 
     def give_up_waiting(self, pod: V1Pod | None, message: str) -> NoReturn:
-        """Fail a task that has waited for the cluster as long as it may.
-
-        Raises:
-            AirflowFailException: Always.
-        """
+        """Fail a task for good that has waited for the cluster as long as it may."""
         self.record.stop_waiting()
         if pod is not None:
             self.release(pod)

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from feature_tables import at, publish, two_views
-from windsock.cli.features import apply, materialize
+from windsock.cli.step import apply, materialize
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
 
-from windsock_airflow.retrain import RequestRetraining, run_id_for
+from windsock_airflow.decisions import RequestRetraining, run_id_for
 
 DECISION = {"retrain": True, "dedupe_key": "fraud/v1/2026-03-01 amounts", "as_of": "2026-03-09", "reasons": ["drift"]}
 

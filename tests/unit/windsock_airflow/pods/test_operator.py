@@ -16,7 +16,7 @@ from small_model import small_fraud
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.spec.estimators import Estimator
-from windsock_airflow.heavy import heavy_step
+from windsock_airflow.blueprint import heavy_step
 from windsock_airflow.pods.identity import PodRecord
 from windsock_airflow.pods.operator import PodStepOperator
 from windsock_airflow.pods.task import PodTask

@@ -1,0 +1,78 @@
+"""The operators around a decision: asking a person before a promotion, and asking for a retraining.
+
+Every event of a keyed run carries its key, and an event with a key does not start an un-keyed consumer. So the nightly
+``monitor`` run, which is for a day, cannot ask ``train`` by an asset of its own; it starts a run of the small un-keyed
+``retrain`` DAG, and that one publishes the request.
+"""
+
+import re
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowSkipException
+
+from windsock.spec import ModelSpec
+
+APPROVER = "{{ ti.xcom_pull(task_ids='approval')['responded_by_user']['name'] }}"
+"""Template of the name that goes into the record of promotions."""
+
+_EVIDENCE = """\
+{%- set verdict = ti.xcom_pull(task_ids="gate") -%}
+Version **{{ verdict["version"] }}** passed the gate. Champion: **{{ verdict["champion_seen"] or "none" }}**.
+
+| check | value | threshold | passed | why |
+|---|---|---|---|---|
+{% for check in verdict["checks"] -%}
+| {{ check["name"] }} | {{ check["value"] }} | {{ check["threshold"] }} | {{ check["passed"] }} | {{ check["why"] }} |
+{% endfor %}
+Approve: it scores from the next day on. Reject: the champion stays, and the run ends without a promotion.
+"""
+
+
+def ask_for_approval(spec: ModelSpec) -> ApprovalOperator:
+    """Return the task that shows the gate's evidence and waits for *Approve* or *Reject*."""
+    return ApprovalOperator(
+        task_id="approval",
+        subject=f"Make this version of {spec.name} the champion?",
+        body=_EVIDENCE,
+        # Asked again, a person would have to answer twice; a rejection is final for this run.
+        retries=0,
+        execution_timeout=None,
+        response_timeout=timedelta(days=14),
+    )
+
+
+class RequestRetraining(TriggerDagRunOperator):
+    """Start the model's retrain DAG if the ``decision``, the result of the step ``govern``, says so; skip otherwise.
+
+    The run's id is made of the governor's dedupe key: Airflow itself refuses a second run for the same drift.
+    """
+
+    template_fields = ("decision",)
+
+    def __init__(self, *, model: str, decision: Any, **kwargs: Any) -> None:
+        super().__init__(
+            trigger_dag_id=f"{model}_retrain",
+            logical_date=None,
+            skip_when_already_exists=True,
+            openlineage_inject_parent_info=False,
+            **kwargs,
+        )
+        self.decision = decision
+
+    def execute(self, context: Context) -> None:
+        """Trigger one run per dedupe key, or skip: there is nothing to request, or it was requested before."""
+        decision = dict(self.decision)
+        if not decision.get("retrain"):
+            raise AirflowSkipException("No retraining: " + ("; ".join(decision.get("reasons", ())) or "no signal."))
+        self.trigger_run_id = run_id_for(decision["dedupe_key"])
+        self.conf = {name: decision.get(name) for name in ("as_of", "reasons", "dedupe_key")}
+        super().execute(context)
+
+
+def run_id_for(dedupe_key: str) -> str:
+    """Return the retrain run's id for one drift, in characters that Airflow accepts."""
+    return "drift__" + re.sub(r"[^A-Za-z0-9_.~-]+", "-", dedupe_key)
