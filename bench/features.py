@@ -15,7 +15,7 @@ _WARM_DAYS = 20
 
 
 def run(world: World) -> Iterator[Figure]:
-    """Measure the step as a task runs it: read, compute, write Delta, publish."""
+    """Measure the step as a task runs it: read, compute, write, publish."""
     rows = sum(record.rows("events") for record in world.ingested.values())
     setup = {"setup_s": sum(world.ingest_seconds), "setup": f"ingest step, {len(world.days)} days"}
     warm = [s for day, s in zip(world.days, world.feature_seconds, strict=True) if day >= world.spec.first_warm_day]

@@ -29,7 +29,7 @@ from windsock_local.demo.plan import DemoPlan, simulated_plan
 _DAY_STEPS = ("ingest", "features", "materialize", "score")
 _DAYS_AFTER_RETRAINING = 3
 _LIBRARIES = (
-    *("pandas", "pyarrow.parquet", "pyarrow.dataset", "pyarrow.compute", "duckdb", "deltalake", "sklearn.metrics"),
+    *("pandas", "pyarrow.parquet", "pyarrow.dataset", "pyarrow.compute", "duckdb", "sklearn.metrics"),
     *("lightgbm", "optuna", "mlflow", "mlflow.lightgbm", "great_expectations", "evidently"),
 )
 

@@ -30,7 +30,6 @@ _IMPORTED = (
     "optuna",
     "psycopg2",
     "duckdb",
-    "deltalake",
     "pyarrow.parquet",
     "pyarrow.dataset",
 )

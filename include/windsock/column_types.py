@@ -24,11 +24,23 @@ ARROW_TYPES: Mapping[str, pa.DataType] = MappingProxyType({name: arrow for name,
 SQL_TYPES: Mapping[str, str] = MappingProxyType({name: sql for name, (_, sql) in _TYPES.items()})
 """Declared type to DuckDB's."""
 _BY_ANY_NAME = {**ARROW_TYPES, **{sql: ARROW_TYPES[name] for name, sql in SQL_TYPES.items()}}
+_WIDER = {(ARROW_TYPES["int64"], ARROW_TYPES["double"]), (ARROW_TYPES["date"], ARROW_TYPES["timestamp"])}
+"""A stored type, and the one that it may be read as."""
 
 
 def arrow_schema(columns: Iterable[tuple[str, str]]) -> pa.Schema:
     """Return the Arrow schema of columns given by name and type, declared (``int64``) or DuckDB's (``BIGINT``)."""
     return pa.schema([(name, _BY_ANY_NAME[kind]) for name, kind in columns])
+
+
+def declared_name(kind: pa.DataType) -> str:
+    """Return what a spec calls an Arrow type, or Arrow's own name for one that no spec can declare."""
+    return next((name for name, arrow in ARROW_TYPES.items() if arrow == kind), str(kind))
+
+
+def widens(stored: pa.DataType, offered: pa.DataType) -> bool:
+    """Say whether a column can be read as another type without loss: the same, or a wider one."""
+    return stored == offered or (stored, offered) in _WIDER
 
 
 def to_pandas(rows: pa.Table) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """The ledger: which days are done, from what, and where their rows lie.
 
-Every stage writes its rows to Delta tables first and then one small record per day. The record is the commit:
+Every stage writes its rows to files first and then one small record per day. The record is the commit:
 readers find rows only through records, so a step that writes three tables becomes visible in one atomic replacement,
 and a kill before it leaves the old state. Records are also kept by content hash, so a training run pins exact days.
 """
@@ -33,8 +33,8 @@ class Output:
     """SHA-256 of the rows, order and types included."""
     files: tuple[str, ...]
     """Parquet files, relative to the store's root."""
-    version: int
-    """Delta version of the table that this day's commit made."""
+    columns: tuple[tuple[str, str], ...] = ()
+    """Each column with the name of its Arrow type, in order; none in records of version 0.1."""
 
 
 @dataclass(frozen=True)

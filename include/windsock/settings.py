@@ -19,7 +19,7 @@ class Settings:
     home: Path
     """State of the embedded stack: database, logs, secrets."""
     store: str
-    """URL or path of the Delta tables and run folders."""
+    """URL or path of the tables and run folders."""
     models: tuple[Path, ...]
     """Folders that hold one folder per model."""
     mlflow_uri: str

@@ -1,37 +1,38 @@
-"""Delta tables: one partition a day, replaced whole in one commit.
+"""Tables: one Parquet file a day and content, never changed once it is written.
 
-Writing the same rows again makes no commit. Reading goes through the ledger's records, which name each day's files.
+A file is named by the hash of its rows, so writers of one day with different rows write different files, and the
+ledger's record alone says which are in force. Each file has a schema of its own: nothing is cast on the way in, and
+on the way out a column is only widened, or NULL where a file lacks it.
 """
 
 import hashlib
 import io
-import logging
-import time
-from collections.abc import Callable, Iterable, Sequence
-from datetime import date
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.fs
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import DeltaError
 
-from windsock.errors import UpstreamUnavailable
+from windsock.column_types import arrow_schema, declared_name, widens
+from windsock.days import spans
+from windsock.errors import SpecError
 from windsock.ledger import DayRecord, Output
+from windsock.spec import ModelSpec
+from windsock.spec.columns import event_columns, label_columns
 from windsock.store import Store
 
-log = logging.getLogger(__name__)
-
-_ATTEMPTS = 6
+_ROW_GROUP = 1 << 17
+"""Rows that are read, or skipped by a filter, at once."""
 
 
 def content_hash(rows: pa.Table) -> str:
     """Return a SHA-256 of rows: their schema, values and order."""
     # Parquet bytes are a function of the values alone; Arrow buffers hold undefined bytes under nulls.
-    buffer = io.BytesIO()
     plain = rows.replace_schema_metadata(None).combine_chunks()
-    pq.write_table(plain, buffer, compression="none", use_dictionary=False, store_schema=False)
-    digest = hashlib.sha256(buffer.getbuffer())
+    digest = hashlib.sha256(_parquet(plain, compression="none", use_dictionary=False, store_schema=False))
     digest.update(str(plain.schema).encode())
     return digest.hexdigest()
 
@@ -39,51 +40,74 @@ def content_hash(rows: pa.Table) -> str:
 def write_day(
     store: Store, model: str, table: str, day: date, rows: pa.Table, *, previous: DayRecord | None = None
 ) -> Output:
-    """Replace one day of a table in one commit, unless it holds exactly these rows already.
+    """Write one day's rows of a table, unless a record names exactly these rows already.
+
+    Nobody sees them before a record names them.
 
     Args:
         store: Where tables live.
         model: Model name; the table lies at ``<model>/<table>``.
         table: Table name, may contain ``/``.
-        day: The partition.
-        rows: The day's rows in their final order, without a ``ds`` column.
+        day: The folder, ``ds=<day>``.
+        rows: The day's rows in their final order.
         previous: The day's record now in force, to recognise unchanged rows.
-
-    Raises:
-        UpstreamUnavailable: Another writer kept replacing the same day.
     """
     digest = content_hash(rows)
     old = previous.outputs.get(table) if previous is not None else None
     if old is not None and old.hash == digest and all(store.exists(f) for f in old.files):
         return old
-    target = store.url(model, table)
-    partition = pa.array([day.isoformat()] * rows.num_rows, pa.string())
-    data = rows.replace_schema_metadata(None).append_column("ds", partition)
-    _create_if_absent(store, target, data.schema)
-
-    def commit() -> None:
-        write_deltalake(
-            target, data, mode="overwrite", predicate=f"ds = '{day}'", partition_by=["ds"], schema_mode="merge"
-        )
-
-    _retrying(commit, f"{model}/{table} of {day}")
-    files, version = _files_of(target, day)
-    return Output(rows.num_rows, digest, tuple(f"{model}/{table}/{f}" for f in files), version)
+    columns = tuple((field.name, str(field.type)) for field in rows.schema)
+    if rows.num_rows == 0:
+        return Output(0, digest, (), columns)
+    file = f"{model}/{table}/ds={day}/{digest}.parquet"
+    # Also if it is there: maintenance may be about to remove what no record names.
+    store.write_bytes(_parquet(rows.replace_schema_metadata(None), row_group_size=_ROW_GROUP), file)
+    return Output(rows.num_rows, digest, (file,), columns)
 
 
 def read(
-    store: Store, records: Iterable[DayRecord], table: str, columns: Sequence[str] | None = None
+    store: Store,
+    records: Iterable[DayRecord],
+    table: str,
+    columns: Sequence[str] | None = None,
+    *,
+    schema: pa.Schema | None = None,
 ) -> pa.Table | None:
-    """Read one table's rows of the given days (default: every column but ``ds``), in order of days, then as written.
+    """Read one table's rows of the given days (default: every column), in order of days, then as written.
 
     Returns:
-        The rows without ``ds``, or None if no given day has any.
+        The rows, or None if no given day has any.
+
+    Raises:
+        SpecError: See :func:`open_dataset`.
     """
-    dataset = open_dataset(store, records, table)
-    if dataset is None:
-        return None
-    names = list(columns) if columns is not None else [n for n in dataset.schema.names if n != "ds"]
-    return dataset.to_table(columns=names)
+    dataset = open_dataset(store, records, table, schema)
+    return dataset.to_table(columns=columns and list(columns)) if dataset is not None else None
+
+
+def read_events(
+    store: Store, spec: ModelSpec, records: Iterable[DayRecord], columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Read the events of the given days as the spec declares them today; see :func:`read`."""
+    schema = arrow_schema(event_columns(spec).items())
+    rows = read(store, records, "events", columns, schema=schema)
+    return rows if rows is not None else schema.empty_table().select(list(columns or schema.names))
+
+
+def read_labels(store: Store, spec: ModelSpec, records: Iterable[DayRecord]) -> pa.Table:
+    """Read the labels of the given days (of events, or of delivery) as the spec declares them today.
+
+    When a label that came with its event became known is what the spec says now: a delay that was found to be longer
+    holds for every label at once.
+    """
+    schema = arrow_schema(label_columns(spec).items())
+    rows = read(store, records, "labels", schema=schema)
+    if rows is None:
+        return schema.empty_table()
+    if spec.label.files is not None:
+        return rows
+    delay = pa.scalar(timedelta(days=spec.label.delay_days), pa.duration("us"))
+    return rows.set_column(3, schema.field(3), pc.add(rows["event_time"], delay))
 
 
 def open_dataset(
@@ -95,42 +119,65 @@ def open_dataset(
         store: Where tables live.
         records: Day records; only their files are read.
         table: Table name as in ``DayRecord.outputs``.
-        schema: Columns to offer, where one that a file lacks reads as NULL; None: those of the first file.
+        schema: Columns to offer, where one that a file lacks reads as NULL; None: every column of any file.
+
+    Raises:
+        SpecError: Some day holds a column in a type that cannot be widened to the one that is offered.
     """
-    files = [f for r in sorted(records, key=lambda r: r.ds) if table in r.outputs for f in r.outputs[table].files]
-    if not files:
+    outputs = [(r.day, r.outputs[table]) for r in sorted(records, key=lambda r: r.ds) if table in r.outputs]
+    outputs = [(day, output) for day, output in outputs if output.files]
+    if not outputs:
         return None
     # Arrow's own local file system reads in parallel; one made from fsspec holds the interpreter's lock.
-    filesystem = None if store.is_local else store.fs
-    return ds.dataset([store.path(f) for f in files], schema=schema, format="parquet", filesystem=filesystem)
+    local = store.is_local
+    files = pa.fs.LocalFileSystem() if local else pa.fs.PyFileSystem(pa.fs.FSSpecHandler(store.fs))
+    parquet = ds.ParquetFileFormat()
+    fragments = [parquet.make_fragment(store.path(file), files) for _, output in outputs for file in output.files]
+    stored = [
+        (day, _schema_of(output) or parquet.make_fragment(store.path(output.files[0]), files).physical_schema)
+        for day, output in outputs
+    ]
+    offered = schema if schema is not None else _widest(one for _, one in stored)
+    _refuse_narrowing(table, offered, stored)
+    return ds.FileSystemDataset(fragments, offered, parquet, files)
 
 
-def _create_if_absent(store: Store, target: str, schema: pa.Schema) -> None:
-    if DeltaTable.is_deltatable(target):
-        return
-    if store.is_local:
-        store.fs.makedirs(target, exist_ok=True)
-    # Several first days may arrive at once: one creates the table, the others find it.
-    _retrying(
-        lambda: DeltaTable.create(target, schema=schema, mode="ignore", partition_by=["ds"]), f"creation of {target}"
-    )
+def _schema_of(output: Output) -> pa.Schema | None:
+    """Return the schema of rows as their record names it; None: only their file knows."""
+    try:
+        columns = [(name, pa.type_for_alias(kind)) for name, kind in output.columns]
+    except ValueError:  # of a type that has more to it than a name: dictionary-encoded text
+        return None
+    return pa.schema(columns) if columns else None
 
 
-def _retrying(action: Callable[[], object], what: str) -> None:
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            action()
-            return
-        except DeltaError as err:
-            if attempt == _ATTEMPTS:
-                raise UpstreamUnavailable(
-                    f"{what}: another writer got in the way {attempt} times ({err}). Run the step again."
-                ) from err
-            log.info("%s: commit %d of %d gave way to another writer", what, attempt, _ATTEMPTS)
-            time.sleep(0.05 * 2**attempt)
+def _parquet(rows: pa.Table, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, **options)
+    return buffer.getvalue()
 
 
-def _files_of(target: str, day: date) -> tuple[list[str], int]:
-    table = DeltaTable(target)
-    uris = table.file_uris(file_pruning_predicate=f"ds = '{day}'")
-    return sorted(f"ds={day}/" + u.rsplit("/", 1)[-1] for u in uris), table.version()
+def _widest(stored: Iterable[pa.Schema]) -> pa.Schema:
+    """Return every column of any schema, in order of appearance, in the widest of its types."""
+    columns: dict[str, pa.DataType] = {}
+    for field in (field for one in stored for field in one):
+        known = columns.get(field.name)
+        if known is None or widens(known, field.type):
+            columns[field.name] = field.type
+    return pa.schema(columns.items())
+
+
+def _refuse_narrowing(table: str, offered: pa.Schema, stored: Sequence[tuple[date, pa.Schema]]) -> None:
+    for field in offered:
+        others = {
+            day: one.field(field.name).type
+            for day, one in stored
+            if field.name in one.names and not widens(one.field(field.name).type, field.type)
+        }
+        if others:
+            kinds = " and ".join(sorted({declared_name(kind) for kind in others.values()}))
+            raise SpecError(
+                f"{table}: column {field.name!r} is {declared_name(field.type)}, but {kinds} in the rows of "
+                f"{spans(others)}, and only int64 becomes double and date becomes timestamp without loss. Give the "
+                "column of the new type a name of its own, or ingest those days again."
+            )

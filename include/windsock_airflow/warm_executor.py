@@ -43,7 +43,6 @@ WARM_MODULES: tuple[str, ...] = (
     "pyarrow.parquet",
     "pyarrow.dataset",
     "duckdb",
-    "deltalake",
     "sklearn.metrics",
     "lightgbm",
     "optuna",

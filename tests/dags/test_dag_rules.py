@@ -12,7 +12,7 @@ from windsock.settings import REPO_ROOT
 STAGES = ("ingest", "features", "score", "monitor", "retrain", "train", "promote", "rollback", "maintenance")
 HEAVY = (
     *("pandas", "numpy", "torch", "mlflow", "feast", "great_expectations", "evidently"),
-    *("pyarrow", "duckdb", "deltalake", "lightgbm", "optuna", "sklearn"),
+    *("pyarrow", "duckdb", "lightgbm", "optuna", "sklearn"),
 )
 
 

@@ -9,7 +9,6 @@ import pytest
 from windsock.settings import REPO_ROOT
 
 HEAVY = {
-    "deltalake",
     "duckdb",
     "evidently",
     "feast",

@@ -1,7 +1,7 @@
 import os
 import time
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +83,17 @@ def test_what_no_record_ever_named_goes_once_it_is_old(fraud: Fraud) -> None:
     assert parquets(settings) == set(kept.outputs["events"].files)
 
 
-def test_the_newest_version_of_a_table_stays_whole_even_without_a_record(fraud: Fraud) -> None:
+def test_the_log_of_a_delta_table_that_0_1_kept_goes_and_its_recorded_files_stay(fraud: Fraud) -> None:
     settings, _ = fraud
-    write(settings, 1)
-    write(settings, 2, publish=False, day=DAY + timedelta(days=1))
+    kept = write(settings, 1)
+    log = Path(settings.store, "fraud", "events", "_delta_log", "00000000000000000000.json")
+    log.parent.mkdir()
+    log.write_text("{}")
     age(settings, 100)
 
-    assert maintain(settings)["deleted"] == 0
+    assert maintain(settings)["deleted"] == 1
+    assert not log.exists()
+    assert parquets(settings) == set(kept.outputs["events"].files)
 
 
 def test_an_unreadable_record_stops_everything_before_a_file_is_deleted(fraud: Fraud) -> None:
@@ -120,15 +124,6 @@ def test_old_temporary_files_go_and_fresh_ones_stay(fraud: Fraud) -> None:
 
     assert maintain(settings)["temporary"] == 1
     assert [p.name for p in folder.glob(".*.tmp")] == [".2026-03-01.json.def.tmp"]
-
-
-def test_tables_with_many_versions_get_a_checkpoint(fraud: Fraud) -> None:
-    settings, _ = fraud
-    for n in range(21):
-        write(settings, n, day=DAY + timedelta(days=n))
-
-    assert maintain(settings)["checkpoints"] == 1
-    assert maintain(settings)["checkpoints"] == 0
 
 
 def test_a_day_written_again_after_the_cleaning_is_whole(fraud: Fraud) -> None:

@@ -1,7 +1,7 @@
 import hashlib
 import random
 from concurrent.futures import ProcessPoolExecutor
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from examples import examples
 from fork_server import fork_context
 from windsock import tables
+from windsock.column_types import ARROW_TYPES
 from windsock.errors import SpecError
 from windsock.ledger import DayRecord, Ledger
 from windsock.store import Store
@@ -45,7 +46,6 @@ def test_days_written_in_any_order_and_in_parallel_give_the_same_bytes(tmp_path:
     for n in range(16):
         publish(a, n)
     shuffled = random.Random(3).sample(range(16), 16)
-    # Not forked from here: deltalake's runtime does not survive a fork once it has been used.
     with ProcessPoolExecutor(4, mp_context=fork_context()) as pool:
         list(pool.map(publish, [b] * 16, shuffled))
     assert file_hashes(a) == file_hashes(b)
@@ -97,6 +97,72 @@ def test_rows_written_but_not_recorded_are_not_seen(tmp_path: Path):
     tables.write_day(store, "m", "events", FIRST, rows_of(9))  # killed before Ledger.publish
     seen = tables.read(store, Ledger(store, "m", "ingest").all().values(), "events")
     assert seen.equals(rows_of(0))
+
+
+def test_of_two_writers_of_one_day_one_is_in_force_whole_whoever_comes_between(tmp_path: Path):
+    store, ledger = Store(str(tmp_path)), Ledger(Store(str(tmp_path)), "m", "ingest")
+    one, other = (
+        {table: tables.write_day(store, "m", table, FIRST, rows_of(n)) for table in ("events", "labels")}
+        for n in (1, 2)  # both have written before either publishes
+    )
+    for outputs, n in ((one, 1), (other, 2)):
+        ledger.publish(DayRecord(FIRST.isoformat(), "published", outputs))
+        for table in ("events", "labels"):
+            rows = tables.read(store, [ledger.get(FIRST)], table)
+            assert rows.equals(rows_of(n))
+            assert tables.content_hash(rows) == outputs[table].hash
+
+
+DAY_ROWS = st.sampled_from(
+    [
+        *(pa.array([1, None, 2**62], pa.int64()), pa.array([1.75, None, -0.0]), pa.array(["a", None, "1"])),
+        *(pa.array([True, None, False]), pa.array([FIRST, None, FIRST]), pa.array([0, None, 1], pa.timestamp("us"))),
+    ]
+)
+
+
+@given(days=st.lists(DAY_ROWS, min_size=1, max_size=4))
+def test_whatever_a_day_holds_is_stored_and_hashed_as_it_came_whatever_other_days_hold(tmp_path_factory, days):
+    store = Store(str(tmp_path_factory.mktemp("store")))
+    for n, values in enumerate(days):
+        rows, day = pa.table({"z": values, "x": values}), FIRST + timedelta(days=n)
+        output = tables.write_day(store, "m", "events", day, rows)
+        record = DayRecord(day.isoformat(), "published", {"events": output})
+        assert tables.read(store, [record], "events").equals(rows)
+        assert output.hash == tables.content_hash(rows)
+
+
+KINDS = {"int64": 1, "double": 1.5, "string": "a", "bool": True, "date": FIRST, "timestamp": datetime(2026, 1, 1)}
+WIDER = {("int64", "double"), ("date", "timestamp")}
+
+
+@pytest.mark.parametrize("stored", KINDS)
+@pytest.mark.parametrize("offered", KINDS)
+def test_a_column_is_read_as_its_own_type_or_a_wider_one_and_never_as_another(
+    tmp_path: Path, stored: str, offered: str
+):
+    store = Store(str(tmp_path))
+    rows = pa.table({"x": pa.array([KINDS[stored], None], ARROW_TYPES[stored])})
+    record = DayRecord("2026-01-01", "published", {"t": tables.write_day(store, "m", "t", FIRST, rows)})
+    schema = pa.schema([("x", ARROW_TYPES[offered]), ("new", pa.int64())])
+    if stored == offered or (stored, offered) in WIDER:
+        read = tables.read(store, [record], "t", schema=schema)
+        assert read.schema == schema
+        assert read["x"].equals(rows["x"].cast(ARROW_TYPES[offered]))
+        assert read["new"].null_count == 2
+    else:
+        sentence = f"column 'x' is {offered}, but {stored} in the rows of 2026-01-01, .*ingest those days again"
+        with pytest.raises(SpecError, match=sentence):
+            tables.read(store, [record], "t", schema=schema)
+
+
+def test_without_a_schema_every_column_of_any_day_is_read_in_its_widest_type(tmp_path: Path):
+    store, records = Store(str(tmp_path)), []
+    for n, rows in enumerate([{"x": [1]}, {"x": [1.75], "y": ["a"]}, {"y": ["b"]}]):
+        day = FIRST + timedelta(days=n)
+        output = tables.write_day(store, "m", "t", day, pa.table(rows))
+        records.append(DayRecord(day.isoformat(), "published", {"t": output}))
+    assert tables.read(store, records, "t").to_pydict() == {"x": [1.0, 1.75, None], "y": [None, "a", "b"]}
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-5, 5)), max_size=20))

@@ -75,7 +75,7 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
     label_records = records
     if spec.label.files is not None:
         label_records = Ledger.of(settings, spec.name, "labels").pinned(pins["labels"])
-    labels = tables.read(store, label_records.values(), "labels")
+    labels = tables.read_labels(store, spec, label_records.values())
     known_by = last_instant(windows.as_of)
 
     frame, holdout_frame = (_frame(store, spec, records, days) for days in (windows.train, windows.holdout))
@@ -98,8 +98,7 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
     entity = spec.training.evaluation.exclude_known_positives
     if entity is not None and spec.label.task == "binary":
         columns = dict.fromkeys([spec.events.key, spec.events.time, entity])
-        events = tables.read(store, records.values(), "events", list(columns))
-        assert events is not None  # there are rows to learn from
+        events = tables.read_events(store, spec, records.values(), list(columns))
         history = attach_labels(spec, events.append_column(TIME, events[spec.events.time]), labels, known_by)
         sets["holdout"] = mark_known_positives(spec, sets["holdout"], history, windows.train[0])
     without_rows = [d for d in windows.days if d in records and records[d].rows("events") == 0]
@@ -118,9 +117,7 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
     return TrainingSet(**sets, features=tuple(names), report=report)
 
 
-def _first_known(spec: ModelSpec, labels: pa.Table | None) -> pa.Table | None:
-    if labels is None:
-        return None
+def _first_known(spec: ModelSpec, labels: pa.Table) -> pa.Table:
     key, label = spec.events.key, spec.label.column
     first = labels.group_by(key, use_threads=False).aggregate([(KNOWN_AT, "min"), (label, "first")])
     return first.rename_columns({f"{KNOWN_AT}_min": KNOWN_AT, f"{label}_first": label})
@@ -133,9 +130,9 @@ def _frame(store: Store, spec: ModelSpec, records: Mapping[date, DayRecord], day
     absent = [c for c in _evaluation_columns(spec) if c not in frame.column_names]
     if not absent:
         return frame
-    events = tables.read(store, chosen, "events", absent)
+    events = tables.read_events(store, spec, chosen, absent)
     for name in absent:  # the frame has the events' rows in the events' order
-        frame = frame.append_column(name, events[name] if events is not None else [[]])
+        frame = frame.append_column(name, events[name])
     return frame
 
 

@@ -18,7 +18,7 @@ _LATE_SHARE = 0.1
 """Largest share of a window's labels that may have come after the gap, where labels are delivered as files."""
 
 
-def attach_labels(spec: ModelSpec, frame: pa.Table, labels: pa.Table | None, known_by: datetime) -> pa.Table:
+def attach_labels(spec: ModelSpec, frame: pa.Table, labels: pa.Table, known_by: datetime) -> pa.Table:
     """Give rows the label that was in force at a time.
 
     Args:
@@ -31,10 +31,6 @@ def attach_labels(spec: ModelSpec, frame: pa.Table, labels: pa.Table | None, kno
         The rows that have a label, in their order, with the label column and ``known_at``.
     """
     key, label = spec.events.key, spec.label.column
-    if labels is None or frame.num_rows == 0:
-        kind = pa.int64() if spec.label.task == "binary" else pa.float64()
-        empty = frame.slice(0, 0).append_column(label, pa.array([], kind))
-        return empty.append_column(KNOWN_AT, pa.array([], pa.timestamp("us")))
     known = labels.filter(pc.less_equal(labels[KNOWN_AT], pa.scalar(known_by, pa.timestamp("us"))))
     # The last of several is the one in force: Arrow finds first places, so the latest goes first.
     known = known.take(pc.sort_indices(known, sort_keys=[(KNOWN_AT, "descending"), (label, "descending")]))

@@ -10,7 +10,6 @@ import duckdb
 import pyarrow as pa
 
 from windsock import tables
-from windsock.column_types import arrow_schema
 from windsock.errors import SpecError
 from windsock.features.view_sql import TIMESTAMP, plain_types, view_schema
 from windsock.ledger import DayRecord
@@ -29,14 +28,12 @@ def event_frame(store: Store, spec: ModelSpec, records: Iterable[DayRecord]) -> 
     Raises:
         SpecError: A row expression does not run.
     """
-    rows = tables.read(store, records, "events")
+    events = tables.read_events(store, spec, records)
     columns = [spec.events.key, f"{spec.events.time} as {TIMESTAMP}", *sorted(set(spec.entities.values()))]
     columns += [f"({expression}) as {name}" for name, expression in spec.features.row.items()]
     try:
         with open_duckdb() as connection:
-            connection.register(
-                "events", rows if rows is not None else arrow_schema(spec.events.columns.items()).empty_table()
-            )
+            connection.register("events", events)
             # Row features may carry the name of a column of the events; the frame's own columns come first.
             return plain_types(connection.sql(f"select {', '.join(columns)} from events").to_arrow_table())
     except duckdb.Error as err:

@@ -84,8 +84,8 @@ def _compute(
         first, last = lookback(day, view.lookback_days)
         # Labels by files are stored by day of delivery, so every day of the lookback may hold some.
         known_events, known_labels = (
-            tables.read(store, (r for d, r in records.items() if first <= d <= last), name)
-            for name, records in (("events", events), ("labels", labels))
+            read(store, spec, (r for d, r in records.items() if first <= d <= last))
+            for read, records in ((tables.read_events, events), (tables.read_labels, labels))
         )
         rows = compute_view(spec, view, known_events, known_labels, day)
         name = table_name(view.name)

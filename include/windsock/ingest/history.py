@@ -107,9 +107,7 @@ def _compare(spec: ModelSpec, stats: Mapping[str, Any], past: list[Any]) -> Iter
 
 def _new_entities(settings: Settings, spec: ModelSpec, events: pa.Table, published: list[DayRecord]) -> Iterator[str]:
     columns = list(dict.fromkeys(spec.entities.values()))
-    seen = tables.read(Store.of(settings), published, "events", columns) if columns else None
-    if seen is None:
-        return
+    seen = tables.read_events(Store.of(settings), spec, published, columns)
     for name in columns:
         new = events.filter(pc.invert(pc.is_in(events.column(name), pc.unique(seen.column(name)))))
         if new.num_rows > _NEW_SHARE * max(events.num_rows, 1):

@@ -81,7 +81,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     conformed = conform(delivery.rows, _file_columns(spec), key=files.key)
     if conformed.rows is None:
         raise refuse(ctx, "labels", previous, delivery, inputs, conformed.problems)
-    keys = tables.read(ctx.store, events.values(), "events", [spec.events.key, spec.events.time])
+    keys = tables.read_events(ctx.store, spec, events.values(), [spec.events.key, spec.events.time])
     rows, quarantine, warnings = _match(spec, day, conformed.rows, conformed.faults, keys)
     # Labels for unknown events lose nothing and do not count.
     harmless = quarantine.counts.get(UNKNOWN_EVENT, 0)
@@ -162,7 +162,7 @@ def _file_columns(spec: ModelSpec) -> dict[str, str]:
 
 
 def _match(
-    spec: ModelSpec, day: date, delivered: pa.Table, faults: Sequence[RowFault], events: pa.Table | None
+    spec: ModelSpec, day: date, delivered: pa.Table, faults: Sequence[RowFault], events: pa.Table
 ) -> tuple[pa.Table, Quarantine, list[str]]:
     """Match the labels delivered on a day, in their declared form, with the events they are for.
 
@@ -220,10 +220,8 @@ def _rules(spec: ModelSpec, day: date, given: pd.DataFrame) -> Iterator[tuple[st
         yield f"{files.time} not after its delivery", files.time, fresh & (claimed >= pd.Timestamp(end_of(day)))
 
 
-def _event_times(keys: pd.Series, events: pa.Table | None) -> pd.Series:
+def _event_times(keys: pd.Series, events: pa.Table) -> pd.Series:
     """Return the event time of each key, null if there is no such event."""
-    if events is None:
-        return pd.Series(pd.NaT, index=keys.index, dtype="datetime64[us]")
     known = pd.Series(events.column(1).to_pandas().to_numpy(), index=pd.Index(events.column(0).to_pandas()))
     return keys.map(known[~known.index.duplicated(keep="last")])
 

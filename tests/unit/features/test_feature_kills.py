@@ -16,8 +16,7 @@ FIRST = date(2026, 3, 1)
 DAY = FIRST + timedelta(days=9)
 KEY = str(DAY)
 PLACES = [
-    pytest.param(DieAt("windsock.tables:_create_if_absent", after=True), False, id="after-the-first-table-is-made"),
-    pytest.param(DieAt("windsock.tables:_files_of"), False, id="after-the-first-view-is-committed"),
+    pytest.param(DieAt("windsock.store:Store.write_bytes"), False, id="before-the-first-file"),
     pytest.param(DieAt("windsock.tables:write_day", call=1, after=True), False, id="after-the-first-view"),
     pytest.param(DieAt("windsock.tables:write_day", call=2), False, id="before-the-last-view"),
     pytest.param(DieAt("windsock.tables:write_day", call=2, after=True), False, id="after-the-last-view"),

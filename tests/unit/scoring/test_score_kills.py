@@ -13,11 +13,8 @@ pytestmark = pytest.mark.kill
 KEY = str(AS_OF)
 PLACES = [
     DieAt("windsock.tables:write_day"),
-    DieAt("windsock.tables:_files_of", after=True),
-    DieAt("windsock.tables:write_day", after=True),
-    DieAt("windsock.store:Store.write_bytes", call=1, after=True),
-    DieAt("windsock.store:Store.write_bytes", call=2),
-    DieAt("windsock.store:Store.write_bytes", call=2, after=True),
+    *(DieAt("windsock.store:Store.write_bytes", call=n, after=True) for n in (1, 2, 3)),  # rows, history, record
+    DieAt("windsock.store:Store.write_bytes", call=3),
 ]
 
 
