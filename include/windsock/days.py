@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 
-from windsock.errors import SpecError
+from windsock.errors import NotReady, SpecError
 
 _KEY = re.compile(r"\d{4}-\d{2}-\d{2}")
 ONE_DAY = timedelta(days=1)
@@ -36,6 +36,24 @@ def parse_day(key: str | date | None, *, what: str = "partition key") -> date:
     raise SpecError(f"The {what} {key!r} is not a day. Give one of the form YYYY-MM-DD, for example 2026-03-01.")
 
 
+def past_day(key: str | date | None, *, what: str = "partition key") -> date:
+    """Turn a key into the day it names, which must be over in UTC. The clock may refuse a day, and never chooses one.
+
+    Raises:
+        NotReady: It is today: what will still happen on it is not known.
+        SpecError: It has not begun, or see :func:`parse_day`.
+    """
+    day, today = parse_day(key, what=what), utc_now().date()
+    if day < today:
+        return day
+    if day == today:
+        raise NotReady(f"The {what} is {day}, which is not over yet (UTC). This waits until it is, at 00:00.")
+    raise SpecError(
+        f"The {what} is {day}, but today is {today} (UTC): what has not happened cannot be recorded. Choose a day that "
+        "is over; if this one is, set this machine's clock."
+    )
+
+
 def day_range(first: date, last: date) -> list[date]:
     """List the days from ``first`` to ``last``, both included; empty if reversed."""
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]
@@ -57,7 +75,7 @@ def last_instant(day: date) -> datetime:
 
 
 def utc_now() -> datetime:
-    """Return the clock, for records of when something ran; never for choosing data."""
+    """Return the clock, for records of when something ran and for refusing days to come; never for choosing data."""
     return datetime.now(UTC)
 
 

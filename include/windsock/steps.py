@@ -13,7 +13,7 @@ from datetime import date
 from types import MappingProxyType
 from typing import Any
 
-from windsock.days import parse_day
+from windsock.days import past_day
 from windsock.errors import SpecError
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
@@ -63,9 +63,10 @@ class StepContext:
         """The day this run is for.
 
         Raises:
-            SpecError: The key is missing, malformed or outside the model's days.
+            SpecError: The key is missing, malformed, outside the model's days or in the future.
+            NotReady: The day is not over yet.
         """
-        day = parse_day(self.key)
+        day = past_day(self.key)
         if day < self.spec.first_day or (self.spec.last_day is not None and day > self.spec.last_day):
             raise SpecError(
                 f"{day} lies outside the days of model {self.spec.name!r} "

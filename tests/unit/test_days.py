@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windsock.days import day_range, end_of, last_instant, parse_day, spans, start_of
-from windsock.errors import SpecError
+from windsock.days import day_range, end_of, last_instant, parse_day, past_day, spans, start_of, utc_now
+from windsock.errors import NotReady, SpecError
 
 DAYS = st.dates(date(2000, 1, 1), date(2100, 1, 1))
 
@@ -19,6 +19,20 @@ def test_a_key_names_its_day_and_back(day: date):
 def test_a_malformed_key_is_refused_with_the_form_it_should_have(key: str):
     with pytest.raises(SpecError, match=r"YYYY-MM-DD"):
         parse_day(key)
+
+
+@given(DAYS)
+def test_a_day_is_taken_once_it_is_over_waited_for_while_it_lasts_and_refused_before_it_begins(day: date):
+    today = utc_now().date()
+    for asked in (day, today - timedelta(days=1), today, today + timedelta(days=1)):
+        if asked < today:
+            assert past_day(asked.isoformat()) == asked
+        elif asked == today:
+            with pytest.raises(NotReady, match="which is not over yet"):
+                past_day(asked.isoformat())
+        else:
+            with pytest.raises(SpecError, match=f"The as_of is {asked}, but today is {today}"):
+                past_day(asked.isoformat(), what="as_of")
 
 
 @pytest.mark.parametrize("key", [None, ""])

@@ -16,7 +16,7 @@ from windsock.completeness import rejected_days, settled_days
 from windsock.dataset.assemble import assemble, pin
 from windsock.dataset.requests import inputs_of, lineage_of, run_request, write_requests
 from windsock.dataset.time_split import Windows, windows_of
-from windsock.days import day_range, parse_day
+from windsock.days import day_range, past_day
 from windsock.errors import DataContractError, NotReady, SpecError
 from windsock.features.frame import feature_names
 from windsock.format_numbers import written
@@ -104,9 +104,10 @@ def chosen_windows(settings: Settings, spec: ModelSpec, as_of: str | date | None
     Raises:
         NotReady: Nothing has been ingested yet, or days are missing.
         DataContractError: There is too little history.
+        SpecError: ``as_of`` is no day, or lies in the future.
     """
     if as_of not in (None, ""):
-        return windows_of(spec, parse_day(as_of, what="as_of"))
+        return windows_of(spec, past_day(as_of, what="as_of"))
     stages = ["ingest", "features", *(["labels"] if spec.label.files is not None else [])]
     days = {s: set(Ledger.of(settings, spec.name, s).days()) for s in stages}
     days["features"] |= rejected_days(settings, spec, days["ingest"] - days["features"])

@@ -10,9 +10,11 @@ import pytest
 
 from delivered import DAY, Inbox, transactions, with_column
 from kill import snapshot
+from small_model import small_fraud
 from windsock.days import last_instant
 from windsock.errors import DayRejected, SpecError, UpstreamUnavailable
 from windsock.ledger import Ledger
+from windsock.steps import run_step
 from windsock.store import Store
 
 GOOD = transactions()
@@ -273,6 +275,19 @@ def test_a_key_outside_the_models_days_is_refused(tmp_path):
 
     with pytest.raises(SpecError, match="outside the days"):
         inbox.ingest(GOOD, DAY - timedelta(days=1))
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("last_day", [None, "2100-12-31"])
+def test_a_day_that_has_not_begun_is_recorded_by_nobody_whatever_the_spec_says(tmp_path, live, last_day):
+    settings, _ = small_fraud(tmp_path, last_day=last_day)  # its simulator would make any day
+
+    for step in ("ingest", "features", "score", "monitor"):
+        with pytest.raises(SpecError, match="2062-03-01, but today is"):
+            run_step(step, model="fraud", key="2062-03-01", live=live, settings=settings)
+    with pytest.raises(SpecError, match="The as_of is 2062-03-01"):
+        run_step("assemble", model="fraud", options={"as_of": "2062-03-01"}, settings=settings)
+    assert Ledger.of(settings, "fraud", "ingest").days() == []
 
 
 def test_keys_beyond_double_precision_stay_distinct_next_to_null_keys(tmp_path):
