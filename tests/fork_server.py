@@ -5,39 +5,19 @@ to name its own libraries, the children of all later files would import theirs a
 """
 
 import multiprocessing
+import os
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
-
-_IMPORTED = (
-    "kill",
-    "gradient_learner",
-    "windsock.ingest.step",
-    "windsock.ingest.sources.simulator",
-    "windsock.completeness",
-    "windsock.validate.engine",
-    "windsock.validate.docs",
-    "windsock.features.step",
-    "windsock.features.view_sql",
-    "windsock.featurestore.step",
-    "windsock.featurestore.retrieval",
-    "windsock.scoring.step",
-    "windsock.registry.versions",
-    "windsock.promotion.step",
-    "mlflow",
-    "windsock.search.search",
-    "great_expectations.expectations",
-    "feast",
-    "lightgbm",
-    "optuna",
-    "psycopg2",
-    "duckdb",
-    "pyarrow.parquet",
-    "pyarrow.dataset",
-)
+from pathlib import Path
+from unittest.mock import patch
 
 
 def fork_context() -> ForkServerContext:
-    """Return the context whose processes and pools come from the fork server."""
+    """Return the context whose processes and pools come from the fork server, which runs from now on."""
     context = multiprocessing.get_context("forkserver")
     # Only imports: a fork server that had used a library's threads would fork broken children.
-    context.set_forkserver_preload(list(_IMPORTED))
+    context.set_forkserver_preload(["forked_imports"])
+    # It looks for what it is to import where a new interpreter does, not where this one does, and passes over the rest.
+    with patch.dict(os.environ, {"PYTHONPATH": str(Path(__file__).parent)}):
+        forkserver.ensure_running()
     return context

@@ -57,16 +57,17 @@ class Steps:
     def run(
         self,
         step: str,
-        key: str,
+        key: str | None = None,
         *,
         options: Mapping[str, Any] | None = None,
         live: bool = False,
+        origin: str = "manual",
         kill_after: float | None = None,
         die_at: DieAt | None = None,
     ) -> Trial:
         """Run a step in a child; kill it ``kill_after`` seconds into the run, or let it die at a place."""
         ours, theirs = self._context.Pipe()
-        arguments = (theirs, self._settings, self._model, step, key, dict(options or {}), live, die_at)
+        arguments = (theirs, self._settings, self._model, step, key, dict(options or {}), live, origin, die_at)
         child = self._context.Process(target=_child, args=arguments)
         child.start()
         theirs.close()
@@ -89,7 +90,7 @@ class Steps:
         return Trial(child.exitcode == -signal.SIGKILL, seconds, result, error)
 
 
-def _child(connection, settings, model, step, key, options, live, die_at) -> None:
+def _child(connection, settings, model, step, key, options, live, origin, die_at) -> None:
     from windsock.steps import STEPS, run_step
 
     importlib.import_module(STEPS[step])
@@ -97,7 +98,7 @@ def _child(connection, settings, model, step, key, options, live, die_at) -> Non
         _arm(die_at)
     connection.send("running")
     try:
-        result = run_step(step, model=model, key=key, live=live, options=options, settings=settings)
+        result = run_step(step, model=model, key=key, live=live, origin=origin, options=options, settings=settings)
         connection.send((result, None))
     except Exception as err:
         connection.send((None, f"{type(err).__name__}: {err}"))

@@ -8,12 +8,12 @@ import yaml
 
 from windsock.settings import REPO_ROOT, Settings
 from windsock.spec import ModelSpec, get_spec
+from windsock.spec.load import read_yaml
 
 
 def features_of_views(**fields: Any) -> dict[str, Any]:
     """Return the fraud model's features with other fields in each view, for ``features`` of :func:`small_fraud`."""
-    path = REPO_ROOT / "include" / "models" / "fraud" / "model.yaml"
-    features = yaml.safe_load(path.read_text(encoding="utf-8"))["features"]
+    features = read_yaml(REPO_ROOT / "include" / "models" / "fraud" / "model.yaml")["features"]
     return {**features, "views": [{**view, **fields} for view in features["views"]]}
 
 
@@ -26,10 +26,12 @@ def small_fraud(folder: Path, **overrides: Any) -> tuple[Settings, ModelSpec]:
     """
     target = folder / "models" / "fraud"
     shutil.copytree(REPO_ROOT / "include" / "models" / "fraud", target, dirs_exist_ok=True)
-    raw = yaml.safe_load((target / "model.yaml").read_text(encoding="utf-8"))
+    raw = read_yaml(target / "model.yaml")
     raw["first_day"] = "2026-03-01"
     raw["source"] = {"kind": "simulator", "seed": 0, "customers": 300, "terminals": 600}
     raw.update(overrides)
-    (target / "model.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    # By libyaml: hundreds of tests begin here.
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    (target / "model.yaml").write_text(yaml.dump(raw, Dumper=dumper, sort_keys=False), encoding="utf-8")
     settings = Settings.from_env({"WINDSOCK_HOME": str(folder), "WINDSOCK_MODELS": str(folder / "models")})
     return settings, get_spec(settings, "fraud")

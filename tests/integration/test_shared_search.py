@@ -31,7 +31,6 @@ from windsock_local.stack.processes import as_user
 pytestmark = pytest.mark.integration
 
 ROWS = some_rows(40)
-CONTEXT = fork_context()
 
 
 class Server:
@@ -92,7 +91,7 @@ def _search(study, folder, trials, pause_s):
 
 @contextmanager
 def children(number, *arguments):
-    started = [CONTEXT.Process(target=_search, args=arguments) for _ in range(number)]
+    started = [fork_context().Process(target=_search, args=arguments) for _ in range(number)]
     for child in started:
         child.start()
     try:

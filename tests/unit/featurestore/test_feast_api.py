@@ -1,6 +1,5 @@
 """What Feast's own API sees: definitions from the specs, history point-in-time, online values."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -307,13 +306,3 @@ def test_feasts_own_command_line_applies_the_repository(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     views = feature_store(Settings.from_env(env)).list_feature_views()
     assert "fraud__customer_spending" in {view.name for view in views}
-
-
-def test_importing_feast_leaves_torch_alone():
-    code = (
-        "import sys, importlib.util; from windsock.featurestore.repo import import_feast; import_feast();"
-        "print('torch' in sys.modules, importlib.util.find_spec('torch') is not None)"
-    )
-    installed = importlib.util.find_spec("torch") is not None
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", str(installed)]

@@ -3,6 +3,7 @@
 Thorough runs ask for a million rows of 1.3 million, and may take 3 GB; so does ``make bench``.
 """
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -27,7 +28,7 @@ ASKED = 1_000_000 if thorough() else 330_000
 DAY_US = 86_400_000_000
 
 CODE = """
-import json, resource, sys
+import importlib.util, json, resource, sys
 import numpy as np, pyarrow as pa
 from datetime import date
 from windsock.settings import Settings
@@ -69,7 +70,8 @@ for table in retrieval.feature_tables(spec):
         ).to_arrow_table()
     for feature in table.features:
         same = same and result[feature].combine_chunks().equals(plain[feature].combine_chunks())
-print(json.dumps({"peak_mb": peak_mb, "rows": result.num_rows, "same": same}))
+torch = ("torch" in sys.modules, importlib.util.find_spec("torch") is not None)
+print(json.dumps({"peak_mb": peak_mb, "rows": result.num_rows, "same": same, "torch": torch}))
 """
 
 
@@ -91,7 +93,7 @@ def history(tmp_path_factory) -> Settings:
             path = Path(store.path(file))
             path.parent.mkdir(parents=True)
             pq.write_table(pa.table(columns, schema=table.schema), path)
-            outputs[table.name] = Output(ROWS_A_DAY, f"{number}", (file,))
+            outputs[table.name] = Output(ROWS_A_DAY, f"{number}", (file,), number)
         ledger.publish(DayRecord(day.isoformat(), "published", outputs))
     return settings
 
@@ -109,5 +111,6 @@ def test_many_rows_are_joined_as_a_plain_join_does_in_little_memory(history: Set
     measured = json.loads(done.stdout.splitlines()[-1])
 
     assert measured["rows"] == ASKED
+    assert measured["torch"] == [False, importlib.util.find_spec("torch") is not None], "Feast has imported torch"
     assert measured["same"], "differs from a plain DuckDB ASOF join"
     assert measured["peak_mb"] < (3_000 if thorough() else 1_500)

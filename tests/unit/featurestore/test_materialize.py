@@ -3,11 +3,9 @@
 import math
 import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -19,6 +17,7 @@ from hypothesis import strategies as st
 from examples import examples
 from feature_tables import at, publish, table_of, two_views
 from fork_server import fork_context
+from kill import Steps
 from windsock.errors import NotReady, ParityError, SpecError
 from windsock.featurestore.online_db import OnlineRow, micros_of
 from windsock.featurestore.repo import feast_home
@@ -276,23 +275,12 @@ def test_a_kill_leaves_a_day_whole_or_absent_and_a_rerun_completes_it(tmp_path: 
     publish(settings, spec, date(2026, 3, 2), {"spending": many, "everything": [(at(2, 8), 1, True, "w", at(2, 8))]})
     publish(settings, spec, date(2026, 3, 1), {})
     materialize(settings, 1)
-    code = (
-        "import windsock.featurestore.step, duckdb, pyarrow.dataset; print('go', flush=True);"
-        "from windsock.steps import run_step; run_step('materialize', model='fraud', key='2026-03-02'); print('done')"
-    )
-    env = {**os.environ, "WINDSOCK_HOME": str(settings.home), "WINDSOCK_MODELS": str(settings.models[0])}
-    draw, states = random.Random(7), set()
+    draw, steps = random.Random(7), Steps(settings, "fraud")
     for _ in range(6):
-        child = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True)
-        child.stdout.readline()
-        time.sleep(draw.uniform(0.02, 0.5))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
+        steps.run("materialize", "2026-03-02", kill_after=draw.uniform(0.02, 0.5))
         served = len(online(settings, spec, entities=range(20_000)))
         assert served in (0, 20_000)
         assert len(online(settings, spec, "everything")) == (1 if served else 0)
-        states.add(served)
     materialize(settings, 2)
     assert len(online(settings, spec, entities=range(20_000))) == 20_000
     assert materialize(settings, 2)["views"]["spending"]["written"] == 0

@@ -1,6 +1,3 @@
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -9,6 +6,7 @@ from typing import Any
 import pytest
 
 from fork_server import fork_context
+from kill import DieAt, Steps
 from run_folders import make_run, with_mlflow
 from small_model import small_fraud
 from windsock.errors import ChampionChanged, GateFailed, SpecError
@@ -177,25 +175,18 @@ def test_replays_promote_nothing_unless_told_to(fraud: Fraud) -> None:
 
 
 @pytest.mark.kill
-def test_a_kill_between_record_and_alias_is_repaired_by_whoever_comes_next(fraud: Fraud, tmp_path: Path) -> None:
+def test_a_kill_between_record_and_alias_is_repaired_by_whoever_comes_next(fraud: Fraud) -> None:
     settings, spec = fraud
     promoted(fraud, "weak", **WEAK)
     passed(fraud, "strong", **STRONG)
-    script = f"""
-import os, signal
-from windsock.promotion import step
-from windsock.settings import Settings
-from windsock.steps import run_step
-step.reconcile = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
-settings = Settings.from_env({{"WINDSOCK_HOME": {str(tmp_path)!r}, "WINDSOCK_MODELS": {str(tmp_path / "models")!r}}})
-run_step("promote", model="fraud", settings=settings, origin="run1", options={{"version": "2", "champion_seen": "1"}})
-"""
-    killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    asked = {"version": "2", "champion_seen": "1"}
+    place = DieAt("windsock.promotion.step:reconcile")
+    trial = Steps(settings, "fraud").run("promote", live=True, origin="run1", options=asked, die_at=place)
+    assert trial.killed, trial.error
     assert champion_on(settings, spec, date(2026, 6, 1)).version == "2"  # type: ignore[union-attr]
     assert alias_version(settings, spec, "champion") == "1"
 
-    result = step(fraud, "promote", origin="run1", version="2", champion_seen="1")
+    result = step(fraud, "promote", origin="run1", **asked)
 
     assert (result["seq"], len(history(settings, spec))) == (2, 2)
     assert alias_version(settings, spec, "champion") == "2"

@@ -1,12 +1,10 @@
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kill import DieAt, Steps
 from run_folders import FEATURES, make_run, with_mlflow, world
 from small_model import small_fraud
 from windsock.errors import DataContractError, SpecError, UpstreamUnavailable
@@ -81,28 +79,21 @@ def test_registering_again_finds_the_version_instead_of_making_a_second(fraud: t
     assert len(client.search_logged_models([experiment])) == 1
 
 
-KILLED_BEFORE = ["log_run", "log_model", "create_version", "record_version"]
+KILLED_BEFORE = [
+    *(f"windsock.registry.tracking:{name}" for name in ("log_run", "log_model", "create_version")),
+    "windsock.registry.step:record_version",
+]
 
 
 @pytest.mark.kill
 @pytest.mark.parametrize("place", KILLED_BEFORE)
 def test_a_kill_at_any_point_leaves_nothing_double_after_the_rerun(
-    fraud: tuple[Settings, ModelSpec], tmp_path: Path, place: str
+    fraud: tuple[Settings, ModelSpec], place: str
 ) -> None:
     settings, spec = fraud
     make_run(settings, spec, "r1")
-    script = f"""
-import os, signal
-from windsock.registry import step, tracking
-from windsock.settings import Settings
-from windsock.steps import run_step
-target = step if {place!r} == "record_version" else tracking
-setattr(target, {place!r}, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
-settings = Settings.from_env({{"WINDSOCK_HOME": {str(tmp_path)!r}, "WINDSOCK_MODELS": {str(tmp_path / "models")!r}}})
-run_step("register", model="fraud", settings=settings, options={{"run": "r1"}})
-"""
-    killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    trial = Steps(settings, "fraud").run("register", options={"run": "r1"}, die_at=DieAt(place))
+    assert trial.killed, trial.error
 
     result = register(settings, "r1")
 
