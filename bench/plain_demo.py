@@ -51,7 +51,7 @@ class PlainDemo:
         self._warm_up()
         began, cpu_began = time.perf_counter(), time.process_time()
         with self._phase("backfill"):
-            for day in day_range(self.plan.first_day, self.plan.backfill_last):
+            for day in day_range(self.plan.spec.first_day, self.plan.backfill_last):
                 self._day(day, live=False)
         with self._phase("train_first"):
             self._train(self.plan.backfill_last)

@@ -33,6 +33,6 @@ export UV_COMPILE_BYTECODE=1 # or the first imports are two to three times slowe
 "$uv" pip install --quiet --python .venv/bin/python "${links[@]}" -r requirements.txt
 "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
 echo "setup: making the database that every new home starts from (once)"
-.venv/bin/python -c "from windsock_local.stack.lifecycle import make_template; make_template()" || echo "setup: not made; a home's first start will take longer"
+.venv/bin/python scripts/database_template.py || echo "setup: not made; a home's first start will take longer"
 echo "$want" > .venv/.windsock-lock
 echo "setup: done"

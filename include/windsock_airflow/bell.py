@@ -17,8 +17,6 @@ BELL_VARIABLE = "WINDSOCK_SCHEDULER_BELL"
 """Names the pipe; without it nobody rings and nobody waits."""
 
 _READ_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_EXECUTION_API = "/execution/"
-_ENDS_A_TRY = "/state"
 
 
 class Bell:
@@ -67,6 +65,4 @@ class RingAfterChange:
 
 
 def _may_wake(method: str, path: str) -> bool:
-    if method in _READ_METHODS:
-        return False
-    return path.endswith(_ENDS_A_TRY) if path.startswith(_EXECUTION_API) else True
+    return method not in _READ_METHODS and (path.endswith("/state") or not path.startswith("/execution/"))

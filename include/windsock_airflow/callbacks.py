@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from windsock.alerts.send import FailedTask, send
+from windsock.alerts import FailedTask, send
 from windsock.errors import WindsockError
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, find_specs, load_spec
@@ -59,8 +59,15 @@ def run_url(settings: Settings, dag_id: str, run_id: str, task_id: str | None = 
 def why(context: Mapping[str, Any]) -> str:
     """Return the sentence that says why a task failed."""
     error = context.get("exception")
+    own = error
+    while isinstance(own, BaseException):  # our own, anywhere in the chain, was written to be read
+        if isinstance(own, WindsockError):
+            return str(own)
+        own = own.__cause__
     if isinstance(error, BaseException):
-        return _sentence(error)
+        text = "\n".join(str(error).strip().splitlines()[:_MAX_LINES])
+        name = type(error).__name__
+        return text if text and name in _SPEAKING else f"{name}: {text}".removesuffix(": ")
     if error:
         return str(error)
     if reason := context.get("reason"):
@@ -69,19 +76,6 @@ def why(context: Mapping[str, Any]) -> str:
         "The task's process ended without an error of its own: it was killed, ran out of memory or lost its "
         "worker. Look at the end of its log, then clear the task to run it again."
     )
-
-
-def _sentence(error: BaseException) -> str:
-    """Prefer our own error anywhere in the chain: it was written to be read."""
-    own: BaseException | None = error
-    while own is not None:
-        if isinstance(own, WindsockError):
-            return str(own)
-        own = own.__cause__
-    text = "\n".join(str(error).strip().splitlines()[:_MAX_LINES])
-    if text and type(error).__name__ in _SPEAKING:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _spec(settings: Settings, dag_id: str) -> ModelSpec | None:

@@ -5,8 +5,8 @@ task nothing, tenths of a second instead of ten or more. The price: code importe
 restarts, Windsock's own step code included (after editing it, ``windsock down && windsock up``); DAG files and specs
 are read afresh for each task.
 
-Nothing may be *used* here, only imported: threads that a library starts do not survive a
-fork, and what they held would stay locked.
+Nothing may be *used* here, only imported: threads that a library starts do not survive a fork, and what they held would
+stay locked.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import inspect
 import logging
 import os
 import pkgutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,19 @@ def shorten_slot_hold() -> bool:
     return True
 
 
+def main() -> None:
+    """Be the embedded stack's scheduler: import while the tables are made, wait for a line on stdin, then schedule."""
+    from airflow.__main__ import main as airflow_main
+    from airflow.cli.commands import scheduler_command  # noqa: F401  # loaded now, not after the word
+
+    warm_up()
+    if not sys.stdin.readline():
+        sys.exit("Nobody is there to say when the database is ready: not started by `windsock up`?")
+    # The log server would listen on every interface; the UI reads local files instead.
+    sys.argv = ["airflow", "scheduler", "--skip-serve-logs"]
+    airflow_main()  # type: ignore[no-untyped-call]
+
+
 def _modules() -> list[str]:
     listed = os.environ.get(MODULES_VARIABLE)
     if listed is not None:
@@ -184,3 +198,7 @@ def _wait_for_execution_api() -> None:
             log.warning("%s did not answer for %.0f s; starting workers all the same.", url, _API_WAIT_SECONDS)
             return
         time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from windsock.errors import SpecError
-from windsock.lint import CheckedModel, lint_model, specs_below
+from windsock.lint import lint_model, specs_below
 from windsock.promotions import current
 from windsock.registry.overview import overview
 from windsock.registry.versions import version_info
@@ -39,7 +39,15 @@ def lint(path: Path | None, model: str | None, as_json: bool, reference: bool) -
     if as_json:
         click.echo(json.dumps([asdict(found) for found in checked], indent=1, default=str))
     else:
-        _print_faults(checked)
+        console = Console(soft_wrap=True)
+        for found in checked:
+            count = len(found.faults)
+            verdict = "[green]ok[/]" if not count else f"[red]{count} fault{'s' if count > 1 else ''}[/]"
+            console.print(f"{escape(found.model)}: {verdict}  [dim]{escape(str(found.path))}[/]")
+            for fault in found.faults:
+                console.print(f"  [red]✗[/] {escape(fault)}")
+            if not count:
+                console.print(f"  [dim]{escape(found.note)}[/]")
     if any(found.faults for found in checked):
         raise click.exceptions.Exit(64)
 
@@ -95,18 +103,6 @@ def reproduce(model: str, version: str | None, run: str | None) -> int:
     hint = "Install the versions of then" if made.differing else "The code of the trainer has changed"
     click.echo(f"The model is not the same. {hint}, and run this again.", err=True)
     return 1
-
-
-def _print_faults(checked: list[CheckedModel]) -> None:
-    console = Console(soft_wrap=True)
-    for found in checked:
-        count = len(found.faults)
-        verdict = "[green]ok[/]" if not count else f"[red]{count} fault{'s' if count > 1 else ''}[/]"
-        console.print(f"{escape(found.model)}: {verdict}  [dim]{escape(str(found.path))}[/]")
-        for fault in found.faults:
-            console.print(f"  [red]✗[/] {escape(fault)}")
-        if not count:
-            console.print(f"  [dim]{escape(found.note)}[/]")
 
 
 def _print_models(rows: list[dict[str, Any]]) -> None:

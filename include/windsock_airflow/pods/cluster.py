@@ -19,9 +19,8 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generic_api_retry
 from airflow.providers.cncf.kubernetes.utils.pod_manager import detect_pod_terminate_early_issues
@@ -61,8 +60,7 @@ OVER = frozenset({State.DONE, State.FAILED, State.OUT_OF_MEMORY, State.INTERRUPT
 """States in which nothing runs any more."""
 
 
-@dataclass(frozen=True)
-class PodStatus:
+class PodStatus(NamedTuple):
     """A pod's state, and what it or the cluster says of it."""
 
     state: State

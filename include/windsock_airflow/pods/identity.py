@@ -44,13 +44,13 @@ class TaskIdentity:
         """Sixteen hexadecimal digits that stand for this task instance."""
         return _digest("\n".join((self.installation, self.dag_id, self.run_id, self.task_id, str(self.map_index))))
 
-    def labels(self, **shown: str) -> dict[str, str]:
-        """Return the labels of this task's pods; ``shown`` are for people and for accounting of costs."""
+    def labels(self, **descriptive: str) -> dict[str, str]:
+        """Return the labels of this task's pods; ``descriptive`` ones are for people and for accounting of costs."""
         return {
             "app.kubernetes.io/part-of": "windsock",
             INSTALLATION_LABEL: self.installation,
             TASK_LABEL: self.digest,
-            **{f"{PREFIX}{name}": label_value(text) for name, text in shown.items()},
+            **{f"{PREFIX}{name}": label_value(text) for name, text in descriptive.items()},
         }
 
     @property

@@ -1,9 +1,8 @@
 """A step's pod: its manifest, what runs in it, and how its result comes back: always through the store.
 
-The manifest keeps the *restricted* pod security standard: no service-account token, no root, no writable root file
-system, no capabilities; secrets only by reference. Memory is limited to what is asked for, as a pod that takes more
-would take it from its neighbours. Cores are asked for but not limited (unless the site says so): spare cores would else
-lie idle.
+It keeps the *restricted* pod security standard: no service-account token, no root, no writable root file system, no
+capabilities; secrets only by reference. Memory is limited to what is asked for, as a pod that takes more would take it
+from its neighbours. Cores are asked for but not limited (unless the site says so): spare cores would else lie idle.
 """
 
 import contextlib
@@ -173,9 +172,6 @@ class TrainerWork:
             **_tracking(settings),
         }
 
-    def prepare(self) -> None:
-        """Leave everything: the trainer goes on from it."""
-
     def finished(self) -> dict[str, Any] | None:
         """Return the result if the candidate is complete; a trainer would end at once."""
         if self._role != "fit" or TrainerRequest.read(self._url).finished() is None:
@@ -183,11 +179,7 @@ class TrainerWork:
         return self.result()
 
     def result(self) -> dict[str, Any]:
-        """Return what the trainer said of its candidate; one that only searched says nothing.
-
-        Raises:
-            DataContractError: It left no candidate, or a wrong one.
-        """
+        """Return what the trainer said of its candidate; one that only searched says nothing."""
         if self._role != "fit":
             return {"run": self._folder.run, "estimator": self._estimator}
         return candidate_result(self._folder, self._estimator)
@@ -220,10 +212,6 @@ class StepWork:
         """Remove the result of an earlier pod."""
         with contextlib.suppress(FileNotFoundError):
             self._store.fs.rm(self._store.path(*self._result))
-
-    def finished(self) -> dict[str, Any] | None:
-        """Return None: the step finds out for itself whether there is anything to do."""
-        return None
 
     def result(self) -> dict[str, Any]:
         """Return what the step left in the store.

@@ -23,7 +23,7 @@ from kubernetes.client.exceptions import ApiException
 from windsock_airflow.pages import RESULT_LINKS
 from windsock_airflow.pods import cluster
 from windsock_airflow.pods.cluster import OVER, PodStatus, State, status_of
-from windsock_airflow.pods.manifest import CONTAINER
+from windsock_airflow.pods.manifest import CONTAINER, TrainerWork
 from windsock_airflow.pods.sweep import is_wanted
 from windsock_airflow.pods.task import PodTask
 from windsock_airflow.step import StepCall, no_retry_of_faulty_input, pause_after, reschedule_in
@@ -130,7 +130,7 @@ class PodStepOperator(KubernetesPodOperator):
         """Look at the pod and do what its state asks for, until there is a result."""
         since, followed = time.monotonic(), ""
         while True:
-            if pod is None and (result := task.work.finished()) is not None:
+            if pod is None and isinstance(task.work, TrainerWork) and (result := task.work.finished()) is not None:
                 self.log.info("%s: finished already; no pod is needed.", task.work.title)
                 return self._finish(task, result, None)
             if pod is None:

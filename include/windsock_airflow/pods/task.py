@@ -89,7 +89,8 @@ class PodTask:
 
     def make(self) -> V1Pod:
         """Make the pod of the record's number, or take the one of its name that exists; raises as ``create_pod``."""
-        self.work.prepare()
+        if isinstance(self.work, StepWork):
+            self.work.prepare()  # a trainer goes on from what lies there
         while KEPT_LABEL in (pod := cluster.create_pod(self.client, self.manifest())).metadata.labels:
             self.record.number += 1  # a failed pod that was kept has this name
         self.record.made, self.record.namespace = True, pod.metadata.namespace
@@ -105,8 +106,6 @@ class PodTask:
 
         A pod that is done with but not yet gone is returned too: there is never a second one beside it.
 
-        Raises:
-            AirflowException: The pod was lost, and so were too many before it.
         """
         namespace = (self.record.made and self.record.namespace) or self.needs.namespace
         current = None
@@ -150,11 +149,7 @@ class PodTask:
             cluster.delete_pod(self.client, pod)
 
     def replace_lost(self, pod: V1Pod | None, reason: str) -> None:
-        """Note a pod that was lost through no fault of its own; a new one takes over at once.
-
-        Raises:
-            AirflowException: Too many were lost; this counts as a failed try.
-        """
+        """Note a pod that was lost through no fault of its own, and let a new one take over; too many fail the try."""
         name = self.identity.pod_name(self.work.title, self.record.number)
         self.record.interruptions += 1
         if pod is None:

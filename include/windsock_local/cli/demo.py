@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -66,7 +67,7 @@ def demo(data: Path | None, first: datetime | None, last: datetime | None, stop:
                 docs.build(settings)
         output = base.home / "demo.json"
         result = report.collect_facts(settings, calendar)
-        result["seconds"] = {**display.seconds, "total": round(display.elapsed_s, 1)}
+        result["seconds"] = {**display.seconds, "total": round(time.monotonic() - display.started, 1)}
         result["links"] = _links(settings, output, stopped=stop)
         Store(str(base.home)).write_bytes(to_json(result), output.name)
         report.print_report(Console(soft_wrap=False), result)

@@ -1,7 +1,6 @@
 """``windsock backfill`` and ``windsock trigger``: runs through Airflow, as its UI would start them."""
 
 from collections import Counter
-from datetime import date
 
 import click
 
@@ -43,12 +42,16 @@ def backfill(
 
     A backfill of ingest carries the days on through features and scores.
     """
-    days = _days(settings, model, first, last)
+    spec = get_spec(settings, model)
+    begin, end = parse_day(first, what="--from"), parse_day(last, what="--to")
+    if not spec.first_day <= begin <= end <= (spec.last_day or end):
+        known = f"{spec.first_day} to {spec.last_day or 'now'}"
+        raise SpecError(f"--from {begin} --to {end} is no range of days within those of model {model!r} ({known}).")
     with AirflowApi.of_stack(settings) as api:
         # A paused DAG would leave its runs queued, and drop the events that should start it.
         for each in _CHAIN if stage == "ingest" else (stage,):
             api.set_paused(f"{model}_{each}", False)
-        number = api.backfill(f"{model}_{stage}", *days, at_a_time, reprocess=again)
+        number = api.backfill(f"{model}_{stage}", begin, end, at_a_time, reprocess=again)
         click.echo(f"Backfill {number} of {model}_{stage} has started: {api.url}/dags/{model}_{stage}/runs")
         if wait is None:
             return
@@ -79,12 +82,3 @@ def trigger(settings: Settings, dag_id: str, key: str | None, pairs: tuple[str, 
     click.echo(run["state"])
     if run["state"] != "success":
         raise RunFailed(f"{run_id} of {dag_id} ended as {run['state']}. Its log says why.")
-
-
-def _days(settings: Settings, model: str, first: str, last: str) -> tuple[date, date]:
-    spec = get_spec(settings, model)
-    begin, end = parse_day(first, what="--from"), parse_day(last, what="--to")
-    if not spec.first_day <= begin <= end <= (spec.last_day or end):
-        known = f"{spec.first_day} to {spec.last_day or 'now'}"
-        raise SpecError(f"--from {begin} --to {end} is no range of days within those of model {model!r} ({known}).")
-    return begin, end

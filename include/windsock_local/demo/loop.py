@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -34,30 +35,24 @@ class Display:
         self.console = Console(stderr=True, soft_wrap=True)
         self.seconds: dict[str, float] = {}
         """Of each phase that has ended."""
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         self._last_line_at = 0.0
-        self._running: list[tuple[str, int | None, TaskID]] = []
-        self.bars = Progress(
+        self._running: list[TaskID] = []
+        columns = (
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=18),
             TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
         )
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the demo began."""
-        return time.monotonic() - self._started
+        self.bars = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
 
     @contextmanager
     def phase(self, key: str, title: str, total: int | None = None) -> Iterator[None]:
         """Time one phase; its seconds stand in ``seconds[key]`` afterwards."""
         began = time.monotonic()
         bar = self.bars.add_task(title, total=total, count="")
-        self._running.append((title, total, bar))
+        self._running.append(bar)
         if not self.console.is_terminal:
             self.say(f"{title} ...")
         try:
@@ -71,19 +66,18 @@ class Display:
 
     def count(self, done: int) -> None:
         """Say how far the innermost running phase is."""
-        title, total, bar = self._running[-1]
-        if total is None:
+        bar = self.bars.tasks[self._running[-1]]
+        if bar.total is None:
             return
-        self.bars.update(bar, completed=done, count=f"{done}/{total}")
+        self.bars.update(bar.id, completed=done, count=f"{done}/{bar.total}")
         if not self.console.is_terminal and time.monotonic() - self._last_line_at > _PLAIN_EVERY_S:
-            self.say(f"{title}: {done} of {total}")
+            self.say(f"{bar.description}: {done} of {bar.total}")
 
     def say(self, sentence: str, style: str = "") -> None:
         """Tell what happened."""
         self._last_line_at = time.monotonic()
-        minutes, seconds = divmod(int(self.elapsed_s), 60)
-        stamp = f"{minutes:d}:{seconds:02d}"
-        self.console.print(f"[dim]{stamp:>5}[/dim]  {sentence}", style=style or None, highlight=False)
+        minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
+        self.console.print(f"[dim]{minutes:2}:{seconds:02}[/dim]  {sentence}", style=style or None, highlight=False)
 
 
 @dataclass
@@ -101,20 +95,17 @@ class DemoLoop:
         Raises:
             UpstreamUnavailable: Nothing moves any more, or a run failed that should not.
         """
-        self._unpause()
-        self._backfill()
-        self._train_first()
-        self._go_on()
-
-    def _unpause(self) -> None:
         with self.display.phase("dags", "Airflow reads the DAGs", len(_STAGES)):
             for index, stage in enumerate(_STAGES):
                 self.api.wait_for_dag(self._dag(stage), timeout_seconds=_STALL_S)
                 self.api.set_paused(self._dag(stage), False)
                 self.display.count(index + 1)
+        self._backfill()
+        self._train_first()
+        self._go_on()
 
     def _backfill(self) -> None:
-        days = day_range(self.plan.first_day, self.plan.backfill_last)
+        days = day_range(self.plan.spec.first_day, self.plan.backfill_last)
         title = f"Backfill {len(days)} days, {_BACKFILL_RUNS} at a time"
         with self.display.phase("backfill", title, len(days)):
             self.api.backfill(self._dag("ingest"), days[0], days[-1], max_active_runs=_BACKFILL_RUNS)
@@ -146,7 +137,9 @@ class DemoLoop:
                 action = self._monitor(day) if self._record("score", day) else ""
                 self.display.count(index + 1)
                 if action == "retrain":
-                    self._await_second_promotion()
+                    with self.display.phase("retrain", "Retrain: train, gate, promote"):
+                        self._until(lambda: len(self._promotions()), 2, "the second promotion")
+                    self._report_promotion()
                     stop_after = day + timedelta(days=_DAYS_AHEAD)
                 if stop_after is not None and day >= stop_after:
                     break
@@ -164,18 +157,14 @@ class DemoLoop:
             self.display.say(f"{day}  monitor: {action} ({reasons})", "yellow")
         return action
 
-    def _await_second_promotion(self) -> None:
-        with self.display.phase("retrain", "Retrain: train, gate, promote"):
-            self._until(lambda: len(self._promotions()), 2, "the second promotion")
-        self._report_promotion()
-
     def _retrain_at_the_end(self, day: date) -> None:
         """On a person's file no drift is planted: challenge the champion once, whatever the monitor said."""
         with self.display.phase("retrain", f"Challenger as of {day}"):
             conf = {"as_of": str(day), "reason": "end of the demo: challenge the champion"}
             run = self.api.trigger(self._dag("train"), conf=conf)
             self.api.wait_for_run(self._dag("train"), run, timeout_seconds=_STALL_S)
-            self._until(self._ended_promote_runs, 2, "the gate", failing=("train",))
+            ended = partial(self.api.runs, self._dag("promote"), state=[*FINAL_RUN_STATES])
+            self._until(lambda: len(ended()), 2, "the gate", failing=("train",))
         if len(self._promotions()) > 1:
             self._report_promotion()
         else:
@@ -191,9 +180,6 @@ class DemoLoop:
 
     def _promotions(self) -> list[Promotion]:
         return history(self.settings, self.plan.spec)
-
-    def _ended_promote_runs(self) -> int:
-        return sum(run["state"] in FINAL_RUN_STATES for run in self.api.runs(self._dag("promote")))
 
     def _settled(self, day: date) -> bool:
         """Say whether a day went all the way, or was rejected and recorded as such."""

@@ -39,11 +39,6 @@ class DemoPlan:
     planted: Mapping[date, str] = field(default_factory=dict)
     """Days that the simulator delivers broken."""
 
-    @property
-    def first_day(self) -> date:
-        """First day of data."""
-        return self.spec.first_day
-
 
 def simulated_plan(home: Path) -> DemoPlan:
     """Plan the demo on simulated payments: two bad days, a drift, and days enough to retrain for it."""
@@ -54,10 +49,7 @@ def simulated_plan(home: Path) -> DemoPlan:
     # monitor needs some days to be sure, and a few more show the new champion at work.
     until_useful = base.label.delay_days + base.training.holdout_days + base.gap_days + base.retraining.fresh_days
     last_day = drift_from + timedelta(days=until_useful + _DAYS_TO_BE_SURE + _AFTER_DAYS)
-    planted = {
-        _FIRST_DAY + timedelta(days=20): "missing_column",
-        _FIRST_DAY + timedelta(days=33): "negative_amounts",
-    }
+    planted = {_FIRST_DAY + timedelta(days=20): "missing_column", _FIRST_DAY + timedelta(days=33): "negative_amounts"}
     source = {
         "kind": "simulator",
         "seed": 0,
@@ -112,10 +104,8 @@ def _days_in(data: Path, time: str) -> tuple[date, date]:
 
     reader = "read_csv_auto" if data.name.endswith((".csv", ".csv.gz")) else "read_parquet"
     try:
-        first, last = duckdb.execute(
-            f'select min("{time}")::timestamp::date, max("{time}")::timestamp::date from {reader}(?)',
-            [str(data)],
-        ).fetchall()[0]
+        query = f'select min("{time}")::timestamp::date, max("{time}")::timestamp::date from {reader}(?)'
+        first, last = duckdb.execute(query, [str(data)]).fetchall()[0]
     except duckdb.Error as err:
         raise SpecError(
             f"--data {data}: cannot be read as transactions with a column {time!r}: {' '.join(str(err).split())} "

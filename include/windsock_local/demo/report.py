@@ -44,7 +44,7 @@ def collect_facts(settings: Settings, plan: DemoPlan) -> dict[str, Any]:
         "source": spec.source.kind,
         "metric": spec.training.metric,
         "days": {
-            "first": str(plan.first_day),
+            "first": str(plan.spec.first_day),
             "last": max((r.ds for r in ingest), default=None),
             "ingested": sum(r.status in ("published", "empty") for r in ingest),
             "rejected": len(rejected),
@@ -81,12 +81,7 @@ def _version_facts(store: Store, model: str, promotion: Promotion) -> dict[str, 
 
 
 def print_report(console: Console, facts: Mapping[str, Any]) -> None:
-    """Print the summary of a finished demo.
-
-    Args:
-        console: Where to.
-        facts: What :func:`collect_facts` gathered, with ``seconds`` and ``links`` added.
-    """
+    """Print the summary of a finished demo, of what :func:`collect_facts` gathered, with ``seconds`` and ``links``."""
     days, rows, seconds = facts["days"], facts["rows"], facts["seconds"]
     summary = (
         f"[bold]{days['ingested']} days[/bold] and [bold]{rows['ingested']:,} transactions[/bold] went in, "

@@ -1,9 +1,4 @@
-"""A small client of Airflow's REST API: what the demo, the CLI and the stack itself need of it.
-
-with AirflowApi.of_stack(settings) as api:
-    run_id = api.trigger("fraud_train", conf={"trials": 5})
-    run = api.wait_for_run("fraud_train", run_id, timeout_seconds=300)
-"""
+"""A small client of Airflow's REST API: what the demo, the CLI and the stack itself need of it."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -33,14 +28,7 @@ class AirflowRefused(WindsockError):
 
 
 class AirflowApi:
-    """A session with one Airflow: its DAGs, runs and backfills.
-
-    Args:
-        url: Of the API server, without a path.
-        password: The admin's, to log in before the first call and when the token has run out.
-        call_seconds: Longest wait for an answer.
-        attempts: How often a call is sent if that is safe.
-    """
+    """A session with one Airflow: its DAGs, runs and backfills; calls are sent ``attempts`` times if that is safe."""
 
     def __init__(self, url: str, password: str, *, call_seconds: float = 30.0, attempts: int = 4) -> None:
         self.url, self._attempts = url.rstrip("/"), attempts
@@ -128,11 +116,7 @@ class AirflowApi:
     # --- DAGs and runs
 
     def wait_for_dag(self, dag_id: str, timeout_seconds: float = 60) -> None:
-        """Wait until a DAG has been parsed.
-
-        Raises:
-            UpstreamUnavailable: It did not appear; with the import errors there are.
-        """
+        """Wait until a DAG has been parsed; what did not appear is reported with the import errors there are."""
         for _ in _polls(timeout_seconds):
             try:
                 self.call("GET", f"dags/{_quoted(dag_id)}")
@@ -154,27 +138,18 @@ class AirflowApi:
 
     def trigger(self, dag_id: str, partition_key: str | None = None, conf: Mapping[str, Any] | None = None) -> str:
         """Start a run now and return its id; the run of a paused DAG waits until it is unpaused."""
-        body: dict[str, Any] = {"logical_date": None, "conf": dict(conf or {})}
-        if partition_key:
-            body["partition_key"] = partition_key
+        day = {"partition_key": partition_key} if partition_key else {}
+        body = {"logical_date": None, "conf": dict(conf or {}), **day}
         return str(self.call("POST", f"dags/{_quoted(dag_id)}/dagRuns", body)["dag_run_id"])
-
-    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
-        """Return one run."""
-        return dict(self.call("GET", run_path(dag_id, run_id)))
 
     def runs(self, dag_id: str = "~", **filters: Any) -> list[dict[str, Any]]:
         """Return a DAG's runs (``~``: of all DAGs); filters are the API's own."""
         return list(self.pages(f"dags/{_quoted(dag_id)}/dagRuns", "dag_runs", **filters))
 
     def wait_for_run(self, dag_id: str, run_id: str, timeout_seconds: float = 300) -> dict[str, Any]:
-        """Wait for a run's end and return it; look at its ``state``.
-
-        Raises:
-            UpstreamUnavailable: It did not end in time; says where its tasks stand.
-        """
+        """Wait for a run's end and return it; look at its ``state``. One too late is reported with its tasks."""
         for _ in _polls(timeout_seconds):
-            run = self.run(dag_id, run_id)
+            run = dict(self.call("GET", run_path(dag_id, run_id)))
             if run["state"] in FINAL_RUN_STATES:
                 return run
         tasks = ", ".join(f"{t['task_id']} {t['state']}" for t in self.task_instances(dag_id, run_id))
@@ -216,9 +191,6 @@ class AirflowApi:
         """Wait until every run of a backfill has ended, and return the runs of its days.
 
         Airflow itself notes a backfill's end up to half a minute late, so the runs are asked.
-
-        Raises:
-            UpstreamUnavailable: They did not end in time.
         """
         backfill = self.call("GET", f"backfills/{backfill_id}")
         first, last, dag_id = backfill["from_date"][:10], backfill["to_date"][:10], backfill["dag_id"]

@@ -30,8 +30,6 @@ _MANNERS = {
 _FOREIGN_PREFIXES = ("AIRFLOW__", "_AIRFLOW", "PG", "MLFLOW_", "_MLFLOW_", "UVICORN_", "GUNICORN_")
 _FOREIGN = {"AIRFLOW_HOME", "AIRFLOW_CONFIG", "PYTHONDONTWRITEBYTECODE", MARKER_VARIABLE}
 _MOST_THREADS = 4
-_BELL_PLUGIN = "windsock_bell.py"
-_OVERRIDE_PREFIX = "WINDSOCK_AIRFLOW__"
 
 AIRFLOW_TUNING = {
     # --- what runs
@@ -79,10 +77,8 @@ AIRFLOW_TUNING = {
 def airflow_variables(home: Home, *, port: int, database_url: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that configure every Airflow process of a stack.
 
-    The home's secrets are among the values: log only the names. Folders and overrides
-    (``WINDSOCK_AIRFLOW__SECTION__KEY``) are looked up in ``environ``.
+    The home's secrets are among the values: log only the names. ``environ`` may name folders and overrides.
     """
-    credentials = home.credentials()
     url = f"http://{HOST}:{port}"
     plugins_folder = _folder(environ, "WINDSOCK_PLUGINS_FOLDER", "plugins")
     variables = {
@@ -91,23 +87,21 @@ def airflow_variables(home: Home, *, port: int, database_url: str, environ: Mapp
         "AIRFLOW__CORE__DAGS_FOLDER": str(_folder(environ, "WINDSOCK_DAGS_FOLDER", "dags")),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins_folder),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
-        "AIRFLOW__CORE__FERNET_KEY": credentials.fernet_key,
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(credentials.passwords_file),
+        "AIRFLOW__CORE__FERNET_KEY": home.secret("fernet_key"),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home.passwords_file()),
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": url,
-        "AIRFLOW__API__SECRET_KEY": credentials.api_secret_key,
-        "AIRFLOW__API_AUTH__JWT_SECRET": credentials.jwt_secret,
+        "AIRFLOW__API__SECRET_KEY": home.secret("api_secret_key"),
+        "AIRFLOW__API_AUTH__JWT_SECRET": home.secret("jwt_secret"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url,
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home.airflow / "logs"),
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(home.airflow / "logs" / "dag_processor"),
     }
-    if (plugins_folder / _BELL_PLUGIN).is_file():
+    if (plugins_folder / "windsock_bell.py").is_file():
         variables["AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"] = "0"
         variables["WINDSOCK_SCHEDULER_BELL"] = str(home.scheduler_bell)
-    for name, value in environ.items():
-        if name.startswith(_OVERRIDE_PREFIX):
-            variables[name.removeprefix("WINDSOCK_")] = value
-    return variables
+    overrides = {n.removeprefix("WINDSOCK_"): v for n, v in environ.items() if n.startswith("WINDSOCK_AIRFLOW__")}
+    return {**variables, **overrides}
 
 
 def ignored_variables(environ: Mapping[str, str]) -> list[str]:
@@ -118,9 +112,8 @@ def ignored_variables(environ: Mapping[str, str]) -> list[str]:
 
 def installation_env(settings: Settings) -> dict[str, str]:
     """Return the variables that say which installation a process of Windsock's belongs to."""
-    named = {"WINDSOCK_COMPUTE_FILE": str(settings.compute_file)} if settings.compute_file is not None else {}
     return {
-        **named,
+        **({"WINDSOCK_COMPUTE_FILE": str(settings.compute_file)} if settings.compute_file is not None else {}),
         "WINDSOCK_HOME": str(settings.home),
         "WINDSOCK_STORE": settings.store,
         "WINDSOCK_MODELS": os.pathsep.join(str(folder) for folder in settings.models),

@@ -27,12 +27,9 @@ _DATABASE_SECONDS = 6.0
 
 
 def end_family(home: Home, *, term_seconds: float = _TERM_SECONDS) -> int:
-    """End every process of a home's stack but its supervisor and its guardian, which carry no mark.
+    """End every process of a home's stack but supervisor and guardian, which carry no mark; return how many there were.
 
     The database goes last and is asked to write everything out. ``term_seconds`` lie between SIGTERM and SIGKILL.
-
-    Returns:
-        How many processes were found.
     """
     database = database_processes(home)
     spared = {p.pid for p in database}
@@ -52,12 +49,9 @@ def end_family(home: Home, *, term_seconds: float = _TERM_SECONDS) -> int:
 
 
 def end_leftovers(home: Home) -> int:
-    """End what a dead supervisor left behind, its guardian included, and its record.
+    """End what a dead supervisor left behind, its guardian included, and its record; return how many processes ended.
 
     Call it only while holding the home's lock: then nothing found can be in use.
-
-    Returns:
-        How many processes were ended.
     """
     info = home.recorded()
     guardian = info.process(GUARDIAN) if info is not None else None
@@ -93,15 +87,9 @@ def _end_database(home: Home) -> None:
 
 def start_guardian(home: Home) -> subprocess.Popen[bytes]:
     """Start a guardian for the calling process; its ``stdin`` is the life line."""
-    command = [sys.executable, "-P", "-m", __name__, str(home.root)]
-    return spawn(
-        command,
-        env=os.environ,
-        log_file=home.supervisor_log,
-        cwd=home.root,
-        death_signal=None,
-        stdin=subprocess.PIPE,
-    )
+    command, log_file = [sys.executable, "-P", "-m", __name__, str(home.root)], home.supervisor_log
+    pipe = subprocess.PIPE
+    return spawn(command, env=os.environ, log_file=log_file, cwd=home.root, death_signal=None, stdin=pipe)
 
 
 def release_guardian(guardian: subprocess.Popen[bytes]) -> None:

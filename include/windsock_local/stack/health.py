@@ -37,11 +37,10 @@ _Findings = Iterator[tuple[str, ...]]
 
 @dataclass(frozen=True)
 class PartHealth:
-    """One part, seen from outside."""
+    """One part, seen from outside: ``healthy``, ``starting``, ``down``, or ``unwell: why``."""
 
     name: str
     health: str
-    """``healthy``, ``starting``, ``down``, or ``unwell: why``."""
     pid: int | None
     address: str
     log: str
@@ -60,7 +59,6 @@ class StackHealth:
     mlflow_url: str
     parts: tuple[PartHealth, ...]
     healthy: bool
-    """Whether every part is well."""
 
 
 def check(settings: Settings) -> StackHealth:
@@ -111,11 +109,10 @@ def _complaint(name: str, part: PartInfo, home: Home, info: StackInfo, airflow: 
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of one check."""
+    """The outcome of one check: ``ok``, ``warning`` or ``problem``."""
 
     name: str
     verdict: str
-    """``ok``, ``warning`` or ``problem``."""
     finding: str
     next_step: str = ""
 
@@ -126,11 +123,9 @@ def examine(settings: Settings) -> list[Check]:
     for name, look in _CHECKS.items():
         try:
             results.extend(Check(name, *finding) for finding in look(settings))
-        except Exception as err:
-            # A doctor must not die of what it finds.
-            results.append(
-                Check(name, "problem", f"{type(err).__name__}: {err}", "Read the message; it names the cause.")
-            )
+        except Exception as err:  # a doctor must not die of what it finds
+            finding = f"{type(err).__name__}: {err}"
+            results.append(Check(name, "problem", finding, "Read the message; it names the cause."))
     return results
 
 
@@ -152,23 +147,19 @@ def _versions(_settings: Settings) -> _Findings:
     if not lock.is_file():
         yield "warning", f"no lock at {lock}", "Run from a checkout to compare versions."
         return
-    wrong = list(_wrong_versions(lock.read_text(encoding="utf-8")))
-    if wrong:
-        more = [f"{len(wrong) - _MOST_NAMED} more"] if len(wrong) > _MOST_NAMED else []
-        yield "warning", ", ".join(wrong[:_MOST_NAMED] + more), f"pip install -r {lock.name}"
-    else:
-        yield "ok", "as the lock says"
-
-
-def _wrong_versions(lock: str) -> Iterator[str]:
-    """Yield the pinned packages without a marker whose installed version is another; local versions are the same."""
-    for name, wanted in _PIN.findall(lock):
+    wrong = []
+    for name, wanted in _PIN.findall(lock.read_text(encoding="utf-8")):  # local versions are the same
         try:
             found = metadata.version(name)
         except metadata.PackageNotFoundError:
             found = "missing"
         if found.split("+")[0] != wanted:
-            yield f"{name} {found} instead of {wanted}"
+            wrong.append(f"{name} {found} instead of {wanted}")
+    if wrong:
+        more = [f"{len(wrong) - _MOST_NAMED} more"] if len(wrong) > _MOST_NAMED else []
+        yield "warning", ", ".join(wrong[:_MOST_NAMED] + more), f"pip install -r {lock.name}"
+    else:
+        yield "ok", "as the lock says"
 
 
 def _memory(_settings: Settings) -> _Findings:

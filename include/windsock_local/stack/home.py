@@ -4,8 +4,9 @@ import base64
 import contextlib
 import json
 import os
+import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,6 +23,16 @@ MARKER = ".windsock-home"
 ADMIN_USER = "admin"
 SUPERVISOR, GUARDIAN = "supervisor", "guardian"
 
+SECRETS: Mapping[str, Callable[[], str]] = {
+    "admin_password": lambda: secrets.token_urlsafe(15),
+    # Encrypts connections and variables in Airflow's database.
+    "fernet_key": lambda: base64.urlsafe_b64encode(os.urandom(32)).decode(),
+    # Signs API tokens; the same in all Airflow processes.
+    "jwt_secret": lambda: secrets.token_urlsafe(64),
+    "api_secret_key": lambda: secrets.token_urlsafe(32),
+}
+"""The generated secrets of a home, and how each is made."""
+
 _MARKER_TEXT = (
     "State of a Windsock stack. `windsock down --wipe` removes it.\n"
     f"{format_numbers.KEY}: {format_numbers.written('home')}\n"
@@ -36,7 +47,7 @@ class PartInfo:
     birth: int
     """See :func:`windsock_local.stack.processes.birth`."""
     started: float
-    """When it was started, UTC seconds."""
+    """UTC seconds."""
     ready: bool = False
 
     @property
@@ -75,27 +86,12 @@ class StackInfo:
         return self.state == "ready" and self.process(SUPERVISOR) is not None
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """The generated secrets of one home; each lies in the file of its name."""
-
-    admin_password: str = field(repr=False)
-    fernet_key: str = field(repr=False)
-    """Encrypts connections and variables in Airflow's database."""
-    jwt_secret: str = field(repr=False)
-    """Signs API tokens; the same in all Airflow processes."""
-    api_secret_key: str = field(repr=False)
-    passwords_file: Path
-    """What Airflow's simple auth manager reads."""
-
-
 class Home:
     """Paths inside one home folder (``settings.home``), and what lies there."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.marker = root / MARKER
-        """The file that says: this folder is Windsock's."""
         self.logs = root / "logs"
         self.supervisor_log = self.log(SUPERVISOR)
         self.secrets = root / "secrets"
@@ -103,12 +99,11 @@ class Home:
         self.airflow = root / "airflow"
         """``AIRFLOW_HOME``: task logs, DAG processor logs."""
         self.postgres = root / "postgres"
-        """Data folder of the database."""
         self.mlflow_artifacts = root / "mlflow-artifacts"
         self.run = root / "run"
         """Files that matter only while the stack runs."""
         self.state_file = self.run / "stack.json"
-        """Addresses and process ids of the running stack; holds no secret."""
+        """Holds the :class:`StackInfo`."""
         self.lock_file = self.run / "lock"
         """Held (``flock``) by the supervisor for as long as it lives."""
         self.scheduler_ready_file = self.run / "scheduler.ready"
@@ -134,7 +129,9 @@ class Home:
         """
         refuse_unsafe_home(self.root)
         if self.marker.exists():
-            format_numbers.check("home", _format_number(self.marker.read_text(encoding="utf-8")), self.marker)
+            named = re.search(r"^format: *(.*)$", self.marker.read_text(encoding="utf-8"), re.MULTILINE)
+            number = named and named[1].strip()  # version 0.1 named none
+            format_numbers.check("home", int(number) if number and number.isdecimal() else number, self.marker)
         for folder in (self.root, self.run, self.logs, self.airflow, self.mlflow_artifacts):
             folder.mkdir(parents=True, exist_ok=True)
         self.secrets.mkdir(mode=0o700, exist_ok=True)
@@ -142,25 +139,19 @@ class Home:
         if not self.marker.exists():
             self.marker.write_text(_MARKER_TEXT, encoding="utf-8")
 
-    def credentials(self) -> Credentials:
-        """Return the secrets, making those that are missing."""
+    def secret(self, name: str) -> str:
+        """Return one of :data:`SECRETS`, kept in the file of its name; it is made if it is missing."""
+        path = self.secrets / name
+        if not path.exists():
+            replace_file(path, SECRETS[name]().encode(), mode=0o600)
+        return path.read_text(encoding="utf-8").strip()
 
-        def keep(name: str, make: Callable[[], str]) -> str:
-            path = self.secrets / name
-            if not path.exists():
-                replace_file(path, make().encode(), mode=0o600)
-            return path.read_text(encoding="utf-8").strip()
-
-        password = keep("admin_password", lambda: secrets.token_urlsafe(15))
-        passwords_file = "airflow_passwords.json"
-        keep(passwords_file, lambda: json.dumps({ADMIN_USER: password}))
-        return Credentials(
-            admin_password=password,
-            fernet_key=keep("fernet_key", lambda: base64.urlsafe_b64encode(os.urandom(32)).decode()),
-            jwt_secret=keep("jwt_secret", lambda: secrets.token_urlsafe(64)),
-            api_secret_key=keep("api_secret_key", lambda: secrets.token_urlsafe(32)),
-            passwords_file=self.secrets / passwords_file,
-        )
+    def passwords_file(self) -> Path:
+        """Return the file that Airflow's simple auth manager reads; it is made if it is missing."""
+        path = self.secrets / "airflow_passwords.json"
+        if not path.exists():
+            replace_file(path, json.dumps({ADMIN_USER: self.secret("admin_password")}).encode(), mode=0o600)
+        return path
 
     def admin_password(self) -> str:
         """Return the password of a home in which a stack was started before.
@@ -183,10 +174,8 @@ class Home:
         return [p for p in (self.secrets, *sorted(self.secrets.iterdir())) if p.stat().st_mode & 0o077]
 
     def record(self, info: StackInfo) -> None:
-        """Replace the state file in one step: readers see the old or the new one."""
-        part = self.state_file.with_name(f".stack.json.{os.getpid()}")
-        part.write_text(json.dumps(asdict(info), indent=1), encoding="utf-8")
-        part.rename(self.state_file)
+        """Replace the state file."""
+        replace_file(self.state_file, json.dumps(asdict(info), indent=1).encode())
 
     def recorded(self) -> StackInfo | None:
         """Return the last recorded state, be its stack alive or not."""
@@ -204,16 +193,13 @@ class Home:
 
 
 def read_stack(settings: Settings) -> StackInfo | None:
-    """Return the stack that runs under these settings' home, or ``None``.
-
-    It may still be starting; see :attr:`StackInfo.ready`.
-    """
+    """Return the stack that runs, or starts, under these settings' home, or ``None``."""
     info = Home.of(settings).recorded()
     return info if info is not None and info.process(SUPERVISOR) else None
 
 
 def refuse_unsafe_home(root: Path) -> None:
-    """Raise if ``root`` is a folder that a home, and its wiping, would endanger.
+    """Refuse a folder that a home, and its wiping, would endanger.
 
     Raises:
         SpecError: It is the root folder, the user's home or a source checkout.
@@ -225,12 +211,6 @@ def refuse_unsafe_home(root: Path) -> None:
             f"{root} cannot be Windsock's home: `windsock down --wipe` would endanger what else lies there. "
             "Name a folder of its own with --home or WINDSOCK_HOME."
         )
-
-
-def _format_number(marker: str) -> int | str | None:
-    """Return the format that a home's marker names; None if it is of version 0.1, which named none."""
-    found = next((line.partition(":")[2].strip() for line in marker.splitlines() if line.startswith("format:")), None)
-    return int(found) if found is not None and found.isdecimal() else found
 
 
 def _known(kind: type[PartInfo | StackInfo], raw: dict[str, Any]) -> dict[str, Any]:

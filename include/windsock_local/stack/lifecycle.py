@@ -1,28 +1,26 @@
 """``up`` and ``down``: one stack a home, found if it runs, cleared away if it died."""
 
+import contextlib
 import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from windsock.errors import SpecError, UpstreamUnavailable
+from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
 from windsock.files import locked
 from windsock.settings import Settings
 from windsock_local.stack import probes
-from windsock_local.stack.airflow_upkeep import SpecWatch
 from windsock_local.stack.environment import airflow_variables, ignored_variables, installation_env, part_env
 from windsock_local.stack.guardian import database_processes, end_leftovers
 from windsock_local.stack.home import GUARDIAN, MARKER, SUPERVISOR, Home, StackInfo, read_stack, refuse_unsafe_home
-from windsock_local.stack.parts import POSTGRES, Part, database_parts, make_parts, module
-from windsock_local.stack.postgres import Postgres, copy_data, template_folder
+from windsock_local.stack.parts import make_parts
+from windsock_local.stack.postgres import Postgres
 from windsock_local.stack.processes import end, family, log_tail, spawn
 from windsock_local.stack.supervisor import BOOT_SECONDS, Supervisor
 
@@ -33,13 +31,12 @@ _TURN_SECONDS = 0.2
 
 WIPED = (
     *("postgres", "airflow", "mlflow-artifacts", "mlflow.db", "secrets", "logs", "run", "store", "feast", "demo"),
-    "great_expectations",
-    *("demo.json", MARKER),
+    *("great_expectations", "demo.json", MARKER),
 )
 """What `down --wipe` removes from a home: all that Windsock makes there, nothing else."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def prepared_stack(
     settings: Settings,
     on_ready: Callable[[str, float], None],
@@ -82,14 +79,7 @@ def prepared_stack(
             home,
             make_parts(home, database, airflow_port=port, mlflow_port=other_port),
             part_env(settings, airflow_url=airflow_url, mlflow_url=mlflow_url, airflow=airflow),
-            StackInfo(
-                home=str(home.root),
-                state="starting",
-                airflow_url=airflow_url,
-                mlflow_url=mlflow_url,
-                database_socket=str(database.socket_folder),
-                started=time.time(),
-            ),
+            StackInfo(str(home.root), "starting", airflow_url, mlflow_url, str(database.socket_folder), time.time()),
             on_ready,
             SpecWatch(settings, airflow_url).look,
         )
@@ -139,10 +129,7 @@ def wait_until_ready(
 
 
 def stop_stack(settings: Settings) -> bool:
-    """Stop the stack of a home, or what a killed one left.
-
-    Returns:
-        Whether there was anything to stop.
+    """Stop the stack of a home, or what a killed one left; return whether there was anything to stop.
 
     Raises:
         UpstreamUnavailable: Something would not end.
@@ -163,10 +150,7 @@ def stop_stack(settings: Settings) -> bool:
 
 
 def wipe(settings: Settings) -> list[Path]:
-    """Remove what Windsock made in a stopped stack's home.
-
-    Returns:
-        What lies there still, as Windsock did not make it.
+    """Remove what Windsock made in a stopped stack's home, and return what else lies there.
 
     Raises:
         SpecError: The folder does not look like a Windsock home.
@@ -209,41 +193,40 @@ def _clear(home: Home) -> int:
         time.sleep(_TURN_SECONDS)
 
 
-def make_template() -> None:
-    """Make the databases that every new home starts from, migrated, unless they are there.
+class SpecWatch:
+    """Asks Airflow, which only sees when a DAG file changes, to parse its files when a model's folder has changed."""
 
-    Making tables is a third of a first start, and always gives the same result for the same Airflow and MLflow.
-    Call it from the main thread. They are put into place whole: others see all of them or nothing.
+    def __init__(self, settings: Settings, airflow_url: str) -> None:
+        self._settings, self._airflow_url = settings, airflow_url
+        self._seen = self._files()
 
-    Raises:
-        UpstreamUnavailable: The server did not start, a migration failed, or a signal came.
-        OSError: The Python environment cannot be written to.
-    """
-    target = template_folder()
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A short path: a socket's name may have 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="windsock-") as folder:
-        home = Home(Path(folder) / "home")
-        home.create()
-        database = Postgres(home)
-        database.prepare()
-        airflow = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.url("airflow"), "AIRFLOW_HOME": str(home.airflow)}
-        mlflow = module("mlflow", "db", "upgrade", database.url("mlflow"))
-        settings = Settings.from_env({"WINDSOCK_HOME": str(home.root)})
-        stack = Supervisor(
-            home,
-            [*database_parts(database), Part("mlflow-migration", mlflow, needs=(POSTGRES,), one_shot=True)],
-            part_env(settings, airflow_url="", mlflow_url="", airflow=airflow),
-            StackInfo(str(home.root), "starting", "", "", "", time.time()),
-        )
+    def look(self) -> None:
+        """Ask for parsing if anything changed since the last look; asked again next time if Airflow does not answer."""
+        files = self._files()
+        if files == self._seen:
+            return
+        from windsock_local.stack.airflow_api import AirflowApi
+
         try:
-            if not stack.boot():
-                raise UpstreamUnavailable("Stopped before the database template was made.")
-        finally:
-            stack.stop()
-        with tempfile.TemporaryDirectory(prefix=".postgres-", dir=target.parent) as aside:
-            copy_data(home.postgres, Path(aside) / "data")
-            if not target.exists():  # somebody else may have been quicker
-                (Path(aside) / "data").rename(target)
+            password = Home.of(self._settings).admin_password()
+            # Impatient: whoever waits here cannot look after the parts meanwhile.
+            with AirflowApi(self._airflow_url, password, call_seconds=5, attempts=1) as api:
+                tokens = {dag["file_token"] for dag in api.pages("dags", "dags")}
+                for token in sorted(tokens):
+                    api.call("PUT", f"parseDagFile/{token}")
+        except WindsockError as err:
+            log.warning("Airflow cannot be asked to parse its DAG files: %s", err)
+            return
+        log.info("A model's files changed: asked Airflow to parse %d DAG files.", len(tokens))
+        self._seen = files
+
+    def _files(self) -> set[tuple[str, int]]:
+        """Return what the DAGs follow from: each file's name and time of change."""
+        paths = [path for folder in self._settings.models for path in folder.glob("*/*")]
+        if self._settings.compute_file is not None:
+            paths.append(self._settings.compute_file)
+        found = set()
+        for path in paths:
+            with contextlib.suppress(OSError):  # gone between the two questions
+                found.add((str(path), path.stat().st_mtime_ns))
+        return found

@@ -1,23 +1,27 @@
 """What the stack is made of: each part's command, what it waits for, when it is ready.
 
-The boot order falls out of ``needs``; whatever may start at once does. Three orders are not
-obvious. The API server must have answered on ``/execution`` before a task is queued, as its
-first answer takes seconds and the task would fail: the warm executor waits for it. The
-scheduler's process starts first of all, as importing the ML libraries takes longest; it
-waits, warm, for the word that the tables are there. And on a machine of two cores these two
-have the cores to themselves, so that the login page is there soon; the rest comes after it.
+The boot order falls out of ``needs``; whatever may start at once does. Three orders are not obvious. The API server
+must have answered on ``/execution`` before a task is queued, as its first answer takes seconds and the task would fail:
+the warm executor waits for it. The scheduler's process starts first of all, as importing the ML libraries takes
+longest; it waits, warm, for the word that the tables are there. And on a machine of two cores these two have the cores
+to themselves, so that the login page is there soon; the rest comes after it.
 """
 
+import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from windsock.errors import SpecError
+from windsock.settings import Settings
 from windsock_local.stack import probes
-from windsock_local.stack.airflow_upkeep import ensure_gpu_pool
 from windsock_local.stack.home import Home
 from windsock_local.stack.postgres import Postgres
 from windsock_local.stack.probes import HOST
+
+log = logging.getLogger(__name__)
 
 POSTGRES, MIGRATION, MLFLOW = "postgres", "migration", "mlflow"
 API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER = "api-server", "scheduler", "dag-processor", "triggerer"
@@ -60,9 +64,10 @@ def database_parts(database: Postgres) -> list[Part]:
         user=database.user,
         stop_signal=signal.SIGINT,  # "fast shutdown": ends sessions, writes everything out
     )
-    command = module("airflow", "db", "migrate")
-    migration = Part(MIGRATION, command, after=database.note_migrated, needs=(POSTGRES,), one_shot=True)
-    return [server] if database.is_migrated else [server, migration]
+    if database.is_migrated:
+        return [server]
+    migrate = module("airflow", "db", "migrate")
+    return [server, Part(MIGRATION, migrate, after=database.note_migrated, needs=(POSTGRES,), one_shot=True)]
 
 
 def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port: int) -> list[Part]:
@@ -90,7 +95,7 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
     )
     scheduler = Part(
         SCHEDULER,
-        module("windsock_airflow.warm_scheduler"),
+        module("windsock_airflow.warm_executor"),
         ready=scheduler_is_warm,
         go_after=with_tables,
         env={
@@ -114,3 +119,41 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
     triggerer_command = module("airflow", "triggerer", "--skip-serve-logs")
     triggerer = Part(TRIGGERER, triggerer_command, ready=beats(TRIGGERER), needs=with_api)
     return [*database_first, api_server, scheduler, mlflow, dag_processor, triggerer]
+
+
+def ensure_gpu_pool(airflow_url: str, home: Home, environ: Mapping[str, str] = os.environ) -> None:
+    """Make the pool that keeps Airflow from starting more GPU steps on Kubernetes at a time than there are GPUs.
+
+    Its slots are ``WINDSOCK_GPUS``, else 1; a pool that is there keeps its own unless ``WINDSOCK_GPUS`` says otherwise.
+
+    Raises:
+        SpecError: ``WINDSOCK_GPUS`` is no number.
+    """
+    settings = Settings.from_env(dict(environ))
+    if settings.compute != "kubernetes":
+        return
+    given = environ.get("WINDSOCK_GPUS", "")
+    if given and not given.isdecimal():
+        raise SpecError(f"WINDSOCK_GPUS is the number of GPUs that steps may use at a time; given: {given!r}.")
+    from windsock.compute import SiteCompute, load_site
+    from windsock_local.stack.airflow_api import AirflowApi, AirflowRefused
+
+    try:
+        name = load_site(settings).pool
+    except SpecError as err:
+        log.warning("%s", err)
+        name = SiteCompute().pool
+    body = {
+        "name": name,
+        "slots": int(given or 1),
+        "description": "GPUs of the cluster; a step takes as many slots as it asks for GPUs.",
+        "include_deferred": True,  # a deferred step's pod goes on holding its GPUs
+    }
+    with AirflowApi(airflow_url, home.admin_password()) as api:
+        try:
+            api.call("POST", "pools", body)
+        except AirflowRefused as err:
+            if err.status != 409:
+                raise
+            if given:
+                api.call("PATCH", f"pools/{name}", {**body, "pool": name})

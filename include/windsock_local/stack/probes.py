@@ -63,8 +63,7 @@ def airflow_health(airflow_url: str, *, timeout_seconds: float) -> dict[str, Any
 def beat_since(health: Mapping[str, Any], part: str, started: float) -> bool:
     """Whether a part is healthy and its last heartbeat younger than the part itself.
 
-    Airflow calls a part healthy for 30 s after its last beat, so right after a restart
-    it would report the health of the process that came before.
+    Airflow calls a part healthy for 30 s after its last beat, so right after a restart also the process before.
     """
     beat = last_beat(health, part)
     return beat is not None and beat >= started and health[part.replace("-", "_")].get("status") == "healthy"
@@ -80,7 +79,6 @@ def last_beat(health: Mapping[str, Any], part: str) -> float | None:
 def _get(url: str, timeout_seconds: float) -> bytes | None:
     try:
         with _WITHOUT_PROXY.open(url, timeout=timeout_seconds) as response:
-            body: bytes = response.read()
-            return body
+            return bytes(response.read())
     except (OSError, http.client.HTTPException):
         return None

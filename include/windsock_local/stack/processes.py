@@ -44,7 +44,7 @@ def spawn(
 
     The kernel sends ``death_signal`` when the *thread* that forked ends, not the process; with None the child outlives
     its parent. ``env`` is the child's whole environment; never put a secret into ``command``, as ``ps`` shows it.
-    Another ``user`` needs root.
+    Another ``user`` needs root. A large log is put aside first.
     """
     parent = os.getpid()
 
@@ -53,9 +53,12 @@ def spawn(
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
 
-    _begin_log(log_file, command)
+    if log_file.exists() and log_file.stat().st_size > _LARGEST_LOG_BYTES:
+        log_file.replace(log_file.with_name(f"{log_file.name}.1"))
     # The log is opened here: an unprivileged child might not be allowed to.
     with log_file.open("ab") as output:
+        output.write(f"--- {datetime.now(UTC).isoformat(timespec='seconds')} {shlex.join(command)}\n".encode())
+        output.flush()
         return subprocess.Popen(
             command,
             env=dict(env),
@@ -120,14 +123,6 @@ def end(processes: Iterable[psutil.Process], sig: signal.Signals, *, wait_second
     while (alive := [p for p in targets if runs(p)]) and time.monotonic() < deadline:
         time.sleep(0.05)
     return alive
-
-
-def _begin_log(path: Path, command: list[str]) -> None:
-    """Mark the start of a process in its log; a large log is put aside first."""
-    if path.exists() and path.stat().st_size > _LARGEST_LOG_BYTES:
-        path.replace(path.with_name(f"{path.name}.1"))
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"--- {datetime.now(UTC).isoformat(timespec='seconds')} {shlex.join(command)}\n")
 
 
 def log_tail(path: Path, lines: int = 25) -> str:

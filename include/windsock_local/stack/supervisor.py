@@ -41,7 +41,6 @@ class Child:
     part: Part
     process: subprocess.Popen[bytes] | None = None
     info: PartInfo | None = None
-    """What is published about the process."""
     deaths: list[float] = field(default_factory=list)
     not_before: float = 0.0
     """Monotonic time before which it is not started again."""
@@ -55,13 +54,8 @@ class Child:
 class Supervisor:
     """Runs one stack until it is told to stop.
 
-    Args:
-        home: Where state and logs go.
-        parts: What to run.
-        env: The environment of the parts.
-        info: Addresses to publish; process ids are filled in here.
-        on_ready: Called with a part's name and its boot seconds when it is ready.
-        on_quiet_turn: Called every few seconds while all is well.
+    ``info`` holds the addresses to publish; process ids are filled in here. ``on_ready`` is called with a part's name
+    and its boot seconds when it is ready, ``on_quiet_turn`` every few seconds while all is well.
     """
 
     def __init__(
@@ -73,9 +67,7 @@ class Supervisor:
         on_ready: Callable[[str, float], None] = lambda _name, _seconds: None,
         on_quiet_turn: Callable[[], None] = lambda: None,
     ) -> None:
-        self._home, self._on_ready, self._on_quiet_turn = home, on_ready, on_quiet_turn
-        self.info = info
-        """What the state file says now."""
+        self._home, self._on_ready, self._on_quiet_turn, self.info = home, on_ready, on_quiet_turn, info
         self._env = {**env, processes.MARKER_VARIABLE: str(home.root)}
         self._children = {part.name: Child(part) for part in parts}
         self._own = {SUPERVISOR: PartInfo(os.getpid(), processes.birth(os.getpid()), info.started, ready=True)}
@@ -87,10 +79,7 @@ class Supervisor:
         """Signals that have come: its ``put`` may be called from a handler."""
 
     def boot(self) -> bool:
-        """Start everything and wait until all is ready.
-
-        Returns:
-            False if a signal asked to stop before that.
+        """Start everything and wait until all is ready; return False if a signal asked to stop before that.
 
         Raises:
             UpstreamUnavailable: A part failed or did not get ready.
@@ -109,11 +98,7 @@ class Supervisor:
         return True
 
     def watch(self) -> None:
-        """Keep the parts alive until a signal comes.
-
-        Raises:
-            UpstreamUnavailable: A part died too often to go on.
-        """
+        """Keep the parts alive until a signal comes; a part that died too often to go on is an error."""
         while not self._signals:
             self._turn()
             if self._ready(self._children):
@@ -136,10 +121,9 @@ class Supervisor:
             release_guardian(self._guardian)
 
     def _let_tasks_finish(self) -> None:
-        """Ask the scheduler to leave, and give running tasks a moment to end well.
+        """Ask the scheduler to leave, and give running tasks a moment to end well: its workers leave once done.
 
-        Its workers leave when their task is done. The scheduler itself then spends seconds unloading libraries, which
-        nobody needs to wait for.
+        The scheduler itself then spends seconds unloading libraries, which nobody needs to wait for.
         """
         scheduler = self._children.get(SCHEDULER)
         if scheduler is None or scheduler.process is None or not scheduler.ready:
@@ -166,8 +150,11 @@ class Supervisor:
             if exit_code is not None and not (part.one_shot and exit_code == 0):
                 self._bury(child, exit_code)
                 continue
-            if part.go_after and self._ready(part.go_after):
-                self._send_go(child.process)
+            stdin = child.process.stdin
+            if stdin is not None and not stdin.closed and self._ready(part.go_after):
+                with contextlib.suppress(OSError):  # it has died: the next turn sees that
+                    stdin.write(b"go\n")
+                    stdin.close()
             if not child.ready and (exit_code == 0 if part.one_shot else part.ready(child.info.started)):
                 self._note_ready(child, child.info)
 
@@ -188,12 +175,6 @@ class Supervisor:
         child.info = PartInfo(child.process.pid, processes.birth(child.process.pid), started)
         log.info("Started %s (pid %d).", part.name, child.process.pid)
         self._publish()
-
-    def _send_go(self, process: subprocess.Popen[bytes]) -> None:
-        if process.stdin is not None and not process.stdin.closed:
-            with contextlib.suppress(OSError):  # it has died: the next turn sees that
-                process.stdin.write(b"go\n")
-                process.stdin.close()
 
     def _note_ready(self, child: Child, info: PartInfo) -> None:
         part, seconds = child.part, time.time() - info.started
@@ -217,8 +198,8 @@ class Supervisor:
             raise self._failure(name, f"ended during boot ({how})")
         child.deaths = [t for t in child.deaths if now - t < _RESTART_WINDOW_SECONDS] + [now]
         if len(child.deaths) > _MOST_RESTARTS:
-            minutes = _RESTART_WINDOW_SECONDS / 60
-            raise self._failure(name, f"died {len(child.deaths)} times in {minutes:.0f} minutes ({how})")
+            within = f"{_RESTART_WINDOW_SECONDS / 60:.0f} minutes"
+            raise self._failure(name, f"died {len(child.deaths)} times in {within} ({how})")
         pause = min(2.0 ** (len(child.deaths) - 1), _LONGEST_PAUSE_SECONDS)
         child.not_before = now + pause
         path = self._home.log(name)

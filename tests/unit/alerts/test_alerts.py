@@ -9,7 +9,7 @@ import pytest
 
 from fake_slack import TOKEN, FakeSlack
 from small_model import small_fraud
-from windsock.alerts.send import FailedTask, send
+from windsock.alerts import FailedTask, send
 from windsock.settings import Settings
 
 ALERT = FailedTask(

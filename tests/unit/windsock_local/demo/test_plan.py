@@ -33,9 +33,9 @@ def payments(path: Path, first: date, last: date) -> Path:
 
 def test_the_simulated_demo_has_the_days_that_its_story_needs(tmp_path: Path):
     plan = simulated_plan(tmp_path)
-    assert (plan.backfill_last - plan.first_day).days >= 45
+    assert (plan.backfill_last - plan.spec.first_day).days >= 45
     assert plan.backfill_last < plan.drift_from < plan.last_day
-    assert all(plan.first_day <= day < plan.backfill_last for day in plan.planted)
+    assert all(plan.spec.first_day <= day < plan.backfill_last for day in plan.planted)
     window = windows_of(plan.spec, plan.backfill_last)
     assert window.train[0] == plan.spec.first_warm_day
 
@@ -44,12 +44,12 @@ def test_the_simulated_demo_has_the_days_that_its_story_needs(tmp_path: Path):
 def test_a_file_of_ones_own_is_split_into_history_and_days_to_go_on_with(tmp_path: Path, name: str):
     data = payments(tmp_path / name, date(2025, 1, 1), date(2025, 4, 30))
     plan = file_plan(tmp_path / "home", data, None, None)
-    assert (plan.first_day, plan.last_day) == (date(2025, 1, 1), date(2025, 4, 30))
+    assert (plan.spec.first_day, plan.last_day) == (date(2025, 1, 1), date(2025, 4, 30))
     assert (plan.last_day - plan.backfill_last).days == 14
     assert plan.spec.source.url == str(data)
     assert plan.drift_from is None
     chosen = file_plan(tmp_path / "home", data, date(2025, 1, 10), date(2025, 3, 20))
-    assert (chosen.first_day, chosen.last_day) == (date(2025, 1, 10), date(2025, 3, 20))
+    assert (chosen.spec.first_day, chosen.last_day) == (date(2025, 1, 10), date(2025, 3, 20))
 
 
 def test_a_file_with_too_few_days_says_how_many_are_needed(tmp_path: Path):

@@ -10,7 +10,7 @@ import pytest
 
 from windsock.errors import UpstreamUnavailable
 from windsock_local.stack import airflow_api
-from windsock_local.stack.airflow_api import AirflowApi, AirflowRefused
+from windsock_local.stack.airflow_api import AirflowApi, AirflowRefused, run_path
 
 RUN = "manual__2026-01-01T00:00:00+00:00"
 
@@ -83,7 +83,7 @@ def test_a_run_id_is_quoted_and_the_run_waited_for(api: AirflowApi, server: type
 def test_an_expired_token_is_renewed(api: AirflowApi, server: type[FakeAirflow]) -> None:
     server.answers[:] = [(401, {}), (200, {"state": "success"})]
 
-    assert api.run("d", RUN)["state"] == "success"
+    assert api.call("GET", run_path("d", RUN))["state"] == "success"
     assert server.logins == 2
 
 
@@ -108,7 +108,7 @@ def test_a_refusal_says_what_and_why(api: AirflowApi, server: type[FakeAirflow])
 
 def test_a_busy_server_is_asked_again_and_an_absent_one_named(api: AirflowApi, server: type[FakeAirflow]) -> None:
     server.answers[:] = [(503, {}), (500, {}), (200, {"state": "queued"})]
-    assert api.run("d", RUN)["state"] == "queued"
+    assert api.call("GET", run_path("d", RUN))["state"] == "queued"
 
     with (
         AirflowApi("http://127.0.0.1:9", "right") as nobody,

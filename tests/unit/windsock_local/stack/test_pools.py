@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from windsock.errors import SpecError
-from windsock_local.stack.airflow_upkeep import ensure_gpu_pool
 from windsock_local.stack.home import Home
+from windsock_local.stack.parts import ensure_gpu_pool
 
 NOBODY = "http://127.0.0.1:9"
 

@@ -12,8 +12,8 @@ import pytest
 
 from windsock.settings import Settings
 from windsock_local.stack import airflow_api
-from windsock_local.stack.airflow_upkeep import SpecWatch
 from windsock_local.stack.home import Home
+from windsock_local.stack.lifecycle import SpecWatch
 
 DAGS = {"dags": [{"file_token": "train"}, {"file_token": "train"}, {"file_token": "score"}], "total_entries": 3}
 
@@ -58,7 +58,7 @@ def settings(tmp_path: Path) -> Settings:
     (tmp_path / "models" / "fraud" / "model.yaml").write_text("name: fraud")
     home = Home(tmp_path / "home")
     home.create()
-    home.credentials()
+    home.secret("admin_password")
     return Settings.from_env({"WINDSOCK_HOME": str(home.root), "WINDSOCK_MODELS": str(tmp_path / "models")})
 
 
