@@ -8,24 +8,26 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from examples import load_profile
-from stack_fixture import end_session_stack, stack
+from stack_fixture import end_session_stack, slack, stack
 
-__all__ = ["stack"]
+__all__ = ["slack", "stack"]
 
 STACK, CLUSTER = "the session's stack", "the cluster"
 TOGETHER = {
     "tests/kubernetes": CLUSTER,
     "tests/ui": STACK,
+    "tests/integration/test_chain.py": STACK,
     "tests/integration/test_label_file_runs.py": STACK,
     "tests/integration/test_second_model.py": STACK,
+    "tests/integration/test_stack.py": STACK,
 }
 """Folders and files whose tests use one thing that a session has once; every other file is a group of its own."""
+ENDS_THE_STACK = "tests/integration/test_stack.py"
+"""Comes last of those that share the stack."""
 LONGEST_FIRST = (
     CLUSTER,
     STACK,
-    "tests/integration/test_chain.py",
     "tests/integration/test_any_order.py",
-    "tests/integration/test_stack.py",
     "tests/integration",
     "tests/unit/ingest/test_ingest_kills.py",
     "tests/unit/promotion",
@@ -75,7 +77,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: turn_of(item.nodeid))
+    items.sort(key=lambda item: (turn_of(item.nodeid), item.nodeid.startswith(ENDS_THE_STACK)))
 
 
 @pytest.hookimpl(trylast=True)

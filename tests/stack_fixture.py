@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from fake_slack import FakeSlack
 from windsock.files import locked
 from windsock.settings import REPO_ROOT, Settings
 from windsock_local.stack import lifecycle
@@ -121,20 +122,64 @@ _end = ExitStack()
 """Ends the session's stack."""
 
 
+SLEEPER = """
+import time
+import pendulum
+from airflow.sdk import dag, task
+
+@dag(dag_id="sleeper", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False,
+     is_paused_upon_creation=False, params={"seconds": 0})
+def sleeper():
+    @task(retries=3, retry_delay=1)
+    def sleep(params, ti):
+        import sys
+        if ti.try_number == 1:
+            time.sleep(params["seconds"])
+        heavy = ("feast", "mlflow", "great_expectations", "evidently", "lightgbm", "pandas", "duckdb")
+        return [name for name in heavy if name in sys.modules]
+    sleep()
+
+sleeper()
+"""
+"""A DAG for a task that takes as long as it is told, and says what it has found imported."""
+
+
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+def slack() -> Iterator[FakeSlack]:
+    """Where the session's stack sends its alerts."""
+    with FakeSlack() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def stack(slack: FakeSlack) -> Iterator[Stack]:
     """The session's stack: this repository's DAGs and models, and those that tests put into ``stack.models``."""
     # A short path: a socket's name may have 107 bytes.
     home = Path(tempfile.mkdtemp(prefix="windsock-"))
-    folders = [REPO_ROOT / "include" / "models", home / "models"]
-    folders[-1].mkdir()
+    shutil.copytree(REPO_ROOT / "dags", home / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    (home / "dags" / "sleeper.py").write_text(SLEEPER, encoding="utf-8")
+    (home / "models").mkdir()
     if not os.environ.get("WINDSOCK_KEEP_TEST_HOME"):
         _end.callback(shutil.rmtree, home, ignore_errors=True)
-    running = start_stack(home, WINDSOCK_MODELS=os.pathsep.join(map(str, folders)))
+    running = start_session_stack(home, slack)
     _end.callback(lifecycle.stop_stack, running.settings)
     _end.callback(running.api.close)
     yield running
     end_session_stack()
+
+
+def start_session_stack(home: Path, slack: FakeSlack, **variables: str) -> Stack:
+    """Start the session's stack in a prepared home, or start it again."""
+    return start_stack(
+        home,
+        WINDSOCK_MODELS=os.pathsep.join(map(str, (REPO_ROOT / "include" / "models", home / "models"))),
+        WINDSOCK_DAGS_FOLDER=str(home / "dags"),
+        # Inherited settings of another Airflow and PostgreSQL that would break this one, were they obeyed:
+        AIRFLOW__CORE__EXECUTOR="nowhere.NoExecutor",
+        PGPORT="1",
+        **slack.env,
+        **variables,
+    )
 
 
 def end_session_stack() -> None:

@@ -1,6 +1,6 @@
 """The daily chain under a real Airflow: backfill, reruns, changed, refused and missing days, alerts.
 
-One stack for all; the tests build on each other in the order of this file.
+A model of its own on the session's stack; the tests build on each other in the order of this file.
 """
 
 from __future__ import annotations
@@ -8,10 +8,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sqlite3
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,20 +21,21 @@ import yaml
 from fake_slack import FakeSlack
 from model_runs import wait_until, wait_until_quiet
 from small_model import small_fraud
-from stack_fixture import Stack, start_stack
+from stack_fixture import Stack
 from windsock.days import day_range
 from windsock.ledger import Ledger
 from windsock.settings import Settings
-from windsock_local.stack import lifecycle
 from windsock_local.stack.airflow_api import AirflowRefused
 from windsock_local.stack.home import ADMIN_USER, Home
 
 pytestmark = pytest.mark.integration
 
-FIRST, LAST = date(2026, 3, 1), date(2026, 3, 18)
-REFUSED, CHANGED = date(2026, 3, 10), date(2026, 3, 13)
-LOOKBACK, WINDOW, DELAY, HOLDOUT = 3, 5, 3, 4
-"""A training as of the last day needs them all: it learns from 4 to 8 March, and the refused day lies in the gap."""
+MODEL = "daily"
+STAGES = ("ingest", "features", "score", "monitor", "retrain", "train", "promote")
+FIRST, LAST = date(2026, 3, 1), date(2026, 3, 13)
+REFUSED, CHANGED = date(2026, 3, 8), date(2026, 3, 10)
+LOOKBACK, WINDOW, DELAY, HOLDOUT = 2, 4, 2, 3
+"""A training as of the last day needs them all: it learns from 3 to 6 March, and the refused day lies in the gap."""
 RECENT_SQL = f"""
 select CUSTOMER_ID, TX_DATETIME as event_timestamp,
        count(*) over recent as NB_TX, avg(TX_AMOUNT) over recent as AVG_AMOUNT
@@ -49,47 +48,39 @@ window recent as (
 
 
 @pytest.fixture(scope="module")
-def slack() -> Iterator[FakeSlack]:
-    with FakeSlack() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def chain(slack: FakeSlack) -> Iterator[Stack]:
-    home = Path(tempfile.mkdtemp(prefix="windsock-"))
+def chain(stack: Stack) -> Stack:
+    """The session's stack with one model more."""
     row = {"TX_AMOUNT": "TX_AMOUNT"}
     view = {"name": "recent", "entity": "customer", "sql": "recent.sql", "lookback_days": LOOKBACK, "ttl_days": 30}
-    small_fraud(home, last_day="2026-04-30")
-    (home / "models" / "fraud" / "recent.sql").write_text(RECENT_SQL, encoding="utf-8")
     label = {"column": "TX_FRAUD", "task": "binary", "delay_days": DELAY}
-    change_spec(home, features={"row": row, "views": [view]}, label=label)
-    change_source(home, {"day": str(REFUSED), "kind": "missing_column"})
-    running = start_stack(home, WINDSOCK_MODELS=str(home / "models"), **slack.env)
-    try:
-        running.api.wait_for_dag("fraud_score")
-        yield running
-    finally:
-        running.api.close()
-        lifecycle.stop_stack(running.settings)
-        shutil.rmtree(home, ignore_errors=True)
+    aside = stack.home / f"{MODEL}.new"  # appears whole
+    small_fraud(aside, last_day="2026-04-30")
+    folder = aside / "models" / "fraud"
+    (folder / "recent.sql").write_text(RECENT_SQL, encoding="utf-8")
+    change_spec(folder, name=MODEL, features={"row": row, "views": [view]}, label=label)
+    change_source(folder, {"day": str(REFUSED), "kind": "missing_column"})
+    folder.rename(stack.models / MODEL)
+    shutil.rmtree(aside)
+    for stage in STAGES:
+        stack.api.wait_for_dag(f"{MODEL}_{stage}", 240)
+    return stack
 
 
-def change_spec(home: Path, **fields: Any) -> None:
-    path = home / "models" / "fraud" / "model.yaml"
+def change_spec(folder: Path, **fields: Any) -> None:
+    path = folder / "model.yaml"
     raw = {**yaml.safe_load(path.read_text(encoding="utf-8")), **fields}
     raw["training"] |= {"window_days": WINDOW, "holdout_days": HOLDOUT, "categorical": []}
     path.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
 
 
-def change_source(home: Path, *dirt: dict[str, str]) -> None:
-    path = home / "models" / "fraud" / "model.yaml"
-    source = yaml.safe_load(path.read_text(encoding="utf-8"))["source"]
-    change_spec(home, source={**source, "dirt": [*source.get("dirt", []), *dirt]})
+def change_source(folder: Path, *dirt: dict[str, str]) -> None:
+    source = yaml.safe_load((folder / "model.yaml").read_text(encoding="utf-8"))["source"]
+    change_spec(folder, source={**source, "dirt": [*source.get("dirt", []), *dirt]})
 
 
 def settle(stack: Stack) -> None:
-    """Wait until no run is active and no event is on its way to one."""
-    wait_until_quiet(stack, 400)
+    """Wait until no run of the model is active and no event is on its way to one."""
+    wait_until_quiet(stack, 400, {f"{MODEL}_{stage}" for stage in STAGES})
 
 
 def keys_of(stack: Stack, dag_id: str, state: str = "success", known: set[str] | None = None) -> Counter[str]:
@@ -101,7 +92,7 @@ def run_ids(stack: Stack, dag_id: str) -> set[str]:
     return {run["dag_run_id"] for run in stack.api.runs(dag_id)}
 
 
-def run_day(stack: Stack, day: date, dag_id: str = "fraud_ingest") -> dict[str, Any]:
+def run_day(stack: Stack, day: date, dag_id: str = f"{MODEL}_ingest") -> dict[str, Any]:
     run_id = stack.api.trigger(dag_id, partition_key=str(day))
     return stack.api.wait_for_run(dag_id, run_id, 120)
 
@@ -110,7 +101,7 @@ def feature_bytes(settings: Settings) -> dict[str, str]:
     """Return a hash per feature file in force, and per record that names them."""
     found: dict[str, str] = {}
     root = Path(settings.store)
-    for record in Ledger.of(settings, "fraud", "features").all().values():
+    for record in Ledger.of(settings, MODEL, "features").all().values():
         found[f"record {record.ds}"] = record.content_hash
         for output in record.outputs.values():
             for file in output.files:
@@ -119,22 +110,21 @@ def feature_bytes(settings: Settings) -> dict[str, str]:
 
 
 def online_rows(home: Path) -> dict[str, list[Any]]:
-    """Return every row that the online store serves."""
+    """Return every row of the model that the online store serves."""
     with sqlite3.connect(f"file:{home / 'feast' / 'online.db'}?mode=ro", uri=True) as db:
         tables = [name for (name,) in db.execute("select name from sqlite_master where type = 'table'")]
-        return {
-            table: sorted(map(repr, db.execute(f'select * from "{table}"'))) for table in tables if "days" not in table
-        }
+        ours = [table for table in tables if table.startswith(f"windsock_{MODEL}__")]
+        return {table: sorted(map(repr, db.execute(f'select * from "{table}"'))) for table in ours}
 
 
 def days_as_keys(*days: date) -> Counter[str]:
     return Counter(map(str, days))
 
 
-def test_eighteen_days_four_at_a_time_give_each_day_exactly_one_run_per_dag(chain: Stack):
+def test_thirteen_days_four_at_a_time_give_each_day_exactly_one_run_per_dag(chain: Stack):
     api = chain.api
-    api.set_paused("fraud_ingest", False)
-    runs = api.wait_for_backfill(api.backfill("fraud_ingest", FIRST, LAST, max_active_runs=4), 400)
+    api.set_paused(f"{MODEL}_ingest", False)
+    runs = api.wait_for_backfill(api.backfill(f"{MODEL}_ingest", FIRST, LAST, max_active_runs=4), 400)
     assert Counter(r["partition_key"] for r in runs) == days_as_keys(*day_range(FIRST, LAST))
     assert [r["partition_key"] for r in runs if r["state"] != "success"] == [str(REFUSED)]
     assert most_at_once(runs) == 4
@@ -142,10 +132,10 @@ def test_eighteen_days_four_at_a_time_give_each_day_exactly_one_run_per_dag(chai
     settle(chain)
     published = days_as_keys(*(d for d in day_range(FIRST, LAST) if d != REFUSED))
     for stage in ("features", "score"):
-        assert keys_of(chain, f"fraud_{stage}") == published
-        assert len(api.runs(f"fraud_{stage}")) == len(published)
+        assert keys_of(chain, f"{MODEL}_{stage}") == published
+        assert len(api.runs(f"{MODEL}_{stage}")) == len(published)
     # Nothing of a backfill reaches the model chain.
-    assert not api.runs("fraud_train")
+    assert not api.runs(f"{MODEL}_train")
 
 
 def most_at_once(runs: list[dict[str, Any]]) -> int:
@@ -159,20 +149,21 @@ def most_at_once(runs: list[dict[str, Any]]) -> int:
 
 def test_running_a_day_again_changes_no_byte_and_no_online_value(chain: Stack):
     before = feature_bytes(chain.settings), online_rows(chain.home)
-    assert len(before[0]) > 2 * 16
+    assert len(before[0]) > 2 * 11
+    assert before[1]
     assert all(before[1].values())
-    known = run_ids(chain, "fraud_features")
-    day = date(2026, 3, 8)
+    known = run_ids(chain, f"{MODEL}_features")
+    day = date(2026, 3, 6)
     assert run_day(chain, day)["state"] == "success"
     settle(chain)
-    assert keys_of(chain, "fraud_features", known=known) == days_as_keys(day)
+    assert keys_of(chain, f"{MODEL}_features", known=known) == days_as_keys(day)
     assert (feature_bytes(chain.settings), online_rows(chain.home)) == before
 
 
 def test_an_older_day_again_leaves_every_online_value_as_it_was(chain: Stack):
     before = online_rows(chain.home)
-    backfill = chain.api.backfill("fraud_ingest", date(2026, 3, 5), date(2026, 3, 5), reprocess="completed")
-    wait_until(lambda: keys_of(chain, "fraud_ingest")["2026-03-05"] == 2, 240, "a second run of the day")
+    backfill = chain.api.backfill(f"{MODEL}_ingest", date(2026, 3, 5), date(2026, 3, 5), reprocess="completed")
+    wait_until(lambda: keys_of(chain, f"{MODEL}_ingest")["2026-03-05"] == 2, 240, "a second run of the day")
     settle(chain)
     assert backfill
     assert online_rows(chain.home) == before
@@ -180,16 +171,16 @@ def test_an_older_day_again_leaves_every_online_value_as_it_was(chain: Stack):
 
 def test_a_changed_day_refreshes_exactly_the_later_days_within_the_lookback(chain: Stack):
     before = feature_bytes(chain.settings)
-    known = run_ids(chain, "fraud_features")
-    change_source(chain.home, {"day": str(CHANGED), "kind": "half_day"})
+    known = run_ids(chain, f"{MODEL}_features")
+    change_source(chain.models / MODEL, {"day": str(CHANGED), "kind": "half_day"})
     run = run_day(chain, CHANGED)
     assert run["state"] == "success"
     stale = day_range(CHANGED + timedelta(days=1), CHANGED + timedelta(days=LOOKBACK))
-    result = chain.api.xcom("fraud_ingest", run["dag_run_id"], "ingest")
+    result = chain.api.xcom(f"{MODEL}_ingest", run["dag_run_id"], "ingest")
     assert result["changed"]
     assert result["refresh"] == [str(day) for day in stale]
     settle(chain)
-    assert keys_of(chain, "fraud_features", known=known) == days_as_keys(CHANGED, *stale)
+    assert keys_of(chain, f"{MODEL}_features", known=known) == days_as_keys(CHANGED, *stale)
     after = feature_bytes(chain.settings)
     changed = {
         name.removeprefix("record ") for name in before if name.startswith("record") and before[name] != after[name]
@@ -198,21 +189,21 @@ def test_a_changed_day_refreshes_exactly_the_later_days_within_the_lookback(chai
     assert str(stale[0]) in changed
 
 
-@pytest.mark.parametrize("dag_id", ["fraud_ingest", "fraud_monitor"])
-def test_a_run_without_a_day_fails_in_its_first_task_and_says_so(chain: Stack, dag_id: str):
+@pytest.mark.parametrize("stage", ["ingest", "monitor"])
+def test_a_run_without_a_day_fails_in_its_first_task_and_says_so(chain: Stack, stage: str):
+    dag_id = f"{MODEL}_{stage}"
     chain.api.set_paused(dag_id, False)
     run_id = chain.api.trigger(dag_id)
     assert chain.api.wait_for_run(dag_id, run_id, 60)["state"] == "failed"
-    first = dag_id.removeprefix("fraud_")
-    assert "The partition key is missing" in chain.api.task_log(dag_id, run_id, first)
+    assert "The partition key is missing" in chain.api.task_log(dag_id, run_id, stage)
 
 
 def test_a_malformed_day_is_refused_by_the_form_or_by_the_first_task(chain: Stack):
     with pytest.raises(AirflowRefused, match="does not match"):
-        chain.api.trigger("fraud_ingest", partition_key="2026-02-30")
-    run_id = chain.api.trigger("fraud_features", partition_key="yesterday")
-    assert chain.api.wait_for_run("fraud_features", run_id, 60)["state"] == "failed"
-    assert "'yesterday' is not a day" in chain.api.task_log("fraud_features", run_id, "features")
+        chain.api.trigger(f"{MODEL}_ingest", partition_key="2026-02-30")
+    run_id = chain.api.trigger(f"{MODEL}_features", partition_key="yesterday")
+    assert chain.api.wait_for_run(f"{MODEL}_features", run_id, 60)["state"] == "failed"
+    assert "'yesterday' is not a day" in chain.api.task_log(f"{MODEL}_features", run_id, "features")
 
 
 def test_a_failing_task_posts_one_message_and_a_backfill_none(chain: Stack, slack: FakeSlack):
@@ -224,9 +215,9 @@ def test_a_failing_task_posts_one_message_and_a_backfill_none(chain: Stack, slac
     time.sleep(1)
     (message,) = slack.messages[before:]
     text = str(message)
-    for part in ("fraud_ingest", "ingest", str(REFUSED), "column", "/runs/"):
+    for part in (f"{MODEL}_ingest", "ingest", str(REFUSED), "column", "/runs/"):
         assert part in text
-    log = chain.api.task_log("fraud_ingest", run["dag_run_id"], "ingest")
+    log = chain.api.task_log(f"{MODEL}_ingest", run["dag_run_id"], "ingest")
     assert "DayRejected" in log
 
 
@@ -239,37 +230,37 @@ def test_with_slack_away_the_run_ends_the_same_and_the_message_is_in_the_log(cha
     assert run["state"] == "failed"
     assert time.monotonic() - started < 30
     assert len(slack.messages) == before
-    log = chain.api.task_log("fraud_ingest", run["dag_run_id"], "ingest")
+    log = chain.api.task_log(f"{MODEL}_ingest", run["dag_run_id"], "ingest")
     assert str(REFUSED) in log
-    assert "fraud_ingest" in log.split("Post Execute")[-1]
+    assert f"{MODEL}_ingest" in log.split("Post Execute")[-1]
 
 
 def test_a_request_crosses_from_the_daily_to_the_model_chain_once(chain: Stack):
     api = chain.api
     conf = {"as_of": str(LAST), "reasons": ["asked by a test"], "dedupe_key": "test"}
     request = {"logical_date": None, "conf": conf, "dag_run_id": "drift__test"}
-    api.call("POST", "dags/fraud_retrain/dagRuns", request)
-    assert api.wait_for_run("fraud_retrain", "drift__test", 60)["state"] == "success"
-    wait_until(lambda: bool(api.runs("fraud_train")), 30, "a training")
-    (train,) = api.runs("fraud_train")
-    train = api.wait_for_run("fraud_train", train["dag_run_id"], 180)
+    api.call("POST", f"dags/{MODEL}_retrain/dagRuns", request)
+    assert api.wait_for_run(f"{MODEL}_retrain", "drift__test", 60)["state"] == "success"
+    wait_until(lambda: bool(api.runs(f"{MODEL}_train")), 30, "a training")
+    (train,) = api.runs(f"{MODEL}_train")
+    train = api.wait_for_run(f"{MODEL}_train", train["dag_run_id"], 180)
     assert train["state"] == "success"
-    assert api.xcom("fraud_train", train["dag_run_id"], "assemble")["as_of"] == str(LAST)
-    version = api.xcom("fraud_train", train["dag_run_id"], "register")["version"]
-    wait_until(lambda: bool(api.runs("fraud_promote")), 30, "a verdict")
-    (promote,) = api.runs("fraud_promote")
+    assert api.xcom(f"{MODEL}_train", train["dag_run_id"], "assemble")["as_of"] == str(LAST)
+    version = api.xcom(f"{MODEL}_train", train["dag_run_id"], "register")["version"]
+    wait_until(lambda: bool(api.runs(f"{MODEL}_promote")), 30, "a verdict")
+    (promote,) = api.runs(f"{MODEL}_promote")
     # 300 customers teach little: whether it passes is not the point, that it was judged is.
-    judged = api.wait_for_run("fraud_promote", promote["dag_run_id"], 180)
-    log = api.task_log("fraud_promote", judged["dag_run_id"], "gate")
+    judged = api.wait_for_run(f"{MODEL}_promote", promote["dag_run_id"], 180)
+    log = api.task_log(f"{MODEL}_promote", judged["dag_run_id"], "gate")
     assert judged["state"] == "success" or "GateFailed" in log
     the_verdict_is_a_page_for_users(chain)
     assert version == "1"
     with pytest.raises(AirflowRefused):
-        api.call("POST", "dags/fraud_retrain/dagRuns", request)
+        api.call("POST", f"dags/{MODEL}_retrain/dagRuns", request)
 
 
 def the_verdict_is_a_page_for_users(stack: Stack) -> None:
-    (verdict,) = Path(stack.settings.store).glob("runs/fraud/*/gate.html")
+    (verdict,) = Path(stack.settings.store).glob(f"runs/{MODEL}/*/gate.html")
     page = f"{stack.airflow_url}/windsock/pages/{verdict.relative_to(stack.settings.store)}"
     login = {"username": ADMIN_USER, "password": Home(stack.home).admin_password()}
     with httpx.Client(trust_env=False, timeout=30) as browser:

@@ -1,25 +1,24 @@
 """The embedded stack, as real processes: private, watched, and gone when its parent is gone.
 
-A boot is dear, so each stack serves several checks; their order in this file matters.
+It is the session's stack, and these are the last tests that use it: the end of it is what they are about.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from stack_fixture import Stack, start_stack
-from windsock_local.stack import lifecycle
+from fake_slack import FakeSlack
+from stack_fixture import Stack, start_session_stack
 from windsock_local.stack.guardian import database_processes
 from windsock_local.stack.home import SECRETS, Home, read_stack
 from windsock_local.stack.processes import family
@@ -27,54 +26,6 @@ from windsock_local.stack.processes import family
 pytestmark = pytest.mark.integration
 
 GONE_SECONDS = 12.0
-DAG = """
-import time
-import pendulum
-from airflow.sdk import dag, task
-
-@dag(dag_id="sleeper", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False,
-     is_paused_upon_creation=False, params={"seconds": 0})
-def sleeper():
-    @task(retries=3, retry_delay=1)
-    def sleep(params, ti):
-        import sys
-        if ti.try_number == 1:
-            time.sleep(params["seconds"])
-        heavy = ("feast", "mlflow", "great_expectations", "evidently", "lightgbm", "pandas", "duckdb")
-        return [name for name in heavy if name in sys.modules]
-    sleep()
-
-sleeper()
-"""
-
-
-@pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="windsock-", ignore_cleanup_errors=True) as folder:
-        dags = Path(folder) / "dags"
-        dags.mkdir()
-        (Path(folder) / "plugins").mkdir()
-        (dags / "sleeper.py").write_text(DAG, encoding="utf-8")
-        yield Path(folder) / "home"
-
-
-def start(home: Path) -> Stack:
-    return start_stack(
-        home,
-        WINDSOCK_DAGS_FOLDER=str(home.parent / "dags"),
-        WINDSOCK_PLUGINS_FOLDER=str(home.parent / "plugins"),
-        # An inherited setting of another Airflow that would break this one, were it obeyed:
-        AIRFLOW__CORE__EXECUTOR="nowhere.NoExecutor",
-        PGPORT="1",
-    )
-
-
-@pytest.fixture(scope="module")
-def own_stack(home: Path) -> Iterator[Stack]:
-    running = start(home)
-    yield running
-    running.api.close()
-    lifecycle.stop_stack(running.settings)
 
 
 def everything_of(stack: Stack) -> list[psutil.Process]:
@@ -108,8 +59,8 @@ def windsock(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=stack.env, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_status_says_that_every_part_is_well(own_stack: Stack) -> None:
-    done = windsock(own_stack, "status", "--json")
+def test_status_says_that_every_part_is_well(stack: Stack) -> None:
+    done = windsock(stack, "status", "--json")
 
     state = json.loads(done.stdout)
     assert done.returncode == 0, state
@@ -119,39 +70,39 @@ def test_status_says_that_every_part_is_well(own_stack: Stack) -> None:
     assert {part["health"] for part in state["parts"]} == {"healthy"}
 
 
-def test_a_second_up_finds_the_running_stack(own_stack: Stack) -> None:
-    done = windsock(own_stack, "up")
+def test_a_second_up_finds_the_running_stack(stack: Stack) -> None:
+    done = windsock(stack, "up")
 
     assert done.returncode == 0
     assert "runs already" in done.stdout
-    assert own_stack.airflow_url in done.stdout
+    assert stack.airflow_url in done.stdout
 
 
-def test_nothing_listens_outside_loopback(own_stack: Stack) -> None:
+def test_nothing_listens_outside_loopback(stack: Stack) -> None:
     listening = {
         (connection.laddr.ip, connection.laddr.port)
-        for process in everything_of(own_stack)
+        for process in everything_of(stack)
         for connection in process.net_connections(kind="inet")
         if connection.status == psutil.CONN_LISTEN or connection.type == 2  # a bound UDP socket
     }
 
     assert {ip for ip, _port in listening if ip != "127.0.0.1"} == set()
-    assert {port for _ip, port in listening} >= {int(own_stack.airflow_url[-5:].strip(":/"))}
+    assert {port for _ip, port in listening} >= {int(stack.airflow_url[-5:].strip(":/"))}
 
 
-def test_a_task_starts_with_the_libraries_in_memory_and_finds_the_services(own_stack: Stack) -> None:
-    own_stack.api.wait_for_dag("sleeper")
-    run_id = own_stack.api.trigger("sleeper")
-    run = own_stack.api.wait_for_run("sleeper", run_id, 60)
+def test_a_task_starts_with_the_libraries_in_memory_and_finds_the_services(stack: Stack) -> None:
+    stack.api.wait_for_dag("sleeper")
+    run_id = stack.api.trigger("sleeper")
+    run = stack.api.wait_for_run("sleeper", run_id, 60)
 
     assert run["state"] == "success"
-    assert len(own_stack.api.xcom("sleeper", run_id, "sleep")) == 7
+    assert len(stack.api.xcom("sleeper", run_id, "sleep")) == 7
 
 
-def test_mlflow_refuses_a_foreign_host_name_and_serves_its_own(own_stack: Stack) -> None:
+def test_mlflow_refuses_a_foreign_host_name_and_serves_its_own(stack: Stack) -> None:
     import httpx
 
-    address = f"{own_stack.mlflow_url}/api/2.0/mlflow/experiments/search"
+    address = f"{stack.mlflow_url}/api/2.0/mlflow/experiments/search"
     own = httpx.post(address, json={"max_results": 1}, trust_env=False)
     foreign = httpx.post(address, json={"max_results": 1}, headers={"Host": "evil.example"}, trust_env=False)
 
@@ -159,15 +110,15 @@ def test_mlflow_refuses_a_foreign_host_name_and_serves_its_own(own_stack: Stack)
     assert foreign.status_code == 403
 
 
-def test_a_part_that_is_killed_is_started_again(own_stack: Stack) -> None:
-    info = read_stack(own_stack.settings)
+def test_a_part_that_is_killed_is_started_again(stack: Stack) -> None:
+    info = read_stack(stack.settings)
     assert info is not None
     before = info.parts["triggerer"]
     os.kill(before.pid, signal.SIGKILL)
 
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        info = read_stack(own_stack.settings)
+        info = read_stack(stack.settings)
         assert info is not None
         now = info.parts.get("triggerer")
         if now is not None and now.pid != before.pid and now.ready:
@@ -176,15 +127,15 @@ def test_a_part_that_is_killed_is_started_again(own_stack: Stack) -> None:
     pytest.fail("the triggerer did not come back")
 
 
-def test_no_secret_is_in_a_log_or_on_a_command_line(own_stack: Stack) -> None:
-    home = Home.of(own_stack.settings)
-    token = own_stack.api._client.headers["Authorization"].removeprefix("Bearer ")
+def test_no_secret_is_in_a_log_or_on_a_command_line(stack: Stack) -> None:
+    home = Home.of(stack.settings)
+    token = stack.api._client.headers["Authorization"].removeprefix("Bearer ")
     generated = [home.secret(name) for name in SECRETS]
     secrets = [*generated, token, token.split(".")[0]]
     files = [p for folder in (home.logs, home.airflow / "logs") for p in folder.rglob("*") if p.is_file()]
     files += [home.state_file, home.root / "up.log"]
     leaks = [(p, s[:3]) for p in files for s in secrets if s in p.read_text(encoding="utf-8", errors="replace")]
-    shown = [p.pid for p in everything_of(own_stack) for s in secrets if s in " ".join(p.cmdline())]
+    shown = [p.pid for p in everything_of(stack) for s in secrets if s in " ".join(p.cmdline())]
 
     assert len(files) > 8
     assert leaks == []
@@ -192,22 +143,26 @@ def test_no_secret_is_in_a_log_or_on_a_command_line(own_stack: Stack) -> None:
     assert home.open_secrets() == []
 
 
-def test_after_a_kill_of_the_parent_nothing_stays_and_a_new_up_finishes_its_work(own_stack: Stack) -> None:
-    run_id = own_stack.api.trigger("sleeper", conf={"seconds": 600})
+def test_after_a_kill_of_the_parent_nothing_stays_and_a_new_up_finishes_its_work(
+    stack: Stack, slack: FakeSlack
+) -> None:
+    run_id = stack.api.trigger("sleeper", conf={"seconds": 600})
     deadline = time.monotonic() + 30
-    while not any(t["state"] == "running" for t in own_stack.api.task_instances("sleeper", run_id)):
+    while not any(t["state"] == "running" for t in stack.api.task_instances("sleeper", run_id)):
         assert time.monotonic() < deadline, "the task did not start"
         time.sleep(0.2)
-    info = read_stack(own_stack.settings)
+    info = read_stack(stack.settings)
     assert info is not None
-    processes = everything_of(own_stack)
+    processes = everything_of(stack)
     assert len(processes) > 12
 
     os.kill(info.parts["supervisor"].pid, signal.SIGKILL)
 
-    assert_all_gone(processes, own_stack.home)
+    assert_all_gone(processes, stack.home)
 
-    again = start(own_stack.home)
+    # Without the bell, so that its scheduler has to look by itself.
+    (stack.home / "plugins").mkdir()
+    again = start_session_stack(stack.home, slack, WINDSOCK_PLUGINS_FOLDER=str(stack.home / "plugins"))
     processes = everything_of(again)
     run = again.api.wait_for_run("sleeper", run_id, 120)
     assert run["state"] == "success"
@@ -217,12 +172,14 @@ def test_after_a_kill_of_the_parent_nothing_stays_and_a_new_up_finishes_its_work
     assert read_stack(again.settings) is None
 
 
-def test_down_and_wipe_leave_nothing_of_a_stopped_stack(own_stack: Stack) -> None:
-    (own_stack.home / "notes.txt").write_text("mine", encoding="utf-8")
-    (own_stack.home / "up.log").unlink()
+def test_down_and_wipe_leave_nothing_of_a_stopped_stack(stack: Stack) -> None:
+    (stack.home / "notes.txt").write_text("mine", encoding="utf-8")
+    (stack.home / "up.log").unlink()
+    for made_by_tests in ("dags", "models", "plugins", "post"):
+        shutil.rmtree(stack.home / made_by_tests, ignore_errors=True)
 
-    done = windsock(own_stack, "down", "--wipe")
+    done = windsock(stack, "down", "--wipe")
 
     assert done.returncode == 0, done.stderr
     assert "notes.txt" in done.stdout
-    assert [p.name for p in own_stack.home.iterdir()] == ["notes.txt"]
+    assert [p.name for p in stack.home.iterdir()] == ["notes.txt"]
