@@ -35,6 +35,16 @@ def test_a_message_names_dag_task_day_reason_and_link(tmp_path: Path) -> None:
         assert part in message["text"]
 
 
+def test_what_cannot_even_be_written_is_logged_and_no_error_of_the_caller(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with FakeSlack() as slack:
+        assert not send(settings(tmp_path, **slack.env), FailedTask("fraud_ingest", None))  # type: ignore[arg-type]
+
+    assert slack.requests == 0
+    assert "An alert could not be sent: " in caplog.text
+
+
 def test_a_models_own_channel_comes_first(tmp_path: Path) -> None:
     _, spec = small_fraud(tmp_path, alerts={"slack_channel": "#fraud"})
     with FakeSlack() as slack:

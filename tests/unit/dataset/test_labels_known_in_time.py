@@ -96,16 +96,16 @@ def test_an_entity_is_known_from_the_day_after_delay_and_arrival_on(tmp_path):
     day = date(2026, 3, 1)
     history = pa.table(
         {
-            "event_timestamp": pa.array([at(day), at(day), at(day - timedelta(days=5))], pa.timestamp("us")),
-            "CUSTOMER_ID": ["in_time", "late", "too_old"],
-            "TX_FRAUD": [1, 1, 1],
+            "event_timestamp": pa.array([at(day), at(day), at(day), at(day - timedelta(days=5))], pa.timestamp("us")),
+            "CUSTOMER_ID": ["early", "in_time", "late", "too_old"],
+            "TX_FRAUD": [1, 1, 1, 1],
             "known_at": pa.array(
-                [at(day + timedelta(days=2)), at(day + timedelta(days=6)), at(day)], pa.timestamp("us")
+                [at(day), at(day + timedelta(days=2)), at(day + timedelta(days=6)), at(day)], pa.timestamp("us")
             ),
         }
     )
     days = [day + timedelta(days=n) for n in range(9)]
-    for card, first_known in (("in_time", 3), ("late", 7), ("too_old", 99), ("unknown", 99)):
+    for card, first_known in (("early", 3), ("in_time", 3), ("late", 7), ("too_old", 99), ("unknown", 99)):
         frame = pa.table(
             {"event_timestamp": pa.array([at(d) for d in days], pa.timestamp("us")), "CUSTOMER_ID": [card] * len(days)}
         )
