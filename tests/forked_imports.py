@@ -9,7 +9,6 @@ from windsock.featurestore.repo import import_feast
 
 import_feast()
 
-import deltalake
 import duckdb
 import great_expectations.expectations
 import lightgbm
