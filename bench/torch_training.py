@@ -22,7 +22,6 @@ import numpy as np
 
 from bench.figures import Figure, Limit, say, time_runs
 from bench.world import Size
-from windsock.learners.neural.checkpoint import Checkpoints
 from windsock.learners.neural.device import (
     DEVICE,
     Mode,
@@ -30,10 +29,9 @@ from windsock.learners.neural.device import (
     choose_mode,
     describe,
     deterministic,
-    prepare_process,
     uses_bf16,
 )
-from windsock.runs.checkpoints import CheckpointFolder
+from windsock.runs.run_folder import CheckpointFolder
 from windsock.served.matrix import Feature
 
 if TYPE_CHECKING:
@@ -47,7 +45,6 @@ _HIDDEN, _DROPOUT = (128, 64), 0.1
 
 def run(size: Size) -> Iterator[Figure]:
     """Measure an epoch on every device that is here."""
-    prepare_process()
     import torch
 
     from windsock.served.formats.network import threads_limited
@@ -129,7 +126,7 @@ class _Bench:
         )  # fmt: skip
 
     def _network(self) -> Any:
-        from windsock.served.network import Perceptron, Preparation, TabularNetwork
+        from windsock.served.formats.network import Perceptron, Preparation, TabularNetwork
 
         preparation = Preparation.fit(self.features, self.x[:20_000])  # enough for means and spreads
         return TabularNetwork(preparation, Perceptron(preparation.width, preparation.tables, _HIDDEN), binary=True)
@@ -165,6 +162,8 @@ class _Bench:
 
     def resumes(self) -> Iterator[Figure]:
         """Yield for each way to run a step whether a training that goes on from a checkpoint ends in the same bytes."""
+        from windsock.learners.neural.loop import Checkpoints
+
         for mode in ("eager",) if self.device.type == "cpu" else get_args(Mode):
             with tempfile.TemporaryDirectory() as folder:
                 checkpoints = Checkpoints(CheckpointFolder(folder), "bench")
@@ -181,7 +180,7 @@ class _Bench:
                 context={"same_bytes": equal, "device": describe(self.device)},
             )  # fmt: skip
 
-    def _trained(self, mode: Mode, epochs: int, checkpoints: Checkpoints | None) -> dict[str, bytes]:
+    def _trained(self, mode: Mode, epochs: int, checkpoints: Any) -> dict[str, bytes]:
         import torch
 
         from windsock.learners.neural.data import Batches

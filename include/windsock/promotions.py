@@ -4,7 +4,7 @@ Each entry is one object, ``<model>/promotions/<seq>.json``. An entry is added b
 number, which the file system (a hard link) or the object store (a conditional PUT) lets exactly one writer do.
 Whoever comes second has compared with a champion that is no longer in force, and is told so.
 
-The MLflow alias ``champion`` is derived from this log (see ``registry.aliases``), never the other way round, so that
+The MLflow alias ``champion`` is derived from this log (see ``registry.versions``), never the other way round, so that
 scoring neither needs MLflow nor follows a hand-set alias.
 """
 

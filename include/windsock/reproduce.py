@@ -26,7 +26,7 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.estimators import CustomSpec
 from windsock.store import Store
-from windsock.trainers.learn import learn, search_of, spec_of, train_chosen
+from windsock.trainers.learn import learn, search_of, spec_of
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _trained_again(
     if budget.parallel == 1 and budget.minutes is None and budget.gpu_hours is None:
         return learn(search).files
     # The order in which parallel trials end, or a budget in time, is not repeatable: take what the search found.
-    return train_chosen(search, Choosing(dict(chosen["params"]), int(chosen["rounds"]), int(chosen["trial"]))).files
+    return learn(search, Choosing(dict(chosen["params"]), int(chosen["rounds"]), int(chosen["trial"]))).files
 
 
 def _sha256(data: bytes) -> str:

@@ -20,8 +20,7 @@ from stack_fixture import Stack, start_stack
 from whole_chain import online_content
 from windsock import promotions, tables
 from windsock.ledger import Ledger
-from windsock.registry.aliases import alias_version
-from windsock.registry.versions import version_info
+from windsock.registry.versions import alias_version, version_info
 from windsock.reproduce import reproduce
 from windsock.runs.run_folder import HOLDOUT, HOLDOUT_SCORES, RunFolder
 from windsock.served.model import load

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gradient_learner import GradientLearner, a_search, some_rows, spec_with
-from windsock.runs.checkpoints import CheckpointFolder
+from windsock.runs.run_folder import CheckpointFolder
 from windsock.search.search import choose
 from windsock.search.study import TRIALS, SharedStudy
 

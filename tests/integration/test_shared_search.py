@@ -20,7 +20,7 @@ import sqlalchemy
 from fork_server import fork_context
 from gradient_learner import GradientLearner, a_search, some_rows, spec_with
 from windsock.errors import UpstreamUnavailable
-from windsock.runs.checkpoints import CheckpointFolder
+from windsock.runs.run_folder import CheckpointFolder
 from windsock.search import study as study_module
 from windsock.search.search import choose, take_part
 from windsock.search.study import SharedStudy

@@ -10,14 +10,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from windsock import promotions
 from windsock.errors import SpecError
+from windsock.ledger import Ledger
 from windsock.lint import lint_model, specs_below
-from windsock.promotions import current
-from windsock.registry.overview import overview
-from windsock.registry.versions import version_info
+from windsock.registry.versions import list_versions, version_info
 from windsock.settings import Settings
-from windsock.spec import get_spec
+from windsock.spec import ModelSpec, get_spec, load_specs
 from windsock.spec.reference import markdown
+
+_STAGES = ("ingest", "features", "score", "monitor")
+_OF_CHAMPION = ("version", "run", "in_force_from", "as_of", "kind", "reason", "by")
 
 
 @click.command()
@@ -58,7 +61,11 @@ def lint(path: Path | None, model: str | None, as_json: bool, reference: bool) -
 def models(model: str | None, as_json: bool) -> None:
     """Show every model: champion, challenger, last days."""
     settings = Settings.from_env()
-    rows, broken = overview(settings, model)
+    specs, faults = load_specs(settings)
+    if model is not None:
+        specs = {model: get_spec(settings, model)}
+    rows = [_overview(settings, specs[name]) for name in sorted(specs)]
+    broken = {name: str(err) for name, err in faults.items()}
     if as_json:
         click.echo(json.dumps({"models": rows, "broken": broken}, indent=1))
         return
@@ -86,7 +93,7 @@ def reproduce(model: str, version: str | None, run: str | None) -> int:
     if version is not None:
         run = version_info(settings, spec, version).run
     elif run is None:
-        champion = current(settings, spec)
+        champion = promotions.current(settings, spec)
         if champion is None:
             raise SpecError(f"Model {model!r} has no champion yet. Name a version with --version or a run with --run.")
         run = champion.run
@@ -103,6 +110,29 @@ def reproduce(model: str, version: str | None, run: str | None) -> int:
     hint = "Install the versions of then" if made.differing else "The code of the trainer has changed"
     click.echo(f"The model is not the same. {hint}, and run this again.", err=True)
     return 1
+
+
+def _overview(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
+    """Return what the store alone says of a model: no server is asked, so it works while all are down."""
+    entries, versions = promotions.history(settings, spec), list_versions(settings, spec)
+    newest = versions[-1] if versions else None
+    champion = None
+    if entries:
+        content = entries[-1].to_json()
+        metrics = dict(version_info(settings, spec, entries[-1].version).metrics)
+        champion = {**{name: content[name] for name in _OF_CHAMPION}, "metrics": metrics}
+    days = {stage: Ledger.of(settings, spec.name, stage).days() for stage in _STAGES}
+    return {
+        "model": spec.name,
+        "owner": spec.owner,
+        "description": spec.description,
+        "task": spec.label.task,
+        "champion": champion,
+        "challenger": newest if newest not in {p.version for p in entries} else None,
+        "versions": len(versions),
+        "promotions": len(entries),
+        "last_days": {stage: found[-1].isoformat() if found else None for stage, found in days.items()},
+    }
 
 
 def _print_models(rows: list[dict[str, Any]]) -> None:

@@ -1,9 +1,8 @@
 """The embedded online store: one SQLite file, one table per view, one row per entity.
 
-The store never goes backwards, because the database itself decides: an upsert carries
-the condition that its event time is not older than the stored one, so writers need no
-order and no agreement. A day is written in one transaction together with the note which
-version of it was written; a kill leaves the day before or the day after, whole.
+The store never goes backwards, because the database itself decides: an upsert carries the condition that its event time
+is not older than the stored one, so writers need no order and no agreement. A day is written in one transaction
+together with the note which version of it was written; a kill leaves the day before or the day after, whole.
 
 Keys are Feast's own serialization (version 3), made directly from columns instead of one
 protobuf object per row. Values are SQLite's own types; NaN, which SQLite would turn into
@@ -194,12 +193,7 @@ class OnlineDb:
         return {row[1] for row in self.connection().execute(f"pragma table_info({quoted(table)})")}
 
     def upsert(
-        self,
-        table: str,
-        features: Sequence[str],
-        rows: Iterable[tuple[Cell, ...]],
-        *,
-        regardless_of_time: bool = False,
+        self, table: str, features: Sequence[str], rows: Iterable[tuple[Cell, ...]], *, regardless_of_time: bool = False
     ) -> int:
         """Write rows (entity key, event time in microseconds, values); call it inside :meth:`writing`.
 

@@ -1,8 +1,7 @@
 """Feast and its configuration: where ``feature_store.yaml`` lies and what it says.
 
-It is Feast's own file and may name any stores that Feast knows. What it leaves out (the paths
-of the embedded stores) follows from the settings, so that the same file serves a laptop, a
-test and production.
+It is Feast's own file and may name any stores that Feast knows. What it leaves out (the paths of the embedded stores)
+follows from the settings, so that the same file serves a laptop, a test and production.
 """
 
 from __future__ import annotations

@@ -121,8 +121,7 @@ def _history(store: Store, table: FeatureTable, times: pa.ChunkedArray, records:
 def utc_micros(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return times as ``timestamp[us]`` in UTC without a zone; a time without a zone is read as UTC.
 
-    Finer units are cut down to the microsecond before, so that a feature never counts as
-    known before its time.
+    Finer units are cut down to the microsecond before, so that a feature never counts as known before its time.
     """
     kind = column.type
     if pa.types.is_date(kind):

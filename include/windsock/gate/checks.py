@@ -12,8 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from windsock.gate.compare import compare, planted_worse, signed
-from windsock.gate.context import GateContext
-from windsock.gate.verdict import Check
+from windsock.gate.context import Check, GateContext
 from windsock.registry.versions import folder_hash
 from windsock.runs.run_folder import HOLDOUT, HOLDOUT_SCORES, MODEL, REQUEST
 from windsock.served.metrics import SCORE
@@ -31,8 +30,7 @@ _PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".dill")
 def artifact_is_safe(ctx: GateContext) -> Check:
     """The model folder is the one registered, holds no pickle and loads."""
     store, registered = ctx.store, ctx.info.model_hash
-    root = store.path(ctx.info.run_folder, MODEL)
-    files = sorted(str(p)[len(root) :].lstrip("/") for p in store.fs.find(root))
+    files = store.files(ctx.info.run_folder, MODEL)
     pickles = [f for f in files if f.endswith(_PICKLES)]
     if pickles:
         return Check("artifact", False, ", ".join(pickles), "no pickle", "Loading a pickle can run any code.")

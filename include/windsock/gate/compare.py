@@ -1,9 +1,8 @@
 """Is this model worse than that one? A paired, clustered, one-sided bootstrap.
 
-Both models have scored the same rows; each resample weighs the rows anew (see
-``served.resampling``), with the same weights for both, and takes the difference of the
-metric. The candidate passes if the lower bound of that difference stays above ``-margin``.
-The seed is fixed: equal inputs, equal verdict. ADR 0007 says why and has the numbers.
+Both models have scored the same rows; each resample weighs the rows anew (see ``served.resampling``), with the same
+weights for both, and takes the difference of the metric. The candidate passes if the lower bound of that difference
+stays above ``-margin``. The seed is fixed: equal inputs, equal verdict. ADR 0007 says why and has the numbers.
 """
 
 import math
@@ -55,12 +54,8 @@ def signed(metric: str) -> int:
 def compare(spec: ModelSpec, rows: ClusteredRows, candidate: Vector, reference: Vector, *, margin: float) -> Comparison:
     """Compare two models' scores of the same rows, by the spec's metric, confidence, resamples and seed.
 
-    Args:
-        spec: The model.
-        rows: Labels, days and clusters.
-        candidate: Scores of the model that wants to pass, shape ``(rows,)``.
-        reference: Scores of the model it must not fall behind, shape ``(rows,)``.
-        margin: How much worse is still acceptable, in the metric's unit.
+    ``candidate`` is of the model that wants to pass, ``reference`` of the one that it must not fall behind, shape
+    ``(rows,)`` both; ``margin`` is how much worse is still acceptable, in the metric's unit.
 
     Raises:
         ValueError: The metric cannot be computed on these rows.

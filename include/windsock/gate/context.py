@@ -1,24 +1,44 @@
-"""Everything the checks look at, read once and only when a check asks for it."""
+"""What the checks look at, read once and only when a check asks for it, and what each of them gives."""
 
+import math
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from windsock import tables
 from windsock.errors import DataContractError
 from windsock.gate.compare import Comparison, Vector
 from windsock.ledger import Ledger
 from windsock.registry.versions import load_version, version_info
 from windsock.runs.run_folder import HOLDOUT, MODEL, RunFolder
-from windsock.served.metrics import SCORE, TIME, evaluate
+from windsock.served.metrics import TIME, evaluate, scores_of_version
 from windsock.served.model import Model, load
 from windsock.served.resampling import ClusteredRows, clustered_rows
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding of the gate."""
+
+    name: str
+    passed: bool
+    value: float | str | None
+    threshold: float | str | None
+    why: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types, without NaN."""
+        value = self.value
+        if isinstance(value, float) and not math.isfinite(value):
+            value = str(value)
+        return {**asdict(self), "passed": bool(self.passed), "value": value}
 
 
 class GateContext:
@@ -86,12 +106,9 @@ class GateContext:
         times, key = self.holdout.column(TIME), self.spec.events.key
         first, last = (pc.cast(f(times), pa.date32()).as_py() for f in (pc.min, pc.max))
         records = Ledger(self.store, self.spec.name, "score").between(first, last)
-        predictions = tables.read(self.store, records.values(), "predictions")
-        if predictions is not None:
-            predictions = predictions.filter(pc.equal(predictions["model_version"], champion))
-            found = pc.index_in(self.holdout.column(key), value_set=predictions.column(key).combine_chunks())
-            if found.null_count == 0:
-                return np.asarray(predictions.column(SCORE).take(found).to_numpy(), dtype=np.float64)
+        scores = scores_of_version(self.store, records.values(), champion, key, self.holdout.column(key))
+        if scores is not None and scores.null_count == 0:
+            return np.asarray(scores.to_numpy(), dtype=np.float64)
         raise DataContractError(
             f"Champion {champion} needs {', '.join(missing)}, which the challenger's holdout lacks, and it has not "
             f"scored all days of {first}..{last} in production either, so the two cannot be compared on the same rows. "

@@ -1,1 +1,1 @@
-"""The governor: turns nightly signals into at most one retraining per drift. ``policy`` decides, ``step`` records."""
+"""The governor: turns nightly signals into at most one retraining per drift."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from windsock.errors import SpecError
 from windsock.learners.learner import Params, Report, Rows
-from windsock.runs.checkpoints import CheckpointFolder
+from windsock.runs.run_folder import CheckpointFolder
 from windsock.served.formats.lightgbm import lightgbm_files
 from windsock.served.matrix import Feature
 from windsock.served.model import Task, threads
@@ -80,8 +80,7 @@ class Boosted:
 class BoosterLearner:
     """LightGBM with fixed inputs.
 
-    A training takes seconds to minutes, so it keeps no checkpoint of its own: the search
-    keeps its finished trials.
+    A training takes seconds to minutes, so it keeps no checkpoint of its own: the search keeps its finished trials.
     """
 
     spec: ModelSpec

@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from windsock.runs.checkpoints import CheckpointFolder
+from windsock.runs.run_folder import CheckpointFolder
 
 Params = dict[str, Any]
 Report = Callable[[int, float], None]
@@ -79,15 +79,10 @@ class Learner(Protocol):
         checkpoint: CheckpointFolder | None = None,
         report: Report | None = None,
     ) -> Learned:
-        """Train one model; with judged rows, stop early on their loss.
+        """Train one model with at most so many rounds; with judged rows, measure the curve on them and stop early.
 
-        Args:
-            params: All parameters.
-            rows: What to learn from.
-            rounds: At most so many.
-            judged: What the curve is measured on.
-            checkpoint: Where progress is kept; a training that finds its own there goes on from it.
-            report: Called after every round on judged rows.
+        A training keeps its progress in ``checkpoint``, and goes on from what it finds of its own there. ``report`` is
+        called after every round on judged rows.
 
         Raises:
             SpecError: A parameter is refused.

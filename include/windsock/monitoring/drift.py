@@ -1,21 +1,17 @@
 """Drift of inputs and predictions, by Evidently, on the two samples of ``window``.
 
-Evidently computes the distances and draws the report; this module decides beforehand
-what can be compared and afterwards what counts, so that an empty column or a tiny window
-gives a sentence and no crash.
+Evidently computes the distances and draws the report; this module decides beforehand what can be compared and
+afterwards what counts, so that an empty column or a tiny window gives a sentence and no crash.
 
-A fixed threshold is meant for samples of thousands of rows. In small ones, and in columns
-that are zero but for a few rows, chance makes larger differences than that; so a column
-has drifted only if it differs by more than the threshold *and* by more than shuffling the
-rows between the two samples ever did.
+A fixed threshold is meant for samples of thousands of rows. In small ones, and in columns that are zero but for a few
+rows, chance makes larger differences than that; so a column has drifted only if it differs by more than the threshold
+*and* by more than shuffling the rows between the two samples ever did.
 """
 
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -74,9 +70,8 @@ class Drift:
 def find_drift(spec: ModelSpec, rows: Samples, rng: np.random.Generator) -> Drift:
     """Compare recent rows with the reference.
 
-    Drift is a share of drifted features of at least ``monitoring.drifted_share``, or a change
-    of the predictions that a drifted feature goes with: one feature alone matters if it moves
-    the model, and else does not.
+    Drift is a share of drifted features of at least ``monitoring.drifted_share``, or a change of the predictions that a
+    drifted feature goes with: one feature alone matters if it moves the model, and else does not.
     """
     policy = spec.monitoring
     findings: dict[str, dict[str, Any]] = {}
@@ -89,7 +84,7 @@ def find_drift(spec: ModelSpec, rows: Samples, rng: np.random.Generator) -> Drif
     values, html, json = _evidently(pairs, thresholds)
     for name, pair in pairs.items():
         found, threshold = findings[name], thresholds[name]
-        found |= {"method": pair.method, "value": _rounded(values[name]), "threshold": _rounded(threshold)}
+        found |= {"method": pair.method, "value": rounded(values[name]), "threshold": rounded(threshold)}
         found["drifted"] = bool(found["drifted"] or values[name] >= threshold)
         if threshold > pair.given:
             raised = f"threshold raised from {pair.given:g} to {threshold:.3g}: chance alone makes that difference here"
@@ -99,7 +94,7 @@ def find_drift(spec: ModelSpec, rows: Samples, rng: np.random.Generator) -> Drif
     count = sum(f["drifted"] for f in judged)
     share = count / len(judged) if judged else 0.0
     drifted = bool(count) and (share >= policy.drifted_share or bool(prediction["drifted"]))
-    return Drift(findings, prediction, _rounded(share), drifted, bool(judged), html, json)
+    return Drift(findings, prediction, round(share, _DIGITS), drifted, bool(judged), html, json)
 
 
 def _prepare(spec: ModelSpec, rows: Samples, name: str) -> tuple[dict[str, Any], Pair | None]:
@@ -110,7 +105,7 @@ def _prepare(spec: ModelSpec, rows: Samples, name: str) -> tuple[dict[str, Any],
     if pair is None:
         return found | {"why": "holds times, which are not compared"}, None
     now, then = pair.missing
-    found["missing"] = {"current": _rounded(now), "reference": _rounded(then)}
+    found["missing"] = {"current": rounded(now), "reference": rounded(then)}
     if name in rows.left_out:
         return found | {"why": rows.left_out[name]}, None
     # Rows of the window that another version scored have no score of this one: that is no drift.
@@ -199,12 +194,9 @@ def _evidently(
         metrics = [ValueDrift(column=n, method=pair.method, threshold=thresholds[n]) for n, pair in pairs.items()]
         snapshot = Report(metrics, include_tests=True).run(*sides)
         values = {m["config"]["column"]: float(m["value"]) for m in snapshot.dict()["metrics"]}
-        with tempfile.TemporaryDirectory(prefix="windsock-report-") as folder:
-            html, json = Path(folder, "drift.html"), Path(folder, "drift.json")
-            snapshot.save_html(str(html))
-            snapshot.save_json(str(json))
-            return values, html.read_bytes(), json.read_bytes()
+        return values, snapshot.get_html_str(as_iframe=False).encode(), snapshot.json().encode()
 
 
-def _rounded(value: float) -> float:
-    return round(float(value), _DIGITS)
+def rounded(value: float | None) -> float | None:
+    """Return a number as records keep it; None of what is no finite number."""
+    return None if value is None or not np.isfinite(value) else round(float(value), _DIGITS)

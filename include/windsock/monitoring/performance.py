@@ -4,9 +4,8 @@ Only what was known by the end of the day counts, so a replay a year later finds
 The newest days that can be judged lie ``label.delay_days`` back. The protocol is the one
 of training (``served.metrics``): known positives are left out, rows without a label too.
 
-One week's value moves by itself, so a loss counts only if it is larger than the spec
-allows, rests on enough rows, and is still a loss at the hopeful end of the gate's own
-clustered bootstrap (ADR 0007).
+One week's value moves by itself, so a loss counts only if it is larger than the spec allows, rests on enough rows, and
+is still a loss at the hopeful end of the gate's own clustered bootstrap (ADR 0007).
 """
 
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from windsock import tables
 from windsock.dataset.label_join import attach_labels, mark_known_positives
 from windsock.days import last_instant
 from windsock.ledger import Ledger
-from windsock.monitoring.window import own_scores
+from windsock.monitoring.drift import rounded
 from windsock.promotions import Promotion
 from windsock.served import metrics
 from windsock.served.resampling import clustered_rows, weighted_metric
@@ -34,7 +33,6 @@ MIN_ROWS = 100
 
 _RESAMPLES = 400
 _QUANTILE = 0.05
-_DIGITS = 6
 
 
 def measure_performance(
@@ -55,8 +53,8 @@ def measure_performance(
     value, expected = result["metrics"][metric], _holdout_value(Store.of(settings), spec, champion)
     finding = {
         "metric": metric,
-        "value": _rounded(value),
-        "holdout": _rounded(expected),
+        "value": rounded(value),
+        "holdout": rounded(expected),
         "loss": None,
         "degraded": False,
         "interval": None,
@@ -71,11 +69,11 @@ def measure_performance(
     if value is None:
         return finding, f"{metric} cannot be computed on these rows"
     loss = relative_loss(metric, value, expected)
-    finding["loss"] = _rounded(loss)
+    finding["loss"] = rounded(loss)
     if loss <= spec.monitoring.max_performance_drop:
         return finding, None
     low, high = metric_interval(spec, frame, rng)
-    finding["interval"] = [_rounded(low), _rounded(high)]
+    finding["interval"] = [rounded(low), rounded(high)]
     hopeful, moved = (low, "rose") if metric in LOWER_IS_BETTER else (high, "fell")
     finding["degraded"] = relative_loss(metric, hopeful, expected) > 0
     doubt = "" if finding["degraded"] else f", but that may be chance (90 % interval {low:.3g} to {high:.3g})"
@@ -118,7 +116,7 @@ def _scored_and_labelled(
     scored = Ledger.of(settings, spec.name, "score").between(first, matured)
     extra = [c for c in (evaluation.alert_entity, evaluation.exclude_known_positives, *spec.entities.values()) if c]
     events = tables.read_events(store, spec, ingested.values(), list(dict.fromkeys([key, time, *extra])))
-    scores = own_scores(store, scored.values(), version, events[key], key)
+    scores = metrics.scores_of_version(store, scored.values(), version, key, events[key])
     if scores is None or scores.null_count == len(scores):
         return None
     events = events.append_column(metrics.TIME, events[time])
@@ -152,7 +150,3 @@ def _not_enough(spec: ModelSpec, result: Mapping[str, Any]) -> str | None:
         if have is not None and have < needed:
             return f"{have} {what} are too few to judge; {needed} are needed"
     return None
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else round(float(value), _DIGITS)

@@ -18,18 +18,12 @@ from windsock.steps import StepContext
 log = logging.getLogger(__name__)
 
 _NOT_JUDGED: Mapping[str, Any] = {
-    "champion": None,
-    "champion_since": None,
+    **dict.fromkeys(("champion", "champion_since", "prediction", "performance", "report")),
+    **dict.fromkeys(("drifted", "degraded", "judged"), False),
     "drift": {},
-    "prediction": None,
     "drifted_share": 0.0,
-    "drifted": False,
-    "performance": None,
-    "degraded": False,
-    "judged": False,
     "notes": [],
     "summary": "there was no champion on this day, so nothing was judged",
-    "report": None,
 }
 """Detail of a day without a champion."""
 

@@ -1,11 +1,10 @@
 """Which rows the nightly report compares: recent days against the champion's reference.
 
-Both sides are bounded samples, drawn by a seed made from model and day, so that a rerun
-compares the same rows. Weekdays are the trap: if the two sides do not hold the same mix of
-them, a weekend flag has "drifted" and much else with it. Whole weeks on both sides are
-compared as they are; otherwise the reference is drawn with the weekday mix of the recent
-days; and where the reference does not say its days, features that depend on the time of
-the event alone are left out.
+Both sides are bounded samples, drawn by a seed made from model and day, so that a rerun compares the same rows.
+Weekdays are the trap: if the two sides do not hold the same mix of them, a weekend flag has "drifted" and much else
+with it. Whole weeks on both sides are compared as they are; otherwise the reference is drawn with the weekday mix of
+the recent days; and where the reference does not say its days, features that depend on the time of the event alone are
+left out.
 """
 
 import hashlib
@@ -20,15 +19,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from windsock import tables
 from windsock.dataset.feature_join import join_features
 from windsock.days import day_range, spans
 from windsock.features.frame import event_frame, feature_names
 from windsock.featurestore.retrieval import point_in_time
-from windsock.ledger import DayRecord, Ledger
+from windsock.ledger import Ledger
 from windsock.promotions import Promotion
 from windsock.runs.run_folder import REFERENCE, RunFolder
-from windsock.served.metrics import SCORE, TIME
+from windsock.served.metrics import SCORE, TIME, scores_of_version
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
@@ -82,7 +80,7 @@ def draw_samples(settings: Settings, spec: ModelSpec, day: date, champion: Promo
         return point_in_time(store, spec, frame, Ledger.of(settings, spec.name, "features").between(oldest, day))
 
     current = join_features(spec, _sample(events, spec.monitoring.max_rows, rng), first, join)
-    scores = own_scores(store, scored.values(), champion.version, current[spec.events.key], spec.events.key)
+    scores = scores_of_version(store, scored.values(), champion.version, spec.events.key, current[spec.events.key])
     current = current.append_column(SCORE, scores if scores is not None else pa.nulls(len(current), pa.float64()))
     current, reference, left_out, remarks = _comparable(spec, days, current, reference, rng)
     names = [*feature_names(spec), SCORE]
@@ -109,17 +107,6 @@ def _reference(store: Store, spec: ModelSpec, champion: Promotion) -> pa.Table |
 def _sample(rows: pa.Table, size: int, rng: np.random.Generator) -> pa.Table:
     drawn = rng.choice(rows.num_rows, min(size, rows.num_rows), replace=False)
     return rows.take(np.sort(drawn))
-
-
-def own_scores(
-    store: Store, records: Iterable[DayRecord], version: str, keys: pa.ChunkedArray, key: str
-) -> pa.ChunkedArray | None:
-    """Return the scores that a version gave the rows with these keys, NULL where it gave none; None: none at all."""
-    predictions = tables.read(store, records, "predictions", [key, SCORE, "model_version"])
-    if predictions is None:
-        return None
-    own = predictions.filter(pc.equal(predictions["model_version"].cast(pa.string()), version))
-    return own[SCORE].take(pc.index_in(keys, own[key].combine_chunks()))
 
 
 def _comparable(

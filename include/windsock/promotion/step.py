@@ -10,11 +10,9 @@ from typing import Any, Literal
 
 from windsock import promotions
 from windsock.errors import ChampionChanged, GateFailed, SpecError
-from windsock.gate.step import judge, publish
-from windsock.gate.verdict import passed_against, summary_of
+from windsock.gate.step import judge, passed_against, publish, summary_of
 from windsock.promotions import Promotion
-from windsock.registry.aliases import reconcile
-from windsock.registry.versions import VersionInfo, version_info
+from windsock.registry.versions import VersionInfo, reconcile, version_info
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext

@@ -8,9 +8,8 @@ from typing import Any
 
 from windsock import promotions
 from windsock.registry import tracking
-from windsock.registry.aliases import CHALLENGER
 from windsock.registry.client import asking_mlflow, experiment_id, mlflow_client
-from windsock.registry.versions import VersionInfo, record_version
+from windsock.registry.versions import CHALLENGER, VersionInfo, record_version
 from windsock.steps import StepContext
 
 log = logging.getLogger(__name__)

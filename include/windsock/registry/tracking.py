@@ -6,21 +6,25 @@ changes nothing; a model that was only half uploaded is removed. What goes up ne
 
 import hashlib
 import logging
+import sys
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date
 from functools import cached_property
+from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from windsock.days import parse_day, start_of
 from windsock.errors import SpecError
-from windsock.registry.flavours import MODEL_NAME, save_flavour
 from windsock.registry.versions import MLFLOW_FOLDER, folder_hash
 from windsock.runs import run_folder
 from windsock.runs.run_folder import HOLDOUT, LINEAGE, METRICS, MODEL, REQUEST, TRAIN, RunFolder
-from windsock.served.model import load
+from windsock.served.model import Model, load
 from windsock.spec import ModelSpec
 from windsock.store import Store
 
@@ -29,6 +33,7 @@ log = logging.getLogger(__name__)
 RUN_TAG = "windsock.run"
 """MLflow tag by which a run folder's MLflow run and version are found again."""
 
+MODEL_NAME = "model"
 _REQUIRED = (REQUEST, METRICS, LINEAGE, TRAIN, HOLDOUT, run_folder.HOLDOUT_SCORES, MODEL)
 _LINEAGE_TAGS = ("commit", "spec_hash", "seed", "origin", "summary")
 
@@ -174,7 +179,7 @@ def log_model(client: Any, run_id: str, finished: FinishedRun) -> str:
     logged = client.create_logged_model(experiment, MODEL_NAME, run_id, tags=tags, model_type=folder.model)
     model_id = str(logged.model_id)
     with tempfile.TemporaryDirectory(prefix="windsock-register-") as temporary:
-        # In MLflow's flavour for its kind: the same model, for ``mlflow.pyfunc`` and the UI.
+        # In MLflow's flavour for its kind: the same model, for ``mlflow.pyfunc`` and the UI, and no pickle.
         flavour, own = Path(temporary, "mlflow_model"), Path(temporary, MLFLOW_FOLDER)
         save_flavour(load(folder.url(MODEL)), str(flavour), run_id, model_id)
         client.log_model_artifacts(model_id, str(flavour))
@@ -183,6 +188,53 @@ def log_model(client: Any, run_id: str, finished: FinishedRun) -> str:
     client.finalize_logged_model(model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model_id=model_id, step=0)])
     return model_id
+
+
+def save_flavour(model: Model, target: str, run_id: str, model_id: str) -> None:
+    """Write a model as an MLflow model of a run into a folder that does not exist yet; ``model_id`` is MLflow's.
+
+    LightGBM's trees and PyTorch modules have flavours of their own. For the other formats MLflow has none that does
+    without pickle, code or a package that is not in the lock (ONNX): their folder goes up as it is, under ``windsock``.
+    """
+    from mlflow.models import Model as MlflowModel
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    about = MlflowModel(run_id=run_id, model_id=model_id, artifact_path=MODEL_NAME)
+    inputs: list[ColSpec | TensorSpec] = [ColSpec("double", name, required=False) for name in model.feature_names]
+    about.signature = ModelSignature(Schema(inputs), Schema([ColSpec("double")]))
+    lightgbm, torch = sys.modules.get("lightgbm"), sys.modules.get("torch")
+    if lightgbm is not None and isinstance(model.engine, lightgbm.Booster):
+        import mlflow.lightgbm
+
+        # Needs named outright: otherwise MLflow starts a process that imports everything to find out.
+        needs = [f"lightgbm=={library_version('lightgbm')}"]
+        mlflow.lightgbm.save_model(
+            model.engine, target, mlflow_model=about, signature=about.signature, pip_requirements=needs
+        )
+    elif torch is not None and isinstance(model.engine, torch.nn.Module):
+        import mlflow.pytorch
+
+        width = len(model.features)
+        rows_in, scores_out = (TensorSpec(np.dtype("float64"), shape) for shape in ((-1, width), (-1,)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            # MLflow traces the program once more and stores the sample rows with it in PyTorch's format for tensors,
+            # which its loader insists on; with ``MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false`` it checks that they are
+            # tensors alone. Of one row alone, the program would take one row alone.
+            mlflow.pytorch.save_model(
+                model.engine, target, mlflow_model=about, serialization_format="pt2",
+                input_example=np.zeros((2, width)),
+                signature=ModelSignature(Schema([rows_in]), Schema([scores_out])),
+                pip_requirements=[f"torch=={library_version('torch').partition('+')[0]}"],
+            )  # fmt: skip
+    else:
+        folder = Path(target) / "data"
+        folder.mkdir(parents=True)
+        for name, content in model.content.items():
+            (folder / name).write_bytes(content)
+        about.add_flavor("windsock", data="data")
+        about.save(str(Path(target) / "MLmodel"))
 
 
 def create_version(client: Any, model: str, model_id: str, run_id: str, tags: dict[str, str]) -> str:

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 from windsock import __version__
 from windsock.errors import DataContractError, SpecError
 from windsock.format_numbers import KEY, check, written
-from windsock.runs.checkpoints import CheckpointFolder
-from windsock.runs.run_folder import METRICS, REQUEST, RunFolder, parquet_rows
+from windsock.runs.run_folder import METRICS, REQUEST, CheckpointFolder, RunFolder, parquet_rows
 from windsock.store import Store
 
 if TYPE_CHECKING:
@@ -114,11 +113,11 @@ class TrainerRequest:
         except FileNotFoundError as err:
             raise SpecError(f"{url}: the training rows are not there. Run the step 'assemble' again.") from err
 
-    def metrics(self) -> dict[str, Any]:
-        """Return what a trainer said of its candidate.
+    def report(self) -> dict[str, Any]:
+        """Return what a trainer said of its candidate, whichever request that answers.
 
         Raises:
-            DataContractError: The candidate is incomplete or was made from another request.
+            DataContractError: The candidate is incomplete.
         """
         place = self.store.url(METRICS)
         try:
@@ -131,11 +130,24 @@ class TrainerRequest:
         except ValueError as err:
             raise DataContractError(f"{place}: is no JSON: {err}.") from err
         if not isinstance(found, dict) or found.get("format") != CANDIDATE_FORMAT:
-            raise DataContractError(f"{place}: must be a JSON object whose format is {CANDIDATE_FORMAT!r}.")
+            form = found.get("format") if isinstance(found, dict) else type(found).__name__
+            raise DataContractError(
+                f"{place}: must be a JSON object whose format is {CANDIDATE_FORMAT!r}, not {form!r}."
+            )
+        return found
+
+    def metrics(self) -> dict[str, Any]:
+        """Return :meth:`report`, if it answers this very request.
+
+        Raises:
+            DataContractError: The candidate is incomplete or was made from another request.
+        """
+        found = self.report()
         if found.get("request_sha256") != self.sha256:
             raise DataContractError(
-                f"{place}: its request_sha256 is {found.get('request_sha256')!r}, but {REQUEST} has {self.sha256}: the "
-                "candidate was made from another request. Run the step 'fit' again."
+                f"{self.store.url(METRICS)}: its request_sha256 is {found.get('request_sha256')!r}, but the bytes of "
+                f"{REQUEST} have {self.sha256}: it was made from another request. Run the step 'fit' again; a trainer "
+                "hashes the file as it lies there, before parsing."
             )
         return found
 

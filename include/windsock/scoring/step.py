@@ -1,9 +1,8 @@
 """The ``score`` step: one day's predictions by the model that was in force on that day.
 
-Options: ``model_version`` scores with that version instead of the champion; ``rescore``
-scores again although the day's events have not changed. Without either, predictions
-once made stay: they are what was decided then, also if features of the day have been
-computed anew since.
+Options: ``model_version`` scores with that version instead of the champion; ``rescore`` scores again although the day's
+events have not changed. Without either, predictions once made stay: they are what was decided then, also if features of
+the day have been computed anew since.
 """
 
 import logging
@@ -53,7 +52,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     inputs = {f"ingest/{day}": events.data_hash, f"features/{day}": features.data_hash}
     if events.rows("events") == 0:
         record = DayRecord(str(day), "rejected" if events.status == "rejected" else "empty", inputs=inputs)
-    elif version := asked or _champion(ctx, day):
+    elif version := asked or ((entry := champion_on(ctx.settings, spec, day)) and entry.version):
         table = _predict(ctx, day, version, events, features)
         scores = table[SCORE].to_numpy()
         detail = {
@@ -88,11 +87,6 @@ def _stays(current: DayRecord, events: str | None, asked: str, rescore: bool) ->
     if rescore or current.status != "published" or current.detail.get("events") != events:
         return False
     return asked in ("", current.detail.get("model_version"))
-
-
-def _champion(ctx: StepContext, day: date) -> str | None:
-    entry = champion_on(ctx.settings, ctx.spec, day)
-    return entry.version if entry is not None else None
 
 
 def _predict(ctx: StepContext, day: date, version: str, events: DayRecord, features: DayRecord) -> pa.Table:

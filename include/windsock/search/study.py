@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.learners.learner import Params
 from windsock.redact import redact, redact_line
-from windsock.runs.checkpoints import CheckpointFolder
+from windsock.runs.run_folder import CheckpointFolder
 from windsock.spec.estimators import BuiltIn
 from windsock.store import to_json
 

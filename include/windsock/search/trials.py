@@ -3,10 +3,9 @@
 The number of rounds is where the mean loss curve of the folds is lowest; loss is smooth
 where ranking metrics of a few hundred positives jump.
 
-A trial is stopped when it does worse than most did at the same point, by Optuna's median
-pruner and two signals: the lowest loss so far on the first fold, at twenty rounds at most,
-and the mean metric after each fold. Finished trials alone decide, so a killed trainer
-decides the same again.
+A trial is stopped when it does worse than most did at the same point, by Optuna's median pruner and two signals: the
+lowest loss so far on the first fold, at twenty rounds at most, and the mean metric after each fold. Finished trials
+alone decide, so a killed trainer decides the same again.
 """
 
 import hashlib
@@ -16,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -25,7 +24,8 @@ from windsock.dataset.time_split import Fold
 from windsock.errors import DataContractError, SpecError
 from windsock.learners import ranks
 from windsock.learners.learner import Learned, Learner, Params, Rows
-from windsock.runs.checkpoints import CheckpointFolder
+from windsock.runs.run_folder import CheckpointFolder
+from windsock.search.live import LiveRun
 from windsock.search.study import Direction, SharedStudy, Trial
 from windsock.served.metrics import judge
 from windsock.spec import ModelSpec
@@ -104,16 +104,6 @@ def _compare(finished: Sequence[Sequence[float]], direction: Direction, warm_up:
     return is_worse
 
 
-class TrialWatch(Protocol):
-    """Who follows a search, for live metrics."""
-
-    def trial(self, number: int, score: float | None, state: str) -> None:
-        """Take note of how a trial did."""
-
-    def round(self, place: str, number: int, loss: float) -> None:
-        """Take note of the loss after a round; ``place`` names trial and fold."""
-
-
 class Split(NamedTuple):
     """A fold's rows."""
 
@@ -145,7 +135,7 @@ class Search:
     checkpoints: CheckpointFolder | None = None
     """Where finished trials and the progress of the running one are kept."""
     shared_study: SharedStudy | None = None
-    watch: TrialWatch | None = None
+    watch: LiveRun | None = None
 
     @cached_property
     def splits(self) -> list[Split]:
@@ -269,8 +259,8 @@ class Search:
                 f"{self.spec.name}: {bad} of {len(predicted)} predictions on a fold are not finite numbers. "
                 "Look for infinite feature values, or lower the learning rate in the estimator's params."
             )
-        values = judge(self.spec, part.judge.y, predicted, part.judge.days, part.judge.entities)
-        return values[self.spec.training.metric]
+        metric, rows = self.spec.training.metric, part.judge
+        return judge(self.spec, rows.y, predicted, rows.days, rows.entities, [metric])[metric]
 
 
 def _parameters_fault(err: Exception) -> bool:

@@ -6,27 +6,24 @@ still crash one, keep it busy for ever or make it ask for more memory than there
 sentence. A model that came through is then known by its hash, and loaded like any other.
 """
 
-from __future__ import annotations
-
 import os
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import fsspec
 import numpy as np
+import pyarrow as pa
 
 import windsock
 from windsock.errors import DataContractError, WindsockError
+from windsock.served.matrix import Feature
 from windsock.served.model import ROWS_AT_ONCE, Model, load
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from windsock.served.matrix import Feature
 
 _MOST_FILES = 8
 _KEPT_VARIABLES = ("PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "OMP_WAIT_POLICY", "OMP_NUM_THREADS",
@@ -37,12 +34,10 @@ _WALL_S = 600
 
 
 def load_untrusted(folder: str, *, cpu_s: int = 120, file_bytes: int = 512 << 20) -> Model:
-    """Load a model that Windsock did not make.
+    """Load a model that Windsock did not make, from a folder, local or any fsspec URL.
 
-    Args:
-        folder: The model folder, local or any fsspec URL. It is read once: what the child tried is what is loaded.
-        cpu_s: Seconds of CPU that loading it and scoring some rows may take.
-        file_bytes: Most of all its files together.
+    It is read once: what the child tried is what is loaded. The child may take ``cpu_s`` seconds of CPU to load it and
+    score some rows; all files together may have ``file_bytes``.
 
     Raises:
         DataContractError: It is no model, or loading it failed, crashed, hung or took more than the limits allow.
@@ -83,8 +78,6 @@ def _how_it_ended(code: int, cpu_s: int) -> str:
 
 
 def _copy(folder: str, copy: Path, most: int) -> None:
-    import fsspec
-
     fs, root = fsspec.core.url_to_fs(folder)
     files = [f for f in fs.ls(root, detail=True) if f["type"] == "file"] if fs.exists(root) else []
     size = sum(f["size"] or 0 for f in files)
@@ -99,8 +92,6 @@ def _copy(folder: str, copy: Path, most: int) -> None:
 
 def rows_like(features: tuple[Feature, ...], count: int, seed: int = 0) -> pa.Table:
     """Return random rows that a model takes: normal numbers, known categories, one value in ten missing."""
-    import pyarrow as pa
-
     rng = np.random.default_rng(seed)
     columns: dict[str, Any] = {}
     for feature in features:
@@ -115,8 +106,6 @@ def rows_like(features: tuple[Feature, ...], count: int, seed: int = 0) -> pa.Ta
 
 def main(folder: str, message: str, cpu_s: str) -> int:
     """Load a model and score rows, within limits; say in a file what went wrong."""
-    import resource
-
     # Private memory, not the address space: mapped libraries, gigabytes with CUDA, are no trouble.
     resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY_BYTES, _MOST_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))

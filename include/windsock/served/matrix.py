@@ -5,19 +5,16 @@ categorical column becomes the position of its value in a list that is fixed in 
 and travels with the model; a value that training never saw counts as missing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from windsock.errors import DataContractError, SpecError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _MOST_CATEGORIES = 2000
 
@@ -47,9 +44,6 @@ def learn_features(frame: pa.Table, names: Sequence[str], categorical: Iterable[
     Raises:
         SpecError: A column is of a type that no model takes, or has too many categories.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     wanted = set(categorical)
     unknown = sorted(wanted - set(names))
     if unknown:
@@ -95,8 +89,6 @@ def to_matrix(frame: pa.Table, features: Sequence[Feature]) -> npt.NDArray[np.fl
 
 
 def _numbers(column: pa.ChunkedArray, feature: Feature) -> npt.NDArray[np.float64]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
 
     if feature.categories is not None:
         # Without any known value every row is missing; Arrow cannot look up in a list without a type.

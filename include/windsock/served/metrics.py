@@ -5,22 +5,24 @@ count, per-day values, and the entities that an alert list is made of. A value t
 computed (one class only, no rows) is None, never a number that looks fine.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from windsock import tables
 from windsock.errors import DataContractError
+from windsock.ledger import DayRecord
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import LOWER_IS_BETTER
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from windsock.store import Store
 
 Floats = npt.NDArray[np.float64]
+Weighted = Callable[[npt.NDArray[Any]], Floats]
+"""Weights of rows, shape ``(resamples, rows)``, to values, shape ``(resamples,)``."""
 
 KNOWN_POSITIVE = "known_positive"
 """Column that marks rows of entities already known to be positive when the row happened."""
@@ -59,37 +61,53 @@ def measure(metric: str, labels: Floats, scores: Floats) -> float | None:
 def precision_at_k(
     labels: Floats, scores: Floats, days: npt.NDArray[Any], entities: npt.NDArray[Any] | None = None, *, k: int
 ) -> float | None:
-    """Return the share of true positives among the k best-scored entities of a day, averaged over days.
-
-    An entity scores with its best row of the day and is positive if any of its rows is.
-    Positives found on a day are taken off the list of later days: nobody looks at a
-    blocked card again. Ties go to the smaller entity value.
-
-    Args:
-        labels: 0 or 1; this and the following have one value a row.
-        scores: Higher means more likely 1.
-        days: Anything sortable.
-        entities: What alerts are counted by; None: each row by itself.
-        k: Alerts that can be looked at in a day; on a day with fewer entities, all of them.
-    """
+    """Return :func:`weighted_precision_at_k` of rows that all count the same; None if there are none."""
     if len(labels) == 0:
         return None
-    _, codes = np.unique(entities, return_inverse=True) if entities is not None else (None, np.arange(len(labels)))
-    found = np.zeros(int(codes.max()) + 1, dtype=bool)
-    shares = []
-    for day in np.unique(days):
-        rows = np.flatnonzero((days == day) & ~found[codes])
-        if len(rows) == 0:
-            continue
-        ids, place = np.unique(codes[rows], return_inverse=True)
-        best = np.full(len(ids), -np.inf)
-        np.maximum.at(best, place, scores[rows])
-        positive = np.zeros(len(ids), dtype=bool)
-        np.logical_or.at(positive, place, labels[rows] == 1)
-        top = np.argsort(-best, kind="stable")[:k]
-        shares.append(positive[top].sum() / min(k, len(ids)))
-        found[ids[top][positive[top]]] = True
-    return float(np.mean(shares)) if shares else None
+    value = weighted_precision_at_k(labels, scores, days, entities, k=k)(np.ones((1, len(labels))))
+    return float(value[0])
+
+
+def weighted_precision_at_k(
+    labels: Floats, scores: Floats, days: npt.NDArray[Any], entities: npt.NDArray[Any] | None, *, k: int
+) -> Weighted:
+    """Prepare the share of true positives among the k best-scored entities of a day, averaged over days.
+
+    An entity scores with its best row of the day and is positive if any of its rows is. Positives found on a day are
+    taken off the list of later days: nobody looks at a blocked card again. Ties go to the smaller entity value. An
+    entity of weight w takes w of the k places; on a day with fewer entities, all are looked at.
+
+    All arrays have one value a row: labels are 0 or 1, days anything sortable, entities what alerts are counted by
+    (None: each row by itself).
+    """
+    day, entity = (
+        np.unique(values, return_inverse=True)[1]
+        for values in (days, np.arange(len(labels)) if entities is None else entities)
+    )
+    count = int(entity.max()) + 1
+    _, first, group = np.unique(day * count + entity, return_index=True, return_inverse=True)
+    best = np.full(len(first), -np.inf)
+    np.maximum.at(best, group, scores)
+    truth = np.zeros(len(first))
+    np.maximum.at(truth, group, (labels > 0).astype(np.float64))
+    by_day = [np.flatnonzero(day[first] == one) for one in range(int(day.max()) + 1)]
+    by_day = [members[np.argsort(-best[members], kind="stable")] for members in by_day]
+
+    def value(weights: npt.NDArray[Any]) -> Floats:
+        found = np.zeros((len(weights), count))  # share of each entity that earlier days have found
+        total, counted = np.zeros(len(weights)), np.zeros(len(weights))
+        for members in by_day:
+            who = entity[first[members]]
+            weight = weights[:, first[members]].astype(np.float64)
+            filled = np.minimum(np.cumsum(weight * (1 - found[:, who]), axis=1), k)
+            hits = np.diff(filled, axis=1, prepend=0.0) * truth[members]
+            there = filled[:, -1] > 0
+            total += np.divide(hits.sum(axis=1), filled[:, -1], out=np.zeros(len(weights)), where=there)
+            counted += there
+            found[:, who] += np.divide(hits, weight, out=np.zeros_like(hits), where=weight > 0)
+        return np.asarray(total / counted, dtype=np.float64)
+
+    return value
 
 
 def better(metric: str, value: float, than: float) -> bool:
@@ -121,14 +139,6 @@ def codes_of(frame: pa.Table, column: str) -> npt.NDArray[Any]:
     return encoded.indices.to_numpy()  # type: ignore[no-any-return]
 
 
-def unusable(task: str, scores: Floats) -> npt.NDArray[np.bool_]:
-    """Mark what is no score: a probability from 0 to 1 (binary) or a finite number; shape ``(rows,)`` both."""
-    wrong = ~np.isfinite(scores)
-    if task == "binary":
-        wrong |= (scores < 0) | (scores > 1)
-    return wrong
-
-
 def counted_rows(spec: ModelSpec, frame: pa.Table) -> npt.NDArray[np.bool_]:
     """Say which rows the protocol counts: labelled, and not of an entity already known to be positive."""
     counted: npt.NDArray[np.bool_] = frame.column(spec.label.column).is_valid().to_numpy(zero_copy_only=False)
@@ -137,13 +147,21 @@ def counted_rows(spec: ModelSpec, frame: pa.Table) -> npt.NDArray[np.bool_]:
     return counted
 
 
-def evaluate(spec: ModelSpec, frame: pa.Table, scores: Floats | None = None) -> dict[str, Any]:
-    """Judge predictions by the model's protocol.
+def scores_of_version(
+    store: Store, records: Iterable[DayRecord], version: str, key: str, keys: pa.ChunkedArray
+) -> pa.ChunkedArray | None:
+    """Return a version's production scores of the rows with these keys, NULL where it gave none; None: none at all."""
+    predictions = tables.read(store, records, "predictions", [key, SCORE, "model_version"])
+    if predictions is None:
+        return None
+    own = predictions.filter(pc.equal(predictions["model_version"].cast(pa.string()), version))
+    return own[SCORE].take(pc.index_in(keys, own[key].combine_chunks()))
 
-    Args:
-        spec: The model.
-        frame: With time and label, the alert entity if there is one, and perhaps ``known_positive``.
-        scores: Predictions, shape ``(rows,)``; default: the frame's column ``score``.
+
+def evaluate(spec: ModelSpec, frame: pa.Table, scores: Floats | None = None) -> dict[str, Any]:
+    """Judge predictions, shape ``(rows,)``, by the model's protocol; default: the frame's column ``score``.
+
+    The frame has time and label, the alert entity if there is one, and perhaps ``known_positive``.
 
     Returns:
         ``metrics`` (name to value or None), ``rows`` and ``positives`` judged, ``unlabelled`` and
@@ -152,8 +170,6 @@ def evaluate(spec: ModelSpec, frame: pa.Table, scores: Floats | None = None) -> 
     Raises:
         DataContractError: A prediction is not a finite number.
     """
-    import pyarrow.compute as pc
-
     counted = counted_rows(spec, frame)
     if scores is None:
         scores = frame.column(SCORE).to_numpy().astype(np.float64)

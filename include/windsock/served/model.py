@@ -1,12 +1,9 @@
 """A trained model as the rest of Windsock sees it, and how a model folder is loaded.
 
-A model folder holds ``model.json``, the card: its format, the task, the inputs. Each
-format (``formats``) keeps the rest in a file that can be loaded without running code
-that somebody put into it: never a pickle. A model that a stranger made is loaded by
-:mod:`windsock.served.first_load` first.
+A model folder holds ``model.json``, the card: its format, the task, the inputs. Each format (``formats``) keeps the
+rest in a file that can be loaded without running code that somebody put into it: never a pickle. A model that a
+stranger made is loaded by :mod:`windsock.served.first_load` first.
 """
-
-from __future__ import annotations
 
 import importlib
 import json
@@ -14,17 +11,16 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import fsspec
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from windsock.errors import DataContractError, did_you_mean
 from windsock.served.matrix import Feature, to_matrix
 from windsock.store import to_json
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 MODEL_CARD = "model.json"
 FORMATS: Mapping[str, tuple[str, str]] = {
@@ -81,6 +77,26 @@ def scored(scorer: Scorer, x: Floats) -> Floats:
     return np.concatenate([np.empty(0), *parts]).astype(np.float64, copy=False)
 
 
+def usable_scores(model: Model, task: Task, rows: pa.Table, what: str) -> Floats:
+    """Return a model's scores of rows, shape ``(rows,)``, once each is one for this task; ``what`` names the rows.
+
+    Raises:
+        DataContractError: A score is no probability (binary) or no finite number.
+    """
+    scores = model.predict(rows)
+    usable = np.isfinite(scores)
+    if task == "binary":
+        usable &= (scores >= 0) & (scores <= 1)
+    if scores.shape != (rows.num_rows,) or not usable.all():
+        wanted = "a probability from 0 to 1" if task == "binary" else "a finite number"
+        raise DataContractError(
+            f"{rows.num_rows - int(usable.sum())} of {rows.num_rows} {what} get no usable score (for example "
+            f"{', '.join(map(repr, scores[~usable][:1].tolist()))}); {wanted} is wanted for each. Look at the model "
+            "file and at the trainer's log."
+        )
+    return scores
+
+
 def threads() -> int:
     """Return how many threads a model may use (``WINDSOCK_THREADS``, default 2)."""
     return max(1, int(os.environ.get("WINDSOCK_THREADS") or 2))
@@ -92,8 +108,6 @@ def load(folder: str | Path) -> Model:
     Raises:
         DataContractError: The folder holds no such model, or something else under its name.
     """
-    import fsspec
-
     fs, root = fsspec.core.url_to_fs(str(folder))
 
     def read(name: str) -> bytes:

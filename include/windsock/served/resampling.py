@@ -9,27 +9,22 @@ all of its few positives. ADR 0007 has the numbers.
 alone, so it is done once per model. With all weights one, every value equals ``windsock.served.metrics`` (tested).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from windsock.served import metrics
+from windsock.served.metrics import Weighted
 from windsock.spec import ModelSpec
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 ENOUGH_DAYS = 20
 """From so many days on, a day is the cluster where there is no entity; below, six hours are."""
 
 Vector = NDArray[np.float64]
-Weighted = Callable[[NDArray[Any]], Vector]
-"""Weights, shape ``(resamples, rows)``, to values, shape ``(resamples,)``."""
 
 _DAY_US = 86_400_000_000
 _BLOCK_US = _DAY_US // 4
@@ -77,8 +72,6 @@ class ClusteredRows:
 
 def clustered_rows(spec: ModelSpec, frame: pa.Table) -> tuple[ClusteredRows, NDArray[np.bool_]]:
     """Return the rows that count, and a mask of the frame's rows that says which they are."""
-    import pyarrow as pa
-
     counted = metrics.counted_rows(spec, frame)
     kept = frame.filter(pa.array(counted))
     time = kept.column(metrics.TIME).cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
@@ -109,7 +102,7 @@ def weighted_metric(name: str, rows: ClusteredRows, score: Vector, *, k: int = 1
         case "roc_auc":
             return _roc_auc(label, score)
         case "precision_at_k":
-            return _precision_at_k(rows, score, k)
+            return metrics.weighted_precision_at_k(label, score, rows.day, rows.entity, k=k)
         case "log_loss":
             p = np.clip(score, 1e-15, 1 - 1e-15)
             return _mean_of(-(label * np.log(p) + (1 - label) * np.log1p(-p)))
@@ -159,39 +152,6 @@ def _roc_auc(label: Vector, score: Vector) -> Weighted:
         false = np.cumsum(ordered * (1 - positive), axis=1)[:, last]
         area = np.trapezoid(np.pad(true, ((0, 0), (1, 0))), np.pad(false, ((0, 0), (1, 0))), axis=1)
         return np.asarray(area / (true[:, -1] * false[:, -1]), dtype=np.float64)
-
-    return value
-
-
-def _precision_at_k(rows: ClusteredRows, score: Vector, k: int) -> Weighted:
-    """Share of true ones among the k highest entities of a day, mean over days; found ones leave later lists.
-
-    An entity of weight w takes w of the k places. With weights one this is ``metrics.precision_at_k``.
-    """
-    entities = int(rows.entity.max()) + 1
-    _, first, group = np.unique(
-        rows.day.astype(np.int64) * entities + rows.entity, return_index=True, return_inverse=True
-    )
-    best = np.full(len(first), -np.inf)
-    np.maximum.at(best, group, score)
-    truth = np.zeros(len(first))
-    np.maximum.at(truth, group, (rows.label > 0).astype(np.float64))
-    by_day = [np.nonzero(rows.day[first] == day)[0] for day in np.unique(rows.day)]
-    by_day = [members[np.argsort(-best[members], kind="stable")] for members in by_day]
-
-    def value(weights: NDArray[Any]) -> Vector:
-        found = np.zeros((len(weights), entities))  # share of each entity that earlier days have found
-        total, counted = np.zeros(len(weights)), np.zeros(len(weights))
-        for members in by_day:
-            who = rows.entity[first[members]]
-            weight = weights[:, first[members]].astype(np.float64)
-            filled = np.minimum(np.cumsum(weight * (1 - found[:, who]), axis=1), k)
-            hits = np.diff(filled, axis=1, prepend=0.0) * truth[members]
-            there = filled[:, -1] > 0
-            total += np.divide(hits.sum(axis=1), filled[:, -1], out=np.zeros(len(weights)), where=there)
-            counted += there
-            found[:, who] += np.divide(hits, weight, out=np.zeros_like(hits), where=weight > 0)
-        return np.asarray(total / counted, dtype=np.float64)
 
     return value
 

@@ -1,30 +1,24 @@
 """Does a candidate keep the trainer contract? One sentence per clause, for the author of a trainer.
 
-:func:`check_candidate` looks at a finished folder, whoever filled it; ``trainer_trial``
-also runs the trainer, interrupts it and gives it wrong requests. ``docs/trainer.md``
-lists the clauses.
+:func:`check_candidate` looks at a finished folder, whoever filled it; ``trainer_trial`` also runs the trainer,
+interrupts it and gives it wrong requests. ``docs/trainer.md`` lists the clauses.
 """
-
-from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+import pyarrow as pa
 
-from windsock.errors import DataContractError, WindsockError, did_you_mean
-from windsock.runs.contract import CANDIDATE_FORMAT, TrainerRequest
+from windsock.dataset.csv_export import csv_table
+from windsock.errors import WindsockError, did_you_mean
+from windsock.runs.contract import TrainerRequest
 from windsock.served.first_load import load_untrusted
-from windsock.served.metrics import unusable
-from windsock.served.model import Model
-from windsock.trainers.native_scores import compare_native_scores
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from windsock.served.model import Model, usable_scores
+from windsock.trainers.choose_step import compare_native_scores
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,7 @@ class Finding:
     message: str
 
 
-class Broken(Exception):
+class Broken(WindsockError):
     """A clause is not kept; the text says what was found and what is expected."""
 
 
@@ -46,10 +40,10 @@ class Unchecked(Exception):
 
 
 def finding_of(clause: str, check: Callable[..., str], *inputs: Any) -> Finding:
-    """Run the check of a clause: it returns what it found, or raises :class:`Broken` or :class:`Unchecked`."""
+    """Run the check of a clause: it returns what it found, or raises :class:`Unchecked` or one of our errors."""
     try:
         return Finding(clause, True, check(*inputs))
-    except Broken as err:
+    except WindsockError as err:
         return Finding(clause, False, str(err))
     except Unchecked as err:
         return Finding(clause, None, str(err))
@@ -62,26 +56,9 @@ class Candidate:
     request: TrainerRequest
 
     @cached_property
-    def metrics(self) -> dict[str, Any]:
-        """Content of ``metrics.json``."""
-        name = str(self.request.raw["output"]["metrics"])
-        try:
-            found = self.request.store.read_json(name)
-        except FileNotFoundError as err:
-            raise Broken(f"{name} is not there; write it last, with it the candidate is complete") from err
-        except ValueError as err:
-            raise Broken(f"{name} is no JSON: {err}") from err
-        if not isinstance(found, dict):
-            raise Broken(f"{name} must be a JSON object, not a {type(found).__name__}")
-        return found
-
-    @cached_property
     def model(self) -> Model:
         """The model, loaded as Windsock does with a stranger's."""
-        try:
-            return load_untrusted(self.request.store.url(str(self.request.raw["output"]["model"])))
-        except DataContractError as err:
-            raise Broken(str(err)) from err
+        return load_untrusted(self.request.store.url(str(self.request.raw["output"]["model"])))
 
     @cached_property
     def rows(self) -> pa.Table:
@@ -89,8 +66,6 @@ class Candidate:
         train = self.request.raw["train"]
         if train.get("format") != "csv":
             return self.request.train_table()
-        from windsock.dataset.csv_export import csv_table
-
         return csv_table(self.request.train_bytes(), train["columns"])
 
 
@@ -124,24 +99,16 @@ def _rows_are_untouched(candidate: Candidate) -> str:
 
 
 def _metrics_is_complete(candidate: Candidate) -> str:
-    form = candidate.metrics.get("format")
-    if form != CANDIDATE_FORMAT:
-        raise Broken(f"metrics.json has the format {form!r}; write {CANDIDATE_FORMAT!r}")
-    return f"metrics.json is there, of format {form}"
+    return f"metrics.json is there, of format {candidate.request.report()['format']}"
 
 
 def _answers_this_request(candidate: Candidate) -> str:
-    given = candidate.metrics.get("request_sha256")
-    if given != candidate.request.sha256:
-        raise Broken(
-            f"request_sha256 in metrics.json is {given!r}, but the bytes of request.json have "
-            f"{candidate.request.sha256}: it answers another request. Hash the file as it lies there, before parsing"
-        )
+    candidate.request.metrics()
     return "metrics.json carries the hash of this request.json"
 
 
 def _selection_can_be_compared(candidate: Candidate) -> str:
-    selection, wanted = candidate.metrics.get("selection"), candidate.request.raw["metric"]
+    selection, wanted = candidate.request.report().get("selection"), candidate.request.raw["metric"]
     if selection is None:
         return "no selection: the estimator can stand alone, but not be compared with others"
     if not isinstance(selection, dict):
@@ -158,7 +125,7 @@ def _selection_can_be_compared(candidate: Candidate) -> str:
 
 
 def _importance_names_features(candidate: Candidate) -> str:
-    importance = candidate.metrics.get("importance")
+    importance = candidate.request.report().get("importance")
     if importance is None:
         return "no importance is told"
     names = candidate.request.raw["features"]
@@ -175,8 +142,7 @@ def _importance_names_features(candidate: Candidate) -> str:
 def _model_can_be_served(candidate: Candidate) -> str:
     model, store = candidate.model, candidate.request.store
     place = str(candidate.request.raw["output"]["model"])
-    present = {str(p).rsplit("/", 1)[-1] for p in store.fs.ls(store.path(place), detail=False)}
-    more = sorted(name for name in present - set(model.content) if not name.startswith("."))
+    more = [name for name in store.files(place) if name not in model.content and not name.startswith(".")]
     if more:
         raise Broken(
             f"the model folder also holds {', '.join(more)}, which its format does not have: Windsock neither loads "
@@ -199,32 +165,18 @@ def _features_are_the_requests(candidate: Candidate) -> str:
 
 
 def _scores_are_scores(candidate: Candidate) -> str:
-    import pyarrow as pa
 
     features = candidate.rows.select(candidate.model.feature_names)
     # A row of which nothing is known has to get a score as well.
     empty = pa.table({f.name: pa.nulls(1, f.type) for f in features.schema})
     for what, rows in (("training rows", features), ("rows without any value", empty)):
-        try:
-            scores = np.asarray(candidate.model.predict(rows), dtype=np.float64)
-        except WindsockError as err:
-            raise Broken(f"the model cannot score the {what}: {err}") from err
-        wrong = unusable(candidate.model.task, scores)
-        if wrong.any():
-            wanted = "a probability from 0 to 1" if candidate.model.task == "binary" else "a finite number"
-            raise Broken(
-                f"{int(wrong.sum())} of {len(scores)} {what} get no usable score (for example "
-                f"{float(scores[wrong][0])!r}); {wanted} is wanted for each"
-            )
+        usable_scores(candidate.model, candidate.model.task, rows, what)
     return f"every one of {features.num_rows} rows gets a usable score, also one without any value"
 
 
 def _scores_are_its_librarys(candidate: Candidate) -> str:
     request = candidate.request
-    try:
-        return compare_native_scores(request.store, str(request.raw["key"]), candidate.model, candidate.rows)
-    except WindsockError as err:
-        raise Broken(str(err)) from err
+    return compare_native_scores(request.store, str(request.raw["key"]), candidate.model, candidate.rows)
 
 
 def _metrics_came_last(candidate: Candidate) -> str:

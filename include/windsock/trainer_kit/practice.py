@@ -4,22 +4,18 @@ It holds what real ones hold: numbers with gaps, flags, categories as numbers an
 texts (also an empty one), few positives, and folds in order of time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from windsock.dataset.requests import run_request, write_requests
 from windsock.runs.contract import request_url
 from windsock.runs.run_folder import TRAIN, RunFolder
 from windsock.spec import ModelSpec
 from windsock.store import Store
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 FIRST, DAYS, GAP = date(2026, 3, 1), 8, 1
 FEATURES = ("amount", "visits", "abroad", "night", "country")
@@ -31,8 +27,6 @@ def practice_rows(task: str, rows: int, seed: int = 7) -> pa.Table:
 
     Of a ``binary`` task one row in ten is positive.
     """
-    import pyarrow as pa
-
     rng = np.random.default_rng(seed)
     amount, visits = rng.exponential(60, rows), rng.integers(0, 9, rows)
     night, country = rng.integers(0, 2, rows), rng.integers(0, len(_COUNTRIES), rows)

@@ -1,7 +1,6 @@
 """Put a trainer through what can happen to it: twice the same, killed, stopped, wrong inputs.
 
-How a trainer is started is left to a :class:`Runner`, so that a program on this machine,
-a container and a pod are all tried alike. What it leaves is judged by ``conformance``.
+A program on this machine and a container are tried alike. What a trainer leaves is judged by ``conformance``.
 """
 
 import hashlib
@@ -14,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from windsock.errors import SpecError
 from windsock.runs.contract import CHECKPOINTS, NATIVE_SCORES, REQUEST_VARIABLE
@@ -42,23 +41,6 @@ class Ended:
     seconds: float
 
 
-class Started(Protocol):
-    """A trainer that runs."""
-
-    def wait(self, seconds: float) -> Ended | None:
-        """Wait for its end; None if it still runs."""
-
-    def send(self, signal_number: int) -> None:
-        """Send it SIGTERM or SIGKILL."""
-
-
-class Runner(Protocol):
-    """A way to start a trainer."""
-
-    def start(self, request: Path) -> Started:
-        """Start it on a request; returns at once."""
-
-
 @dataclass(frozen=True)
 class ProgramRunner:
     """Starts the trainer as a child of this process."""
@@ -68,8 +50,8 @@ class ProgramRunner:
     environment: Mapping[str, str]
     """All that the trainer is given beside ``WINDSOCK_REQUEST``."""
 
-    def start(self, request: Path) -> Started:
-        """Start it on a request.
+    def start(self, request: Path) -> "RunningTrainer":
+        """Start it on a request; returns at once.
 
         Raises:
             SpecError: There is no such program.
@@ -86,16 +68,19 @@ class ProgramRunner:
             )
         except OSError as err:
             raise SpecError(f"the trainer cannot be started: {err}. Its command is {' '.join(program)!r}.") from err
-        return _Program(child, output, time.monotonic())
+        return RunningTrainer(child, output, time.monotonic())
 
 
 @dataclass(frozen=True)
-class _Program:
+class RunningTrainer:
+    """A trainer that was started."""
+
     child: subprocess.Popen[bytes]
     output: Any
     started: float
 
     def wait(self, seconds: float) -> Ended | None:
+        """Wait for its end; None if it still runs."""
         try:
             code = self.child.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -106,6 +91,7 @@ class _Program:
         return Ended(code if code >= 0 else 128 - code, lines[-1] if lines else "", taken)
 
     def send(self, signal_number: int) -> None:
+        """Send it SIGTERM or SIGKILL."""
         if self.child.poll() is not None:
             return
         if signal_number == signal.SIGKILL:
@@ -114,14 +100,10 @@ class _Program:
             self.child.send_signal(signal_number)
 
 
-def try_trainer(runner: Runner, request: Path, *, seconds: float = 600) -> Iterator[Finding]:
-    """Put a trainer through everything; findings come as they are made.
+def try_trainer(runner: ProgramRunner, request: Path, *, seconds: float = 600) -> Iterator[Finding]:
+    """Put a trainer through everything; findings come as they are made. One training may take so many ``seconds``.
 
-    Args:
-        runner: How to start it.
-        request: A candidate's ``request.json`` in a run folder on this machine that may be written to; further
-            candidates are made beside it.
-        seconds: Longest that one training may take.
+    The request lies in a run folder on this machine that may be written to: further candidates are made beside it.
     """
     before = _contents(request.parents[2])
     first = _run(runner, request, seconds)
@@ -138,7 +120,7 @@ def try_trainer(runner: Runner, request: Path, *, seconds: float = 600) -> Itera
         yield finding_of(name, _refuses, runner, request, name, seconds)
 
 
-def _run(runner: Runner, request: Path, seconds: float) -> Ended | None:
+def _run(runner: ProgramRunner, request: Path, seconds: float) -> Ended | None:
     started = runner.start(request)
     ended = started.wait(seconds)
     if ended is None:
@@ -166,7 +148,7 @@ def _stays_in_its_folder(before: Mapping[str, str], request: Path) -> str:
     return f"nothing but {_OWN} was written"
 
 
-def _does_not_train_twice(runner: Runner, request: Path, seconds: float) -> str:
+def _does_not_train_twice(runner: ProgramRunner, request: Path, seconds: float) -> str:
     files = [request.parent / METRICS, *sorted((request.parent / MODEL).rglob("*"))]
     before = {path: path.stat().st_mtime_ns for path in files}
     again = _run(runner, request, seconds)
@@ -180,7 +162,7 @@ def _does_not_train_twice(runner: Runner, request: Path, seconds: float) -> str:
     return f"a finished candidate was left alone, exit code 0 after {again.seconds:.1f} s"
 
 
-def _goes_on(runner: Runner, request: Path, name: str, number: int, usual: float, seconds: float) -> str:
+def _goes_on(runner: ProgramRunner, request: Path, name: str, number: int, usual: float, seconds: float) -> str:
     for attempt, share in enumerate(_MOMENTS, 1):
         copy = _another(request, name if attempt == 1 else f"{name}-{attempt}", lambda raw: raw)
         message = _interrupt(runner, request, copy, number, share * usual, seconds)
@@ -189,7 +171,9 @@ def _goes_on(runner: Runner, request: Path, name: str, number: int, usual: float
     raise Unchecked("it was always done before it could be interrupted; try with more rows")
 
 
-def _interrupt(runner: Runner, request: Path, copy: Path, number: int, after: float, seconds: float) -> str | None:
+def _interrupt(
+    runner: ProgramRunner, request: Path, copy: Path, number: int, after: float, seconds: float
+) -> str | None:
     """Interrupt one training and let the next start finish it; None if it was done before."""
     running = runner.start(copy)
     early = _until_there_is_progress(running, copy.parent / CHECKPOINTS, after)
@@ -218,7 +202,7 @@ def _interrupt(runner: Runner, request: Path, copy: Path, number: int, after: fl
     return f"interrupted after {early.seconds:.1f} s, the next start finished it, {model}"
 
 
-def _until_there_is_progress(running: Started, checkpoints: Path, after: float) -> Ended | None:
+def _until_there_is_progress(running: RunningTrainer, checkpoints: Path, after: float) -> Ended | None:
     """Wait until the trainer has kept something, or for some seconds if it keeps nothing; None: it runs."""
     deadline = time.monotonic() + after
     while time.monotonic() < deadline and not any(checkpoints.rglob("*")):
@@ -227,7 +211,7 @@ def _until_there_is_progress(running: Started, checkpoints: Path, after: float) 
     return None
 
 
-def _refuses(runner: Runner, request: Path, name: str, seconds: float) -> str:
+def _refuses(runner: ProgramRunner, request: Path, name: str, seconds: float) -> str:
     what, change, codes = _REFUSALS[name]
     copy = _another(request, name, change)
     ended = _run(runner, copy, seconds)
@@ -242,11 +226,7 @@ def _refuses(runner: Runner, request: Path, name: str, seconds: float) -> str:
 
 
 _REFUSALS: Mapping[str, tuple[str, Callable[[Any], Any], tuple[int, ...]]] = {
-    "refuses-request": (
-        "a request of another format",
-        lambda raw: {**raw, "format": "windsock-trainer/999"},
-        (64,),
-    ),
+    "refuses-request": ("a request of another format", lambda raw: {**raw, "format": "windsock-trainer/999"}, (64,)),
     "refuses-rows": (
         "rows with another hash",
         lambda raw: {**raw, "train": {**raw["train"], "sha256": hashlib.sha256(b"something else").hexdigest()}},

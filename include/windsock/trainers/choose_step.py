@@ -4,34 +4,37 @@ Options: ``run``, the run folder's name. What is chosen by its folds is then mea
 the holdout, which no trainer has seen, in the same way whoever trained it.
 """
 
-from __future__ import annotations
-
+import gzip
 import hashlib
 import logging
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from windsock.dataset.csv_export import csv_columns, csv_table
 from windsock.errors import DataContractError
-from windsock.runs.contract import CANDIDATES, TrainerRequest, read_candidate, request_url
+from windsock.runs.contract import CANDIDATES, NATIVE_SCORES, TrainerRequest, read_candidate, request_url
 from windsock.runs.run_folder import HOLDOUT, HOLDOUT_SCORES, METRICS, MODEL, REFERENCE, REQUEST, TRAIN, RunFolder
 from windsock.served.first_load import load_untrusted
-from windsock.served.metrics import KNOWN_POSITIVE, SCORE, TIME, evaluate, unusable
-from windsock.served.model import Floats, Model, load
+from windsock.served.metrics import KNOWN_POSITIVE, SCORE, TIME, evaluate
+from windsock.served.model import Floats, Model, load, usable_scores
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import LOWER_IS_BETTER
 from windsock.steps import StepContext
 from windsock.store import Store, to_json
 from windsock.trainers.learn import spec_of
-from windsock.trainers.native_scores import compare_native_scores
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
+TOLERANCE = 1e-6
+"""Largest difference of a score from that of the trainer's own library, in shares of the score where it is above 1."""
+_MOST_ROWS = 1000
+_MOST_BYTES = 1 << 20
 _REFERENCE_ROWS = 20_000
 """Rows kept of each run for monitoring, half of them from the holdout if it has as many."""
 
@@ -63,7 +66,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
     log.info("%s: %s: %s", spec.name, name, compare_native_scores(candidate, spec.events.key, model, train_set))
     judged = evaluate_model(spec, list(request["features"]), model, train_set, holdout)
     kept = dict(model.content)
-    _remove_other_files(folder, set(kept))
+    for file in folder.files(MODEL):  # of another format, if the run was chosen from before
+        if file not in kept:
+            folder.fs.rm(folder.path(MODEL, file))
     for file, data in kept.items():
         folder.write_bytes(data, MODEL, file)
     folder.write_table(judged.holdout_scores, HOLDOUT_SCORES)
@@ -114,7 +119,8 @@ def evaluate_model(
             f"{spec.name}: the candidate's model.json asks for the feature {unknown[0]!r}, which the request does not "
             f"list. It may use: {', '.join(names)}."
         )
-    train_scores, scores = (_scores(spec, model, rows) for rows in (train_set, holdout))
+    train_scores = usable_scores(model, spec.label.task, train_set, f"training rows of {spec.name}")
+    scores = usable_scores(model, spec.label.task, holdout, f"held-out rows of {spec.name}")
     judged = evaluate(spec, holdout, scores)
     positives = int(np.sum(train_set.column(spec.label.column).to_numpy()))
     metrics = {
@@ -128,18 +134,16 @@ def evaluate_model(
     log.info(
         "%s: holdout %s", spec.name, ", ".join(f"{k} {v:.4g}" for k, v in judged["metrics"].items() if v is not None)
     )
-    return Evaluation(
-        metrics, _scored(spec, holdout, scores), _reference(spec, names, (train_set, train_scores), (holdout, scores))
-    )
+    wanted = [spec.events.key, TIME, spec.training.evaluation.alert_entity, spec.label.column, KNOWN_POSITIVE]
+    columns = [c for c in dict.fromkeys(wanted) if c is not None and c in holdout.column_names]
+    scored = holdout.select(columns).append_column(SCORE, pa.array(scores))
+    return Evaluation(metrics, scored, _reference(spec, names, (train_set, train_scores), (holdout, scores)))
 
 
 def best_of(metric: str, candidates: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
-    """Choose between candidates by what they reached on the folds of the training window.
+    """Choose between candidates by what they reached on the folds; return a name, and a sentence that says why.
 
     The holdout has no say in it: what is chosen by a number is not judged by that number.
-
-    Returns:
-        The chosen name, and a sentence that says why.
     """
     names = list(candidates)
     if len(names) == 1:
@@ -159,32 +163,59 @@ def best_of(metric: str, candidates: Mapping[str, Mapping[str, Any]]) -> tuple[s
     return best, f"{metric} on the folds: {reached}{left_out}"
 
 
-def _scores(spec: ModelSpec, model: Model, rows: pa.Table) -> Floats:
-    scores = np.asarray(model.predict(rows), dtype=np.float64)
-    wrong = unusable(spec.label.task, scores)
-    if scores.shape != (rows.num_rows,) or wrong.any():
-        count, example = int(wrong.sum()), scores[wrong][:1].tolist()
+def compare_native_scores(candidate: Store, key: str, model: Model, rows: pa.Table) -> str:
+    """Compare Windsock's scores of training rows with those of the trainer's library; say in a sentence how it went.
+
+    A model that was converted may differ from what was trained: trees that compare in another precision, categories
+    that a converter left out. A trainer that wants to be sure leaves ``check.csv.gz``: the scores of up to a thousand
+    training rows, as its own library gave them, by key, by the rules of :mod:`windsock.dataset.csv_export`.
+
+    Raises:
+        DataContractError: The file cannot be read, names other rows, or a score differs.
+    """
+    where = candidate.url(NATIVE_SCORES)
+    if not candidate.exists(NATIVE_SCORES):
+        return f"no {NATIVE_SCORES}: its scores are not compared with those of the trainer's own library"
+    columns = {key: csv_columns(rows.select([key]))[key], "score": "double"}
+    try:
+        given = csv_table(_bounded(candidate.read_bytes(NATIVE_SCORES)), columns).select([key, "score"])
+        wanted = given.column(key).cast(rows.column(key).type)
+    except (OSError, EOFError, zlib.error, pa.ArrowException, KeyError, ValueError) as err:
         raise DataContractError(
-            f"{spec.name}: the candidate gives {count} of {rows.num_rows} rows no usable score (such as {example}); "
-            f"{'a probability from 0 to 1' if spec.label.task == 'binary' else 'a finite number'} is wanted for each. "
-            "Look at its model file and at the trainer's log."
+            f"{where}: cannot be read: {type(err).__name__}: {str(err)[:200]}. Write gzip CSV with the columns {key} "
+            f"and score, at most {_MOST_ROWS} training rows."
+        ) from err
+    places = pc.index_in(wanted, value_set=rows.column(key).combine_chunks())
+    native = given.column("score").to_numpy()
+    if not 0 < len(native) <= _MOST_ROWS or places.null_count or not np.isfinite(native).all():
+        raise DataContractError(
+            f"{where}: holds {len(native)} rows, {places.null_count} of them with a {key} that is not among the "
+            f"training rows. Write a finite score for each of 1 to {_MOST_ROWS} training rows."
         )
-    return scores
+    own = np.asarray(model.predict(rows.take(places)), dtype=np.float64)
+    off = np.abs(own - native) / np.maximum(1.0, np.abs(native))
+    wrong = ~(off <= TOLERANCE)
+    if wrong.any():
+        worst = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
+        raise DataContractError(
+            f"{where}: Windsock scores {int(wrong.sum())} of {len(native)} rows differently than the trainer's own "
+            f"library: {key} {wanted[worst]} gets {own[worst]:.9g} instead of {native[worst]:.9g} (at most "
+            f"{TOLERANCE:g} apart is exact). The model did not convert as it was trained: trees want a float32 graph, "
+            "categories their place in the card's list, and some kinds do not convert at all (docs/trainer.md, 'ONNX')."
+        )
+    return f"{len(native)} rows score within {TOLERANCE:g} of the trainer's own library"
 
 
-def _scored(spec: ModelSpec, holdout: pa.Table, scores: Floats) -> pa.Table:
-    import pyarrow as pa
-
-    evaluation = spec.training.evaluation
-    wanted = [spec.events.key, TIME, evaluation.alert_entity, spec.label.column, KNOWN_POSITIVE]
-    columns = [c for c in dict.fromkeys(wanted) if c is not None and c in holdout.column_names]
-    return holdout.select(columns).append_column(SCORE, pa.array(scores))
+def _bounded(data: bytes) -> bytes:
+    """Return gzip bytes once they are known to unpack to little."""
+    unpacked = zlib.decompressobj(31).decompress(data, _MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES or len(unpacked) > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES >> 20} MiB")
+    return gzip.compress(unpacked, 1)
 
 
 def _reference(spec: ModelSpec, names: Sequence[str], *parts: tuple[pa.Table, Floats]) -> pa.Table:
     """Sample rows evenly at random, but always the same ones, kept in their order."""
-    import pyarrow as pa
-
     sampled = []
     for part, (frame, scores) in zip(("train", "holdout"), parts, strict=True):
         random = np.random.default_rng(spec.training.seed).permutation(frame.num_rows)
@@ -202,11 +233,3 @@ def candidate_summary(candidate: Mapping[str, Any]) -> dict[str, Any]:
         "folds": candidate.get("folds") or [],
         "importance": candidate.get("importance"),
     }
-
-
-def _remove_other_files(folder: RunFolder, names: set[str]) -> None:
-    """A run that was chosen from before may hold a model of another format."""
-    if folder.exists(MODEL):
-        for path in folder.fs.ls(folder.path(MODEL), detail=False):
-            if str(path).rsplit("/", 1)[-1] not in names:
-                folder.fs.rm(path)

@@ -1,9 +1,8 @@
 """The ``fit`` step: train the candidates of a run on this machine.
 
-Options: ``run``, the run folder's name; ``estimator``, one of the spec's, default: all of
-them, one after the other; ``role``, ``search`` to only take part in a shared search. On a
-cluster the same request goes to a trainer pod instead. A finished candidate is not
-trained again.
+Options: ``run``, the run folder's name; ``estimator``, one of the spec's, default: all of them, one after the other;
+``role``, ``search`` to only take part in a shared search. On a cluster the same request goes to a trainer pod instead.
+A finished candidate is not trained again.
 """
 
 import logging

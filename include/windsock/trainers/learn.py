@@ -4,15 +4,16 @@ Needs a request and the training rows, nothing else: the same code runs in a tas
 pod and in a notebook. Equal inputs and seed give an equal model folder, byte for byte.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 from collections.abc import Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import ValidationError
 
 from windsock.dataset.time_split import Fold
 from windsock.errors import DataContractError, SpecError
@@ -23,12 +24,7 @@ from windsock.search.trials import Search
 from windsock.served.matrix import Feature, learn_features, to_matrix
 from windsock.served.metrics import TIME, codes_of
 from windsock.spec import ModelSpec
-from windsock.spec.estimators import CustomSpec, TorchSpec
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from windsock.spec.estimators import BuiltIn
+from windsock.spec.estimators import BuiltIn, CustomSpec, TorchSpec
 
 log = logging.getLogger(__name__)
 
@@ -63,19 +59,14 @@ def search_of(request: Mapping[str, Any], train_set: pa.Table) -> Search:
     return Search(learner, spec, estimator, _rows(spec, train_set, features), folds)
 
 
-def learn(search: Search) -> Learnt:
-    """Search, then train on the whole window.
+def learn(search: Search, chosen: Choosing | None = None) -> Learnt:
+    """Search, unless parameters have been chosen already, then train on the whole window.
 
     Raises:
         SpecError: A parameter is refused.
         UpstreamUnavailable: The shared study cannot be reached.
     """
-    return train_chosen(search, choose(search))
-
-
-def train_chosen(search: Search, chosen: Choosing) -> Learnt:
-    """Train on the whole window with parameters that have been chosen."""
-    spec, rows = search.spec, search.rows
+    spec, rows, chosen = search.spec, search.rows, chosen or choose(search)
     log.info(
         "%s: training %s on %d rows, %d rounds, trial %d",
         spec.name, search.estimator.name, len(rows.y), chosen.rounds, chosen.chosen + 1,
@@ -112,8 +103,6 @@ def spec_of(request: Mapping[str, Any]) -> ModelSpec:
     Raises:
         SpecError: The request was made for another version of the spec's rules.
     """
-    from pydantic import ValidationError
-
     try:
         place = " ".join(str(request[name]) for name in ("model", "run", "as_of") if name in request)
         raw = taken("definition", copy.deepcopy(request["spec"]), f"spec in the request of training {place}")
@@ -155,7 +144,6 @@ def _check_learnable(spec: ModelSpec, train_set: pa.Table) -> None:
 
 
 def _rows(spec: ModelSpec, frame: pa.Table, features: list[Feature]) -> Rows:
-    import pyarrow.compute as pc
 
     evaluation = spec.training.evaluation
     by = (evaluation.alert_entity, evaluation.exclude_known_positives)

@@ -1,8 +1,7 @@
 """The built-in trainer as a program: ``python -m windsock.trainers.trainer``.
 
-Reads the request that ``WINDSOCK_REQUEST`` names, trains, and leaves the candidate
-beside it, as ``contract`` says. It is what a trainer pod runs; the step ``fit`` calls
-:func:`train` in its own process.
+Reads the request that ``WINDSOCK_REQUEST`` names, trains, and leaves the candidate beside it, as ``contract`` says. It
+is what a trainer pod runs; the step ``fit`` calls :func:`train` in its own process.
 """
 
 import logging
@@ -27,9 +26,7 @@ _TERMINATED = 143
 def train(request_url: str | None = None, *, role: str | None = None) -> dict[str, Any]:
     """Train the candidate of a request (``fit``), or only take part in its search (``search``).
 
-    Args:
-        request_url: Path or URL of ``request.json``; default: ``WINDSOCK_REQUEST``.
-        role: Default: ``WINDSOCK_TRAINER_ROLE``, else ``fit``.
+    Without arguments, ``WINDSOCK_REQUEST`` names the request and ``WINDSOCK_TRAINER_ROLE`` the role, else ``fit``.
 
     Returns:
         The candidate's ``metrics.json``; for a search, how many trials were done here.
@@ -39,10 +36,10 @@ def train(request_url: str | None = None, *, role: str | None = None) -> dict[st
         DataContractError: The training set cannot be learnt from.
         UpstreamUnavailable: The shared study cannot be reached.
     """
+    from windsock.search.live import LiveRun
     from windsock.search.search import take_part
     from windsock.search.study import SharedStudy
     from windsock.trainers.learn import learn, search_of
-    from windsock.trainers.live import LiveRun
 
     role = role or os.environ.get(ROLE_VARIABLE) or "fit"
     if role not in ("fit", "search"):
@@ -76,10 +73,14 @@ def train(request_url: str | None = None, *, role: str | None = None) -> dict[st
 def main() -> int:
     """Run the trainer; our own errors become one sentence and their exit code."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    signal.signal(signal.SIGTERM, _end)
+    # What has been checkpointed is there already; the training loop writes a last one on its way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     try:
-        if (code := _several()) is not None:
-            return code
+        if TrainerRequest.read().raw["estimator"].get("kind") == "torch":
+            from windsock.learners.neural.device import relaunch_if_several
+
+            if (code := relaunch_if_several("windsock.trainers.trainer")) is not None:
+                return code
         train()
     except Exception as err:
         last_words.leave(message := f"{type(err).__name__}: {err}")
@@ -89,20 +90,6 @@ def main() -> int:
         log.exception("The trainer failed")
         return 1
     return 0
-
-
-def _several() -> int | None:
-    """Start one process per GPU where there are several; None: go on in this one."""
-    if TrainerRequest.read().raw["estimator"].get("kind") != "torch":
-        return None
-    from windsock.learners.neural.device import relaunch_if_several
-
-    return relaunch_if_several("windsock.trainers.trainer")
-
-
-def _end(*_: object) -> None:
-    # What has been checkpointed is there already; the training loop writes a last one on its way out.
-    raise SystemExit(_TERMINATED)
 
 
 if __name__ == "__main__":

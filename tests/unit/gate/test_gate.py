@@ -11,10 +11,10 @@ from small_model import small_fraud
 from windsock import promotions, tables
 from windsock.errors import GateFailed, UpstreamUnavailable
 from windsock.gate import checks, step
-from windsock.gate.verdict import Verdict
+from windsock.gate.step import Verdict
 from windsock.ledger import DayRecord, Ledger
-from windsock.registry.aliases import set_alias
 from windsock.registry.client import mlflow_client
+from windsock.registry.versions import set_alias
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.steps import run_step

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from windsock.governor.policy import Decision, Signal, decide, first_useful
+from windsock.governor.step import Decision, Signal, decide, first_useful
 from windsock.settings import REPO_ROOT
 from windsock.spec import ModelSpec, load_spec
 from windsock.spec.operations import RetrainingSpec

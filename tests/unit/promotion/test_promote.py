@@ -13,7 +13,7 @@ from windsock.errors import ChampionChanged, GateFailed, SpecError
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotion import step as promote_step
 from windsock.promotions import append, champion_on, current, history
-from windsock.registry.aliases import alias_version, reconcile, set_alias
+from windsock.registry.versions import alias_version, reconcile, set_alias
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import run_step

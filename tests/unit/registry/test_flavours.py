@@ -9,13 +9,12 @@ import torch
 from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
 
-from windsock.registry.flavours import save_flavour
+from windsock.registry.tracking import save_flavour
 from windsock.served.formats import onnx
 from windsock.served.formats.lightgbm import lightgbm_files
-from windsock.served.formats.network import module_scores, network_files
+from windsock.served.formats.network import Perceptron, Preparation, TabularNetwork, module_scores, network_files
 from windsock.served.matrix import Feature
 from windsock.served.model import MODEL_CARD, load
-from windsock.served.network import Perceptron, Preparation, TabularNetwork
 
 FEATURES = (Feature("a"), Feature("b"))
 X = np.random.default_rng(0).normal(size=(200, 2))

@@ -8,7 +8,7 @@ from kill import DieAt, Steps
 from run_folders import FEATURES, make_run, with_mlflow, world
 from small_model import small_fraud
 from windsock.errors import DataContractError, SpecError, UpstreamUnavailable
-from windsock.registry import aliases, versions
+from windsock.registry import versions
 from windsock.registry.client import mlflow_client
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
@@ -33,7 +33,7 @@ def test_a_run_folder_becomes_a_version_that_waits_as_challenger(fraud: tuple[Se
     result = register(settings, "r1")
 
     assert (result["version"], result["run"]) == ("1", "r1")
-    assert aliases.challenger_version(settings, spec) == "1"
+    assert versions.challenger_version(settings, spec) == "1"
     client = mlflow_client(settings)
     version = client.get_model_version("fraud", "1")
     run = client.get_run(version.run_id)

@@ -15,7 +15,7 @@ from gradient_learner import FOLDS, SEARCH, GradientLearner, a_search, some_rows
 from training_world import TRAINING, world_spec
 from windsock.errors import SpecError
 from windsock.learners.booster import BoosterLearner
-from windsock.runs.checkpoints import CheckpointFolder
+from windsock.runs.run_folder import CheckpointFolder
 from windsock.search import search as search_module
 from windsock.search import trials as trials_module
 from windsock.search.search import choose

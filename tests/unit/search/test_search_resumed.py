@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradient_learner import GradientLearner, a_search, some_rows, spec_with
-from windsock.runs import checkpoints as checkpoints_module
-from windsock.runs.checkpoints import CheckpointFolder
+from windsock.runs import run_folder
+from windsock.runs.run_folder import CheckpointFolder
 from windsock.search import search as search_module
 from windsock.search.search import choose
 from windsock.search.study import TRIALS
@@ -205,7 +205,7 @@ CONTEXT.set_forkserver_preload(["gradient_learner", "windsock.search.search", "o
 
 def _child(folder, kill_at):
     """Search with a real folder, and be killed at the n-th file put in place."""
-    original, counted = checkpoints_module.CheckpointFolder.write, []
+    original, counted = run_folder.CheckpointFolder.write, []
 
     def write(self, name, data):
         counted.append(1)
@@ -213,7 +213,7 @@ def _child(folder, kill_at):
             os.kill(os.getpid(), signal.SIGKILL)
         original(self, name, data)
 
-    checkpoints_module.CheckpointFolder.write = write
+    run_folder.CheckpointFolder.write = write
     chosen = search(CheckpointFolder(str(folder)))
     (Path(folder) / "result.json").write_text(json.dumps([chosen.chosen, chosen.rounds, chosen.params]))
 

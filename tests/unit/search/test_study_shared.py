@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gradient_learner import GradientLearner, a_search, some_rows, spec_with
 from windsock.errors import SpecError, UpstreamUnavailable
-from windsock.runs.checkpoints import CheckpointFolder
+from windsock.runs.run_folder import CheckpointFolder
 from windsock.search import search as search_module
 from windsock.search import study
 from windsock.search.search import choose, take_part

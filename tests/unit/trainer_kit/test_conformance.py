@@ -74,9 +74,9 @@ def test_a_candidate_without_selection_and_importance_is_good_too(candidate):
 @pytest.mark.parametrize(
     ("changes", "clause", "said"),
     [
-        ({"format": "mine/1"}, "metrics", "format 'mine/1'; write 'windsock-candidate/1'"),
-        ({"request_sha256": "0" * 64}, "request-hash", "it answers another request"),
-        ({"request_sha256": ...}, "request-hash", "request_sha256 in metrics.json is None"),
+        ({"format": "mine/1"}, "metrics", "whose format is 'windsock-candidate/1', not 'mine/1'"),
+        ({"request_sha256": "0" * 64}, "request-hash", "it was made from another request"),
+        ({"request_sha256": ...}, "request-hash", "its request_sha256 is None"),
         ({"selection": 0.6}, "selection", "give an object with metric, score and folds, or null"),
         ({"selection": {"metric": "auc", "score": 0.6}}, "selection", "the request asks for 'average_precision'"),
         ({"selection": {"metric": "average_precision", "score": float("nan")}}, "selection", "score is nan"),
@@ -100,7 +100,7 @@ def test_an_unfinished_candidate_is_told_what_is_missing(candidate):
 
     findings = {f.clause: f for f in check_candidate(str(candidate / "request.json"))}
 
-    assert "metrics.json is not there; write it last" in findings["metrics"].message
+    assert "metrics.json is not there: the trainer of mine has ended without finishing" in findings["metrics"].message
     assert findings["request-hash"].kept is None
     assert findings["scores"].kept is True
 
@@ -280,7 +280,8 @@ def test_the_command_ends_with_65_if_a_clause_is_broken(candidate, capsys):
     edit(candidate / "metrics.json", format="mine/1")
 
     assert main(["check-trainer", "--candidate", str(candidate)]) == 65
-    assert "BROKEN  metrics         metrics.json has the format 'mine/1'" in capsys.readouterr().out
+    found = r"BROKEN  metrics  .*metrics\.json: must be a JSON object whose format is '.*', not 'mine/1'"
+    assert re.search(found, capsys.readouterr().out)
 
 
 def test_the_documentation_lists_exactly_the_clauses_that_are_checked(capsys):

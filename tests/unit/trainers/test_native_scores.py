@@ -8,7 +8,7 @@ import pytest
 from windsock.errors import DataContractError
 from windsock.served.model import load_files
 from windsock.store import Store, to_json
-from windsock.trainers.native_scores import compare_native_scores
+from windsock.trainers.choose_step import compare_native_scores
 
 TERMS = [{"name": "a", "coefficient": 1.0}]
 CARD = {"format": "windsock-linear/1", "task": "regression", "intercept": 0.0, "features": TERMS}

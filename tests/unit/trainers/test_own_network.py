@@ -127,7 +127,7 @@ def test_what_is_served_scores_as_the_module_does(tmp_path, source):
 
 
 def test_a_networks_own_state_is_part_of_a_checkpoint(tmp_path):
-    from windsock.runs.checkpoints import CheckpointFolder
+    from windsock.runs.run_folder import CheckpointFolder
 
     _, spec = installed(tmp_path, NORMED, arguments={"units": 8}, search={})
     made, data = learner(spec), rows(500)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from windsock.learners.ranks import rank, world
-from windsock.served.network import Preparation
+from windsock.served.formats.network import Preparation
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +52,9 @@ class Batch:
 
 
 def make_table(preparation: Preparation, x: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> Any:
-    """Prepare rows once, in host memory: float32, shape ``(rows, width + categories + 1)``.
+    """Prepare raw rows, shape ``(rows, features)``, once, in host memory: float32, ``(rows, width + categories + 1)``.
 
-    Args:
-        preparation: On the CPU.
-        x: Raw rows, shape ``(rows, features)``.
-        target: What the body shall give, shape ``(rows,)``.
+    The last column is ``target``: what the body shall give, shape ``(rows,)``.
     """
     columns = preparation.width + len(preparation.categories)
     table = torch.empty((len(x), columns + 1), dtype=torch.float32)

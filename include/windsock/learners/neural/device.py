@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Literal
 
+import torch
+from torch import distributed
+
 from windsock.errors import SpecError
 from windsock.learners.ranks import rank, world
 
@@ -33,23 +36,12 @@ _WORTH_COMPILING = 40_000
 """Steps: compiling takes about eight seconds for the two sizes of batch and saves about 0.2 ms a step."""
 
 
-def prepare_process() -> None:
-    """Set what the libraries read only once; to be called before PyTorch is first imported."""
-    # Waiting threads must sleep: spinning ones burn the cores that other tasks need.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # Without it cuBLAS may add up in another order each time.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-
-
 def choose_device() -> Any:
     """Return the ``torch.device`` to train on: a GPU if there is one, else the CPU.
 
     Raises:
         SpecError: ``WINDSOCK_DEVICE`` names something that is not here.
     """
-    prepare_process()
-    import torch
-
     wanted = os.environ.get(DEVICE, "").strip().lower()
     if wanted not in ("", "cpu", "cuda"):
         raise SpecError(f"{DEVICE}={wanted!r}: must be cpu or cuda, or not set at all.")
@@ -70,8 +62,6 @@ def describe(device: Any) -> str:
     """Return a device's name as a person knows it."""
     if device.type == "cpu":
         return "cpu"
-    import torch
-
     return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
@@ -79,8 +69,6 @@ def uses_bf16(precision: Literal["auto", "bf16", "float32"], device: Any) -> boo
     """Say whether to compute in bfloat16: if asked for, or if it is a GPU with units for it."""
     if precision != "auto" or device.type != "cuda":
         return precision == "bf16"
-    import torch
-
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
@@ -103,8 +91,6 @@ def choose_mode(wanted: Mode | Literal["auto"], device: Any, steps: int) -> Mode
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
     """Let PyTorch use only operations that give the same bits every time, then as before."""
-    import torch
-
     before, filled = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(wanted)
     # Nothing reads memory that it has not written; filling it first would cost a kernel for every tensor.
@@ -121,8 +107,6 @@ def ensure_process_group() -> None:
     if world() == 1:
         return
     device = choose_device()
-    from torch import distributed
-
     if distributed.is_initialized():
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
@@ -134,8 +118,6 @@ def ensure_process_group() -> None:
 def add_up(tensor: Any) -> None:
     """Replace a tensor by its sum over all processes, in place."""
     if world() > 1:
-        from torch import distributed
-
         distributed.all_reduce(tensor)
 
 
@@ -152,9 +134,6 @@ def processes_wanted() -> int:
         return int(wanted)
     if os.environ.get(DEVICE, "").strip().lower() == "cpu":
         return 1
-    prepare_process()
-    import torch
-
     return max(1, int(torch.cuda.device_count()))
 
 

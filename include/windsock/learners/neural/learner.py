@@ -1,30 +1,35 @@
-"""Networks as search and trainer see them; the other answer is ``windsock.learners.booster``."""
+"""Networks as search and trainer see them; the other answer is ``windsock.learners.booster``.
 
-from __future__ import annotations
+A user's own network is one Python file of the model folder, frozen by its hash when the rows are assembled. A request
+carries its ``file``, ``class``, ``source`` and ``sha256``. What is served is the ONNX graph that it becomes.
+"""
 
+import hashlib
+import linecache
 import logging
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from windsock.errors import SpecError
 from windsock.learners.learner import Params, Report, Rows
 from windsock.learners.neural import device as devices
-from windsock.learners.neural.user_module import build_module, check_source
+from windsock.learners.neural.data import Batches, keeps_resident, make_table
+from windsock.learners.neural.loop import Checkpoints, Training, fingerprint
+from windsock.learners.neural.step import Plan
+from windsock.learners.neural.trained import TrainedNetwork
 from windsock.learners.ranks import world
-from windsock.runs.checkpoints import CheckpointFolder
-from windsock.served.formats.network import threads_limited
+from windsock.runs.run_folder import CheckpointFolder
+from windsock.served.formats.network import Perceptron, Preparation, TabularNetwork, threads_limited
 from windsock.served.matrix import Feature
 from windsock.spec import ModelSpec
 from windsock.spec.estimators import NetworkParams, TorchSpec
-
-if TYPE_CHECKING:
-    from windsock.learners.neural.step import Plan
-    from windsock.learners.neural.trained import TrainedNetwork
-    from windsock.served.network import TabularNetwork
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +56,10 @@ class NetworkLearner:
         self._where = f"{spec.name}: estimator {estimator.name!r}"
         if estimator.module is not None and module is None:
             raise SpecError(f"{self._where}: the request lacks {estimator.module}. Run 'assemble' again.")
-        if module is not None:
-            check_source(module, self._where)
+        if module is not None and hashlib.sha256(module["source"].encode()).hexdigest() != module["sha256"]:
+            raise SpecError(
+                f"{self._where}: the request's {module['file']} is not the one it names. Run 'assemble' again."
+            )
         self._spec, self._estimator, self._features, self._module = spec, estimator, tuple(features), module
         self._binary = spec.label.task == "binary"
         devices.ensure_process_group()
@@ -83,13 +90,6 @@ class NetworkLearner:
     ) -> TrainedNetwork:
         """Train one network; see :meth:`windsock.learners.learner.Learner.train`."""
         device = devices.choose_device()
-        import torch
-
-        from windsock.learners.neural.checkpoint import Checkpoints, fingerprint
-        from windsock.learners.neural.data import Batches, keeps_resident, make_table
-        from windsock.learners.neural.loop import Training
-        from windsock.learners.neural.trained import TrainedNetwork
-
         estimator, wanted = self._estimator, self._checked(params)
         with threads_limited(), devices.deterministic(estimator.deterministic):
             steps = rounds * math.ceil(len(rows.y) / wanted.batch_size)
@@ -133,8 +133,6 @@ class NetworkLearner:
             ) from err
 
     def _plan(self, params: NetworkParams, rows: Rows, rounds: int, device: Any, steps: int) -> Plan:
-        from windsock.learners.neural.step import Plan
-
         share, weight = float(rows.y.mean()) if self._binary else 0.0, 1.0
         if self._binary:
             balanced = (1 - share) / share if 0 < share < 1 else 1.0
@@ -163,10 +161,6 @@ class NetworkLearner:
 
     def _network(self, params: Params, wanted: NetworkParams, rows: Rows, plan: Plan) -> TabularNetwork:
         """Return the network before its first step: prepared for these rows, with first weights of the seed."""
-        import torch
-
-        from windsock.served.network import Perceptron, Preparation, TabularNetwork
-
         preparation = Preparation.fit(self._features, rows.x)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
@@ -185,3 +179,55 @@ class NetworkLearner:
                 share = min(max(float(rows.y.mean()), 1e-6), 1 - 1e-6)
                 body.layers[-1].bias.fill_(math.log(share / (1 - share) * plan.positive_weight))
         return network
+
+
+def build_module(
+    module: Mapping[str, str], where: str, inputs: int, categories: Sequence[int], arguments: Mapping[str, Any]
+) -> Any:
+    """Construct a user's own network and try it on two rows; its file is run in the trainer only.
+
+    It gets the number of prepared numbers in a row, how many different codes each categorical input has, and the
+    arguments of the spec or its search; ``where`` names model and estimator in messages.
+
+    Raises:
+        SpecError: The file or its class does not work, or does not give one output per row.
+    """
+    given = {"inputs": inputs, "categories": list(categories), **arguments}
+    file, name = module["file"], module["class"]
+    try:
+        made = getattr(_loaded(module), name)(**given).float()
+        tried = made.eval()(torch.zeros(2, inputs), torch.zeros((2, len(categories)), dtype=torch.int64))
+        shape, learns = tuple(tried.shape), tried.requires_grad
+    except Exception as err:
+        call = f"{name}({', '.join(f'{argument}={value!r}' for argument, value in given.items())})"
+        raise SpecError(
+            f"{where}: {file}: {call} does not work: {type(err).__name__}: {str(err)[:300]}. "
+            "It must be a torch.nn.Module with forward(numbers, codes); see docs/models.md."
+        ) from err
+    if shape not in ((2,), (2, 1)):
+        raise SpecError(
+            f"{where}: {file}: {name} gives shape {shape} for 2 rows; one output per row is needed, shape (2,) or "
+            "(2, 1)."
+        )
+    if not learns:
+        raise SpecError(
+            f"{where}: {file}: what {name} gives depends on no weight that could be trained. Give it layers, and "
+            "compute with them without torch.no_grad or detach."
+        )
+    return made
+
+
+def _loaded(module: Mapping[str, str]) -> ModuleType:
+    name, source = f"windsock_user_module_{module['sha256'][:16]}", module["source"]
+    if name not in sys.modules:
+        loaded = ModuleType(name)
+        # Known by name and line to whatever asks: dataclasses, tracebacks, PyTorch's tracing.
+        loaded.__file__ = f"<{module['file']}>"
+        linecache.cache[loaded.__file__] = (len(source), None, source.splitlines(True), loaded.__file__)
+        sys.modules[name] = loaded
+        try:
+            exec(compile(source, loaded.__file__, "exec"), loaded.__dict__)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]

@@ -3,11 +3,10 @@
 The body's parameters are views of that vector, so gradient, optimiser, running average,
 checkpoint and the sum over processes are one tensor each, however many layers there are.
 
-On a GPU a step of a small network is far shorter than Python takes to ask for it, so it is
-captured as a CUDA graph, optimiser included, one graph for each size of batch (there are
-two). Everything that changes between steps lies in tensors that the graph reads again:
-rows, random bits, the optimiser's count of steps. What is random is drawn from a generator
-that is seeded before every step, so it is a function of seed and step in every mode.
+On a GPU a step of a small network is far shorter than Python takes to ask for it, so it is captured as a CUDA graph,
+optimiser included, one graph for each size of batch (there are two). Everything that changes between steps lies in
+tensors that the graph reads again: rows, random bits, the optimiser's count of steps. What is random is drawn from a
+generator that is seeded before every step, so it is a function of seed and step in every mode.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from torch.nn import functional
 
 from windsock.learners.neural.data import Batch, seed_of
 from windsock.learners.neural.device import Mode, add_up
-from windsock.served.network import Perceptron, TabularNetwork
+from windsock.served.formats.network import Perceptron, TabularNetwork
 
 Loss = Literal["log", "square", "absolute"]
 

@@ -3,14 +3,12 @@
 A user's module becomes ``model.onnx``: the whole way from a raw row to its score, and no code of the user's.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +16,12 @@ import torch
 from windsock.errors import DataContractError, SpecError
 from windsock.learners.learner import Rows
 from windsock.learners.neural.data import seed_of
+from windsock.learners.neural.loop import Training
 from windsock.learners.neural.step import Plan, loss_of
 from windsock.served.formats import onnx
-from windsock.served.formats.network import module_scores, network_files, threads_limited
+from windsock.served.formats.network import Perceptron, TabularNetwork, module_scores, network_files, threads_limited
 from windsock.served.matrix import Feature
 from windsock.served.model import MODEL_CARD, Floats, Task, load_files, scored
-from windsock.served.network import Perceptron, TabularNetwork
-
-if TYPE_CHECKING:
-    from windsock.learners.neural.loop import Training
 
 _SAMPLE_ROWS = 10_000
 """Training rows that importance is measured on, and that an exported module is tried on."""

@@ -1,10 +1,9 @@
 """An ONNX graph as a model: ``model.onnx`` beside the card, run by onnxruntime.
 
-It is the format for everybody else's models: what scikit-learn, XGBoost, CatBoost and PyTorch
-convert to. The card says how the matrix of :func:`windsock.served.matrix.to_matrix` goes in
-(``input``: float32 or float64; trees compare in float32, so their graphs take that) and what
-comes out (``output`` by name; ``column`` of it, or null for one score per row). What a graph
-may contain is in :mod:`windsock.served.formats.onnx_graph`.
+It is the format for everybody else's models: what scikit-learn, XGBoost, CatBoost and PyTorch convert to. The card says
+how the matrix of :func:`windsock.served.matrix.to_matrix` goes in (``input``: float32 or float64; trees compare in
+float32, so their graphs take that) and what comes out (``output`` by name; ``column`` of it, or null for one score per
+row). What a graph may contain is in :mod:`windsock.served.formats.onnx_graph`.
 """
 
 from collections.abc import Mapping, Sequence

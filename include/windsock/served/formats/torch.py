@@ -266,10 +266,7 @@ def _on_numbers(node: _Node, numbers: Sequence[Any]) -> Any:
 def _on_tensors(node: _Node, arguments: Mapping[str, Any], given: set[int]) -> Any:
     """Return an operator's result, once its arguments are known not to ask for more than there is.
 
-    Args:
-        node: The operator.
-        arguments: By name.
-        given: Addresses of the rows and weights, which no node may change.
+    ``given`` are the addresses of the rows and weights, which no node may change.
     """
     own: Any = arguments.get("self")
     sizes = [value for value in arguments.values() if isinstance(value, list) and all(map(_is_whole, value))]

@@ -15,7 +15,7 @@ import numpy as np
 
 from windsock.learners.learner import Rows
 from windsock.learners.neural.learner import NetworkLearner
-from windsock.runs.checkpoints import CheckpointFolder
+from windsock.runs.run_folder import CheckpointFolder
 from windsock.served.matrix import Feature
 from windsock.settings import REPO_ROOT
 from windsock.spec import ModelSpec, load_spec

@@ -8,9 +8,9 @@ import pytest
 from neural_rows import Wanted, result, train, write
 
 from windsock.errors import SpecError
-from windsock.learners.neural.checkpoint import STATE
 from windsock.learners.neural.device import processes_wanted, relaunch_if_several
-from windsock.runs.checkpoints import CheckpointFolder
+from windsock.learners.neural.loop import STATE
+from windsock.runs.run_folder import CheckpointFolder
 
 HERE = Path(__file__).parent
 

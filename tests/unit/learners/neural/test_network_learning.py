@@ -10,9 +10,9 @@ from windsock.errors import SpecError
 from windsock.learners.neural.data import Batches, make_table
 from windsock.learners.neural.device import choose_device, choose_mode
 from windsock.learners.neural.step import loss_of
+from windsock.served.formats.network import Perceptron, Preparation, TabularNetwork
 from windsock.served.matrix import Feature
 from windsock.served.metrics import measure
-from windsock.served.network import Perceptron, Preparation, TabularNetwork
 
 ON_CPU = choose_device().type == "cpu"
 CLOSE = 1e-5 if ON_CPU else 2e-2

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from neural_rows import Wanted, assert_equal, child, result, rows, train, write
 
-from windsock.learners.neural.checkpoint import STATE, Checkpoints, Progress, fingerprint
-from windsock.runs.checkpoints import CheckpointFolder
+from windsock.learners.neural.loop import STATE, Checkpoints, Progress, fingerprint
+from windsock.runs.run_folder import CheckpointFolder
 
 HERE = Path(__file__).parent
 WANTED = Wanted(epochs=4, estimator={"checkpoint_steps": 3})

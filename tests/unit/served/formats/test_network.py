@@ -9,10 +9,16 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save
 
 from windsock.errors import DataContractError
-from windsock.served.formats.network import MODEL_FILE, module_scores, network_files
+from windsock.served.formats.network import (
+    MODEL_FILE,
+    Perceptron,
+    Preparation,
+    TabularNetwork,
+    module_scores,
+    network_files,
+)
 from windsock.served.matrix import Feature, to_matrix
 from windsock.served.model import MODEL_CARD, load
-from windsock.served.network import Perceptron, Preparation, TabularNetwork
 
 FEATURES = (Feature("amount"), Feature("kind", ("a", "b")), Feature("rate"))
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from windsock.runs.run_folder import CANDIDATE_TAG
-from windsock.trainers.live import LiveRun
+from windsock.search.live import LiveRun
 
 REQUEST = {"model": "fraud", "run": "r1", "estimator": {"name": "torch"}}
 
@@ -80,7 +80,7 @@ def dripping_server():
 def test_a_server_that_stops_answering_in_mid_training_does_not_keep_the_trainer_alive(dripping_server, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", dripping_server)
     program = (
-        "from windsock.trainers.live import LiveRun\n"
+        "from windsock.search.live import LiveRun\n"
         f"with LiveRun.of({REQUEST!r}, 'fit') as live:\n"
         "    for epoch in range(100): live.round('final', epoch, 0.5)\n"
     )
