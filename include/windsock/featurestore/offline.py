@@ -11,13 +11,13 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal, NoReturn
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from feast import FeatureView, OnDemandFeatureView, RepoConfig
-from feast.data_source import DataSource
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
@@ -28,14 +28,7 @@ from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 
 from windsock.column_types import to_pandas
 from windsock.errors import SpecError
-from windsock.featurestore.reading import (
-    entity_rows,
-    entity_rows_between,
-    open_source,
-    pull,
-    source_of,
-    time_column,
-)
+from windsock.featurestore.reading import entity_rows, entity_rows_between, open_source, pull, source_of, time_column
 from windsock.featurestore.retrieval import History, join_point_in_time, time_range, utc_micros
 from windsock.store import Store
 
@@ -134,38 +127,14 @@ class WindsockOfflineStore(OfflineStore):
         )
 
     @staticmethod
-    def pull_latest_from_table_or_query(
-        config: RepoConfig,
-        data_source: DataSource,
-        join_key_columns: list[str],
-        feature_name_columns: list[str],
-        timestamp_field: str,
-        created_timestamp_column: str | None,
-        start_date: datetime,
-        end_date: datetime,
-    ) -> RetrievalJob:
-        """Return each entity's latest row in ``[start_date, end_date]``."""
-        keys, features = join_key_columns, feature_name_columns
-        return WindsockRetrievalJob(
-            lambda: pull(config, data_source, keys, features, timestamp_field, start_date, end_date, latest=True)
-        )
+    def pull_latest_from_table_or_query(*args: Any, **kwargs: Any) -> RetrievalJob:
+        """Return each entity's latest row in ``[start_date, end_date]``; see :func:`pull` for the arguments."""
+        return WindsockRetrievalJob(partial(pull, *args, **kwargs, latest=True))
 
     @staticmethod
-    def pull_all_from_table_or_query(
-        config: RepoConfig,
-        data_source: DataSource,
-        join_key_columns: list[str],
-        feature_name_columns: list[str],
-        timestamp_field: str,
-        created_timestamp_column: str | None = None,
-        start_date: datetime | None = None,
-        end_date: datetime | None = None,
-    ) -> RetrievalJob:
-        """Return every row in ``[start_date, end_date]``, in order of time."""
-        keys, features = join_key_columns, feature_name_columns
-        return WindsockRetrievalJob(
-            lambda: pull(config, data_source, keys, features, timestamp_field, start_date, end_date)
-        )
+    def pull_all_from_table_or_query(*args: Any, **kwargs: Any) -> RetrievalJob:
+        """Return every row in ``[start_date, end_date]``, in order of time; see :func:`pull` for the arguments."""
+        return WindsockRetrievalJob(partial(pull, *args, **kwargs))
 
     @staticmethod
     def offline_write_batch(config: RepoConfig, feature_view: FeatureView, *args: Any, **kwargs: Any) -> NoReturn:

@@ -65,30 +65,34 @@ def source_of(view: FeatureView) -> DataSource:
 
 def pull(
     config: RepoConfig,
-    source: DataSource,
-    keys: list[str],
-    features: list[str],
-    timestamp: str,
-    start: datetime | None,
-    end: datetime | None,
+    data_source: DataSource,
+    join_key_columns: list[str],
+    feature_name_columns: list[str],
+    timestamp_field: str,
+    created_timestamp_column: str | None = None,
+    start_date: datetime | None = None,
+    end_date: datetime | None = None,
     *,
     latest: bool = False,
 ) -> pa.Table:
-    """Read a source's rows from ``start`` to ``end``, both included, in order of time.
+    """Read a source's rows from ``start_date`` to ``end_date``, both included, in order of time; named as in Feast.
 
     ``latest`` keeps the last row of each key. Without keys there is Feast's column for views without an entity.
     """
-    first, last = (t if t is None or t.tzinfo is None else t.astimezone(UTC).replace(tzinfo=None) for t in (start, end))
-    names = list(dict.fromkeys([*keys, *features, timestamp]))
-    rows = open_source(config, source, first, last).to_table(columns=names)
-    times = utc_micros(rows[timestamp])
-    rows = rows.set_column(names.index(timestamp), timestamp, times.cast(pa.timestamp("us", tz="UTC")))
+    first, last = (
+        t if t is None or t.tzinfo is None else t.astimezone(UTC).replace(tzinfo=None) for t in (start_date, end_date)
+    )
+    names = list(dict.fromkeys([*join_key_columns, *feature_name_columns, timestamp_field]))
+    rows = open_source(config, data_source, first, last).to_table(columns=names)
+    times = utc_micros(rows[timestamp_field])
+    utc = times.cast(pa.timestamp("us", tz="UTC"))
+    rows = rows.set_column(names.index(timestamp_field), timestamp_field, utc)
     after = pc.greater_equal(times, pa.scalar(first or datetime.min, _US))
     before = pc.less_equal(times, pa.scalar(last or datetime.max, _US))
-    rows = rows.filter(pc.and_(after, before)).sort_by(timestamp)
+    rows = rows.filter(pc.and_(after, before)).sort_by(timestamp_field)
     if latest:
-        rows = latest_rows(rows, keys)
-    if not keys:
+        rows = latest_rows(rows, join_key_columns)
+    if not join_key_columns:
         rows = rows.append_column(DUMMY_ENTITY_ID, pa.array([""] * rows.num_rows, pa.string()))
     return rows
 
@@ -138,7 +142,7 @@ def entity_rows_between(
     for view in views:
         keys = [c.name for c in view.entity_columns if c.name != DUMMY_ENTITY_ID]
         source = source_of(view)
-        rows = pull(config, source, keys, [], source.timestamp_field, start, end)
+        rows = pull(config, source, keys, [], source.timestamp_field, None, start, end)
         found.append(rows.select([*keys, source.timestamp_field]).rename_columns([*keys, TIMESTAMP]))
     frame = pa.concat_tables(found, promote_options="default")
     order = [(TIMESTAMP, "ascending"), *((c, "ascending") for c in frame.column_names if c != TIMESTAMP)]

@@ -1,23 +1,20 @@
 """The ``materialize`` step: a day's latest features into the online store, then proof that it took.
 
-The store never goes backwards: a backfilled day leaves newer rows alone. When a day was
-replaced and an event is gone with it, whoever is still served that event's features gets
-the latest ones that the tables hold. With ``correct=True`` all of the day's entities are
-set to what the tables hold now, even if that is older or nothing; that is for repairs and
+The store never goes backwards: a backfilled day leaves newer rows alone. When a day was replaced and an event is gone
+with it, whoever is still served that event's features gets the latest ones that the tables hold. With ``correct=True``
+all of the day's entities are set to what the tables hold now, even if that is older or nothing; that is for repairs and
 never happens by itself.
 
-Afterwards a sample of the day's entities is looked up. Each must be served the day's own row
-or a newer one; and whatever is served must equal the row of the same entity and time in the
-tables. A day may be recomputed at this very moment, so rows of other days are compared with
-the version that was materialized and with the one in force.
+Afterwards a sample of the day's entities is looked up. Each must be served the day's own row or a newer one; and
+whatever is served must equal the row of the same entity and time in the tables. A day may be recomputed at this very
+moment, so rows of other days are compared with the version that was materialized and with the one in force.
 """
 
 import logging
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -38,7 +35,6 @@ _SAMPLE = 100
 """Entities looked up per view and day."""
 _OTHER_DAYS = 4
 """Days beside the materialized one whose rows are read for comparison."""
-_VALUES_DIFFER = "the values differ"
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -65,7 +61,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     for _ in range(_ROUNDS):
         record = _record(ledger, day)
         latest = {table: _latest(ctx.store, table, [record]) for table in tables}
-        replaced = {table: _was_replaced(sink, table, record) for table in tables}
+        written_before = {table: (sink.observe(table, [])[1] or {}).get(record.ds) for table in tables}
         with sink.day():
             # Whoever published a new version of the day meanwhile waits for this lock or has written already.
             if _record(ledger, day).content_hash != record.content_hash:
@@ -76,7 +72,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
                 else:
                     written = sink.write(table, rows, regardless_of_time=False)
                     views[table.view] = {"written": written, "skipped": len(rows) - written}
-                    if replaced[table]:
+                    if written_before[table] not in (None, record.content_hash):
                         views[table.view]["retracted"] = _retract(ctx.store, ledger, sink, table, day, rows)
                 sink.note_day(table, day, record.content_hash)
         break
@@ -85,15 +81,18 @@ def run(ctx: StepContext) -> dict[str, Any]:
             f"{ctx.spec.name}: the features of {day} were replaced {_ROUNDS} times while they were materialized. "
             "Run the step again when recomputation is quiet."
         )
-    parity = Parity()
-    for table, rows in latest.items():
-        parity.check(ctx.store, sink, table, record, rows)
-    if _record(ledger, day).content_hash == record.content_hash:
-        # Else a newer version is on its way, and the run that brings it checks it.
-        parity.require(ctx.spec.name, day)
+    compared = [fault for table, rows in latest.items() for fault in _compare(ctx.store, sink, table, record, rows)]
+    faults = [fault for fault in compared if fault]
+    # Of a record that is not in force any more, the run that brings the newer version checks that one.
+    if faults and _record(ledger, day).content_hash == record.content_hash:
+        raise ParityError(
+            f"{ctx.spec.name} {day}: {len(faults)} of {len(compared)} sampled entities are served something else than "
+            f"the tables hold. First: {faults[0]}. If the tables are right, materialize with correct=True to make "
+            f"online equal to them: windsock materialize {ctx.spec.name} {day} --correct."
+        )
     for view, counts in views.items():
         log.info("%s %s: %s online: %s", ctx.spec.name, day, view, counts)
-    return {"views": views, "parity": {"checked": parity.checked, "mismatches": len(parity.mismatches)}}
+    return {"views": views, "parity": {"checked": len(compared), "mismatches": len(faults)}}
 
 
 def _record(ledger: Ledger, day: date) -> DayRecord:
@@ -108,12 +107,6 @@ def _latest(
 ) -> dict[Entity, OnlineRow]:
     """Read the latest row of each entity, or of those given, on some days."""
     return dict(online_rows(table, table.latest(table.read(store, records, entities))))
-
-
-def _was_replaced(sink: Sink, table: FeatureTable, record: DayRecord) -> bool:
-    """Say whether another version of the day was written before."""
-    _, versions = sink.observe(table, [])
-    return (versions or {}).get(record.ds) not in (None, record.content_hash)
 
 
 def _retract(
@@ -141,85 +134,59 @@ def _served(sink: Sink, table: FeatureTable, day: date) -> list[Entity]:
     return sink.entities_between(table, micros_of(start_of(day)), micros_of(end_of(day)))
 
 
-@dataclass
-class Parity:
-    """The outcome for some views."""
+def _compare(
+    store: Store, sink: Sink, table: FeatureTable, record: DayRecord, rows: Mapping[Entity, OnlineRow]
+) -> Iterator[str]:
+    """Compare what is served with a sample of the day's latest rows, as they were materialized.
 
-    checked: int = 0
-    mismatches: list[str] = field(default_factory=list)
-
-    def check(
-        self, store: Store, sink: Sink, table: FeatureTable, record: DayRecord, rows: Mapping[Entity, OnlineRow]
-    ) -> None:
-        """Compare what is served with a sample of the day's latest rows, as they were materialized."""
-        sample = _sample(rows, record.day)
-        served, versions = sink.observe(table, sample)
-        if versions is not None and versions.get(record.ds) != record.content_hash:
-            return  # another run has materialized a newer version of the day meanwhile, and checks that one itself
-        step = sink.resolution_us
-        newer: dict[date, dict[Entity, OnlineRow]] = defaultdict(dict)
-        for entity in sample:
-            offline, online = rows[entity], served.get(entity)
-            if online is None:
-                self._add(table, entity, online, offline, "nothing is served")
-            elif online.micros // step > offline.micros // step:
-                newer[_time_of(online).date()][entity] = online
-            elif online.micros // step < offline.micros // step:
-                self._add(table, entity, online, offline, "an older row is served")
-            else:
-                self._add(table, entity, online, offline, _VALUES_DIFFER if online.values != offline.values else "")
-        if versions is None:
-            # Without a note of what was written, a day that is being recomputed right now would look like a mismatch.
-            self.checked += sum(map(len, newer.values()))
-            return
-        for day in sorted(newer, key=lambda d: (-len(newer[d]), d))[:_OTHER_DAYS]:
-            self._check_other_day(store, table, day, newer[day], versions)
-
-    def _check_other_day(
-        self,
-        store: Store,
-        table: FeatureTable,
-        day: date,
-        served: Mapping[Entity, OnlineRow],
-        versions: Mapping[str, str],
-    ) -> None:
-        """Compare entities that are served a row of another day with that day's table."""
+    Yields:
+        For each entity that was looked at what is wrong with it; an empty text: nothing.
+    """
+    sample = _sample(rows, record.day)
+    served, versions = sink.observe(table, sample)
+    if versions is not None and versions.get(record.ds) != record.content_hash:
+        return  # another run has materialized a newer version of the day meanwhile, and checks that one itself
+    step = sink.resolution_us
+    newer: dict[date, dict[Entity, OnlineRow]] = defaultdict(dict)
+    for entity in sample:
+        offline, online = rows[entity], served.get(entity)
+        if online is None:
+            yield _fault(table, entity, online, offline, "nothing is served")
+        elif online.micros // step > offline.micros // step:
+            newer[_time_of(online).date()][entity] = online
+        elif online.micros // step < offline.micros // step:
+            yield _fault(table, entity, online, offline, "an older row is served")
+        else:
+            same = online.values == offline.values
+            yield "" if same else _fault(table, entity, online, offline, "the values differ")
+    days = sorted(newer, key=lambda d: (-len(newer[d]), d))
+    if versions is None:
+        # Without a note of what was written, a day that is being recomputed right now would look like a mismatch.
+        yield from ("" for day in days for _ in newer[day])
+        return
+    for day in days[:_OTHER_DAYS]:
         held = [
-            {(entity, row.micros): row for entity, row in online_rows(table, table.read(store, [record], list(served)))}
-            for record in _versions_of(store, table.model, day, versions)
+            {
+                (entity, row.micros): row
+                for entity, row in online_rows(table, table.read(store, [known], list(newer[day])))
+            }
+            for known in _versions_of(store, table.model, day, versions)
         ]
-        for entity, online in served.items():
-            rows = [h[entity, online.micros] for h in held if (entity, online.micros) in h]
-            why = _VALUES_DIFFER if rows else f"the tables have no such row on {day}"
-            same = any(row.values == online.values for row in rows)
-            self._add(table, entity, online, rows[0] if rows else None, "" if same else why)
+        for entity, online in newer[day].items():
+            found = [h[entity, online.micros] for h in held if (entity, online.micros) in h]
+            if any(row.values == online.values for row in found):
+                yield ""
+            else:
+                why = "the values differ" if found else f"the tables have no such row on {day}"
+                yield _fault(table, entity, online, found[0] if found else None, why)
 
-    def _add(
-        self, table: FeatureTable, entity: Entity, online: OnlineRow | None, offline: OnlineRow | None, why: str
-    ) -> None:
-        """Count an entity; ``why`` says what is wrong with it, if anything is."""
-        self.checked += 1
-        if why:
-            whom = f"entity {entity!r}" if entity is not None else "the view's only row"
-            self.mismatches.append(
-                f"view {table.view!r}, {whom}: {why}; online {_describe(online, table.features)}, "
-                f"offline {_describe(offline, table.features)}"
-            )
 
-    def require(self, model: str, day: date) -> None:
-        """Stop here if anything differs.
-
-        Raises:
-            ParityError: At least one sampled entity is served something else than the tables hold.
-        """
-        if not self.mismatches:
-            return
-        raise ParityError(
-            f"{model} {day}: {len(self.mismatches)} of {self.checked} sampled entities are served something else than "
-            f"the tables hold. First: {self.mismatches[0]}. "
-            "If the tables are right, materialize with correct=True to make online equal to them: "
-            f"windsock materialize {model} {day} --correct."
-        )
+def _fault(table: FeatureTable, entity: Entity, online: OnlineRow | None, offline: OnlineRow | None, why: str) -> str:
+    whom = f"entity {entity!r}" if entity is not None else "the view's only row"
+    return (
+        f"view {table.view!r}, {whom}: {why}; online {_describe(online, table.features)}, "
+        f"offline {_describe(offline, table.features)}"
+    )
 
 
 def _versions_of(store: Store, model: str, day: date, versions: Mapping[str, str]) -> list[DayRecord]:
