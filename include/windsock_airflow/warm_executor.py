@@ -29,6 +29,7 @@ from airflow.sdk.listener import get_listener_manager
 
 import windsock
 import windsock_airflow
+from windsock.featurestore.repo import import_feast
 from windsock_airflow.bell import BELL_VARIABLE, Bell
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def warm_up() -> list[str]:
     gc.disable()  # what an import makes stays: to look for garbage in it is a tenth of the time
     for name in _modules():
         try:
-            importlib.import_module(name)
+            import_feast() if name == "feast" else importlib.import_module(name)
         except Exception as err:
             failed.append(name)
             log.warning("Cannot import %s before forking: %s: %s", name, type(err).__name__, err)

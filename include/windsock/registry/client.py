@@ -1,7 +1,11 @@
 """One way to talk to MLflow: bounded in time, no pickle, an MLflow that is away told from one that refuses."""
 
+import importlib
+import importlib.util
 import logging
 import os
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +34,7 @@ def mlflow_client(settings: Settings) -> Any:
     """Return an ``MlflowClient`` for the settings' tracking server, which also holds the registry."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    _register_headers_without_feast()
     import mlflow
 
     # It warns on every model that it cannot tell pip's version; nothing here is installed by pip from that file.
@@ -37,6 +42,24 @@ def mlflow_client(settings: Settings) -> Any:
     if mlflow.get_tracking_uri() != settings.mlflow_uri:
         mlflow.set_tracking_uri(settings.mlflow_uri)
     return mlflow.MlflowClient(tracking_uri=settings.mlflow_uri, registry_uri=settings.mlflow_uri)
+
+
+def _register_headers_without_feast() -> None:
+    """Let MLflow look for what else may add headers to its calls, and not find Feast.
+
+    It would import Feast (and that torch) at the first call, ten seconds of CPU, for headers that only an MLflow
+    behind Feast's own login needs.
+    """
+    name = "mlflow.tracking.request_header.registry"
+    if "feast" in sys.modules or name in sys.modules or importlib.util.find_spec("feast") is None:
+        return
+    sys.modules["feast"] = None  # type: ignore[assignment]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is not there
+            importlib.import_module(name)
+    finally:
+        del sys.modules["feast"]
 
 
 @contextmanager

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,23 @@ def test_an_absent_server_is_a_reason_to_retry_and_found_out_in_bounded_time(
     with pytest.raises(UpstreamUnavailable, match="Check that it is up") as raised:
         register(replace(settings, mlflow_uri="http://user:hunter2@127.0.0.1:1"), "r1")
     assert "hunter2" not in str(raised.value)
+
+
+def test_a_call_to_a_server_does_not_import_feast_for_its_headers() -> None:
+    code = """
+import sys
+from windsock.registry.client import mlflow_client
+from windsock.settings import Settings
+try:
+    mlflow_client(Settings.from_env()).get_experiment_by_name("fraud")
+except Exception as err:
+    print(type(err).__name__, "feast" in sys.modules, "torch" in sys.modules)
+import importlib.util
+print(importlib.util.find_spec("feast").name)
+"""
+    env = {**os.environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["MlflowException", "False", "False", "feast"]
 
 
 def test_a_version_is_loaded_from_mlflow_when_its_run_folder_is_gone(fraud: tuple[Settings, ModelSpec]) -> None:
