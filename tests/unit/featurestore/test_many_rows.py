@@ -93,7 +93,7 @@ def history(tmp_path_factory) -> Settings:
             path = Path(store.path(file))
             path.parent.mkdir(parents=True)
             pq.write_table(pa.table(columns, schema=table.schema), path)
-            outputs[table.name] = Output(ROWS_A_DAY, f"{number}", (file,), number)
+            outputs[table.name] = Output(ROWS_A_DAY, f"{number}", (file,))
         ledger.publish(DayRecord(day.isoformat(), "published", outputs))
     return settings
 
