@@ -8,6 +8,7 @@ Every fault of every model is listed, each as a sentence.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 from windsock.errors import SpecError, did_you_mean
@@ -59,8 +60,11 @@ def specs_below(settings: Settings, path: Path | None = None, model: str | None 
     return found
 
 
-def lint_model(name: str, path: Path) -> CheckedModel:
-    """Check one spec, by itself: one broken model hides no other."""
+def lint_model(name: str, path: Path, data: Settings | None = None) -> CheckedModel:
+    """Check one spec, by itself: one broken model hides no other.
+
+    ``data`` are settings that lead to the model's days: its views are then tried on the newest one, too.
+    """
     try:
         spec = load_spec(path)
     except SpecError as err:
@@ -72,17 +76,26 @@ def lint_model(name: str, path: Path) -> CheckedModel:
         faults += found
     views = len(spec.features.views)
     note = f"{len(types)} features ({len(spec.features.row)} of the row, {views} view{'s' if views != 1 else ''})"
+    if data is not None and not faults:
+        day, looking_ahead = try_on_newest_day(data, spec)
+        faults += looking_ahead
+        note += f", tried on {day}" if day is not None else ", not tried: no day is ingested yet"
     return CheckedModel(name, path, faults, note)
 
 
 def _features(spec: ModelSpec, faults: list[str]) -> list[tuple[str, str, str]]:
     """Return every feature that runs, as (name, type, where it is declared); add what does not run to ``faults``."""
+    from windsock.features.feature_tables import feature_table
     from windsock.features.frame import event_frame
-    from windsock.features.view_sql import view_schema
+    from windsock.features.sql_rules import row_fault, view_faults
+    from windsock.features.view_sql import compute_view
     from windsock.store import Store
 
     found: list[tuple[str, str, str]] = []
     for name, expression in spec.features.row.items():
+        if (fault := row_fault(spec, expression)) is not None:
+            faults.append(f"features.row.{name}: {fault}")
+            continue
         alone = spec.model_copy(update={"features": FeaturesSpec(row={name: expression})})
         try:
             kind = event_frame(Store("."), alone, []).schema.types[-1]  # by place: the name may be a column's too
@@ -91,17 +104,43 @@ def _features(spec: ModelSpec, faults: list[str]) -> list[tuple[str, str, str]]:
             faults.append(f"features.row.{name}: {str(err).rpartition('does not run: ')[2]}")
     for view in spec.features.views:
         try:
-            found += [(name, kind, f"view {view.name}") for name, kind in view_schema(spec, view).items()]
+            faults += [f"{view.sql}: view {view.name!r}: {fault}" for fault in view_faults(spec, view)]
+            table = feature_table(spec, view)
+            compute_view(spec, view, None, None, spec.first_day)  # the very SQL that the step runs
+            found += [(name, kind, f"view {view.name}") for name, kind in table.columns if name in table.features]
         except SpecError as err:
             faults.append(str(err).removeprefix(f"{spec.folder}/"))
     return found
 
 
+def try_on_newest_day(settings: Settings, spec: ModelSpec) -> tuple[date | None, list[str]]:
+    """Try every view on the newest day that is ingested; return that day, if any, and each view that looks ahead."""
+    from windsock import tables
+    from windsock.completeness import lookback
+    from windsock.features.look_ahead import find_look_ahead
+    from windsock.ledger import Ledger
+    from windsock.store import Store
+
+    ingested = Ledger.of(settings, spec.name, "ingest")
+    full = (day for day in reversed(ingested.days()) if (r := ingested.get(day)) is not None and r.rows("events"))
+    if (day := next(full, None)) is None:
+        return None, []
+    store, faults = Store.of(settings), list[str]()
+    delivered = ingested if spec.label.files is None else Ledger.of(settings, spec.name, "labels")
+    for view in spec.features.views:
+        days = lookback(day, view.lookback_days)
+        events = tables.read_events(store, spec, ingested.between(*days).values())
+        labels = tables.read_labels(store, spec, delivered.between(*days).values())
+        if (found := find_look_ahead(spec, view, events, labels, day)) is not None:
+            faults.append(f"{view.sql}: view {view.name!r}: {found}")
+    return day, faults
+
+
 def _names(spec: ModelSpec, types: list[tuple[str, str, str]]) -> Iterator[str]:
-    counts = Counter(name for name, _, _ in types)
-    for name, count in counts.items():
-        if count > 1:
-            places = ", ".join(sorted({where for n, _, where in types if n == name}))
+    counts = Counter(name.casefold() for name, _, _ in types)
+    for name, _, _ in types:
+        if counts.pop(name.casefold(), 0) > 1:
+            places = ", ".join(sorted({where for n, _, where in types if n.casefold() == name.casefold()}))
             yield f"several features are named {name!r} ({places}): rename all but one."
     taken = {
         **_RESERVED_NAMES,

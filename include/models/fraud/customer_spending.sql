@@ -10,6 +10,6 @@ select
     avg(TX_AMOUNT)  over d30 as CUSTOMER_ID_AVG_AMOUNT_30DAY_WINDOW
 from history
 window
-    d1  as (partition by CUSTOMER_ID order by epoch(TX_DATETIME)::bigint range between 86399 preceding and current row),
-    d7  as (partition by CUSTOMER_ID order by epoch(TX_DATETIME)::bigint range between 604799 preceding and current row),
-    d30 as (partition by CUSTOMER_ID order by epoch(TX_DATETIME)::bigint range between 2591999 preceding and current row)
+    d1  as (partition by CUSTOMER_ID order by epoch_us(TX_DATETIME) range between 86399999999 preceding and current row),
+    d7  as (partition by CUSTOMER_ID order by epoch_us(TX_DATETIME) range between 604799999999 preceding and current row),
+    d30 as (partition by CUSTOMER_ID order by epoch_us(TX_DATETIME) range between 2591999999999 preceding and current row)

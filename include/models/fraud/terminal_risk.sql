@@ -11,6 +11,6 @@ select
     coalesce(avg(TX_FRAUD) over d30, 0)  as TERMINAL_ID_RISK_30DAY_WINDOW
 from history
 window
-    d1  as (partition by TERMINAL_ID order by epoch(TX_DATETIME)::bigint range between 691199 preceding and 604800 preceding),
-    d7  as (partition by TERMINAL_ID order by epoch(TX_DATETIME)::bigint range between 1209599 preceding and 604800 preceding),
-    d30 as (partition by TERMINAL_ID order by epoch(TX_DATETIME)::bigint range between 3196799 preceding and 604800 preceding)
+    d1  as (partition by TERMINAL_ID order by epoch_us(TX_DATETIME) range between 691199999999 preceding and 604800000000 preceding),
+    d7  as (partition by TERMINAL_ID order by epoch_us(TX_DATETIME) range between 1209599999999 preceding and 604800000000 preceding),
+    d30 as (partition by TERMINAL_ID order by epoch_us(TX_DATETIME) range between 3196799999999 preceding and 604800000000 preceding)

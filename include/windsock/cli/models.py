@@ -27,8 +27,9 @@ _OF_CHAMPION = ("version", "run", "in_force_from", "as_of", "kind", "reason", "b
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option("--model", "-m", help="Check this model only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--data", is_flag=True, help="Also try every view on the newest ingested day: does it look ahead?")
 @click.option("--reference", is_flag=True, help="Check nothing; print every field of model.yaml as Markdown.")
-def lint(path: Path | None, model: str | None, as_json: bool, reference: bool) -> None:
+def lint(path: Path | None, model: str | None, as_json: bool, data: bool, reference: bool) -> None:
     """Check model specs: fields, files, SQL, features, parameters.
 
     PATH is a model.yaml, a model's folder or a folder of models; without it, every model of
@@ -38,7 +39,8 @@ def lint(path: Path | None, model: str | None, as_json: bool, reference: bool) -
         click.echo(markdown(), nl=False)
         return
     settings = Settings.from_env()
-    checked = [lint_model(name, file) for name, file in sorted(specs_below(settings, path, model).items())]
+    specs = sorted(specs_below(settings, path, model).items())
+    checked = [lint_model(name, file, settings if data else None) for name, file in specs]
     if as_json:
         click.echo(json.dumps([asdict(found) for found in checked], indent=1, default=str))
     else:

@@ -3,6 +3,7 @@
 It is a function of pins alone (see ``Ledger.pins``): same pins, same bytes, whatever has been ingested since.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 from windsock import tables
 from windsock.completeness import settled_days
 from windsock.dataset.feature_join import join_features, reach
-from windsock.dataset.label_join import KNOWN_AT, attach_labels, known_when_made, mark_known_positives
+from windsock.dataset.label_join import attach_labels, known_when_made, mark_known_positives
 from windsock.dataset.time_split import Windows
 from windsock.days import day_range, last_instant, spans, start_of
 from windsock.errors import DataContractError, SpecError
@@ -23,7 +24,10 @@ from windsock.ledger import DayRecord, Ledger
 from windsock.served.metrics import KNOWN_POSITIVE, SCORE, TIME
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
+from windsock.spec.columns import KNOWN_AT
 from windsock.store import Store
+
+log = logging.getLogger(__name__)
 
 Pins = Mapping[str, Mapping[str, str]]
 """Ledger stage to day to content hash."""
@@ -97,9 +101,10 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
     sets = {"train": both.slice(0, train.num_rows), "holdout": both.slice(train.num_rows)}
     entity = spec.training.evaluation.exclude_known_positives
     if entity is not None and spec.label.task == "binary":
-        columns = dict.fromkeys([spec.events.key, spec.events.time, entity])
-        events = tables.read_events(store, spec, records.values(), list(columns))
-        history = attach_labels(spec, events.append_column(TIME, events[spec.events.time]), labels, known_by)
+        key, time = spec.events.key, spec.events.time
+        events = tables.read_events(store, spec, records.values(), list(dict.fromkeys([key, time, entity])))
+        past = pa.table({key: events[key], TIME: events[time], entity: events[entity]})
+        history = attach_labels(spec, past, labels, known_by)
         sets["holdout"] = mark_known_positives(spec, sets["holdout"], history, windows.train[0])
     without_rows = [d for d in windows.days if d in records and records[d].rows("events") == 0]
     report: dict[str, Any] = {
@@ -112,6 +117,9 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
         "days_without_rows": [d.isoformat() for d in without_rows],
         "warm_up_days_left_out": [d.isoformat() for d in windows.warm_up],
     }
+    if end_of_day := spec.features.as_of_end_of_day:
+        report["as_of_end_of_day"] = list(end_of_day)
+        log.warning("%s: features of %s are as of the end of the day: rows know what came later", spec.name, end_of_day)
     if spec.label.task == "binary":
         report["positives"] = {n: int(pc.sum(rows[spec.label.column]).as_py() or 0) for n, rows in sets.items()}
     return TrainingSet(**sets, features=tuple(names), report=report)

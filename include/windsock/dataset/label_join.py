@@ -2,7 +2,6 @@
 
 from datetime import date, datetime
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,8 +11,9 @@ from windsock.days import spans, start_of
 from windsock.errors import DataContractError, SpecError
 from windsock.served.metrics import KNOWN_POSITIVE, TIME
 from windsock.spec import ModelSpec
+from windsock.spec.columns import KNOWN_AT
+from windsock.sql import open_duckdb, quoted
 
-KNOWN_AT = "known_at"
 _LATE_SHARE = 0.1
 """Largest share of a window's labels that may have come after the gap, where labels are delivered as files."""
 
@@ -93,19 +93,20 @@ def mark_known_positives(spec: ModelSpec, rows: pa.Table, history: pa.Table, sin
         since: Positives of earlier days are not looked at.
     """
     entity, label = spec.training.evaluation.exclude_known_positives, spec.label.column
-    with duckdb.connect() as db:
-        db.execute("set threads = 1")
+    assert entity is not None
+    with open_duckdb(threads=1) as db:
         db.register("frame", rows.select([TIME, entity]).append_column("n", [np.arange(rows.num_rows)]))
         db.register("history", history.select([TIME, entity, label, KNOWN_AT]))
         found = db.execute(
             f"""
             with known as (
-                select {entity} as entity,
+                select {quoted(entity)} as entity,
                        min(greatest(cast(event_timestamp as date) + {spec.label.delay_days + 1},
                                     cast(known_at - interval 1 microsecond as date) + 1)) as from_day
-                from history where {label} = 1 and event_timestamp >= ? and {entity} is not null group by 1
+                from history where {quoted(label)} = 1 and event_timestamp >= ? and {quoted(entity)} is not null
+                group by 1
             )
-            select n from frame join known on frame.{entity} = known.entity
+            select n from frame join known on frame.{quoted(entity)} = known.entity
             where cast(frame.event_timestamp as date) >= from_day
             """,
             [start_of(since)],

@@ -106,10 +106,11 @@ def feature_tables(spec: ModelSpec) -> list[FeatureTable]:
     Raises:
         SpecError: A view's SQL does not run, or gives a type that Feast cannot hold.
     """
-    return [_feature_table(spec, view) for view in spec.features.views]
+    return [feature_table(spec, view) for view in spec.features.views]
 
 
-def _feature_table(spec: ModelSpec, view: FeatureView) -> FeatureTable:
+def feature_table(spec: ModelSpec, view: FeatureView) -> FeatureTable:
+    """Describe one view's table; see :func:`feature_tables`."""
     entity = entity_column(spec, view)
     columns = {TIMESTAMP: "TIMESTAMP"}
     if entity is not None:

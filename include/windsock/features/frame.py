@@ -4,6 +4,7 @@ View features are joined to these rows point in time (see ``featurestore.retriev
 training and scoring use the same frame, so that they cannot differ.
 """
 
+import logging
 from collections.abc import Iterable
 
 import duckdb
@@ -11,26 +12,39 @@ import pyarrow as pa
 
 from windsock import tables
 from windsock.errors import SpecError
+from windsock.features.sql_rules import row_fault, row_sql
 from windsock.features.view_sql import TIMESTAMP, plain_types, view_schema
 from windsock.ledger import DayRecord
 from windsock.spec import ModelSpec
-from windsock.sql import open_duckdb
+from windsock.sql import open_duckdb, quoted
 from windsock.store import Store
 
+log = logging.getLogger(__name__)
 
-def event_frame(store: Store, spec: ModelSpec, records: Iterable[DayRecord]) -> pa.Table:
+
+def event_frame(store: Store, spec: ModelSpec, records: Iterable[DayRecord], *, for_champion: bool = False) -> pa.Table:
     """List the events of some days, given by their ingest records, with their row features.
+
+    A row feature that is not one of its own row is refused, or warned about for a champion: one of version 0.1 goes on.
 
     Returns:
         Columns: the key, ``event_timestamp``, every entity column, then the row features; rows in
         order of days, within a day as the events table has them. No rows: the same columns, empty.
 
     Raises:
-        SpecError: A row expression does not run.
+        SpecError: A row expression does not run, or reads more than its row.
     """
+    for name, expression in spec.features.row.items():
+        if (fault := row_fault(spec, expression)) is not None:
+            sentence = f"{spec.folder / 'model.yaml'}: features.row.{name}: {fault}"
+            if not for_champion:
+                raise SpecError(sentence)
+            log.warning("%s", sentence)
     events = tables.read_events(store, spec, records)
-    columns = [spec.events.key, f"{spec.events.time} as {TIMESTAMP}", *sorted(set(spec.entities.values()))]
-    columns += [f"({expression}) as {name}" for name, expression in spec.features.row.items()]
+    own = dict.fromkeys([spec.events.key, *sorted(set(spec.entities.values()))])
+    columns = [quoted(column) for column in own]
+    columns.insert(1, f"{quoted(spec.events.time)} as {TIMESTAMP}")
+    columns += [f"({row_sql(spec, sql)}\n) as {quoted(name)}" for name, sql in spec.features.row.items()]
     try:
         with open_duckdb() as connection:
             connection.register("events", events)

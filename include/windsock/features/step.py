@@ -4,13 +4,13 @@ A day's record names each of its inputs by content. Equal inputs, equal features
 in force mean that the day is stale.
 """
 
-import hashlib
 import logging
 from typing import Any
 
 from windsock import tables
 from windsock.completeness import lookback, settled_days
 from windsock.errors import UpstreamUnavailable
+from windsock.features.definition_checks import check_definition, definition_hash
 from windsock.features.feature_tables import STAGE, Records, table_name
 from windsock.features.view_sql import compute_view
 from windsock.ledger import DayRecord, Ledger, Output, Status
@@ -25,20 +25,22 @@ def run(ctx: StepContext) -> dict[str, Any]:
     """Compute and publish the features of ``ctx.day``.
 
     Returns:
-        ``status``, ``rows`` per view, ``warm`` and ``changed`` (whether anything new was published).
+        ``status``, ``rows`` per view, ``warm``, ``changed`` (whether anything new was published) and ``warnings``.
 
     Raises:
         NotReady: A day of the lookback is neither published nor recorded as rejected or empty.
-        SpecError: A view's SQL does not run.
+        SpecError: A view's SQL does not run, or may not be computed: it looks ahead, say.
     """
     spec, day = ctx.spec, ctx.day
     ledger = Ledger.of(ctx.settings, spec.name, STAGE)
     before = ledger.get(day)
+    warnings: list[str] = []
     for _ in range(_ROUNDS):
         events, labels, inputs = _settled_inputs(ctx)
         record = ledger.get(day)
         if record is None or dict(record.inputs) != inputs:
-            record = ledger.publish(_compute(ctx, events, labels, inputs, record), origin=ctx.origin)
+            made, warnings = _compute(ctx, events, labels, inputs, record)
+            record = ledger.publish(made, origin=ctx.origin)
         # A day of the lookback may have been replaced while this ran; then what was published is
         # stale already, and the replacing run may have looked before it stood there.
         if dict(record.inputs) == _settled_inputs(ctx)[2]:
@@ -55,6 +57,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         "warm": record.detail["warm"],
         "changed": before is None or before.data_hash != record.data_hash,
         "data_hash": record.data_hash,
+        "warnings": warnings,
     }
 
 
@@ -69,15 +72,16 @@ def _settled_inputs(ctx: StepContext) -> tuple[Records, Records, dict[str, str]]
         labels = settled_days(ctx.settings, spec, "labels", first, last)
         inputs |= {f"labels/{r.ds}": r.data_hash for r in labels.values()}
     for view in spec.features.views:
-        inputs[f"sql/{view.name}"] = hashlib.sha256(spec.sql_of(view).encode()).hexdigest()
+        inputs[f"sql/{view.name}"] = definition_hash(spec, view)
     return events, labels, inputs
 
 
 def _compute(
     ctx: StepContext, events: Records, labels: Records, inputs: dict[str, str], previous: DayRecord | None
-) -> DayRecord:
+) -> tuple[DayRecord, list[str]]:
     spec, store, day = ctx.spec, ctx.store, ctx.day
     outputs: dict[str, Output] = {}
+    warnings: list[str] = []
     own = events[day].status
     status: Status = own if own in ("empty", "rejected") else "published"
     for view in spec.features.views if status == "published" else ():
@@ -88,8 +92,11 @@ def _compute(
             for read, records in ((tables.read_events, events), (tables.read_labels, labels))
         )
         rows = compute_view(spec, view, known_events, known_labels, day)
+        warnings += check_definition(ctx, view, known_events, known_labels)
         name = table_name(view.name)
         outputs[name] = tables.write_day(store, spec.name, name, day, rows, previous=previous)
         log.info("%s %s: %s, %d rows", spec.name, day, view.name, rows.num_rows)
     warm = day >= spec.first_warm_day  # the whole lookback lies within the model's days
-    return DayRecord(day.isoformat(), status, outputs, inputs, {"warm": warm})
+    for warning in warnings:
+        log.warning("%s %s: %s", spec.name, day, warning)
+    return DayRecord(day.isoformat(), status, outputs, inputs, {"warm": warm}), warnings

@@ -2,11 +2,13 @@
 
 The SQL sees three tables and nothing else: ``events``, ``labels`` and ``history``
 (events with their label, NULL while it is unknown). All hold only what was known by the
-end of the day, so look-ahead is impossible whatever the SQL says.
+end of the day, so no SQL can look beyond it; whether it looks ahead within the day is for ``look_ahead`` to find.
 """
 
-from datetime import date
+from dataclasses import dataclass
+from datetime import date, datetime
 from functools import lru_cache
+from typing import Self
 
 import duckdb
 import pyarrow as pa
@@ -16,9 +18,9 @@ from windsock.column_types import SQL_TYPES, arrow_schema
 from windsock.days import end_of, last_instant, start_of
 from windsock.errors import SpecError
 from windsock.spec import ModelSpec
-from windsock.spec.columns import event_columns, label_columns
+from windsock.spec.columns import KNOWN_AT, event_columns, event_known_at, label_columns
 from windsock.spec.modelling import FeatureView
-from windsock.sql import open_duckdb
+from windsock.sql import open_duckdb, parse_query, quoted
 
 TIMESTAMP = "event_timestamp"
 
@@ -39,20 +41,25 @@ def compute_view(
         SpecError: The SQL fails, or gives two different rows for one entity and time.
     """
     entity = entity_column(spec, view)
-    names = [name for name, _ in _columns(spec, view)]
-    order = ", ".join(filter(None, (TIMESTAMP, entity)))
     try:
         with open_duckdb() as connection:
-            _create_tables(connection, _input_columns(spec), events, labels, day)
-            rows = connection.sql(
-                f"select distinct {', '.join(names)} from ({_sql(spec, view)}) "
-                f"where {TIMESTAMP} >= $start and {TIMESTAMP} < $stop order by {order}",
-                params={"start": start_of(day), "stop": end_of(day)},
-            ).to_arrow_table()
+            create_tables(connection, spec, events, labels, day)
+            rows = rows_of_day(connection, spec, view, day)
     except duckdb.Error as err:
         raise _explained(spec, view, err) from err
     _one_row_each(spec, view, rows, [n for n in (entity, TIMESTAMP) if n])
     return plain_types(rows)
+
+
+def rows_of_day(connection: duckdb.DuckDBPyConnection, spec: ModelSpec, view: FeatureView, day: date) -> pa.Table:
+    """Run a view's SQL over the tables of a connection and keep the rows of one day, in order of time and entity."""
+    names = ", ".join(quoted(name) for name, _ in _columns(spec, view))
+    order = ", ".join(quoted(name) for name in (TIMESTAMP, entity_column(spec, view)) if name)
+    return connection.sql(
+        f"select distinct {names} from ({_sql(spec, view)}\n) "
+        f"where {TIMESTAMP} >= $start and {TIMESTAMP} < $stop order by {order}",
+        params={"start": start_of(day), "stop": end_of(day)},
+    ).to_arrow_table()
 
 
 def view_schema(spec: ModelSpec, view: FeatureView) -> dict[str, str]:
@@ -77,8 +84,8 @@ def _sql(spec: ModelSpec, view: FeatureView) -> str:
 def _columns(spec: ModelSpec, view: FeatureView) -> list[tuple[str, str]]:
     """Return name and type of what a view's SQL gives: entity and time first."""
     try:
-        columns = _described(_sql(spec, view), *_input_columns(spec))
-    except duckdb.Error as err:
+        columns = _described(_sql(spec, view), _Inputs.of(spec))
+    except (duckdb.Error, SpecError) as err:
         raise _explained(spec, view, err) from err
     names = [name for name, _ in columns]
     needed = [n for n in (entity_column(spec, view), TIMESTAMP) if n]
@@ -93,38 +100,62 @@ def _columns(spec: ModelSpec, view: FeatureView) -> list[tuple[str, str]]:
     return sorted(columns, key=lambda c: head.get(c[0], len(head)))
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """The columns of what a view's SQL reads."""
+
+    events: Columns
+    labels: Columns
+    known_at: str
+    """Column of ``events`` that says when each became known."""
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Self:
+        return cls(tuple(event_columns(spec).items()), tuple(label_columns(spec).items()), event_known_at(spec))
+
+
 @lru_cache(maxsize=256)
-def _described(sql: str, events: Columns, labels: Columns) -> list[tuple[str, str]]:
+def _described(sql: str, inputs: _Inputs) -> list[tuple[str, str]]:
     with open_duckdb() as connection:
-        _create_tables(connection, (events, labels), None, None, None)
-        return [(row[0], row[1]) for row in connection.execute(f"describe ({sql})").fetchall()]
+        parse_query(connection, sql)  # what comes next puts the text into brackets, which only a whole query may fill
+        _create_tables(connection, inputs, None, None, None)
+        return [(row[0], row[1]) for row in connection.execute(f"describe ({sql}\n)").fetchall()]
 
 
-def _input_columns(spec: ModelSpec) -> tuple[Columns, Columns]:
-    """Return the columns of ``events`` and of ``labels``."""
-    return tuple(event_columns(spec).items()), tuple(label_columns(spec).items())
+def create_tables(
+    connection: duckdb.DuckDBPyConnection,
+    spec: ModelSpec,
+    events: pa.Table | None,
+    labels: pa.Table | None,
+    day: date,
+) -> None:
+    """Make ``events``, ``labels`` and ``history`` as known by the end of a day, in place of those that are there."""
+    _create_tables(connection, _Inputs.of(spec), events, labels, last_instant(day))
 
 
 def _create_tables(
     connection: duckdb.DuckDBPyConnection,
-    columns: tuple[Columns, Columns],
+    inputs: _Inputs,
     events: pa.Table | None,
     labels: pa.Table | None,
-    day: date | None,
+    known: datetime | None,
 ) -> None:
-    """Make ``events``, ``labels`` and ``history`` as known by the end of ``day``; None: as known to nobody."""
-    known = last_instant(day) if day is not None else None
-    for name, rows, wanted in (("events", events, columns[0]), ("labels", labels, columns[1])):
-        connection.register(f"all_{name}", rows if rows is not None else arrow_schema(wanted).empty_table())
-        picked = ", ".join(f"{column}::{SQL_TYPES[kind]} as {column}" for column, kind in wanted)
+    for name, rows, wanted, known_at in (
+        ("events", events, inputs.events, inputs.known_at),
+        ("labels", labels, inputs.labels, KNOWN_AT),
+    ):
+        connection.register("given", rows if rows is not None else arrow_schema(wanted).empty_table())
+        picked = ", ".join(f"{quoted(column)}::{SQL_TYPES[kind]} as {quoted(column)}" for column, kind in wanted)
         connection.execute(
-            f"create temp table {name} as select {picked} from all_{name} where known_at <= $known", {"known": known}
+            f"create or replace temp table {name} as select {picked} from given where {quoted(known_at)} <= $known",
+            {"known": known},
         )
-    (key, _), (label, _), *_ = columns[1]
+        connection.unregister("given")  # it holds what was not known yet
+    key, label = (quoted(name) for name, _ in inputs.labels[:2])
     # A label may be delivered twice (a correction); the latest that was known by then is in force.
     connection.execute(
-        f"create temp view history as select e.*, l.{label} from events e left join "
-        f"(select {key}, arg_max({label}, known_at) as {label} from labels group by {key}) l using ({key})"
+        f"create or replace temp view history as select e.*, l.{label} from events e left join "
+        f"(select {key}, arg_max({label}, {KNOWN_AT}) as {label} from labels group by {key}) l using ({key})"
     )
 
 
@@ -141,7 +172,7 @@ def _one_row_each(spec: ModelSpec, view: FeatureView, rows: pa.Table, keys: list
     )
 
 
-def _explained(spec: ModelSpec, view: FeatureView, err: duckdb.Error) -> Exception:
+def _explained(spec: ModelSpec, view: FeatureView, err: duckdb.Error | SpecError) -> Exception:
     if isinstance(err, duckdb.OutOfMemoryException | duckdb.IOException):
         return err
     text = " ".join(str(err).split())

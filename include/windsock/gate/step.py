@@ -110,6 +110,8 @@ def judge(settings: Settings, spec: ModelSpec, version: str, champion: str | Non
     for check in checks:
         level = logging.INFO if check.passed else logging.WARNING
         log.log(level, "%s %s: %s: %s", spec.name, version, check.name, check.why)
+    if end_of_day := spec.features.as_of_end_of_day:
+        log.warning("%s %s: features of %s are as of the end of the day", spec.name, version, ", ".join(end_of_day))
     _keep(ctx, verdict)
     return verdict
 
@@ -155,6 +157,7 @@ def _keep(ctx: GateContext, verdict: Verdict) -> None:
         "model_hash": verdict.model_hash,
         "holdout_hash": _or_none(lambda: content_hash(ctx.holdout)),
         "metrics": _or_none(lambda: ctx.metrics),
+        "as_of_end_of_day": list(ctx.spec.features.as_of_end_of_day),
         "bootstrap": _bootstrap(ctx.comparison) if ctx.comparison is not None else None,
     }
     pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)

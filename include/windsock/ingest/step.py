@@ -30,7 +30,7 @@ from windsock.ingest.records import IN_FORCE, NO_SOURCE, detail_of, keep_raw, re
 from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
 from windsock.ledger import DayRecord, Ledger, Output, Status
 from windsock.spec import ModelSpec
-from windsock.spec.columns import declared_columns
+from windsock.spec.columns import declared_columns, event_known_at
 from windsock.steps import StepContext
 from windsock.validate import docs
 from windsock.validate.engine import validate
@@ -140,7 +140,7 @@ def with_known_at(spec: ModelSpec, day: date, rows: pa.Table) -> pa.Table:
         known_at = pc.fill_null(events.column(spec.events.delivered_at), end)
     else:
         known_at = pa.chunked_array([pa.repeat(end, events.num_rows)])
-    return events.append_column(pa.field("known_at", pa.timestamp("us")), known_at)
+    return events.append_column(pa.field(event_known_at(spec), pa.timestamp("us")), known_at)
 
 
 def _empty(

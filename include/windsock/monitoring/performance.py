@@ -119,7 +119,8 @@ def _scored_and_labelled(
     scores = metrics.scores_of_version(store, scored.values(), version, key, events[key])
     if scores is None or scores.null_count == len(scores):
         return None
-    events = events.append_column(metrics.TIME, events[time])
+    # The event time's own column may have the name of one that is added.
+    events = pa.table({key: events[key], metrics.TIME: events[time], **{c: events[c] for c in extra}})
     frame = events.append_column(metrics.SCORE, scores).filter(scores.is_valid())
     if spec.label.files is not None:  # stored by day of delivery
         ingested = Ledger.of(settings, spec.name, "labels").between(since, known_on)

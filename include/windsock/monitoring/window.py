@@ -70,7 +70,7 @@ def draw_samples(settings: Settings, spec: ModelSpec, day: date, champion: Promo
     notes = []
     if absent := [d for d in day_range(first, day) if d not in days]:
         notes.append(f"not in the window: {spans(absent)} (no published, warm features)")
-    events = event_frame(store, spec, [ingested[d] for d in days])
+    events = event_frame(store, spec, [ingested[d] for d in days], for_champion=True)
     reference = _reference(store, spec, champion)
     if reference is None:
         notes.append(f"version {champion.version} has no {REFERENCE} in its run folder, so drift cannot be judged")

@@ -98,7 +98,7 @@ def _predict(ctx: StepContext, day: date, version: str, events: DayRecord, featu
         older = settled_days(ctx.settings, spec, "features", first, day) if first < day else {}
         return point_in_time(ctx.store, spec, rows, {**older, day: features})
 
-    frame = join_features(spec, event_frame(ctx.store, spec, [events]), day, join)
+    frame = join_features(spec, event_frame(ctx.store, spec, [events], for_champion=True), day, join)
     return pa.table(
         {
             spec.events.key: frame[spec.events.key],

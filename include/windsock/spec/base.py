@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 """Names of models, views and entities: they become table, DAG and asset names."""
 
-Column = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-"""Column names: plain identifiers, so that they need no quoting in SQL."""
+COLUMN_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+Column = Annotated[str, StringConstraints(pattern=COLUMN_PATTERN)]
+"""Column names: letters, digits and ``_``; they may be words of SQL."""
 
 
 class Part(BaseModel):

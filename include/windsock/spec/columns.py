@@ -2,6 +2,9 @@
 
 from windsock.spec.model_spec import ModelSpec
 
+KNOWN_AT = "known_at"
+"""When a fact became known."""
+
 
 def label_type(spec: ModelSpec) -> str:
     """Return the declared type of the label: whole numbers for classes, else real ones."""
@@ -16,13 +19,22 @@ def declared_columns(spec: ModelSpec) -> dict[str, str]:
     return columns
 
 
+def event_known_at(spec: ModelSpec) -> str:
+    """Return the column of table ``events`` that says when each became known: one that no delivery has."""
+    delivered = {name.casefold() for name in spec.events.columns}
+    name = KNOWN_AT
+    while name in delivered:
+        name += "_"
+    return name
+
+
 def event_columns(spec: ModelSpec) -> dict[str, str]:
     """Return name to type of table ``events``."""
-    return {**spec.events.columns, "known_at": "timestamp"}
+    return {**spec.events.columns, event_known_at(spec): "timestamp"}
 
 
 def label_columns(spec: ModelSpec) -> dict[str, str]:
     """Return name to type of table ``labels``: the event's key, the label, times."""
     key = spec.events.key
     head = {key: str(spec.events.columns[key]), spec.label.column: label_type(spec)}
-    return {**head, "event_time": "timestamp", "known_at": "timestamp"}
+    return {**head, "event_time": "timestamp", KNOWN_AT: "timestamp"}

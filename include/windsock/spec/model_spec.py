@@ -13,7 +13,10 @@ from windsock.spec.data import EventsSpec, LabelSpec, Source, ValidationSpec
 from windsock.spec.modelling import FeaturesSpec, FeatureView, GateSpec, TrainingSpec
 from windsock.spec.operations import AlertsSpec, MonitoringSpec, RetrainingSpec, ScheduleSpec, ServingSpec
 
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?!\w|\s*\()")
+"""A name in SQL that is no function's: one of a column may be ``left``."""
+_OURS = frozenset({"event_timestamp", "event_time", "known_at", "known_positive", "score", "model_version"})
+"""Columns that Windsock adds to rows which carry keys, labels and entities."""
 
 
 class ModelSpec(Part):
@@ -83,6 +86,25 @@ class ModelSpec(Part):
                     f"features.views: {view.name!r} is of entity {view.entity!r}, which is not among entities."
                     + did_you_mean(view.entity, self.entities)
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _columns_have_names_of_their_own(self) -> Self:
+        label, evaluation = self.label.column, self.training.evaluation
+        places: dict[str, str] = {}
+        for column in (*self.events.columns, label):  # SQL does not tell capitals from small letters
+            if (other := places.setdefault(column.casefold(), column)) != column:
+                raise ValueError(
+                    f"columns {other!r} and {column!r} differ only in capital letters, which SQL cannot tell apart: "
+                    "keep one of them, or have the other renamed at the source"
+                )
+        named = {"events.key": self.events.key, "label.column": label}
+        named |= {f"entities.{entity}": column for entity, column in self.entities.items()}
+        named["training.evaluation.alert_entity"] = evaluation.alert_entity or ""
+        named["training.evaluation.exclude_known_positives"] = evaluation.exclude_known_positives or ""
+        for place, column in named.items():
+            if column.casefold() in _OURS:
+                raise ValueError(f"{place} is {column!r}, a column that Windsock adds itself: rename it at the source")
         return self
 
     @model_validator(mode="after")

@@ -23,6 +23,9 @@ class FeatureView(Part):
     entity: Name | None = Field(None, description="One of the spec's entities; absent: one series for all rows.")
     lookback_days: NonNegativeInt = Field(description="How far back the SQL reads, before the day itself.")
     ttl_days: PositiveInt | None = Field(None, description="Values older than this are not served; absent: never.")
+    as_of: Literal["event", "end_of_day"] = Field(
+        "event", description="Which moment a row may know of: its own, or the end of its day (a row then looks ahead)."
+    )
 
 
 class FeaturesSpec(Part):
@@ -35,6 +38,11 @@ class FeaturesSpec(Part):
     def lookback_days(self) -> int:
         """Days before D that features of D may read."""
         return max((v.lookback_days for v in self.views), default=0)
+
+    @property
+    def as_of_end_of_day(self) -> tuple[str, ...]:
+        """Views whose rows may know of the whole of their day."""
+        return tuple(view.name for view in self.views if view.as_of == "end_of_day")
 
     @model_validator(mode="after")
     def _has_features_with_distinct_names(self) -> Self:

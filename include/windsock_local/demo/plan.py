@@ -100,17 +100,22 @@ def _write_model(home: Path, changes: Mapping[str, Any]) -> ModelSpec:
 
 
 def _days_in(data: Path, time: str) -> tuple[date, date]:
-    import duckdb
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
 
-    reader = "read_csv_auto" if data.name.endswith((".csv", ".csv.gz")) else "read_parquet"
+    kind = "csv" if data.name.endswith((".csv", ".csv.gz")) else "parquet"
     try:
-        query = f'select min("{time}")::timestamp::date, max("{time}")::timestamp::date from {reader}(?)'
-        first, last = duckdb.execute(query, [str(data)]).fetchall()[0]
-    except duckdb.Error as err:
+        times = ds.dataset(data, format=kind).to_table(columns=[time])[time]
+        if pa.types.is_integer(times.type):
+            raise pa.ArrowInvalid(f"{time} holds whole numbers, no times.")
+        times = times.cast(pa.timestamp("us"))
+    except (pa.ArrowException, OSError) as err:
         raise SpecError(
             f"--data {data}: cannot be read as transactions with a column {time!r}: {' '.join(str(err).split())} "
             "The file needs the columns of include/models/fraud/model.yaml."
         ) from err
+    first, last = pc.min_max(times).as_py().values()
     if first is None:
         raise SpecError(f"--data {data}: holds no row with a time in {time!r}.")
-    return first, last
+    return first.date(), last.date()

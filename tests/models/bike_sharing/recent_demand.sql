@@ -2,7 +2,7 @@
 -- There is no entity: all hours are one series.
 select
     timestamp as event_timestamp,
-    max(cnt) over (order by epoch(timestamp)::bigint range between 86400 preceding and 86400 preceding)   as cnt_1d_ago,
-    max(cnt) over (order by epoch(timestamp)::bigint range between 604800 preceding and 604800 preceding) as cnt_7d_ago,
-    avg(cnt) over (order by epoch(timestamp)::bigint range between 691199 preceding and 86400 preceding)  as cnt_mean_7d
+    max(cnt) over (order by epoch_us(timestamp) range between 86400000000 preceding and 86400000000 preceding)   as cnt_1d_ago,
+    max(cnt) over (order by epoch_us(timestamp) range between 604800000000 preceding and 604800000000 preceding) as cnt_7d_ago,
+    avg(cnt) over (order by epoch_us(timestamp) range between 691199999999 preceding and 86400000000 preceding)  as cnt_mean_7d
 from history

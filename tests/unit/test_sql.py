@@ -1,0 +1,73 @@
+"""Every connection to DuckDB: in UTC, without files, variables, settings or statements beside the query."""
+
+import re
+import time
+
+import duckdb
+import pandas as pd
+import pytest
+
+from windsock.errors import SpecError
+from windsock.settings import REPO_ROOT
+from windsock.sql import open_duckdb, parse_query, quoted
+
+
+def test_nothing_else_in_the_product_connects_to_duckdb():
+    connects = re.compile(r"duckdb\.(connect|execute|sql|query|default_connection)\b|from duckdb import")
+    product = [p for part in ("include", "dags", "plugins") for p in (REPO_ROOT / part).rglob("*.py")]
+    assert [p.name for p in product if connects.search(p.read_text())] == ["sql.py"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select * from read_csv('/etc/passwd')",
+        "select * from read_text('/etc/hostname')",
+        "select * from '/etc/passwd'",
+        "select * from glob('/*')",
+        "select getenv('HOME')",
+        "select * from outside",
+        "attach '/tmp/other.db'",
+        "copy (select 1) to '/tmp/copied.csv'",
+        "install httpfs",
+        "load httpfs",
+        "set threads = 8",
+        "set timezone = 'America/New_York'",
+        "set enable_external_access = true",
+        "reset lock_configuration",
+        "pragma enable_profiling",
+    ],
+)
+def test_sql_reaches_nothing_outside_and_changes_no_setting(statement: str):
+    outside = pd.DataFrame({"x": [1]})
+    with open_duckdb() as connection, pytest.raises(duckdb.Error):
+        connection.execute(statement).fetchall()
+    assert len(outside) == 1
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])
+def test_times_are_in_utc_whatever_the_machines_zone_is(monkeypatch: pytest.MonkeyPatch, zone: str):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        with open_duckdb() as connection:
+            row = connection.execute("select current_setting('TimeZone'), hour(to_timestamp(0))").fetchall()
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+    assert row == [("UTC", 0)]
+
+
+@pytest.mark.parametrize(
+    "text", ["select 1; select 2", "select 1; drop table x", "attach 'x'", "set threads = 1", "", "--"]
+)
+def test_only_a_single_query_is_read(text: str):
+    with open_duckdb() as connection, pytest.raises(SpecError, match="give one SELECT"):
+        parse_query(connection, text)
+
+
+def test_every_word_is_a_name_once_it_is_quoted():
+    with open_duckdb() as connection:
+        words = [w for (w,) in connection.execute("select keyword_name from duckdb_keywords()").fetchall()]
+        names = ", ".join(f"1 as {quoted(w)}" for w in [*words, 'a "quoted" one'])
+        assert connection.sql(f"select {names}").columns == [*words, 'a "quoted" one']
