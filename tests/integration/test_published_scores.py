@@ -12,10 +12,8 @@ import pytest
 import yaml
 
 from shared_data import shared_data
-from windsock import tables
 from windsock.days import day_range
 from windsock.errors import SpecError
-from windsock.ledger import DayRecord, Ledger
 from windsock.served.metrics import better
 from windsock.settings import REPO_ROOT, Settings
 from windsock.spec import get_spec
@@ -43,9 +41,9 @@ def compute_features(settings: Settings) -> None:
         run_step("features", model="fraud", key=str(day), settings=settings)
 
 
-def train(settings: Settings) -> dict:
+def train(settings: Settings, as_of: str = AS_OF) -> dict:
     """Assemble and fit; return the content of metrics.json."""
-    assembled = run_step("assemble", model="fraud", settings=settings, options={"as_of": AS_OF})
+    assembled = run_step("assemble", model="fraud", settings=settings, options={"as_of": as_of})
     run_step("fit", model="fraud", settings=settings, options={"run": assembled["run"]})
     run_step("choose", model="fraud", settings=settings, options={"run": assembled["run"]})
     return Store.of(settings).read_json("runs", "fraud", assembled["run"], "metrics.json") | {"assembled": assembled}
@@ -114,11 +112,12 @@ def test_removing_the_delay_from_the_risk_windows_finds_no_labels_to_leak(change
 def test_labels_pretended_to_be_known_at_once_show_as_a_suspicious_score(changed: Path) -> None:
     settings = settings_of(changed)
     without_the_delay(changed)
-    know_labels_at_once(settings)
+    edit_spec(changed, label={"delay_days": 0}, training={"gap_days": 7})  # the same windows
     compute_features(settings)
 
-    made = train(settings)
+    made = train(settings, as_of=str(LAST))
 
+    assert made["assembled"]["holdout_days"] == ["2018-08-08", "2018-08-14"]
     limits = get_spec(settings, "fraud").gate.suspicious
     assert any(better(name, made["metrics"][name], limit) for name, limit in limits.items()), made["metrics"]
 
@@ -137,13 +136,3 @@ def without_the_delay(home: Path) -> None:
         assert delayed in text
         text = text.replace(delayed, f"{new}999999 preceding and current row")
     sql.write_text(text, encoding="utf-8")
-
-
-def know_labels_at_once(settings: Settings) -> None:
-    """Publish every day again with labels whose known_at is their event."""
-    store, ledger = Store.of(settings), Ledger.of(settings, "fraud", "ingest")
-    for day, record in ledger.all().items():
-        labels = tables.read(store, [record], "labels")
-        at_once = labels.set_column(labels.schema.get_field_index("known_at"), "known_at", labels["event_time"])
-        output = tables.write_day(store, "fraud", "labels", day, at_once)
-        ledger.publish(DayRecord(record.ds, record.status, {**record.outputs, "labels": output}, {}, record.detail))
