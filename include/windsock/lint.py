@@ -87,14 +87,15 @@ def _features(spec: ModelSpec, faults: list[str]) -> list[tuple[str, str, str]]:
     """Return every feature that runs, as (name, type, where it is declared); add what does not run to ``faults``."""
     from windsock.features.feature_tables import feature_table
     from windsock.features.frame import event_frame
-    from windsock.features.sql_rules import row_fault, view_faults
+    from windsock.features.sql_rules import row_faults, view_faults
     from windsock.features.view_sql import compute_view
     from windsock.store import Store
 
     found: list[tuple[str, str, str]] = []
+    refused = row_faults(spec)
+    faults += [f"features.row.{name}: {fault}" for name, fault in refused.items()]
     for name, expression in spec.features.row.items():
-        if (fault := row_fault(spec, expression)) is not None:
-            faults.append(f"features.row.{name}: {fault}")
+        if name in refused:
             continue
         alone = spec.model_copy(update={"features": FeaturesSpec(row={name: expression})})
         try:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from windsock import tables
 from windsock.errors import SpecError
-from windsock.features.sql_rules import row_fault, row_sql
+from windsock.features.sql_rules import row_faults, row_sql
 from windsock.features.view_sql import TIMESTAMP, plain_types, view_schema
 from windsock.ledger import DayRecord
 from windsock.spec import ModelSpec
@@ -34,12 +34,11 @@ def event_frame(store: Store, spec: ModelSpec, records: Iterable[DayRecord], *, 
     Raises:
         SpecError: A row expression does not run, or reads more than its row.
     """
-    for name, expression in spec.features.row.items():
-        if (fault := row_fault(spec, expression)) is not None:
-            sentence = f"{spec.folder / 'model.yaml'}: features.row.{name}: {fault}"
-            if not for_champion:
-                raise SpecError(sentence)
-            log.warning("%s", sentence)
+    for name, fault in row_faults(spec).items():
+        sentence = f"{spec.folder / 'model.yaml'}: features.row.{name}: {fault}"
+        if not for_champion:
+            raise SpecError(sentence)
+        log.warning("%s", sentence)
     events = tables.read_events(store, spec, records)
     own = dict.fromkeys([spec.events.key, *sorted(set(spec.entities.values()))])
     columns = [quoted(column) for column in own]

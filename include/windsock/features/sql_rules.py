@@ -44,27 +44,33 @@ def row_sql(spec: ModelSpec, expression: str) -> str:
     return quoted(name) if name in spec.events.columns else expression
 
 
-def row_fault(spec: ModelSpec, expression: str) -> str | None:
-    """Return why an expression is no feature of one event alone, or None if it is one."""
-    return _row_fault(row_sql(spec, expression), tuple(event_columns(spec).items()))
+def row_faults(spec: ModelSpec) -> dict[str, str]:
+    """Return the row features that are no functions of one event alone, each with the reason."""
+    expressions = tuple(row_sql(spec, expression) for expression in spec.features.row.values())
+    found = zip(spec.features.row, _row_faults(expressions, tuple(event_columns(spec).items())), strict=True)
+    return {name: fault for name, fault in found if fault is not None}
 
 
-@lru_cache(maxsize=1024)
-def _row_fault(sql: str, declared: tuple[tuple[str, str], ...]) -> str | None:
-    columns = ", ".join(f"{quoted(name)} {SQL_TYPES[kind]}" for name, kind in declared)
+@lru_cache(maxsize=256)
+def _row_faults(expressions: tuple[str, ...], declared: tuple[tuple[str, str], ...]) -> list[str | None]:
     with open_duckdb() as connection:
-        try:
-            node, plain = (parse_query(connection, f"select ({text}\n)") for text in (sql, "1"))
-            items = node.pop("select_list", [])
-            del plain["select_list"]
-            if node != plain or len(items) != 1:
-                return "it is more than one expression"
-            if (moving := next(_moving_parts(items, {name for name, _ in declared}), None)) is not None:
-                return moving
-            # A generated column takes no window, aggregate, subquery or other row.
-            connection.execute(f'create temp table events ({columns}, "the feature" as ({sql}\n))')
-        except (SpecError, duckdb.Error) as err:
-            return f"{_first_part(err)}{_hint([name for name, _ in declared], sql)}"
+        return [_row_fault(connection, sql, dict(declared)) for sql in expressions]
+
+
+def _row_fault(connection: duckdb.DuckDBPyConnection, sql: str, declared: dict[str, str]) -> str | None:
+    columns = ", ".join(f"{quoted(name)} {SQL_TYPES[kind]}" for name, kind in declared.items())
+    try:
+        node, plain = (parse_query(connection, f"select ({text}\n)") for text in (sql, "1"))
+        items = node.pop("select_list", [])
+        del plain["select_list"]
+        if node != plain or len(items) != 1:
+            return "it is more than one expression"
+        if (moving := next(_moving_parts(items, set(declared)), None)) is not None:
+            return moving
+        # A generated column takes no window, aggregate, subquery or other row.
+        connection.execute(f'create or replace temp table events ({columns}, "the feature" as ({sql}\n))')
+    except (SpecError, duckdb.Error) as err:
+        return f"{_first_part(err)}{_hint(list(declared), sql)}"
     return None
 
 
