@@ -49,8 +49,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
         if not file.endswith(".parquet") and "/_delta_log/" not in file:
             continue
         name = f"{model}/{file}"
-        age = _age(store, name)
-        if name in recorded or age < timedelta(days=retention):
+        # What is recorded is not asked for its age: in a bucket that is a request for each file.
+        if name in recorded or (age := _age(store, name)) < timedelta(days=retention):
             kept += 1
             continue
         log.info("%s: %s is referred to by nothing and %d days old", model, name, age.days)
