@@ -106,8 +106,12 @@ def read_labels(store: Store, spec: ModelSpec, records: Iterable[DayRecord]) -> 
         return schema.empty_table()
     if spec.label.files is not None:
         return rows
-    delay = pa.scalar(timedelta(days=spec.label.delay_days), pa.duration("us"))
-    return rows.set_column(3, schema.field(3), pc.add(rows["event_time"], delay))
+    return rows.set_column(3, schema.field(3), label_known_at(spec, rows["event_time"]))
+
+
+def label_known_at(spec: ModelSpec, event_time: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return when labels that come with their events become known: ``label.delay_days`` after these."""
+    return pc.add(event_time, pa.scalar(timedelta(days=spec.label.delay_days), pa.duration("us")))
 
 
 def open_dataset(

@@ -144,8 +144,7 @@ def inline_labels(spec: ModelSpec, rows: pa.Table) -> pa.Table:
     """Return table ``labels`` for valid events, in their final order, that carry their label."""
     known = rows.filter(pc.is_valid(rows.column(spec.label.column)))
     time = known.column(spec.events.time)
-    delay = pa.scalar(spec.label.delay_days * 86_400_000_000, pa.duration("us"))
-    columns = [known.column(spec.events.key), known.column(spec.label.column), time, pc.add(time, delay)]
+    columns = [known.column(spec.events.key), known.column(spec.label.column), time, tables.label_known_at(spec, time)]
     return pa.table(columns, schema=arrow_schema(label_columns(spec).items()))
 
 
