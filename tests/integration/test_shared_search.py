@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy
 
 from fork_server import fork_context
-from gradient_learner import GradientLearner, a_search, some_rows, spec_with
+from gradient_learner import EVERY, GradientLearner, a_search, some_rows, spec_with
 from windsock.errors import UpstreamUnavailable
 from windsock.runs.run_folder import CheckpointFolder
 from windsock.search import study as study_module
@@ -76,16 +76,29 @@ def study_of(server, name):
     return SharedStudy(server.url, f"fraud/{name}/lightgbm", heartbeat_s=1, grace_s=10)
 
 
-def search(role, study, folder, trials, pause_s):
+@dataclass
+class StandingLearner(GradientLearner):
+    """Stands still for good at the first checkpoint of a trial whose parameters were drawn."""
+
+    def train(self, params, *arguments, report, **more):
+        def report_or_stand(done, loss):
+            if done == EVERY and params != self.own_params():
+                threading.Event().wait()
+            report(done, loss)
+
+        return super().train(params, *arguments, report=report_or_stand, **more)
+
+
+def search(role, study, folder, trials, learner=None):
     """Take part in a search of one name."""
     spec, estimator = spec_with(trials=trials, budget={"parallel": 3})
-    learner, run = GradientLearner(20, pause_s=pause_s), {"fit": choose, "search": take_part}[role]
+    learner, run = learner or GradientLearner(20), {"fit": choose, "search": take_part}[role]
     checkpoints = CheckpointFolder(str(folder))
     return learner, run(a_search(learner, spec, estimator, ROWS, checkpoints=checkpoints, shared_study=study))
 
 
-def _search(study, folder, trials, pause_s):
-    done = search("search", study, folder, trials, pause_s)[1]
+def _search(study, folder, trials, learner=None):
+    done = search("search", study, folder, trials, learner)[1]
     (Path(folder) / f"done-{os.getpid()}.json").write_text(json.dumps(done))
 
 
@@ -126,19 +139,22 @@ def until(condition, seconds=60):
 @pytest.mark.kill
 def test_a_process_killed_in_its_trial_costs_no_trial_and_adds_none(server, tmp_path):
     trials, study = 10, study_of(server, "killed")
-    with children(3, study, tmp_path, trials, 0.02) as started:
-        # Each is in its second round of checkpoints of some trial: all three hold one.
-        until(lambda: len(list(tmp_path.glob("study-*/trial-*/progress.json"))) >= 3)
-        started[1].kill()
-        for child in started:
-            child.join(120)
-        exits = [child.exitcode for child in started]
+    inputs = (study, tmp_path, trials)
+    with children(1, *inputs, StandingLearner(20)) as (killed,):
+        until(lambda: any(tmp_path.glob("study-*/trial-1-*/progress.json")))  # it holds this trial from now on
+        with children(2, *inputs, GradientLearner(20, pause_s=0.02)) as others:
+            until(lambda: any(tmp_path.glob("study-*/trial-[2-9]-*/progress.json")))
+            killed.kill()
+            started = (killed, *others)
+            for child in started:
+                child.join(120)
+            exits = [child.exitcode for child in started]
     before = in_optuna(server, "killed")
-    learner, chosen = search("fit", study, tmp_path, trials, 0)
+    learner, chosen = search("fit", study, tmp_path, trials)
     after = in_optuna(server, "killed")
     retried = [t for t in after if t.system_attrs.get("retry_history")]
 
-    assert exits == [0, -signal.SIGKILL, 0]
+    assert exits == [-signal.SIGKILL, 0, 0]
     assert count(after, "COMPLETE", "PRUNED") == trials
     assert count(after, "RUNNING", "WAITING") == 0
     assert len(retried) == 1
@@ -159,7 +175,7 @@ def test_processes_that_race_for_the_last_trials_never_run_one_too_many(server, 
     for attempt, trials in enumerate((1, 2, 5)):
         name, folder = f"race{attempt}", tmp_path / str(attempt)
         folder.mkdir()
-        with children(4, study_of(server, name), folder, trials, 0) as started:
+        with children(4, study_of(server, name), folder, trials) as started:
             for child in started:
                 child.join(120)
             assert [child.exitcode for child in started] == [0] * 4
@@ -175,9 +191,9 @@ def test_processes_that_race_for_the_last_trials_never_run_one_too_many(server, 
 
 def test_a_search_begun_again_goes_on_and_a_finished_one_is_not_done_again(server, tmp_path):
     study = study_of(server, "again")
-    _, first = search("fit", study, tmp_path, 4, 0)
-    _, second = search("fit", study, tmp_path, 7, 0)
-    learner, third = search("fit", study, tmp_path, 7, 0)
+    _, first = search("fit", study, tmp_path, 4)
+    _, second = search("fit", study, tmp_path, 7)
+    learner, third = search("fit", study, tmp_path, 7)
 
     assert second.trials[:4] == first.trials
     assert third == second
