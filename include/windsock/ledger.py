@@ -35,6 +35,20 @@ class Output:
     """Parquet files, relative to the store's root."""
     columns: tuple[tuple[str, str], ...] = ()
     """Each column with the name of its Arrow type, in order; none in records of version 0.1."""
+    column_hashes: Mapping[str, str] = field(default_factory=dict)
+    """Column to SHA-256 of its values in the rows' order; only of what ingest stores, and none in earlier records."""
+
+
+def columns_hash(output: Output, names: Iterable[str]) -> str:
+    """Return a SHA-256 of some columns of a day's rows: another only if one of these, or their order, is another.
+
+    Which row is which is told by these columns alone: name the key too where it matters. A column that the day lacks
+    counts as lacking. Rows whose record knows no columns' hashes have that of the whole table.
+    """
+    if not output.column_hashes:
+        return output.hash
+    named = {name: output.column_hashes.get(name) for name in names}
+    return hashlib.sha256(to_json({"rows": output.rows, "columns": named})).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,17 @@ class DayRecord:
             "outputs": {n: o.hash for n, o in self.outputs.items() if not n.endswith("quarantine")},
         }
         return hashlib.sha256(to_json(content)).hexdigest()
+
+    def data_hash_of(self, columns: Mapping[str, Iterable[str]]) -> str:
+        """Return :attr:`data_hash` for a reader of some columns: table name to their names; see :func:`columns_hash`.
+
+        It is ``data_hash`` itself if any of these tables' rows has no columns' hashes, as in earlier records.
+        """
+        read = {name: self.outputs[name] for name in columns if name in self.outputs}
+        if not all(output.column_hashes for output in read.values()):
+            return self.data_hash
+        hashes = {name: columns_hash(output, columns[name]) for name, output in read.items()}
+        return hashlib.sha256(to_json({"status": self.status, "outputs": hashes})).hexdigest()
 
     def rows(self, table: str) -> int:
         """Return how many rows a table got, 0 if none."""

@@ -37,6 +37,11 @@ def content_hash(rows: pa.Table) -> str:
     return digest.hexdigest()
 
 
+def column_hashes(rows: pa.Table) -> dict[str, str]:
+    """Return column name to a SHA-256 of the column in the rows' order; see :func:`windsock.ledger.columns_hash`."""
+    return {name: content_hash(rows.select([name])) for name in rows.column_names}
+
+
 def write_day(
     store: Store, model: str, table: str, day: date, rows: pa.Table, *, previous: DayRecord | None = None
 ) -> Output:

@@ -14,7 +14,7 @@ from fork_server import fork_context
 from windsock import tables
 from windsock.column_types import ARROW_TYPES
 from windsock.errors import SpecError
-from windsock.ledger import DayRecord, Ledger
+from windsock.ledger import DayRecord, Ledger, Output, columns_hash
 from windsock.store import Store
 
 FIRST = date(2026, 1, 1)
@@ -171,3 +171,40 @@ def test_the_content_hash_depends_on_values_alone(values: list[int | None]):
     cut = pa.concat_tables([whole.slice(0, len(values) // 2), whole.slice(len(values) // 2)])
     assert tables.content_hash(whole) == tables.content_hash(cut)
     assert tables.content_hash(whole) != tables.content_hash(pa.table({"x": pa.array([*values, 1], pa.int64())}))
+
+
+def output_of(rows: pa.Table) -> Output:
+    return Output(rows.num_rows, tables.content_hash(rows), ("file",), column_hashes=tables.column_hashes(rows))
+
+
+COLUMNS = st.fixed_dictionaries({name: st.lists(st.integers(0, 1), min_size=3, max_size=3) for name in "abc"})
+
+
+@given(one=COLUMNS, other=COLUMNS, names=st.sets(st.sampled_from("abcd")))
+def test_the_hash_of_columns_is_another_exactly_if_one_of_them_is(one: dict, other: dict, names: set[str]):
+    same = all(one.get(name) == other.get(name) for name in names)
+    others = [columns_hash(output_of(pa.table(rows)), names) for rows in (one, other)]
+    assert (others[0] == others[1]) == same
+
+
+def test_a_column_more_in_another_place_or_type_is_noticed_by_its_own_readers_alone():
+    rows = pa.table({"k": [1, 2], "x": [3, 4]})
+    edited = pa.table({"new": ["a", "b"], "x": pa.array([3, 4], pa.float64()), "k": [1, 2]})
+    before, after = (
+        {name: columns_hash(output_of(t), ["k", name]) for name in ("k", "x", "new")} for t in (rows, edited)
+    )
+    assert {name for name in before if before[name] != after[name]} == {"x", "new"}
+
+
+def test_a_day_without_a_column_has_a_hash_of_its_own_for_each_number_of_rows():
+    assert len({columns_hash(output_of(pa.table({"x": [1] * n})), ["new"]) for n in range(3)}) == 3
+
+
+def test_readers_of_columns_keep_what_they_wrote_of_records_without_hashes_of_columns():
+    old, new = Output(1, "h", ("file",)), output_of(pa.table({"x": [1]}))
+    record = DayRecord("2026-01-01", "published", {"events": new, "labels": old, "quarantine": old})
+    assert columns_hash(old, ["x"]) == "h"
+    assert record.data_hash_of({"events": ["x"], "labels": ["x"]}) == record.data_hash
+    assert record.data_hash_of({"events": ["x"]}) != record.data_hash
+    empty = DayRecord("2026-01-01", "empty")
+    assert empty.data_hash_of({"events": ["x"]}) == empty.data_hash

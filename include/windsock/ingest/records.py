@@ -5,6 +5,7 @@ Raw copies are kept by content, so that the same file is kept once.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -65,11 +66,12 @@ def detail_of(
 
 
 def write_tables(ctx: StepContext, wanted: Mapping[str, pa.Table], previous: DayRecord | None) -> dict[str, Output]:
-    """Write a day of each table; readers see it only once its record is published."""
-    store, model = ctx.store, ctx.spec.name
-    return {
-        name: tables.write_day(store, model, name, ctx.day, rows, previous=previous) for name, rows in wanted.items()
-    }
+    """Write a day of each table, with its columns' hashes; readers see it only once its record is published."""
+    outputs = {}
+    for name, rows in wanted.items():
+        output = tables.write_day(ctx.store, ctx.spec.name, name, ctx.day, rows, previous=previous)
+        outputs[name] = replace(output, column_hashes=tables.column_hashes(rows))
+    return outputs
 
 
 def settle(

@@ -1,6 +1,7 @@
 """The ingest step on small deliveries: what is kept, set aside, refused, warned of and repeated."""
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from kill import snapshot
 from small_model import small_fraud
 from windsock.days import last_instant
 from windsock.errors import DayRejected, SpecError, UpstreamUnavailable
-from windsock.ledger import Ledger
+from windsock.ledger import Ledger, columns_hash
 from windsock.steps import run_step
 from windsock.store import Store
 
@@ -68,6 +69,25 @@ def test_events_carry_when_they_became_known_and_no_label(tmp_path):
     delays = pc.subtract(labels["known_at"], labels["event_time"]).to_pylist()
     assert set(delays) == {timedelta(days=7)}
     assert labels.num_rows == events.num_rows
+
+
+def test_a_record_holds_a_hash_of_every_column_and_none_of_them_is_part_of_its_own(tmp_path):
+    inbox = Inbox(tmp_path)
+    inbox.ingest(GOOD)
+    record = inbox.record()
+
+    inbox.ingest(with_column(GOOD, "TX_AMOUNT", [1.0] * GOOD.num_rows, pa.float64()))
+
+    columns = ("TRANSACTION_ID", "TX_AMOUNT", "TX_DATETIME")
+    moved = [
+        c
+        for c in columns
+        if columns_hash(record.outputs["events"], [c]) != columns_hash(inbox.record().outputs["events"], [c])
+    ]
+    assert moved == ["TX_AMOUNT"]
+    assert record.data_hash_of({"labels": ["TX_FRAUD"]}) == inbox.record().data_hash_of({"labels": ["TX_FRAUD"]})
+    bare = {name: replace(output, column_hashes={}) for name, output in record.outputs.items()}
+    assert replace(record, outputs=bare).content_hash == record.content_hash
 
 
 def test_null_labels_are_not_stored(tmp_path):
