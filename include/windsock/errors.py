@@ -1,7 +1,7 @@
 """Every error Windsock raises on purpose, with the exit code a step reports.
 
 WindsockError               exit 1   unclassified: a retry may help
-├── SpecError               exit 64  what was asked for is wrong: fix it, never retry
+├── SpecError               exit 64  what was asked for is wrong: fix it, never retry; so is a wrong command line
 ├── DataContractError       exit 65  the data is wrong: never retry
 │   ├── DayRejected                  a whole delivery was refused and recorded as such
 │   ├── ParityError                  online and offline features disagree

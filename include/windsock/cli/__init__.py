@@ -4,6 +4,7 @@ import importlib
 import sys
 from functools import cache
 from importlib.metadata import entry_points
+from typing import Any
 
 import click
 
@@ -46,6 +47,15 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a usage error that does not know of which command it is gets told."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as err:
+            if err.ctx is None and (name := ctx.invoked_subcommand) is not None:
+                err.ctx = click.Context(self.get_command(ctx, name) or self, info_name=name, parent=ctx)
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing any of them."""
         with formatter.section("Commands"):
@@ -59,18 +69,32 @@ def cli() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; our own errors become one message and their exit code."""
+    """Run the command line; our own errors, and usage errors of any command, become one message and an exit code."""
     try:
         result = cli.main(args=argv, prog_name="windsock", standalone_mode=False)
-    except WindsockError as err:
-        message = f"{type(err).__name__}: {err}"
-        click.secho(message, fg="red", err=True, color=None if sys.stderr.isatty() else False)
-        last_words.leave(message)
-        return err.exit_code
-    except click.ClickException as err:
+    except click.exceptions.NoArgsIsHelpError as err:
         err.show()
-        return err.exit_code
+        return SpecError.exit_code
+    except click.UsageError as err:
+        return _fail(f"UsageError: {_with_usage(err)}", SpecError.exit_code)
+    except WindsockError as err:
+        return _fail(f"{type(err).__name__}: {err}", err.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped.", err=True)
         return 130
     return result if isinstance(result, int) else 0
+
+
+def _with_usage(err: click.UsageError) -> str:
+    """Say what is wrong with a command line, and how the command is used."""
+    fault = " ".join(err.format_message().split())
+    end = "" if fault.endswith((".", "?", ")")) else "."
+    ctx = err.ctx or click.Context(cli, info_name="windsock")
+    usage = " ".join(ctx.get_usage().split())
+    return f"{fault}{end} {usage}, where '{ctx.command_path} --help' lists the options."
+
+
+def _fail(message: str, exit_code: int) -> int:
+    click.secho(message, fg="red", err=True, color=None if sys.stderr.isatty() else False)
+    last_words.leave(message)
+    return exit_code

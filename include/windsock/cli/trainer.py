@@ -18,7 +18,7 @@ _BROKEN = 65
 _WORDS = {True: "ok", False: "BROKEN", None: "--"}
 
 
-@click.command("check-trainer", context_settings={"ignore_unknown_options": True})
+@click.command("check-trainer", context_settings={"allow_interspersed_args": False})
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("--candidate", help="Only look at this finished candidate: its folder or request.json, path or URL.")
 @click.option("--task", type=click.Choice(["binary", "regression"]), default="binary", show_default=True)
