@@ -11,13 +11,13 @@ scoring neither needs MLflow nor follows a hand-set alias.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
 
-from windsock.days import utc_now
+from windsock.days import ONE_DAY, utc_now
 from windsock.errors import ChampionChanged, UpstreamUnavailable, WindsockError
 from windsock.files import create_file
 from windsock.format_numbers import numbered
@@ -37,7 +37,8 @@ class Promotion:
 
     seq: int
     """1 for the first; dense."""
-    kind: Literal["promote", "rollback"]
+    kind: Literal["promote", "rollback", "correct"]
+    """``correct`` repeats the entry before it, in force from an earlier day that nobody has scored."""
     version: str
     """Model version now in force."""
     run: str
@@ -63,7 +64,7 @@ class Promotion:
 
 
 def history(settings: Settings, spec: ModelSpec) -> list[Promotion]:
-    """Return every promotion and rollback, in order."""
+    """Return every promotion, rollback and correction, in order."""
     store = Store.of(settings)
     found: list[Promotion] = []
     while True:
@@ -84,17 +85,30 @@ def champion_on(settings: Settings, spec: ModelSpec, day: date) -> Promotion | N
     return next((p for p in reversed(history(settings, spec)) if p.in_force_from <= day), None)
 
 
-def first_day_in_force(settings: Settings, spec: ModelSpec, as_of: date, previous: Promotion | None) -> date:
-    """Return the first day that a version promoted now scores, from the data alone, never from the clock.
+def first_day_in_force(settings: Settings, spec: ModelSpec, as_of: date) -> date:
+    """Return the first day that a version promoted now scores; the clock may refuse a day here, and chooses none.
 
-    It is the day after everything that has arrived and after everything its training knew,
-    and never before the entry it replaces: no past day changes its champion.
+    It is the day after everything that has arrived and after everything its training knew, and never before the entry
+    in force today: no past day changes its champion. What is dated after today cannot be so, and moves nothing.
     """
+    today = utc_now().date()
     known = [as_of]
     for stage in ("ingest", "score"):
-        known += Ledger.of(settings, spec.name, stage).days()[-1:]
-    first = max(known) + timedelta(days=1)
-    return first if previous is None else max(first, previous.in_force_from)
+        known += [day for day in Ledger.of(settings, spec.name, stage).days() if day <= today][-1:]
+    first, champion = max(known) + ONE_DAY, champion_on(settings, spec, today)
+    return first if champion is None else max(first, champion.in_force_from)
+
+
+def first_day_not_scored(settings: Settings, spec: ModelSpec, entry: Promotion) -> date:
+    """Return the earliest day from which an entry could be in force without changing any scored day's champion.
+
+    It is the day after all that its training knew and after every day that has been scored before the entry took force.
+    Scores dated after today cannot be so, and do not count.
+    """
+    ledger, end = Ledger.of(settings, spec.name, "score"), min(entry.in_force_from, utc_now().date() + ONE_DAY)
+    before = reversed([day for day in ledger.days() if day < end])
+    scored = next((d for d in before if (record := ledger.get(d)) is not None and record.status == "published"), None)
+    return max(entry.as_of, scored or entry.as_of) + ONE_DAY
 
 
 def append(settings: Settings, spec: ModelSpec, entry: Promotion, *, after: Promotion | None) -> Promotion:

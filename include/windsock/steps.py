@@ -37,6 +37,7 @@ STEPS: Mapping[str, str] = MappingProxyType(
         "gate": "windsock.gate.step",
         "promote": "windsock.promotion.step",
         "rollback": "windsock.promotion.rollback_step",
+        "correct": "windsock.promotion.correct_step",
         "maintain": "windsock.maintenance",
     }
 )

@@ -18,6 +18,10 @@ COMMANDS = {
     "apply": ("windsock.cli.step:apply", "Register the specs' features with Feast."),
     "materialize": ("windsock.cli.step:materialize", "Load features into the online store."),
     "reproduce": ("windsock.cli.models:reproduce", "Train a registered version again and compare."),
+    "correct-promotion": (
+        "windsock.cli.corrections:correct_promotion",
+        "Put the champion in force from an earlier day.",
+    ),
     "check-trainer": ("windsock.cli.trainer:check_trainer", "Try a trainer of your own on made-up rows."),
 }
 """The product's own commands: name to where its click command lives, and its line in the help."""

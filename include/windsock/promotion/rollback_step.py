@@ -45,10 +45,11 @@ def run(ctx: StepContext) -> dict[str, Any]:
 def stack_of(entries: Sequence[Promotion]) -> list[str]:
     """Return the champions that a rollback can walk down, the one in force last.
 
-    A promotion puts its version on top; a rollback takes off everything above the version it returned to.
+    A promotion puts its version on top; a rollback takes off everything above the version it returned to. A correction
+    changes no champion.
     """
     stack: list[str] = []
-    for entry in entries:
+    for entry in (entry for entry in entries if entry.kind != "correct"):
         if entry.kind == "rollback" and entry.version in stack:
             del stack[len(stack) - stack[::-1].index(entry.version) :]
         else:

@@ -67,7 +67,7 @@ def new_entry(
         version=info.version,
         run=info.run,
         previous=champion.version if champion is not None else None,
-        in_force_from=promotions.first_day_in_force(ctx.settings, ctx.spec, info.as_of, champion),
+        in_force_from=promotions.first_day_in_force(ctx.settings, ctx.spec, info.as_of),
         as_of=info.as_of,
         reason=str(ctx.options.get("reason") or reason),
         gate_summary=gate_summary or {},

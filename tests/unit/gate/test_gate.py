@@ -41,7 +41,7 @@ def crown(fraud: Fraud, version: str) -> None:
 
     settings, spec = fraud
     info, now = version_info(settings, spec, version), current(settings, spec)
-    first = first_day_in_force(settings, spec, info.as_of, now)
+    first = first_day_in_force(settings, spec, info.as_of)
     append(settings, spec, Promotion(0, "promote", version, info.run, None, first, info.as_of, "test"), after=now)
     set_alias(settings, spec, "champion", version)
 

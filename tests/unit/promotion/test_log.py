@@ -79,11 +79,11 @@ def test_a_version_is_in_force_after_all_that_has_arrived_and_never_before_its_p
     fraud: tuple[Settings, ModelSpec],
 ) -> None:
     settings, spec = fraud
-    assert first_day_in_force(settings, spec, date(2026, 5, 1), None) == date(2026, 5, 2)
+    assert first_day_in_force(settings, spec, date(2026, 5, 1)) == date(2026, 5, 2)
     Ledger.of(settings, "fraud", "ingest").publish(DayRecord("2026-05-06", "empty"))
-    assert first_day_in_force(settings, spec, date(2026, 5, 1), None) == date(2026, 5, 7)
-    later = entry("1", "2026-06-01")
-    assert first_day_in_force(settings, spec, date(2026, 5, 1), later) == date(2026, 6, 1)
+    assert first_day_in_force(settings, spec, date(2026, 5, 1)) == date(2026, 5, 7)
+    append(settings, spec, entry("1", "2026-06-01"), after=None)
+    assert first_day_in_force(settings, spec, date(2026, 5, 1)) == date(2026, 6, 1)
 
 
 def _race(settings: Settings, spec: ModelSpec, version: str, start: object, won: object) -> None:
