@@ -1,10 +1,13 @@
 """A headless Chromium that talks to nothing but the page under test."""
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+log = logging.getLogger(__name__)
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -17,6 +20,9 @@ _FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+_DEAF_TO_OFFLINE = "window.addEventListener('offline', event => event.stopImmediatePropagation(), true)"
+"""A browser watches the interfaces of its machine, which other tests' pods make and remove. When the last one beside
+loopback goes, it says that it is offline, and Airflow's pages then ask loopback for nothing more until it is back."""
 
 
 @contextmanager
@@ -27,6 +33,8 @@ def browser_page(width: int = 1400, height: int = 1000) -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=found, args=_FLAGS)
         page = browser.new_page(viewport={"width": width, "height": height})
         page.set_default_timeout(30_000)
+        page.context.add_init_script(_DEAF_TO_OFFLINE)
+        page.on("requestfailed", lambda request: log.info("%s %s: %s", request.method, request.url, request.failure))
         try:
             yield page
         finally:
