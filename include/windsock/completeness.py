@@ -9,9 +9,10 @@ from datetime import date, timedelta
 
 from windsock.days import day_range, spans
 from windsock.errors import NotReady
-from windsock.ledger import DayRecord, Ledger
+from windsock.ledger import DayRecord, Ledger, stages_of
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
+from windsock.store import Store
 
 
 def settled_days(settings: Settings, spec: ModelSpec, stage: str, first: date, last: date) -> dict[date, DayRecord]:
@@ -51,10 +52,10 @@ def stale_days(settings: Settings, spec: ModelSpec, day: date, *, itself: bool =
     ``itself`` looks at ``day`` too: ingest announces its own day in any case; a delivery of labels must not,
     or each day would be computed twice, unless that day's features stand already.
     """
-    in_force = {}
+    in_force: dict[str, str | None] = {}
     for stage in ("ingest",) if spec.label.files is None else ("ingest", "labels"):
-        if (record := Ledger.of(settings, spec.name, stage).get(day)) is not None:
-            in_force[f"{stage}/{day}"] = record.data_hash
+        record = Ledger.of(settings, spec.name, stage).get(day)
+        in_force[f"{stage}/{day}"] = record.data_hash if record is not None else None
     first = day if itself else day + timedelta(days=1)
     made = Ledger.of(settings, spec.name, "features").between(first, day + timedelta(days=spec.features.lookback_days))
     return [
@@ -71,3 +72,17 @@ def stale_label_days(settings: Settings, spec: ModelSpec, day: date) -> list[dat
     ledger = Ledger.of(settings, spec.name, "labels")
     reach = ledger.between(day, day + timedelta(days=spec.label.files.horizon_days))
     return [d for d, record in reach.items() if record.inputs.get(f"ingest/{day}") != now]
+
+
+def made_from(settings: Settings, spec: ModelSpec, stage: str, day: date) -> dict[str, list[date]]:
+    """List, by stage, the days whose records name a day of a stage as one that they were made from."""
+    store, files = Store.of(settings), spec.label.files
+    reach = (spec.features.lookback_days, spec.monitoring.window_days, files.horizon_days if files is not None else 0)
+    last = day + timedelta(days=max(reach))
+    found = {}
+    for other in stages_of(store, spec.name):
+        ledger = Ledger(store, spec.name, other)
+        near = (record for d in ledger.days() if day <= d <= last and (record := ledger.get(d)) is not None)
+        if days := [record.day for record in near if f"{stage}/{day}" in record.inputs]:
+            found[other] = days
+    return found

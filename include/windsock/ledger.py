@@ -21,7 +21,8 @@ from windsock.format_numbers import numbered
 from windsock.settings import Settings
 from windsock.store import Store, to_json
 
-Status = Literal["published", "empty", "rejected", "no_champion"]
+Status = Literal["published", "empty", "rejected", "no_champion", "void"]
+"""``void`` stands in the history alone: it says why what was recorded before was taken out, and is never in force."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +164,36 @@ class Ledger:
         current = self.get(record.day)
         if current is not None and current.content_hash == record.content_hash and current.inputs == record.inputs:
             return current
-        stamped = replace(record, recorded_at=utc_now().isoformat(timespec="seconds"), origin=origin)
-        content = stamped.to_json()
         # History first: a kill in between leaves an unreferenced copy, never a pin without its record.
-        self.store.write_json(content, *self._parts("history", record.ds, f"{record.content_hash}.json"))
-        self.store.write_json(content, *self._parts(f"{record.ds}.json"))
+        stamped = self._keep(record, origin)
+        self.store.write_json(stamped.to_json(), *self._parts(f"{record.ds}.json"))
+        return stamped
+
+    def void(self, day: date, reason: str, *, origin: str = "") -> DayRecord | None:
+        """Take a day's record out in one step: for every reader the day is as if the stage had never done it.
+
+        The history keeps the record, so pins find it as before, and beside it one of status ``void`` that says why.
+
+        Returns:
+            The record that was in force, or None if there was none.
+        """
+        current = self.get(day)
+        if current is not None:
+            detail = {"reason": reason, "instead_of": current.content_hash}
+            self._keep(DayRecord(current.ds, "void", detail=detail), origin)
+            self.store.remove(*self._parts(f"{day}.json"))
+        return current
+
+    def last_void(self, day: date) -> DayRecord | None:
+        """Return what says why a day's record was last taken out, or None if that never happened."""
+        folder = ("history", day.isoformat())
+        kept = (self._read(*folder, f"{name}.json") for name in self.store.json_names(*self._parts(*folder)))
+        return max((record for record in kept if record.status == "void"), key=lambda r: r.recorded_at, default=None)
+
+    def _keep(self, record: DayRecord, origin: str) -> DayRecord:
+        """Keep a record in the history, and return it with its time and origin."""
+        stamped = replace(record, recorded_at=utc_now().isoformat(timespec="seconds"), origin=origin)
+        self.store.write_json(stamped.to_json(), *self._parts("history", record.ds, f"{record.content_hash}.json"))
         return stamped
 
     def pins(self, days: Iterable[date]) -> dict[str, str]:
@@ -190,3 +216,15 @@ class Ledger:
                     "it cannot be rebuilt. Check that maintenance keeps pinned versions."
                 ) from err
         return records
+
+
+def stages_of(store: Store, model: str) -> list[str]:
+    """List the stages that have recorded days of a model, or had, in order of their names."""
+    files = (file.partition("/history/") for file in store.files(model, "ledger"))
+    return sorted({stage if kept else stage.rpartition("/")[0] for stage, kept, _ in files} - {""})
+
+
+def records_after(store: Store, model: str, day: date) -> list[tuple[str, date]]:
+    """List the stages and days of a model's records that are dated after a day."""
+    stages = stages_of(store, model)
+    return [(stage, found) for stage in stages for found in Ledger(store, model, stage).days() if found > day]

@@ -39,6 +39,7 @@ STEPS: Mapping[str, str] = MappingProxyType(
         "rollback": "windsock.promotion.rollback_step",
         "correct": "windsock.promotion.correct_step",
         "maintain": "windsock.maintenance",
+        "void": "windsock.void",
     }
 )
 """Step name to the module whose ``run`` does it; imported only when it is needed."""

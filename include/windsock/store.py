@@ -118,6 +118,11 @@ class Store:
                 root.write_json(numbered("store", {}), MARKER)
             _marked.add(self.root)
 
+    def remove(self, *parts: str) -> None:
+        """Remove an object in one step; that it is gone already is no error."""
+        with suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(*parts))
+
     def read_json(self, *parts: str) -> Any:
         """Return an object's content, parsed."""
         return json.loads(self.read_bytes(*parts))

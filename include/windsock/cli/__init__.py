@@ -18,6 +18,7 @@ COMMANDS = {
     "apply": ("windsock.cli.step:apply", "Register the specs' features with Feast."),
     "materialize": ("windsock.cli.step:materialize", "Load features into the online store."),
     "reproduce": ("windsock.cli.models:reproduce", "Train a registered version again and compare."),
+    "void": ("windsock.cli.corrections:void", "Take a day's record out again."),
     "correct-promotion": (
         "windsock.cli.corrections:correct_promotion",
         "Put the champion in force from an earlier day.",

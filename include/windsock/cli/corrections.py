@@ -1,9 +1,11 @@
-"""``windsock correct-promotion``: what was recorded by mistake is taken back, with a reason that is kept."""
+"""``windsock void`` and ``correct-promotion``: mistakes on record are taken back, with a reason that is kept."""
 
 import getpass
+from datetime import date
 
 import click
 
+from windsock.days import spans
 from windsock.steps import run_step
 
 
@@ -17,6 +19,29 @@ def _user() -> str:
 
 _reason = click.option("--reason", required=True, help="Why; it is kept in the record.")
 _by = click.option("--by", default=_user, show_default="you", help="Who says so; it is kept in the record.")
+
+
+@click.command()
+@click.argument("model")
+@click.argument("stage")
+@click.argument("day")
+@_reason
+@_by
+def void(model: str, stage: str, day: str, reason: str, by: str) -> None:
+    """Take out what STAGE of MODEL has recorded for DAY (YYYY-MM-DD).
+
+    STAGE is ingest, labels, features, score, monitor or decisions. The day then counts as not done: its rows are read
+    by nobody, who needs them waits, and the next run of the stage records the day anew. Trainings that pinned it can
+    still be rebuilt.
+    """
+    result = run_step("void", model=model, key=day, options={"stage": stage, "reason": reason, "by": by})
+    for taken, record in result["voided"].items():
+        click.echo(f"{model}: {taken} of {day} ({record['status']}, by {record['origin'] or 'unknown'}) is taken out.")
+    for other, days in result["made_from_it"].items():
+        click.echo(f"  made from it and out of date: {other} of {spans(map(date.fromisoformat, days))}")
+    if result["made_from_it"]:
+        again = f"They stay until {stage} of {day} is recorded again"
+        click.echo(f"{again}; what should not be there at all is taken out in the same way.")
 
 
 @click.command("correct-promotion")

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from windsock.days import utc_now
 from windsock.errors import WindsockError
 from windsock.settings import REPO_ROOT, Settings
 from windsock_local.stack import parts as names
@@ -247,6 +248,30 @@ def _models(settings: Settings) -> _Findings:
         yield "warning", f"none in {folders}", "Add a folder with a model.yaml, or set WINDSOCK_MODELS."
 
 
+def _days(settings: Settings) -> _Findings:
+    """Name all that is dated after today, which no run records; 0.1 did, where it was asked to."""
+    from windsock import promotions
+    from windsock.ledger import records_after
+    from windsock.spec import load_specs
+    from windsock.store import Store
+
+    today, well = utc_now().date(), True
+    specs, broken = load_specs(settings)
+    for model in sorted({*specs, *broken}):
+        for stage, day in records_after(Store.of(settings), model, today):
+            well = False
+            step = f"windsock void {model} {stage} {day} --reason ..."
+            yield "problem", f"{model}: {stage} of {day} is recorded, but today is {today} (UTC)", step
+    for model, spec in sorted(specs.items()):
+        last = promotions.current(settings, spec)
+        if last is not None and last.in_force_from > today:
+            well = False
+            finding = f"{model}: version {last.version} is in force only from {last.in_force_from} on"
+            yield "problem", finding, f"windsock correct-promotion {model} --reason ..."
+    if well:
+        yield "ok", f"nothing is dated after today, {today} (UTC)"
+
+
 _CHECKS: dict[str, Callable[[Settings], _Findings]] = {
     "python": _python,
     "system": _system,
@@ -259,4 +284,5 @@ _CHECKS: dict[str, Callable[[Settings], _Findings]] = {
     "secrets": _secrets,
     "stack": _stack,
     "models": _models,
+    "days": _days,
 }
