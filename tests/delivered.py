@@ -56,8 +56,9 @@ class Inbox:
     def deliver(self, table: pa.Table, day: date = DAY) -> Path:
         """Put a day's file in place."""
         path = self.folder / f"{day}.{self.ending}"
-        if self.ending == "csv":
-            pyarrow.csv.write_csv(table, path)
+        if self.ending.startswith("csv"):
+            with pa.output_stream(path) as file:  # compressed as the ending says
+                pyarrow.csv.write_csv(table, file)
         else:
             pq.write_table(table, path)
         return path

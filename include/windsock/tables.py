@@ -137,27 +137,28 @@ def open_dataset(
     outputs = [(day, output) for day, output in outputs if output.files]
     if not outputs:
         return None
-    # Arrow's own local file system reads in parallel; one made from fsspec holds the interpreter's lock.
-    local = store.is_local
-    files = pa.fs.LocalFileSystem() if local else pa.fs.PyFileSystem(pa.fs.FSSpecHandler(store.fs))
-    parquet = ds.ParquetFileFormat()
+    files, parquet = _file_system(store), ds.ParquetFileFormat()
     fragments = [parquet.make_fragment(store.path(file), files) for _, output in outputs for file in output.files]
-    stored = [
-        (day, _schema_of(output) or parquet.make_fragment(store.path(output.files[0]), files).physical_schema)
-        for day, output in outputs
-    ]
+    stored = [(day, stored_schema(store, output)) for day, output in outputs]
     offered = schema if schema is not None else _widest(one for _, one in stored)
     _refuse_narrowing(table, offered, stored)
     return ds.FileSystemDataset(fragments, offered, parquet, files)
 
 
-def _schema_of(output: Output) -> pa.Schema | None:
-    """Return the schema of rows as their record names it; None: only their file knows."""
+def stored_schema(store: Store, output: Output) -> pa.Schema:
+    """Return the schema of a day's rows: as their record names it, else as their file does; empty if there is none."""
     try:
         columns = [(name, pa.type_for_alias(kind)) for name, kind in output.columns]
     except ValueError:  # of a type that has more to it than a name: dictionary-encoded text
-        return None
-    return pa.schema(columns) if columns else None
+        columns = []
+    if columns or not output.files:
+        return pa.schema(columns)
+    return ds.ParquetFileFormat().make_fragment(store.path(output.files[0]), _file_system(store)).physical_schema
+
+
+def _file_system(store: Store) -> pa.fs.FileSystem:
+    # Arrow's own local file system reads in parallel; one made from fsspec holds the interpreter's lock.
+    return pa.fs.LocalFileSystem() if store.is_local else pa.fs.PyFileSystem(pa.fs.FSSpecHandler(store.fs))
 
 
 def _parquet(rows: pa.Table, **options: object) -> bytes:
@@ -185,8 +186,10 @@ def _refuse_narrowing(table: str, offered: pa.Schema, stored: Sequence[tuple[dat
         }
         if others:
             kinds = " and ".join(sorted({declared_name(kind) for kind in others.values()}))
+            new = declared_name(field.type)
+            named = f", as in {field.name}_{new}: {{type: {new}, from: {field.name}}}" if table == "events" else ""
             raise SpecError(
-                f"{table}: column {field.name!r} is {declared_name(field.type)}, but {kinds} in the rows of "
+                f"{table}: column {field.name!r} is {new}, but {kinds} in the rows of "
                 f"{spans(others)}, and only int64 becomes double and date becomes timestamp without loss. Give the "
-                "column of the new type a name of its own, or ingest those days again."
+                f"column of the new type a name of its own{named}, or ingest those days again."
             )

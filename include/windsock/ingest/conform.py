@@ -12,8 +12,9 @@ Rows are kept as delivered, also with the columns that the spec drops.
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -44,62 +45,92 @@ class Conformed:
     """A delivery in the declared form, or the reasons why it cannot be brought into it."""
 
     rows: pa.Table | None
-    """Declared columns in the spec's order, then the inline label; None if refused."""
+    """The columns asked for, in their order, but for those that may lack and do; None if refused."""
     problems: tuple[str, ...] = ()
     faults: tuple[RowFault, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def conform(delivered: pa.Table, columns: dict[str, str], *, ignore: Iterable[str] = (), key: str) -> Conformed:
-    """Pick the declared columns (name to type) out of a delivery and give them their declared types.
+def conform(
+    delivered: pa.Table,
+    columns: Mapping[str, str],
+    *,
+    sources: Mapping[str, str] = MappingProxyType({}),
+    may_lack: Collection[str] = (),
+    extra: Mapping[str, str] = MappingProxyType({}),
+    ignore: Iterable[str] = (),
+    key: str,
+) -> Conformed:
+    """Pick columns (name to type) out of a delivery and give them their declared types.
 
-    The columns to ``ignore`` are dropped without a word; the key column is for examples in messages.
+    Args:
+        delivered: The delivery, as it came.
+        columns: What is asked for, by the names that it shall have.
+        sources: Those names to the ones in the delivery, where they differ.
+        may_lack: Columns that are left out, without a word, where the delivery does not hold them.
+        extra: Further columns, which are left out where they lack, and with a warning where they are of another type.
+        ignore: Delivered columns that are dropped without a word.
+        key: The key column, for examples in messages.
     """
-    schema = arrow_schema(columns.items())
-    problems = _name_problems(delivered.schema.names, columns)
-    extra = [n for n in dict.fromkeys(delivered.schema.names) if n not in columns and n not in set(ignore)]
-    warnings = _extra_warning(extra, delivered) if extra else ()
+    names, may_lack = delivered.schema.names, {*may_lack, *extra}
+    wanted = {**columns, **extra}
+    sources = {name: sources.get(name, name) for name in wanted}
+    columns = {name: kind for name, kind in wanted.items() if sources[name] in names or name not in may_lack}
+    problems = _name_problems(names, columns, sources)
+    known = {*ignore, *(sources[name] for name in columns)}
+    undeclared = [n for n in dict.fromkeys(names) if n not in known]
+    warnings = _extra_warning(undeclared, delivered) if undeclared else ()
     if problems:
         return Conformed(None, tuple(problems), (), warnings)
     if delivered.num_rows == 0:  # an empty file's types say nothing: writers guess them from values
-        return Conformed(schema.empty_table(), (), (), warnings)
-    text = all(is_text(delivered.schema.field(name).type) for name in columns)
-    arrays, faults = [], []
+        return Conformed(arrow_schema(columns.items()).empty_table(), (), (), warnings)
+    text = all(is_text(delivered.schema.field(sources[name]).type) for name in columns)
+    arrays, faults = {}, []
     for name, kind in columns.items():
+        column = delivered.column(sources[name])
         try:
-            array, broken = cast_column(delivered.column(name), kind, from_text=text)
+            array, broken = cast_column(column, kind, from_text=text)
         except ColumnTypeError as err:
-            problems.append(
+            sentence = (
                 f"{name}: declared {kind}, delivered as {err.found}: {err.count:,} of {delivered.num_rows:,} values "
-                f"cannot be taken, e.g. {err.example!r} in row {err.row}. {err.advice}"
+                f"cannot be taken, e.g. {err.example!r} in row {err.row}."
             )
+            if name in extra:
+                warnings += (f"{sentence} Left out: the spec does not ask for it any more.",)
+            else:
+                problems.append(f"{sentence} {err.advice}")
             continue
-        arrays.append(array)
+        arrays[name] = array
         if len(broken):
-            faults.append(_cast_fault(delivered, name, kind, key, broken))
+            at_key = f", {key} {delivered.column(sources[key])[int(broken[0])].as_py()}" if key != name else ""
+            faults.append(_cast_fault(column, name, kind, at_key, broken))
     if problems:
         return Conformed(None, tuple(problems), (), warnings)
-    return Conformed(pa.table(arrays, schema=schema), (), tuple(faults), warnings)
+    return Conformed(pa.table(arrays), (), tuple(faults), warnings)
 
 
-def _name_problems(names: list[str], columns: dict[str, str]) -> list[str]:
+def _name_problems(names: list[str], columns: Mapping[str, str], sources: Mapping[str, str]) -> list[str]:
     """Name every declared column that is missing or stands there more than once."""
     problems = []
     counts = Counter(names)
-    others = [n for n in counts if n not in columns]
+    taken = set(sources.values())
+    others = [n for n in counts if n not in taken]
     for name, kind in columns.items():
-        if counts[name] > 1:
+        source = sources[name]
+        if counts[source] > 1:
             problems.append(
-                f"{name}: the column stands in the delivery {counts[name]} times, expected once, so nobody can tell "
+                f"{name}: the column stands in the delivery {counts[source]} times, expected once, so nobody can tell "
                 "which one is meant. Ask the sender to keep one."
             )
-        if counts[name] == 0:
-            same = [n for n in others if n.strip().casefold() == name.casefold()]
-            near = f" Did you mean {same[0]!r}?" if same else did_you_mean(name, others)
+        if counts[source] == 0:
+            same = [n for n in others if n.strip().casefold() == source.casefold()]
+            near = f" Did you mean {same[0]!r}?" if same else did_you_mean(source, others)
+            origin = f", from {source!r}" if source != name else ""
             problems.append(
-                f"{name}: the declared column ({kind}) is missing; rule: every declared column is delivered; "
+                f"{name}: the declared column ({kind}{origin}) is missing; rule: every declared column is delivered; "
                 f"1 of {len(columns)} columns affected, e.g. the delivery holds {_listed(names)}.{near} "
-                "Ask the sender for it, or change events.columns in model.yaml."
+                "Ask the sender for it, or change events.columns in model.yaml: `from:` says by which name it is "
+                "delivered, `since:` from which day on."
             )
     return problems
 
@@ -116,15 +147,12 @@ def _extra_warning(extra: list[str], delivered: pa.Table) -> tuple[str, ...]:
     )
 
 
-def _cast_fault(delivered: pa.Table, name: str, kind: str, key: str, broken: np.ndarray) -> RowFault:
+def _cast_fault(column: pa.ChunkedArray, name: str, kind: str, at_key: str, broken: np.ndarray) -> RowFault:
     row = int(broken[0])
-    value = delivered.column(name)[row].as_py()
-    where = f"row {row}"
-    if key != name:
-        where += f", {key} {delivered.column(key)[row].as_py()}"
+    value = column[row].as_py()
     rule = f"{name} is {kind}"
-    share = f"{len(broken):,} of {delivered.num_rows:,} values"
-    return RowFault(rule, f"{name}: {share} break the rule 'is {kind}', e.g. {value!r} ({where}).", broken)
+    share = f"{len(broken):,} of {len(column):,} values"
+    return RowFault(rule, f"{name}: {share} break the rule 'is {kind}', e.g. {value!r} (row {row}{at_key}).", broken)
 
 
 def _listed(names: list[str], most: int = 12) -> str:

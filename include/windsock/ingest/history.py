@@ -40,6 +40,8 @@ def stats_of(spec: ModelSpec, events: pa.Table) -> dict[str, Any]:
     identities = {spec.events.key, *spec.entities.values()}
     means, nulls = {}, {}
     for name, kind in spec.events.columns.items():
+        if name not in events.column_names:  # it was not delivered yet
+            continue
         column = events.column(name)
         if events.num_rows and column.null_count:
             nulls[name] = round(column.null_count / events.num_rows, 6)
@@ -106,7 +108,7 @@ def _compare(spec: ModelSpec, stats: Mapping[str, Any], past: list[Any]) -> Iter
 
 
 def _new_entities(settings: Settings, spec: ModelSpec, events: pa.Table, published: list[DayRecord]) -> Iterator[str]:
-    columns = list(dict.fromkeys(spec.entities.values()))
+    columns = [name for name in dict.fromkeys(spec.entities.values()) if name in events.column_names]
     seen = tables.read_events(Store.of(settings), spec, published, columns)
     for name in columns:
         new = events.filter(pc.invert(pc.is_in(events.column(name), pc.unique(seen.column(name)))))

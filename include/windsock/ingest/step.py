@@ -25,9 +25,11 @@ from windsock.days import last_instant
 from windsock.errors import DayRejected, SpecError, UpstreamUnavailable
 from windsock.ingest import history
 from windsock.ingest.conform import DUPLICATE, Conformed, Quarantine, RowFault, conform
+from windsock.ingest.kept import kept_delivery, recoverable_columns
 from windsock.ingest.labels import inline_labels
 from windsock.ingest.records import IN_FORCE, NO_SOURCE, detail_of, keep_raw, refuse, settle, write_tables
 from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
+from windsock.ingest.undeclared import undeclared_columns
 from windsock.ledger import DayRecord, Ledger, Output, Status
 from windsock.spec import ModelSpec
 from windsock.spec.columns import declared_columns, event_known_at
@@ -58,22 +60,64 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if ctx.options.get("no_delivery"):
         return _give_up(ctx, previous)
     try:
+        if not ctx.live and (derived := rederive(ctx, day)) is not None:
+            return derived
+    except DayRejected as refused:
+        log.warning("%s Its source is asked.", refused)
+    try:
         delivery = fetch(spec, day)
-    except NotDelivered as absent:
-        if ctx.live:
-            raise  # it may come later today
+    except (NotDelivered, UpstreamUnavailable) as absent:
+        if ctx.live and (derived := rederive(ctx, day)) is not None:
+            return derived
+        if ctx.live or isinstance(absent, UpstreamUnavailable):
+            raise  # it may come, or answer, later today
         # A replay asks for days that are long over, and waiting would keep the rest of a backfill out.
         raise UpstreamUnavailable(str(absent)) from absent
+    return _take(ctx, previous, delivery)
+
+
+def rederive(ctx: StepContext, day: date) -> dict[str, Any] | None:
+    """Derive a published day again from the delivery that was kept, if that has a declared column that the rows lack.
+
+    Its source is not asked. The day is validated by today's rules, and replaced as by a new delivery.
+
+    Returns:
+        What :func:`run` returns, with the columns that were taken in as ``recovered``; None: there was nothing to do.
+
+    Raises:
+        DayRejected: Today's rules refuse the day; it stays as it was.
+    """
+    previous = Ledger.of(ctx.settings, ctx.spec.name, "ingest").get(day)
+    recovered = [] if previous is None else recoverable_columns(ctx.store, ctx.spec, previous)
+    if previous is None or not recovered or (delivery := kept_delivery(ctx.store, previous)) is None:
+        return None
+    names = ", ".join(recovered)
+    log.info("%s %s: taken in from the delivery that was kept: %s", ctx.spec.name, day, names)
+    return {**_take(replace(ctx, key=day.isoformat()), previous, delivery), "recovered": recovered}
+
+
+def _take(ctx: StepContext, previous: DayRecord | None, delivery: Delivery) -> dict[str, Any]:
+    """Publish a day from its delivery, or refuse it; ``previous`` is the record in force."""
+    spec, day = ctx.spec, ctx.day
     source = keep_raw(ctx, delivery)
     if delivery.rows is None:
         problem = delivery.problem or f"{delivery.name}: cannot be read."
         rule = "Rule: a delivery is a readable table; all its columns and rows are affected."
         raise _refusal(ctx, previous, delivery, [f"{problem} {rule}"])
-    conformed = conform(delivery.rows, declared_columns(spec), ignore=spec.events.ignore, key=spec.events.key)
+    conformed = conform(
+        delivery.rows,
+        declared_columns(spec),
+        sources=spec.events.sources,
+        may_lack=[n for n, column in spec.events.declared.items() if column.since is not None and day < column.since],
+        extra=undeclared_columns(ctx, previous),
+        ignore=spec.events.ignore,
+        key=spec.events.key,
+    )
     if conformed.rows is None:
         raise _refusal(ctx, previous, delivery, conformed.problems, conformed.warnings)
     if conformed.rows.num_rows == 0:
         return _empty(ctx, previous, delivery, conformed, source)
+    _refuse_late_since(spec, day, conformed.rows)
     quarantine, warnings, reasons = _validate(ctx, conformed.rows, conformed)
     reasons += quarantine.over_budget(spec.validation.quarantine_budget, "rows", least_valid=1)
     if reasons:
@@ -85,7 +129,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if spec.label.files is None:
         wanted["labels"] = inline_labels(spec, rows)
     if quarantine.counts:
-        wanted["quarantine"] = quarantine.table(delivery.rows, spec.events.key)
+        wanted["quarantine"] = quarantine.table(delivery.rows, spec.events.sources[spec.events.key])
     detail = detail_of(
         source,
         delivered=delivery.rows.num_rows,
@@ -133,14 +177,26 @@ def _validate(ctx: StepContext, rows: pa.Table, conformed: Conformed) -> tuple[Q
 
 
 def with_known_at(spec: ModelSpec, day: date, rows: pa.Table) -> pa.Table:
-    """Return table ``events``: the declared columns and when each event became known, without the label."""
-    events = rows.select(list(spec.events.columns))
+    """Return table ``events``: the day's columns and when each event became known, without the label."""
+    events = rows.select([name for name in rows.column_names if name != spec.label.column])
     end = pa.scalar(last_instant(day), pa.timestamp("us"))
-    if spec.events.delivered_at is not None:
+    if spec.events.delivered_at in events.column_names:
         known_at = pc.fill_null(events.column(spec.events.delivered_at), end)
     else:
         known_at = pa.chunked_array([pa.repeat(end, events.num_rows)])
     return events.append_column(pa.field(event_known_at(spec), pa.timestamp("us")), known_at)
+
+
+def _refuse_late_since(spec: ModelSpec, day: date, rows: pa.Table) -> None:
+    """Raise SpecError if a column has values on a day on which it was not delivered yet, by the spec."""
+    for name, column in spec.events.declared.items():
+        if column.since is None or day >= column.since or name not in rows.column_names:
+            continue
+        if valid := len(rows) - rows.column(name).null_count:
+            raise SpecError(
+                f"{spec.name}: events.columns.{name} is delivered since {column.since}, says model.yaml, but {valid:,} "
+                f"of {len(rows):,} rows of {day} have a value there. Write since: {day}, or an earlier day."
+            )
 
 
 def _empty(

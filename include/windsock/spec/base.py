@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic.fields import FieldInfo
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 """Names of models, views and entities: they become table, DAG and asset names."""
@@ -17,7 +18,8 @@ Column = Annotated[str, StringConstraints(pattern=COLUMN_PATTERN)]
 class Part(BaseModel):
     """One part of a model spec."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # By alias: what is written can be read again.
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -25,6 +27,11 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for arg in get_args(annotation) for model in models_in(arg)]
+
+
+def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return a model's fields by their names in the file, which may be words of Python's own."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def kind_of(model: type[BaseModel]) -> str | None:

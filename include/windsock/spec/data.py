@@ -1,11 +1,11 @@
 """The data half of a spec: where days come from, what they hold, what is valid."""
 
 from datetime import date
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from windsock.spec.base import Column, Part
+from windsock.spec.base import Column, Part, repeated
 
 ColumnType = Literal["int64", "double", "string", "bool", "timestamp", "date"]
 
@@ -72,14 +72,66 @@ class SimulatorSource(Part):
 Source = Annotated[FilesSource | SqlSource | SimulatorSource, Field(discriminator="kind")]
 
 
+class EventColumn(Part):
+    """One column; a type alone (`amount: double`) says the same as `amount: {type: double}`."""
+
+    type: ColumnType
+    since: date | None = Field(None, description="First day that it was delivered on; days before it have NULL there.")
+    source: str | None = Field(None, alias="from", min_length=1, description="Its name in the delivery; default: here.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_type_alone_is_enough(cls, raw: Any) -> Any:
+        return raw if isinstance(raw, dict | cls) else {"type": raw}
+
+    @model_serializer(mode="wrap")
+    def _as_short_as_it_was_given(self, handler: SerializerFunctionWrapHandler) -> Any:
+        given = {name: value for name, value in handler(self).items() if value is not None}
+        return given if len(given) > 1 else given["type"]
+
+
 class EventsSpec(Part):
     """What one event is."""
 
     time: Column = Field(description="Event time; a time without zone is read as UTC.")
     key: Column = Field(description="Unique within all days.")
-    columns: dict[Column, ColumnType] = Field(min_length=2, description="Every column that is kept, with its type.")
+    declared: dict[Column, EventColumn] = Field(
+        alias="columns", min_length=2, description="Every column that is kept: its type, or more (docs/change.md)."
+    )
     ignore: tuple[Column, ...] = Field((), description="Columns that are expected and dropped without a word.")
     delivered_at: Column | None = Field(None, description="When the event became known; default: the end of its day.")
+
+    @property
+    def columns(self) -> dict[str, ColumnType]:
+        """Every column that is kept, with its type, by the name that all but the source know it by."""
+        return {name: column.type for name, column in self.declared.items()}
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The name of every column in the delivery."""
+        return {name: column.source or name for name, column in self.declared.items()}
+
+    @property
+    def time_source(self) -> str:
+        """The name of the event time in the delivery."""
+        return self.sources[self.time]
+
+    @model_validator(mode="after")
+    def _are_delivered_each_by_itself(self) -> Self:
+        sources = self.sources
+        for source in repeated(sources.values()):
+            takers = [name for name, taken in sources.items() if taken == source]
+            raise ValueError(
+                f"columns {' and '.join(map(repr, takers))} are taken from the same {source!r} of the delivery, so "
+                "nobody can tell whose it is: give each a `from:` of its own, or keep one of them"
+            )
+        if both := sorted(set(sources.values()) & set(self.ignore)):
+            raise ValueError(f"{', '.join(both)} stand both in events.columns and in events.ignore")
+        for field in ("time", "key"):
+            column = self.declared.get(getattr(self, field))
+            if column is not None and column.since is not None:
+                raise ValueError(f"{field} names a column with `since:`, but every event has one: remove it there")
+        return self
 
     @model_validator(mode="after")
     def _refers_to_its_columns(self) -> Self:
@@ -90,8 +142,6 @@ class EventsSpec(Part):
                 raise ValueError(f"{field} names {name!r}, which is not among events.columns")
             if field != "key" and self.columns[name] != "timestamp":
                 raise ValueError(f"{field} names {name!r}, which is of type {self.columns[name]}, not timestamp")
-        if both := sorted(set(self.columns) & set(self.ignore)):
-            raise ValueError(f"{', '.join(both)} stand both in events.columns and in events.ignore")
         return self
 
 

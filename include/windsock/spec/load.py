@@ -4,7 +4,7 @@ import ast
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from windsock.errors import SpecError, did_you_mean
 from windsock.format_numbers import taken
 from windsock.settings import Settings
-from windsock.spec.base import kind_of, models_in
+from windsock.spec.base import fields_of, kind_of, models_in
 from windsock.spec.estimators import TorchSpec
 from windsock.spec.model_spec import ModelSpec
 
@@ -187,12 +187,15 @@ def _fields_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
     for step in loc:
         if isinstance(step, int):
             continue
-        options = [m for m in models_in(at) if step in m.model_fields]
+        if get_origin(at) is dict:
+            at = get_args(at)[1]
+            continue
+        options = [fields_of(m)[step] for m in models_in(at) if step in fields_of(m)]
         tagged = [m for m in models_in(at) if kind_of(m) == step]
         if tagged:
             at = tagged[0]
         elif options:
-            at = options[0].model_fields[step].annotation
+            at = options[0].annotation
         else:
             return []
-    return sorted({name for m in models_in(at) for name in m.model_fields})
+    return sorted({name for m in models_in(at) for name in fields_of(m)})

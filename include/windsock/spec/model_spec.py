@@ -117,11 +117,15 @@ class ModelSpec(Part):
                 f"label.column {label!r} also stands in events.columns: that leaks the answer. Remove it there; "
                 "a label that comes as a column is taken from the delivery and hidden until its delay has passed"
             )
+        if taken := [name for name, source in self.events.sources.items() if source == label]:
+            raise ValueError(
+                f"events.columns: {taken[0]!r} is taken from the label {label!r}: that leaks the answer. Remove it"
+            )
         for name, expression in self.features.row.items():
             used = set(_IDENTIFIER.findall(expression)) | {name}
             if label in used:
                 raise ValueError(f"features.row.{name} uses the label {label!r}: that leaks the answer")
-            if dropped := sorted(used & set(self.events.ignore)):
+            if dropped := sorted(used & set(self.events.ignore) - set(self.events.columns)):
                 raise ValueError(
                     f"features.row.{name} uses {', '.join(dropped)}, which events.ignore drops; known: "
                     + ", ".join(sorted(self.events.columns))

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from windsock.spec.base import kind_of, models_in
+from windsock.spec.base import fields_of, kind_of, models_in
 from windsock.spec.model_spec import ModelSpec
 
 _HEAD = """# Every field of model.yaml
@@ -27,7 +27,7 @@ def markdown() -> str:
             continue
         seen.add(part)
         sections.append(_section(title, part))
-        for name, field in part.model_fields.items():
+        for name, field in fields_of(part).items():
             place = name if title == "model.yaml" else f"{title}.{name}"
             for found in models_in(field.annotation):
                 kind = kind_of(found)
@@ -38,7 +38,7 @@ def markdown() -> str:
 def _section(title: str, part: type[BaseModel]) -> str:
     lines = [f"## {title}", "", (part.__doc__ or "").strip().splitlines()[0], ""]
     lines += ["| field | type | default | |", "|---|---|---|---|"]
-    for name, field in part.model_fields.items():
+    for name, field in fields_of(part).items():
         lines.append(f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {field.description or ''} |")
     return "\n".join([*lines, ""])
 
@@ -66,7 +66,8 @@ def _type(annotation: Any) -> str:
     if origin is tuple:
         return f"list of {_type(args[0])}"
     if origin is dict:
-        return f"mapping to {_type(args[1])}"
+        inner = _type(args[1])
+        return "mapping, see below" if inner == "see below" else f"mapping to {inner}"
     names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
     if annotation in names:
         return names[annotation]

@@ -152,18 +152,18 @@ def _read(path: Path, spec: ModelSpec) -> list[dict[str, Any]]:
             raise SpecError(
                 f"{path}: expectations[{n}] ({kind}): severity {severity!r} is none of {', '.join(_SEVERITIES)}."
             )
-        for column in _columns(kwargs):
+        for column in columns_of(kwargs):
             if column not in known:
                 raise SpecError(
                     f"{path}: expectations[{n}] ({kind}) names the column {column!r}, which the spec does not declare."
                     f"{did_you_mean(column, known)} Known: {', '.join(known)}."
                 )
     if spec.label.files is not None:  # the label is not among the events' columns then
-        return [e for e in expectations if spec.label.column not in _columns(e["kwargs"])]
+        return [e for e in expectations if spec.label.column not in columns_of(e["kwargs"])]
     return list(expectations)
 
 
-def _columns(kwargs: dict[str, Any]) -> list[str]:
+def columns_of(kwargs: dict[str, Any]) -> list[str]:
     """Return the columns that an expectation names."""
     values = [kwargs[field] for field in _COLUMN_FIELDS if kwargs.get(field)]
     return [str(name) for value in values for name in (value if isinstance(value, list) else [value])]

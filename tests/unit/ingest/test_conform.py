@@ -224,6 +224,26 @@ def test_column_order_never_matters(order, rows):
 
 
 @examples(60)
+@given(
+    names=st.permutations([*COLUMNS, *(f"{name} of old" for name in COLUMNS)]),
+    lacking=st.sets(st.sampled_from([*COLUMNS])),
+)
+def test_names_in_the_delivery_never_matter_and_no_row_is_lost_for_a_column_that_may_lack(names, lacking):
+    sources = dict(zip(COLUMNS, names, strict=False))
+    lacking = lacking - {"TRANSACTION_ID"}
+    delivered = GOOD.drop_columns(list(lacking)).rename_columns(
+        [sources[n] for n in GOOD.column_names if n not in lacking]
+    )
+
+    found = _conform(delivered, sources=sources, may_lack=lacking)
+
+    assert found.rows.equals(_conform(GOOD).rows.drop_columns(list(lacking)))
+    assert found.warnings == ()
+    problems = _conform(delivered, sources=sources).problems
+    assert sorted(p.split(":")[0] for p in problems) == sorted(lacking)
+
+
+@examples(60)
 @given(values=st.lists(st.one_of(st.none(), st.integers(-(2**53), 2**53)), min_size=1, max_size=20))
 def test_whole_numbers_survive_the_way_through_floats(values):
     floats = pa.array([None if v is None else float(v) for v in values], pa.float64())

@@ -1,6 +1,7 @@
 """SIGKILL of the ingest step, at points all over its time and at exact places, then a rerun."""
 
 from datetime import date
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from examples import number_of
 from kill import DieAt, Steps, snapshot, stray_files
 from small_model import small_fraud
 from windsock.ledger import Ledger
+from windsock.settings import Settings
 from windsock.steps import run_step
 from windsock.store import Store
 
@@ -91,6 +93,45 @@ def test_a_kill_at_an_exact_place_changes_what_readers_see_only_once_the_record_
     assert snapshot(settings, "fraud", ["ingest"]) == (after if published else before)
     run_step("ingest", model="fraud", key=KEY, settings=settings, live=False)
     assert snapshot(settings, "fraud", ["ingest"]) == after
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize(
+    ("place", "published"),
+    [
+        pytest.param(DieAt("windsock.ingest.step:keep_raw", after=True), False, id="after-the-raw-copy"),
+        pytest.param(DieAt("windsock.tables:write_day", call=2, after=True), False, id="after-the-tables"),
+        pytest.param(
+            DieAt("windsock.store:Store.write_json", call=1, after=True), False, id="between-history-and-record"
+        ),
+        pytest.param(DieAt("windsock.ledger:Ledger.publish", after=True), True, id="after-the-record"),
+    ],
+)
+def test_a_kill_while_a_day_takes_in_a_column_leaves_it_without_or_whole_and_a_rerun_gives_it_whole(
+    tmp_path, place, published
+):
+    calm, settings = (_with_a_column_declared_late(tmp_path / name) for name in ("calm", "killed"))
+    before = snapshot(settings, "fraud", ["ingest"])
+    assert run_step("ingest", model="fraud", key=KEY, settings=calm, live=False)["recovered"] == ["batch"]
+    after = snapshot(calm, "fraud", ["ingest"])
+
+    trial = Steps(settings, "fraud").run("ingest", KEY, die_at=place)
+
+    assert trial.killed
+    assert snapshot(settings, "fraud", ["ingest"]) == (after if published else before)
+    if not published:
+        run_step("ingest", model="fraud", key=KEY, settings=settings, live=False)
+        assert snapshot(settings, "fraud", ["ingest"]) == after != before
+
+
+def _with_a_column_declared_late(home: Path) -> Settings:
+    """Publish a day, then declare a column that its delivery had, while its source would deliver other rows by now."""
+    dirt = [{"day": KEY, "kind": "extra_columns"}]
+    settings, spec = small_fraud(home, source=_source(0, dirt), first_day=KEY)
+    run_step("ingest", model="fraud", key=KEY, settings=settings, live=False)
+    events = spec.events.model_dump(mode="json")
+    events["columns"]["batch"] = {"type": "int64", "from": "BATCH_NO"}
+    return small_fraud(home, source=_source(1, dirt), first_day=KEY, events=events)[0]
 
 
 @pytest.mark.kill

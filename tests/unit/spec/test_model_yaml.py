@@ -64,6 +64,32 @@ def test_the_reference_model_loads_and_fits_on_a_page():
             {"events__time": "TX_TIME"}, r"time names 'TX_TIME', which is not among events\.columns", id="time"
         ),
         pytest.param({"events__time": "TX_AMOUNT"}, r"of type double, not timestamp", id="time-type"),
+        pytest.param(
+            {"events__columns__MCC": {"type": "int64", "sins": "2026-08-14"}},
+            r"events\.columns\.MCC\.sins: there is no such field\. Did you mean 'since'\?",
+            id="column-field",
+        ),
+        pytest.param({"events__columns__MCC": "float"}, r"events\.columns\.MCC.*'int64'.*given: 'float'", id="type"),
+        pytest.param(
+            {"events__columns__EUR": {"type": "double", "from": "TX_AMOUNT"}},
+            r"'EUR' and 'TX_AMOUNT' are taken from the same 'TX_AMOUNT' of the delivery.*`from:` of its own",
+            id="one-source-twice",
+        ),
+        pytest.param(
+            {"events__columns__MCC": {"type": "int64", "from": "TX_FRAUD"}},
+            r"'MCC' is taken from the label 'TX_FRAUD': that leaks the answer",
+            id="label-by-another-name",
+        ),
+        pytest.param(
+            {"events__columns__MCC": {"type": "int64", "from": "TX_TIME_DAYS"}},
+            r"TX_TIME_DAYS stand both in events\.columns and in events\.ignore",
+            id="ignored-source",
+        ),
+        pytest.param(
+            {"events__columns__TX_DATETIME": {"type": "timestamp", "since": "2026-08-14"}},
+            r"time names a column with `since:`, but every event has one",
+            id="time-since",
+        ),
         pytest.param({"last_day": "2020-01-01"}, r"last_day 2020-01-01 lies before first_day", id="days"),
         pytest.param({"training__metric": "r2"}, r"r2 cannot judge a binary model", id="metric"),
         pytest.param(
@@ -76,6 +102,20 @@ def test_a_faulty_spec_names_the_field_and_the_file(tmp_path: Path, changes: dic
     path = write_model(tmp_path, **changes)
     with pytest.raises(SpecError, match=rf"(?s)fraud/model\.yaml.*{says}"):
         load_spec(path)
+
+
+def test_a_column_may_have_another_name_in_the_delivery_and_a_first_day_and_is_written_down_as_given(tmp_path: Path):
+    given = {"type": "int64", "since": "2026-08-14", "from": "merchant category"}
+    changes = {"TX_AMOUNT": {"type": "double"}, "CUSTOMER_ID": {"type": "int64", "from": "TERMINAL_ID"}}
+    changes |= {"TERMINAL_ID": {"type": "int64", "from": "CUSTOMER_ID"}, "MCC": given}
+    spec = load_spec(write_model(tmp_path, **{f"events__columns__{name}": column for name, column in changes.items()}))
+    written = spec.model_dump(mode="json")
+
+    assert spec.events.columns["MCC"] == "int64"
+    assert spec.events.sources["MCC"] == "merchant category"
+    assert spec.events.sources["CUSTOMER_ID"] == "TERMINAL_ID"  # two names may change places
+    assert written["events"]["columns"] == {**spec.events.columns, **changes, "TX_AMOUNT": "double"}
+    assert type(spec).model_validate(written) == spec
 
 
 def test_a_missing_sql_file_is_named_with_the_nearest_one(tmp_path: Path):

@@ -148,8 +148,8 @@ def _cut(fs: Any, path: str, kind: Format, compression: str | None, spec: ModelS
             raise Unreadable(f"the Parquet file is damaged ({redact_line(err)}). Deliver it again.") from err
     if rows.num_rows == 0 and not later:
         raise NotDelivered(
-            f"The file holds no event on or after {day} (column {spec.events.time!r}), so the day is not in it (yet). "
-            f"If no more data will come, set last_day in the model.yaml of {spec.name!r}."
+            f"The file holds no event on or after {day} (column {spec.events.time_source!r}), so the day is not "
+            f"in it (yet). If no more data will come, set last_day in the model.yaml of {spec.name!r}."
         )
     return rows
 
@@ -162,13 +162,14 @@ def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date) -> tuple[pa.Tab
     kind = _type_of_times(dataset.schema, spec)
     if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
         return _sift(dataset.to_batches(), dataset.schema, spec, day)
-    time = ds.field(spec.events.time)
+    time = ds.field(spec.events.time_source)
     start, end = (_scalar(moment, kind) for moment in (start_of(day), end_of(day)))
     wanted = (time >= start) & (time < end)
     if day == spec.first_day:
         wanted = wanted | time.is_null()
     rows = dataset.to_table(filter=wanted)
-    later = rows.num_rows > 0 or dataset.scanner(columns=[spec.events.time], filter=time >= end).head(1).num_rows > 0
+    after = dataset.scanner(columns=[spec.events.time_source], filter=time >= end)
+    later = rows.num_rows > 0 or after.head(1).num_rows > 0
     return rows, later
 
 
@@ -183,12 +184,12 @@ def _sift(batches: Iterable[pa.RecordBatch], schema: pa.Schema, spec: ModelSpec,
     start, end = (pa.scalar(moment, pa.timestamp("us")) for moment in (start_of(day), end_of(day)))
     kept, kind = [], _type_of_times(schema, spec)
     no_times = (
-        f"the event time column {spec.events.time!r} ({kind}) holds no readable time. Deliver timestamps, or text "
-        "such as 2026-03-01 13:45:00; a number does not say its unit."
+        f"the event time column {spec.events.time_source!r} ({kind}) holds no readable time. Deliver timestamps, or "
+        "text such as 2026-03-01 13:45:00; a number does not say its unit."
     )
     later, readable, seen = False, 0, 0
     for batch in batches:
-        column = pa.chunked_array([batch.column(spec.events.time)])
+        column = pa.chunked_array([batch.column(spec.events.time_source)])
         try:
             times, _ = cast_column(column, "timestamp", from_text=is_text(kind))
         except ColumnTypeError:
@@ -205,9 +206,9 @@ def _sift(batches: Iterable[pa.RecordBatch], schema: pa.Schema, spec: ModelSpec,
 
 
 def _type_of_times(schema: pa.Schema, spec: ModelSpec) -> pa.DataType:
-    if spec.events.time not in schema.names:
+    if spec.events.time_source not in schema.names:
         raise Unreadable(
-            f"the event time column {spec.events.time!r} is missing, so no day can be cut out of the file. "
+            f"the event time column {spec.events.time_source!r} is missing, so no day can be cut out of the file. "
             f"It has: {', '.join(schema.names)}. Deliver the column, or correct events.time."
         )
-    return schema.field(spec.events.time).type
+    return schema.field(spec.events.time_source).type

@@ -19,7 +19,8 @@ Format = Literal["parquet", "csv"]
 
 _ENDINGS: dict[str, Format] = {"parquet": "parquet", "pq": "parquet", "csv": "csv", "tsv": "csv", "txt": "csv"}
 _COMPRESSIONS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
-_MAGIC = b"PAR1"
+MAGIC = b"PAR1"
+"""How a Parquet file begins and ends."""
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BLOCK_BYTES = 4 << 20
 _HEADER_BYTES = 1 << 20
@@ -40,8 +41,7 @@ def format_of(url: str, given: Format | None) -> tuple[Format, str | None]:
     Raises:
         SpecError: The ending says nothing and the spec gives no format.
     """
-    endings = url.split("?", 1)[0].rsplit("/", 1)[-1].lower().split(".")[1:]
-    compression = _COMPRESSIONS.get(endings[-1]) if endings else None
+    endings, compression = _endings(url), compression_of(url)
     ending = endings[-2] if compression and len(endings) > 1 else endings[-1] if endings else ""
     found = given or _ENDINGS.get(ending)
     if found is None:
@@ -50,6 +50,16 @@ def format_of(url: str, given: Format | None) -> tuple[Format, str | None]:
             "Add 'format: parquet' or 'format: csv'."
         )
     return found, compression if found == "csv" else None
+
+
+def compression_of(url: str) -> str | None:
+    """Return the compression that the ending of a file's name tells, if it tells one."""
+    endings = _endings(url)
+    return _COMPRESSIONS.get(endings[-1]) if endings else None
+
+
+def _endings(url: str) -> list[str]:
+    return url.split("?", 1)[0].rsplit("/", 1)[-1].lower().split(".")[1:]
 
 
 def parse(raw: bytes, kind: Format, compression: str | None) -> pa.Table:
@@ -66,7 +76,7 @@ def parse(raw: bytes, kind: Format, compression: str | None) -> pa.Table:
             return pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True).read()
         except (pa.ArrowException, OSError, ValueError) as err:
             raise Unreadable(f"the Parquet file is damaged ({redact_line(err)}). Deliver it again.") from err
-    if raw.startswith(_MAGIC):
+    if raw.startswith(MAGIC):
         raise Unreadable("the file is Parquet, but is declared or named as CSV. Set source.format: parquet.")
     batches = list(csv_batches(lambda: pa.BufferReader(raw), compression))
     return pa.Table.from_batches(batches[1:], schema=batches[0].schema)
@@ -83,12 +93,12 @@ def check_parquet_ends(file: Any) -> None:
     tail = file.read(4)
     if head == b"PARE" and tail == b"PARE":
         raise Unreadable("the Parquet file is encrypted. Deliver it without encryption.")
-    if head != _MAGIC:
+    if head != MAGIC:
         raise Unreadable(
-            f"the file is not Parquet: it starts with {head!r}, not {_MAGIC!r} ({size} bytes). "
+            f"the file is not Parquet: it starts with {head!r}, not {MAGIC!r} ({size} bytes). "
             "Deliver Parquet, or set source.format if it is CSV."
         )
-    if tail != _MAGIC or size < 12:
+    if tail != MAGIC or size < 12:
         raise Unreadable(
             f"the Parquet file is truncated: its footer is missing after {size} bytes. Deliver it again, whole."
         )

@@ -46,7 +46,8 @@ def fetch(spec: ModelSpec, source: SqlSource, day: date) -> Delivery:
     except (SpecError, UpstreamUnavailable) as err:
         # Drivers may quote what they were given: the original error is neither shown nor chained.
         raise type(err)(redact(err, [str(url.password or "")])) from None
-    order = [name for name in (spec.events.time, spec.events.key) if name in rows.schema.names]
+    delivered = (spec.events.time_source, spec.events.sources[spec.events.key])
+    order = [name for name in delivered if name in rows.schema.names]
     rows = rows.sort_by([(name, "ascending") for name in order]) if order and rows.num_rows else rows
     return Delivery.of_rows(rows, name=f"{day}.parquet", origin=f"query at ${source.url_env} for {day}")
 

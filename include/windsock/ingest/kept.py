@@ -1,0 +1,81 @@
+"""The deliveries that were kept: what they hold, and a delivery of one, without asking its source again.
+
+Ingest keeps every delivery as it came at ``raw/``, also the columns that the spec did not declare then. So a column
+that is declared later has a past, as far back as it was delivered.
+"""
+
+from datetime import date
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from windsock import tables
+from windsock.ingest.sources.delivery import Delivery
+from windsock.ingest.sources.parse import MAGIC, Format, Unreadable, compression_of, csv_batches, parse
+from windsock.ledger import DayRecord, Ledger
+from windsock.spec import ModelSpec
+from windsock.store import Store
+
+
+def kept_delivery(store: Store, record: DayRecord) -> Delivery | None:
+    """Return the delivery that a day was made from, as it came; None if it is not kept any more."""
+    source = record.detail["source"]
+    if source["raw"] is None or not store.exists(source["raw"]):
+        return None
+    raw = store.read_bytes(source["raw"])
+    # The bytes tell the format: the spec may speak of another source by now.
+    kind: Format = "parquet" if raw.startswith(MAGIC) else "csv"
+    try:
+        rows = parse(raw, kind, compression_of(source["raw"]))
+    except Unreadable:
+        return None
+    return Delivery(rows, raw, source["name"], source["origin"])
+
+
+def kept_columns(store: Store, record: DayRecord) -> tuple[str, ...]:
+    """Return the columns of the delivery that a day was made from, by its footer or header; none if it is not kept."""
+    path = record.detail["source"]["raw"]
+    if path is None or not store.exists(path):
+        return ()
+    opened = partial(store.fs.open, store.path(path), "rb")
+    try:
+        with opened() as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                return tuple(pq.ParquetFile(file).schema_arrow.names)
+        return tuple(next(csv_batches(opened, compression_of(path))).schema.names)
+    except (Unreadable, pa.ArrowException):
+        return ()
+
+
+def lacking_columns(store: Store, spec: ModelSpec, record: DayRecord) -> list[str]:
+    """List the declared columns of events that a published day's rows do not have, and that read as NULL there."""
+    output = record.outputs.get("events")
+    if output is None or not output.files:
+        return []
+    stored = set(tables.stored_schema(store, output).names)
+    return [name for name in spec.events.columns if name not in stored]
+
+
+def recoverable_columns(store: Store, spec: ModelSpec, record: DayRecord) -> list[str]:
+    """List the declared columns that a published day's rows do not have, but the delivery does that they came from."""
+    lacking = lacking_columns(store, spec, record)
+    kept = set(kept_columns(store, record)) if lacking else set()
+    return [name for name in lacking if spec.events.sources[name] in kept]
+
+
+def delivered_since(store: Store, spec: ModelSpec, column: str) -> date | None:
+    """Return the day from which on every published day has a declared column, in its rows or its kept delivery.
+
+    Returns:
+        That day; None if the newest published day does not have it.
+    """
+    ledger, found = Ledger(store, spec.name, "ingest"), None
+    for day in reversed(ledger.days()):
+        record = ledger.get(day)
+        if record is None or record.status != "published":
+            continue
+        if column in lacking_columns(store, spec, record) and column not in recoverable_columns(store, spec, record):
+            break
+        found = day
+    return found

@@ -1,0 +1,29 @@
+"""Columns that a day is stored with although the spec does not declare them, or no longer does.
+
+Who takes a column out of ``model.yaml`` says what the next training wants. A version that was trained with it reads it
+as long as it is in force, or may be again after a rollback.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from windsock import tables
+from windsock.column_types import ARROW_TYPES, declared_name
+from windsock.ledger import DayRecord
+from windsock.spec.columns import event_known_at
+from windsock.steps import StepContext
+
+
+def undeclared_columns(ctx: StepContext, previous: DayRecord | None) -> dict[str, str]:
+    """Return name to type of what a day is stored with besides: what its rows have, and :func:`extra_columns`."""
+    spec = ctx.spec
+    output = previous.outputs.get("events") if previous is not None else None
+    stored = tables.stored_schema(ctx.store, output) if output is not None else ()
+    kinds = {field.name: declared_name(field.type) for field in stored} | dict(extra_columns(ctx))
+    ours = {*spec.events.columns, spec.label.column, event_known_at(spec)}
+    return {name: kind for name, kind in kinds.items() if name not in ours and kind in ARROW_TYPES}
+
+
+def extra_columns(ctx: StepContext) -> Mapping[str, str]:
+    """Return name to type of the columns that living versions read, by the names in their definitions."""
+    return MappingProxyType({})
