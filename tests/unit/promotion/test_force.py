@@ -104,18 +104,18 @@ def test_a_correction_goes_before_no_scored_day_and_before_nothing_that_training
 DAYS = st.integers(1, 12).map(lambda n: FIRST + timedelta(days=n))
 DEEDS = st.one_of(
     st.tuples(st.sampled_from(["ingest", "score"]), st.one_of(DAYS, DAYS, st.just(MISTAKE))),
-    st.tuples(st.sampled_from(["promote", "promote late", "rollback", "correct"]), DAYS),
+    st.tuples(st.sampled_from(["promote", "promote late", "promote late", "rollback", "correct"]), DAYS),
 )
 
 
 @examples(60, suppress=[HealthCheck.function_scoped_fixture])
-@given(deeds=st.lists(DEEDS, min_size=3, max_size=12))
+@given(deeds=st.lists(DEEDS, min_size=4, max_size=12))
 def test_whatever_is_recorded_promoted_and_corrected_no_scored_day_changes_its_champion(
     tmp_path_factory: pytest.TempPathFactory, deeds: list[tuple[str, date]]
 ) -> None:
     fraud = small_fraud(tmp_path_factory.mktemp("force"))
     today, scored = utc_now().date(), dict[date, str]()
-    for deed, day in deeds:
+    for deed, day in [("promote", FIRST), *deeds, ("correct", FIRST)]:
         before = champion_on(*fraud, today)
         if deed == "score" and (now := champion_on(*fraud, day)) is not None and day not in scored:
             record(fraud, "score", day)
