@@ -29,10 +29,11 @@ class SpecError(WindsockError):
     exit_code: ClassVar[int] = 64
 
     @classmethod
-    def unknown(cls, kind: str, name: str, known: Iterable[str]) -> Self:
-        """Name what was asked for, the nearest match and everything on offer."""
+    def unknown(cls, kind: str, name: str, known: Iterable[str], where: str = "") -> Self:
+        """Name what was asked for, the nearest match and everything on offer, and where that is."""
         names = sorted(known)
-        return cls(f"No {kind} named {name!r}.{did_you_mean(name, names)} Known: {', '.join(names) or 'none'}.")
+        on_offer = f"Known{where and f' in {where}'}: {', '.join(names) or 'none'}"
+        return cls(f"No {kind} named {name!r}.{did_you_mean(name, names)} {on_offer}.")
 
 
 class DataContractError(WindsockError):

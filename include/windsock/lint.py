@@ -53,7 +53,7 @@ def specs_below(settings: Settings, path: Path | None = None, model: str | None 
         found = {file.parent.name: file} if file.is_file() else find_specs([path.absolute()])
     if model is not None:
         if model not in found:
-            raise SpecError.unknown("model", model, found)
+            raise SpecError.unknown("model", model, found, where)
         found = {model: found[model]}
     if not found:
         raise SpecError(f"There is no {SPEC_FILE} in {where}. A model is a folder with that file in it.")

@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.files import replace_file
 from windsock.format_numbers import KEY, check, numbered, taken
+from windsock.redact import redact, redact_line
 from windsock.settings import Settings
 
 MARKER = "windsock.json"
@@ -48,18 +50,43 @@ class Store:
         """The fsspec file system of the root.
 
         Raises:
-            SpecError: The store was laid out by a version that this one does not know.
+            SpecError: The root is no folder or URL, or the store was laid out by a version that this one does not know.
+            UpstreamUnavailable: The store cannot be read.
         """
         import fsspec
 
-        fs, root = fsspec.core.url_to_fs(self.root)
+        try:
+            fs, root = fsspec.core.url_to_fs(self.root)
+        except (ValueError, ImportError) as err:  # another scheme, or one whose library is not here
+            raise SpecError(
+                f"{redact(self.root)}: cannot be opened: {redact_line(err).rstrip('.')}. "
+                "Give a folder, or a URL such as s3://bucket/prefix."
+            ) from err
         if self.whole and self.root not in _opened:
             with suppress(FileNotFoundError):  # nothing was written yet, or by version 0.1 only
-                marker = json.loads(fs.cat_file(f"{root}/{MARKER}"))
+                marker = self._read_marker(fs, f"{root}/{MARKER}")
                 check("store", marker.get(KEY, "none"), Store(self.root).url(MARKER))
                 _marked.add(self.root)
             _opened.add(self.root)
         return fs
+
+    def _read_marker(self, fs: Any, path: str) -> dict[str, Any]:
+        """Read the first object of all that are read; errors of libraries become a sentence here."""
+        try:
+            return dict(json.loads(fs.cat_file(path)))
+        except FileNotFoundError:
+            raise
+        except Exception as err:  # each kind of store has errors of its own
+            fault = (
+                f"The store {redact(self.root)} cannot be read: {type(err).__name__}: {redact_line(err).rstrip('.')}."
+            )
+            if isinstance(err, NotADirectoryError):
+                raise SpecError(
+                    f"{fault} Set WINDSOCK_STORE to a folder, or to a URL such as s3://bucket/prefix."
+                ) from err
+            raise UpstreamUnavailable(
+                f"{fault} Check the address in WINDSOCK_STORE, the credentials and the access rights."
+            ) from err
 
     @property
     def is_local(self) -> bool:

@@ -34,7 +34,7 @@ def browser_page(width: int = 1400, height: int = 1000) -> Iterator[Page]:
         page = browser.new_page(viewport={"width": width, "height": height})
         page.set_default_timeout(30_000)
         page.context.add_init_script(_DEAF_TO_OFFLINE)
-        page.on("requestfailed", lambda request: log.info("%s %s: %s", request.method, request.url, request.failure))
+        page.on("requestfailed", lambda request: log.warning("%s %s: %s", request.method, request.url, request.failure))
         try:
             yield page
         finally:

@@ -1,9 +1,28 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from windsock.errors import SpecError
 from windsock.settings import REPO_ROOT, Settings
+
+BETWEEN_OWN_PROCESSES = {
+    "WINDSOCK_EXECUTOR_READY_FILE",
+    "WINDSOCK_GX_OUTPUT",
+    "WINDSOCK_REQUEST",  # docs/trainer.md
+    "WINDSOCK_SCHEDULER_BELL",
+    "WINDSOCK_STACK_HOME",
+    "WINDSOCK_TRAINER_ROLE",
+    "WINDSOCK_WAIT_FOR_EXECUTION_API",
+}
+"""Variables that a part of Windsock sets for another part."""
+
+
+def test_the_documentation_of_settings_names_every_variable_that_is_read():
+    code = [path.read_text(encoding="utf-8") for path in (REPO_ROOT / "include").rglob("*.py")]
+    read = {name for text in code for name in re.findall(r'"(WINDSOCK_[A-Z_]*[A-Z])"', text)}
+    documented = set(re.findall(r"`(WINDSOCK_[A-Z_]*[A-Z])\b", (REPO_ROOT / "docs/settings.md").read_text("utf-8")))
+    assert read - documented == BETWEEN_OWN_PROCESSES
 
 
 def test_a_laptop_needs_no_setting():

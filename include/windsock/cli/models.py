@@ -64,6 +64,8 @@ def models(model: str | None, as_json: bool) -> None:
     """Show every model: champion, challenger, last days."""
     settings = Settings.from_env()
     specs, faults = load_specs(settings)
+    if not specs and not faults:
+        specs_below(settings)  # raises: there is no model, and where it would be
     if model is not None:
         specs = {model: get_spec(settings, model)}
     rows = [_overview(settings, specs[name]) for name in sorted(specs)]

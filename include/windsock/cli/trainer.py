@@ -27,7 +27,11 @@ _WORDS = {True: "ok", False: "BROKEN", None: "--"}
 @click.option("--rows", type=click.IntRange(100), default=2000, show_default=True, help="Practice rows.")
 @click.option("--timeout", type=click.FloatRange(1), default=600, show_default=True, help="Seconds for one training.")
 @click.option("--env", multiple=True, help="Hand on this environment variable; can be repeated.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Keep everything here (default: a folder that goes).")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep everything here (default: a folder that goes).",
+)
 def check_trainer(
     command: tuple[str, ...],
     candidate: str | None,
@@ -60,8 +64,10 @@ def check_trainer(
         return _print_findings(check_candidate(url))
     try:
         values = json.loads(params)
+        if not isinstance(values, dict):
+            raise ValueError(f"{params} has no names")
     except ValueError as err:
-        raise SpecError(f"--params is no JSON: {err}. Write it like '{{\"l2\": 0.5}}'.") from err
+        raise SpecError(f"--params is no JSON object: {err}. Write it like '{{\"l2\": 0.5}}'.") from err
     estimator = {"kind": "custom", "name": "trainer", "command": list(command), "data": data, "params": values}
     environment = {name: os.environ[name] for name in ("PATH", "HOME", *env) if name in os.environ}
     with ExitStack() as stack:

@@ -19,8 +19,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from windsock import __version__
-from windsock.errors import DataContractError, SpecError
+from windsock.errors import DataContractError, SpecError, UpstreamUnavailable, WindsockError
 from windsock.format_numbers import KEY, check, written
+from windsock.redact import redact, redact_line
 from windsock.runs.run_folder import METRICS, REQUEST, CheckpointFolder, RunFolder, parquet_rows
 from windsock.store import Store
 
@@ -55,6 +56,7 @@ class TrainerRequest:
 
         Raises:
             SpecError: There is no request there, or it is of another format.
+            UpstreamUnavailable: Its store cannot be read.
         """
         place = url or os.environ.get(REQUEST_VARIABLE, "")
         folder, _, name = place.rpartition("/")
@@ -74,6 +76,13 @@ class TrainerRequest:
             ) from err
         except (ValueError, AttributeError) as err:
             raise SpecError(f"{place}: is no request: {err}. Run the step 'assemble' again.") from err
+        except WindsockError:
+            raise
+        except Exception as err:  # each kind of store has errors of its own
+            raise UpstreamUnavailable(
+                f"{redact(place)}: cannot be read: {type(err).__name__}: {redact_line(err).rstrip('.')}. "
+                "Check the address, the credentials and the access rights."
+            ) from err
         check("trainer request", form, place)
         return cls(store, raw, hashlib.sha256(data).hexdigest())
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from windsock.errors import DataContractError, did_you_mean
+from windsock.errors import DataContractError, SpecError, did_you_mean
 from windsock.served.matrix import Feature, to_matrix
 from windsock.store import to_json
 
@@ -98,8 +98,15 @@ def usable_scores(model: Model, task: Task, rows: pa.Table, what: str) -> Floats
 
 
 def threads() -> int:
-    """Return how many threads a model may use (``WINDSOCK_THREADS``, default 2)."""
-    return max(1, int(os.environ.get("WINDSOCK_THREADS") or 2))
+    """Return how many threads a model may use (``WINDSOCK_THREADS``, default 2).
+
+    Raises:
+        SpecError: It is no number.
+    """
+    given = os.environ.get("WINDSOCK_THREADS") or "2"
+    if not given.isdecimal():
+        raise SpecError(f"WINDSOCK_THREADS is {given!r}. Give a whole number of threads, for example 2.")
+    return max(1, int(given))
 
 
 def load(folder: str | Path) -> Model:

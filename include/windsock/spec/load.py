@@ -67,7 +67,7 @@ def get_spec(settings: Settings, model: str) -> ModelSpec:
     """
     found = _spec_files(settings.models)
     if model not in found:
-        raise SpecError.unknown("model", model, found)
+        raise SpecError.unknown("model", model, found, ", ".join(map(str, settings.models)))
     return load_spec(_only(model, found[model]))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from windsock.dataset.csv_export import csv_table
-from windsock.errors import WindsockError, did_you_mean
+from windsock.errors import SpecError, WindsockError, did_you_mean
 from windsock.runs.contract import TrainerRequest
 from windsock.served.first_load import load_untrusted
 from windsock.served.model import Model, usable_scores
@@ -70,10 +70,14 @@ class Candidate:
 
 
 def check_candidate(request_url: str) -> list[Finding]:
-    """Check a finished candidate: a finding per clause, in the order of the documentation."""
+    """Check a finished candidate: a finding per clause, in the order of the documentation.
+
+    Raises:
+        UpstreamUnavailable: Its store cannot be read.
+    """
     try:
         candidate = Candidate(TrainerRequest.read(request_url))
-    except WindsockError as err:
+    except SpecError as err:
         return [Finding("request", False, str(err))]
     found: dict[str, Finding] = {}
     for clause, needs, check in _CLAUSES:

@@ -1,12 +1,13 @@
 """``windsock backfill`` and ``windsock trigger``: runs through Airflow, as its UI would start them."""
 
 from collections import Counter
+from contextlib import suppress
 
 import click
 
 from windsock.cli.step import read_options
-from windsock.days import parse_day, spans
-from windsock.errors import SpecError, WindsockError
+from windsock.days import parse_day, past_day, spans
+from windsock.errors import NotReady, SpecError, WindsockError
 from windsock.settings import Settings
 from windsock.spec import get_spec
 from windsock_local.cli.stack import home_option
@@ -47,6 +48,8 @@ def backfill(
     if not spec.first_day <= begin <= end <= (spec.last_day or end):
         known = f"{spec.first_day} to {spec.last_day or 'now'}"
         raise SpecError(f"--from {begin} --to {end} is no range of days within those of model {model!r} ({known}).")
+    with suppress(NotReady):  # today's run waits by itself
+        past_day(end, what="--to")
     with AirflowApi.of_stack(settings) as api:
         # A paused DAG would leave its runs queued, and drop the events that should start it.
         for each in _CHAIN if stage == "ingest" else (stage,):
@@ -72,9 +75,13 @@ def trigger(settings: Settings, dag_id: str, key: str | None, pairs: tuple[str, 
     """Start a run of DAG, for example fraud_train."""
     if key is not None:
         parse_day(key, what="--key")
+    conf = read_options(pairs)
     with AirflowApi.of_stack(settings) as api:
+        fields = api.form_fields(dag_id)
+        for name in sorted(conf.keys() - set(fields)):  # Airflow would take it, and no step would read it
+            raise SpecError.unknown(f"field of the form of {dag_id}", name, fields)
         api.set_paused(dag_id, False)
-        run_id = api.trigger(dag_id, key, read_options(pairs))
+        run_id = api.trigger(dag_id, key, conf)
         click.echo(f"{dag_id} runs as {run_id}: {api.url}/dags/{dag_id}/runs/{run_id}")
         if wait is None:
             return

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
-from windsock.errors import UpstreamUnavailable, WindsockError
+from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
 from windsock.settings import Settings
 from windsock_local.stack.home import ADMIN_USER, Home, read_stack
 
@@ -135,6 +135,20 @@ class AirflowApi:
     def set_paused(self, dag_id: str, paused: bool) -> None:
         """Pause a DAG, or let it run."""
         self.call("PATCH", f"dags/{_quoted(dag_id)}", {"is_paused": paused})
+
+    def form_fields(self, dag_id: str) -> list[str]:
+        """Return the names of the fields in a DAG's trigger form.
+
+        Raises:
+            SpecError: There is no such DAG.
+        """
+        try:
+            return list(self.call("GET", f"dags/{_quoted(dag_id)}/details")["params"])
+        except AirflowRefused as err:
+            if err.status != 404:
+                raise
+            known = [dag["dag_id"] for dag in self.pages("dags", "dags")]
+            raise SpecError.unknown("DAG", dag_id, known, self.url) from err
 
     def trigger(self, dag_id: str, partition_key: str | None = None, conf: Mapping[str, Any] | None = None) -> str:
         """Start a run now and return its id; the run of a paused DAG waits until it is unpaused."""

@@ -125,19 +125,25 @@ class Home:
         """Make the folders and mark the home as Windsock's.
 
         Raises:
-            SpecError: The folder is one that must never become a home, or another version's home.
+            SpecError: The folder is one that must never become a home, or another version's home, or cannot be made.
         """
         refuse_unsafe_home(self.root)
         if self.marker.exists():
             named = re.search(r"^format: *(.*)$", self.marker.read_text(encoding="utf-8"), re.MULTILINE)
             number = named and named[1].strip()  # version 0.1 named none
             format_numbers.check("home", int(number) if number and number.isdecimal() else number, self.marker)
-        for folder in (self.root, self.run, self.logs, self.airflow, self.mlflow_artifacts):
-            folder.mkdir(parents=True, exist_ok=True)
-        self.secrets.mkdir(mode=0o700, exist_ok=True)
-        self.secrets.chmod(0o700)
-        if not self.marker.exists():
-            self.marker.write_text(_MARKER_TEXT, encoding="utf-8")
+        try:
+            for folder in (self.root, self.run, self.logs, self.airflow, self.mlflow_artifacts):
+                folder.mkdir(parents=True, exist_ok=True)
+            self.secrets.mkdir(mode=0o700, exist_ok=True)
+            self.secrets.chmod(0o700)
+            if not self.marker.exists():
+                self.marker.write_text(_MARKER_TEXT, encoding="utf-8")
+        except OSError as err:
+            raise SpecError(
+                f"{self.root} cannot be made Windsock's home: {err.strerror}: {err.filename}. Name a folder that this "
+                "user may write to, with --home or WINDSOCK_HOME."
+            ) from err
 
     def secret(self, name: str) -> str:
         """Return one of :data:`SECRETS`, kept in the file of its name; it is made if it is missing."""

@@ -50,6 +50,15 @@ def test_lint_of_an_unknown_model_names_the_nearest(
     assert "Did you mean 'fraud'?" in capsys.readouterr().err
 
 
+def test_an_installation_without_models_says_where_they_would_be(
+    fraud: tuple[Settings, ModelSpec], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WINDSOCK_MODELS", "/nowhere")
+    for arguments in (["lint"], ["models"], ["models", "--model", "fraud"], ["step", "score", "--model", "fraud"]):
+        assert main(arguments) == 64
+        assert "in /nowhere" in capsys.readouterr().err
+
+
 def test_models_works_before_anything_has_happened(
     fraud: tuple[Settings, ModelSpec], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -306,6 +306,8 @@ def test_the_documented_linear_model_loads(tmp_path):
     [
         ([], "either a command after '--' to try, or --candidate"),
         (["--params", "{", "--", "true"], "--params is no JSON"),
+        (["--params", "[1]", "--", "true"], "--params is no JSON object"),
+        (["--folder", __file__, "--", "true"], "is a file"),
         (["--", "no-such-program"], "the trainer cannot be started"),
     ],
 )

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from windsock.errors import UpstreamUnavailable
+from windsock.cli import main
+from windsock.errors import SpecError, UpstreamUnavailable
 from windsock_local.stack import airflow_api
 from windsock_local.stack.airflow_api import AirflowApi, AirflowRefused, run_path
 
@@ -78,6 +79,25 @@ def test_a_run_id_is_quoted_and_the_run_waited_for(api: AirflowApi, server: type
     assert server.calls[0][2] == {"logical_date": None, "conf": {"trials": 3}, "partition_key": "2026-01-01"}
     assert server.calls[1][1].endswith("/dagRuns/manual__2026-01-01T00%3A00%3A00%2B00%3A00")
     assert server.logins == 1
+
+
+def test_a_dag_that_is_not_there_is_named_with_the_nearest(api: AirflowApi, server: type[FakeAirflow]) -> None:
+    listed = {"dags": [{"dag_id": "fraud_train"}, {"dag_id": "fraud_score"}], "total_entries": 2}
+    server.answers[:] = [(404, {"detail": "not found"}), (200, listed)]
+
+    with pytest.raises(SpecError, match=r"No DAG named 'fraud_trian'\. Did you mean 'fraud_train'\? Known in http"):
+        api.form_fields("fraud_trian")
+
+
+def test_a_mistyped_field_of_a_form_starts_no_run(
+    api: AirflowApi, server: type[FakeAirflow], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(AirflowApi, "of_stack", lambda _: api)
+    server.answers[:] = [(200, {"params": {"as_of": {}, "trials": {}}})]
+
+    assert main(["trigger", "fraud_train", "--conf", "trails=3"]) == 64
+    assert "No field of the form of fraud_train named 'trails'. Did you mean 'trials'?" in capsys.readouterr().err
+    assert len(server.calls) == 1
 
 
 def test_an_expired_token_is_renewed(api: AirflowApi, server: type[FakeAirflow]) -> None:

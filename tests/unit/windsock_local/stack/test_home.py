@@ -32,6 +32,14 @@ def test_a_source_checkout_is_refused_as_home(tmp_path: Path) -> None:
         Home(tmp_path).create()
 
 
+@pytest.mark.parametrize("below", ["file", "file/home"])
+def test_a_home_that_cannot_be_made_is_named_with_the_reason(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(SpecError, match=r"cannot be made Windsock's home: .*file.* --home or WINDSOCK_HOME"):
+        Home(tmp_path / below).create()
+
+
 def test_wipe_refuses_a_folder_that_is_no_home(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
 
