@@ -19,7 +19,7 @@ import click
 from bench.figures import Figure, say
 from bench.world import Size, World
 
-BENCHES = ("idle", "task", "asset", "features", "join", "validate", "usual", "torch", "demo")
+BENCHES = ("idle", "task", "asset", "features", "join", "validate", "usual", "plan", "torch", "demo")
 
 
 class Session:
@@ -33,7 +33,7 @@ class Session:
 
     def groups(self, names: list[str]) -> Iterator[list[tuple[str, Callable[[], Iterator[Figure]]]]]:
         """Yield benches that share something; what they share is closed before the next group."""
-        from bench import demo, features, join, torch_training, usual, validate
+        from bench import demo, features, join, plan, torch_training, usual, validate
 
         on_stack = [name for name in names if name in ("idle", "task", "asset")]
         if on_stack:
@@ -49,6 +49,7 @@ class Session:
             "join": lambda: join.run(self.world),
             "validate": lambda: validate.run(self.world),
             "usual": lambda: usual.run(self.world),
+            "plan": lambda: plan.run(self._folder, self.size),
             "torch": lambda: torch_training.run(self.size),
             "demo": lambda: demo.run(self._folder, self._demo_json),
         }

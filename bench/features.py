@@ -44,8 +44,7 @@ def run(world: World) -> Iterator[Figure]:
 def _limit(world: World, inputs: Sequence[date], outputs: Sequence[date]) -> float:
     import pyarrow.parquet as pq
 
-    names = [f"features/{view.name}" for view in world.spec.features.views]
-    made = [rows for name in names if (rows := _read(world, name, outputs)) is not None]
+    made = [rows for name in world.featured if (rows := _read(world, name, outputs)) is not None]
     scratch = world.folder / "limit.parquet"
 
     def once() -> None:
@@ -61,5 +60,5 @@ def _limit(world: World, inputs: Sequence[date], outputs: Sequence[date]) -> flo
 
 
 def _read(world: World, table: str, days: Iterable[date]) -> Any:
-    records = world.featured if table.startswith("features/") else world.ingested
+    records = world.featured.get(table, world.ingested)
     return tables.read(world.store, (records[day] for day in days), table)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bench.figures import time_runs
 from bench.world import MODEL
 from windsock import tables
-from windsock.ledger import Ledger
+from windsock.features.feature_tables import feature_tables
 from windsock.settings import Settings
 from windsock.spec import get_spec
 from windsock.store import Store
@@ -32,9 +32,9 @@ def main(way: str, frame_path: Path, runs: int) -> None:
 
     settings = Settings.from_env()
     spec, store = get_spec(settings, MODEL), Store.of(settings)
-    ledger = Ledger.of(settings, MODEL, "features")
-    records = ledger.all()
-    pins = ledger.pins(records)
+    ledgers = {table.name: table.ledger(store) for table in feature_tables(spec)}
+    records = {name: ledger.all() for name, ledger in ledgers.items()}
+    pins = {name: ledger.pins(records[name]) for name, ledger in ledgers.items()}
     frame = feather.read_table(frame_path, memory_map=False)
     if way == "feast":
         from windsock.featurestore.repo import import_feast
@@ -47,10 +47,10 @@ def main(way: str, frame_path: Path, runs: int) -> None:
         import pyarrow as pa
 
         result = frame
-        for view in spec.features.views:
-            rows = tables.read(store, records.values(), f"features/{view.name}")
+        for table, days in records.items():
+            rows = tables.read(store, days.values(), table)
             if rows is None:
-                raise RuntimeError(f"The view {view.name} has no rows to gather.")
+                raise RuntimeError(f"{table} has no rows to gather.")
             places = pa.array(np.random.default_rng(0).integers(0, rows.num_rows, frame.num_rows))
             given = rows.select([n for n in rows.column_names if n not in frame.column_names]).take(places)
             for name in given.column_names:

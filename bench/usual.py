@@ -17,12 +17,13 @@ from windsock import tables
 from windsock.gate.compare import compare
 from windsock.ingest.sources import simulator
 from windsock.promotions import Promotion, append
-from windsock.registry.versions import VersionInfo, folder_hash, record_version
+from windsock.registry.versions import folder_hash
 from windsock.served.resampling import ClusteredRows
 from windsock.settings import REPO_ROOT
 from windsock.spec import get_spec
 from windsock.spec.data import SimulatorSource
 from windsock.steps import run_step
+from windsock.version_index import VersionInfo, record_version
 
 _PARSE = """
 import time
@@ -133,9 +134,8 @@ def _scored_and_monitored(world: World) -> Iterator[Figure]:
     rows = world.ingested[day].rows("events")
 
     def read() -> None:
-        records = [world.featured[day]]
-        for view in world.spec.features.views:
-            tables.read(world.store, records, f"features/{view.name}")
+        for name, days in world.featured.items():
+            tables.read(world.store, [days[day]], name)
 
     limit = Limit("read the day's feature rows once", time_runs(read, 5).median)
     for step, what, options in (

@@ -14,6 +14,7 @@ import yaml
 
 from bench.figures import say
 from windsock.days import day_range
+from windsock.features.feature_tables import FeatureRecords, feature_tables
 from windsock.ledger import DayRecord, Ledger
 from windsock.settings import REPO_ROOT, Settings
 from windsock.spec import ModelSpec, get_spec
@@ -108,10 +109,10 @@ class World:
         return self._each_day("features")
 
     @cached_property
-    def featured(self) -> Mapping[date, DayRecord]:
-        """Feature records of every day."""
+    def featured(self) -> FeatureRecords:
+        """Feature records of every day, by table."""
         _ = self.feature_seconds
-        return Ledger.of(self.settings, MODEL, "features").all()
+        return {table.name: table.ledger(self.store).all() for table in feature_tables(self.spec)}
 
     def _each_day(self, step: str) -> list[float]:
         say(f"{step} of {len(self.days)} days ...")

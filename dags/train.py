@@ -4,6 +4,9 @@
 **Reads** features of complete, warm days and the labels known by the day. **Publishes**
 `<model>_challenger`: a registered model version with metrics and lineage in MLflow.
 
+**Asks first** for features that it lacks: of definitions that are new, or of days that have
+changed since. They are computed by runs of `<model>_features`, and `assemble` waits for them.
+
 **Reruns** are safe: each run has its own folder, and a rerun gives the same bytes. A run by
 the clock is skipped while there is too little data; one that was asked for waits two hours
 for missing days, then fails and names them. In pods, a killed `fit` goes on where it was.
@@ -32,17 +35,23 @@ def train_dag(spec: ModelSpec) -> None:
         max_active_runs=1,
         params=forms.train_form(spec),
     ):
-        assemble = heavy_step(
-            spec,
-            step="assemble",
-            keyed=False,
-            form=["as_of", *forms.OVERRIDES, "reason"],
-            cause=["as_of", "reasons", "dedupe_key"],
+        events = assets.of(spec, "events")
+        asked = {"keyed": False, "cause": ["as_of", "reasons", "dedupe_key"], "timeout": timedelta(hours=2)}
+        prepare = StepOperator(
+            step="prepare",
+            model=spec.name,
+            form=["as_of", *forms.OVERRIDES],
             skip_on_schedule=True,
-            timeout=timedelta(hours=2),
+            outlets=[events],
+            days_from={events.name: "days"},
+            announce=["live"],
+            **asked,
         )
+        as_of = {"as_of": prepare.output["as_of"]}
+        assemble = heavy_step(spec, step="assemble", form=[*forms.OVERRIDES, "reason"], options=as_of, **asked)
         run = {"run": assemble.output["run"]}
         choose = StepOperator(step="choose", model=spec.name, keyed=False, options=run)
         published = {"outlets": [assets.of(spec, "challenger")], "announce": ["version", "run"]}
         register = StepOperator(step="register", model=spec.name, keyed=False, options=run, **published)
-        assemble >> [fit_tasks(spec, estimator, run) for estimator in spec.training.estimators] >> choose >> register
+        fits = [fit_tasks(spec, estimator, run) for estimator in spec.training.estimators]
+        prepare >> assemble >> fits >> choose >> register

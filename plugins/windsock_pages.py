@@ -1,4 +1,4 @@
-"""Airflow UI: the pages that steps made, and the way to MLflow.
+"""Airflow UI: the pages that steps made, each model's plan as a tab of its DAGs, and the way to MLflow.
 
 Read ``windsock_airflow.pages``. Every task loads this file: nothing heavy may be imported here.
 """
@@ -12,10 +12,16 @@ from windsock_airflow.pages import PAGES_PREFIX, lazy_pages
 
 
 def _views() -> list[dict[str, Any]]:
+    plan = {
+        "name": "Plan",
+        "href": f"{PAGES_PREFIX}/plan/{{DAG_ID}}",
+        "destination": "dag",
+        "url_route": "windsock_plan",
+    }
     mlflow = Settings.from_env().mlflow_uri
     if not mlflow.startswith("http"):
-        return []
-    return [{"name": "MLflow", "href": mlflow, "destination": "nav", "category": "browse"}]
+        return [plan]
+    return [plan, {"name": "MLflow", "href": mlflow, "destination": "nav", "category": "browse"}]
 
 
 class WindsockPages(AirflowPlugin):

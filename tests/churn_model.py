@@ -1,6 +1,7 @@
 """A small churn model with daily files, for tests of what feature SQL may say."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from windsock import tables
+from windsock.completeness import lookback
+from windsock.features.feature_tables import FeatureTable, feature_table
+from windsock.features.view_sql import compute_view
 from windsock.ledger import DayRecord, Ledger
 from windsock.lint import lint_model
 from windsock.settings import Settings
@@ -82,6 +86,10 @@ class Churn:
         return self.spec.features.views[0]
 
     @property
+    def table(self) -> FeatureTable:
+        return feature_table(self.spec, self.view)
+
+    @property
     def store(self) -> Store:
         return Store.of(self.settings)
 
@@ -104,6 +112,28 @@ class Churn:
         record = Ledger.of(self.settings, "churn", stage).get(day)
         assert record is not None
         return record
+
+    def leave_features_of_0_1(self, days: Sequence[date]) -> None:
+        """Write the features of some days as version 0.1 did: one record for all views, by the text of their SQL."""
+        spec, ledger = self.spec, Ledger(self.store, "churn", "features")
+        for day in days:
+            first, last = lookback(day, spec.features.lookback_days)
+            ingested = Ledger(self.store, "churn", "ingest").between(first, last)
+            inputs = {f"ingest/{d}": record.data_hash for d, record in ingested.items()}
+            outputs = {}
+            for view in spec.features.views:
+                events, labels = (
+                    read(self.store, spec, ingested.values()) for read in (tables.read_events, tables.read_labels)
+                )
+                rows = compute_view(spec, view, events, labels, day)
+                name = f"features/{view.name}"
+                inputs[f"sql/{view.name}"] = hashlib.sha256(spec.sql_of(view).encode()).hexdigest()
+                outputs[name] = tables.write_day(self.store, "churn", name, day, rows)
+            ledger.publish(DayRecord(day.isoformat(), "published", outputs, inputs, {"warm": True}))
+
+    def features(self) -> pa.Table:
+        """Return the first day's rows of the view."""
+        return self.rows(self.table.name, self.table.name)
 
     def rows(self, table: str, stage: str = "ingest", days: int = 1) -> pa.Table:
         records = [self.record(stage, DAY + timedelta(days=n)) for n in range(days)]

@@ -10,8 +10,8 @@ import pyarrow as pa
 from small_model import small_fraud
 from windsock import tables
 from windsock.column_types import arrow_schema
-from windsock.features.feature_tables import STAGE, FeatureTable, feature_tables
-from windsock.ledger import DayRecord, Ledger
+from windsock.features.feature_tables import FeatureRecords, FeatureTable, feature_tables
+from windsock.ledger import DayRecord
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
@@ -47,6 +47,11 @@ def table_of(spec: ModelSpec, view: str) -> FeatureTable:
     return next(t for t in feature_tables(spec) if t.view == view)
 
 
+def feature_days(settings: Settings, spec: ModelSpec) -> FeatureRecords:
+    """Return every day of each view's table, by the table's name."""
+    return {table.name: table.ledger(Store.of(settings)).all() for table in feature_tables(spec)}
+
+
 def rows_of(spec: ModelSpec, view: str, rows: Sequence[Row]) -> pa.Table:
     """Build rows of a view, given in the order of its columns."""
     schema = arrow_schema(table_of(spec, view).columns)
@@ -56,17 +61,18 @@ def rows_of(spec: ModelSpec, view: str, rows: Sequence[Row]) -> pa.Table:
 
 def publish(
     settings: Settings, spec: ModelSpec, day: date, views: Mapping[str, Sequence[Row]], status: Any = "published"
-) -> DayRecord:
-    """Write a day's feature tables and publish their record."""
-    store, ledger = Store.of(settings), Ledger.of(settings, spec.name, STAGE)
-    previous = ledger.get(day)
-    outputs = {
-        f"features/{view}": tables.write_day(
-            store, spec.name, f"features/{view}", day, rows_of(spec, view, rows), previous=previous
-        )
-        for view, rows in views.items()
-    }
-    return ledger.publish(DayRecord(day.isoformat(), status, outputs))
+) -> dict[str, DayRecord]:
+    """Write a day's rows of some views and publish their records; a view that is not given has no rows.
+
+    Returns:
+        Table name to record.
+    """
+    store, published = Store.of(settings), dict[str, DayRecord]()
+    for table in feature_tables(spec):
+        ledger, rows = table.ledger(store), rows_of(spec, table.view, views.get(table.view, ()))
+        output = tables.write_day(store, spec.name, table.name, day, rows, previous=ledger.get(day))
+        published[table.name] = ledger.publish(DayRecord(day.isoformat(), status, {table.name: output}))
+    return published
 
 
 def at(day: int, hour: int = 12, minute: int = 0, second: int = 0, micro: int = 0) -> datetime:

@@ -20,6 +20,7 @@ from typing import Any
 
 from fork_server import fork_context
 from windsock import tables
+from windsock.completeness import FEATURES, feature_stages
 from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.store import Store
@@ -126,9 +127,12 @@ def _arm(die_at: DieAt) -> None:
 
 
 def snapshot(settings: Settings, model: str, stages: Iterable[str]) -> dict[str, Any]:
-    """Return everything that readers see: each day's record, and its rows as read back from disk."""
+    """Return everything that readers see: each day's record, and its rows as read back from disk.
+
+    ``features`` are all tables of features.
+    """
     store, seen = Store.of(settings), {}
-    for stage in stages:
+    for stage in [s for given in stages for s in (feature_stages(store, model) if given == FEATURES else [given])]:
         for day, record in Ledger.of(settings, model, stage).all().items():
             rows = {}
             for name, output in sorted(record.outputs.items()):

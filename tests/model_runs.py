@@ -80,11 +80,11 @@ class ModelRuns:
         assert run["state"] == "success", f"{self.dag(stage)} {run_id}: {tasks}"
         return run
 
-    def only_run(self, stage: str, seconds: float = 120) -> str:
-        """Wait for the first run that something else starts, and return its id."""
-        wait_until(lambda: bool(self.all(stage)), seconds, f"a run of {self.dag(stage)}")
-        (run,) = self.all(stage)
-        return str(run["dag_run_id"])
+    def only_run(self, stage: str, seconds: float = 120, known: Collection[str] = ()) -> str:
+        """Wait for the first run, beside known ones, that something else starts, and return its id."""
+        wait_until(lambda: bool(self.ids(stage) - set(known)), seconds, f"a run of {self.dag(stage)}")
+        (run,) = self.ids(stage) - set(known)
+        return run
 
     def result(self, stage: str, run_id: str, task: str | None = None) -> Any:
         """Return what a task passed on."""

@@ -10,7 +10,8 @@ import lightgbm
 import numpy as np
 import pyarrow as pa
 
-from windsock.runs.run_folder import RunFolder
+from windsock.features.frozen import definitions_of
+from windsock.runs.run_folder import DEFINITIONS, RunFolder
 from windsock.served.formats.lightgbm import lightgbm_files
 from windsock.served.matrix import Feature, to_matrix
 from windsock.served.metrics import evaluate
@@ -112,6 +113,7 @@ def make_run(
         "train": {"rows": train.num_rows},
         "chosen": {"trial": 0, "params": {"num_leaves": 31}, "rounds": rounds},
     }
+    written.write_json(definitions_of(spec), DEFINITIONS)
     store.write_json(request, folder, "request.json")
     store.write_json(metrics, folder, "metrics.json")
     store.write_json({"commit": "abc", "seed": 7, "pins": {"ingest": {"2026-04-01": "x"}}}, folder, "lineage.json")

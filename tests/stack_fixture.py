@@ -140,8 +140,18 @@ def sleeper():
     sleep()
 
 sleeper()
+
+@dag(dag_id="waiter", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False,
+     is_paused_upon_creation=False, max_active_runs=500)
+def waiter():
+    @task.sensor(mode="reschedule", poke_interval=3600)
+    def wait():
+        return False
+    wait()
+
+waiter()
 """
-"""A DAG for a task that takes as long as it is told, and says what it has found imported."""
+"""A DAG for a task that takes as long as it is told, and says what it has found imported; and one that only waits."""
 
 
 @pytest.fixture(scope="session")

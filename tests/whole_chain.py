@@ -16,15 +16,17 @@ from datetime import date
 from typing import Any
 
 from fork_server import fork_context
+from windsock.completeness import FEATURES, feature_stages
 from windsock.errors import DayRejected, NotReady
 from windsock.featurestore.repo import feast_home
 from windsock.ledger import Ledger
 from windsock.promotions import Promotion, append, current
-from windsock.registry.versions import VersionInfo, folder_hash, record_version
+from windsock.registry.versions import folder_hash
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import run_step
 from windsock.store import Store
+from windsock.version_index import VersionInfo, record_version
 
 Task = tuple[str, date]
 """``ingest`` and a day, or ``follow`` and a day: what comes of its events."""
@@ -125,14 +127,18 @@ def pool(processes: int) -> ProcessPoolExecutor:
 
 
 def published(settings: Settings, stage: str) -> dict[str, Any]:
-    """Return what a stage published: per day its record, without where and when, and SHA-256 of each Parquet file."""
-    store, found = Store.of(settings), {}
-    for day, record in Ledger.of(settings, "fraud", stage).all().items():
-        files = {
-            name: [hashlib.sha256(store.read_bytes(file)).hexdigest() for file in output.files]
-            for name, output in record.outputs.items()
-        }
-        found[str(day)] = (record.content_hash, dict(record.inputs), files)
+    """Return what a stage, or all tables of features, published.
+
+    Returns:
+        Per day the content hash and the inputs of each record, and SHA-256 of each Parquet file.
+    """
+    store, found = Store.of(settings), dict[str, tuple[dict[str, Any], ...]]()
+    for name in feature_stages(store, "fraud") if stage == FEATURES else [stage]:
+        for day, record in Ledger(store, "fraud", name).all().items():
+            hashes, inputs, files = found.setdefault(str(day), ({}, {}, {}))
+            hashes[name], inputs[name] = record.content_hash, dict(record.inputs)
+            for output, written in record.outputs.items():
+                files[output] = [hashlib.sha256(store.read_bytes(file)).hexdigest() for file in written.files]
     return found
 
 

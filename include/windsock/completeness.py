@@ -4,7 +4,7 @@ A day counts as settled once its ledger has a record: published, empty or reject
 need no record, and a day whose delivery was rejected needs none in later stages: nothing of it goes on.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 
 from windsock.days import day_range, spans
@@ -13,6 +13,12 @@ from windsock.ledger import DayRecord, Ledger, stages_of
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
+
+FEATURES = "features"
+"""What the names of the ledger stages of features begin with."""
+
+Reads = Mapping[str, Sequence[str]]
+"""Table of the ingested day to the columns of it that are read."""
 
 
 def settled_days(settings: Settings, spec: ModelSpec, stage: str, first: date, last: date) -> dict[date, DayRecord]:
@@ -46,21 +52,48 @@ def lookback(day: date, days: int) -> tuple[date, date]:
     return day - timedelta(days=days), day
 
 
+def input_mark(record: DayRecord, reads: Reads | None) -> str:
+    """Return what names the content of an ingested day for a reader of some columns; None: of all, as version 0.1."""
+    return record.data_hash if reads is None else record.data_hash_of(reads)
+
+
+def feature_stages(store: Store, model: str) -> list[str]:
+    """List the ledger stages of features, one for each definition that has days."""
+    stages = [f"{FEATURES}/{name}" for name in store.folders(model, "ledger", FEATURES) if "@" in name]
+    return stages or [FEATURES]  # version 0.1 kept one for all
+
+
 def stale_days(settings: Settings, spec: ModelSpec, day: date, *, itself: bool = False) -> list[date]:
-    """List the days within the lookback whose features were made from something else than ``day`` holds now.
+    """List the days whose features were made from something else than ``day`` holds now.
 
     ``itself`` looks at ``day`` too: ingest announces its own day in any case; a delivery of labels must not,
     or each day would be computed twice, unless that day's features stand already.
     """
-    in_force: dict[str, str | None] = {}
-    for stage in ("ingest",) if spec.label.files is None else ("ingest", "labels"):
-        record = Ledger.of(settings, spec.name, stage).get(day)
-        in_force[f"{stage}/{day}"] = record.data_hash if record is not None else None
-    first = day if itself else day + timedelta(days=1)
-    made = Ledger.of(settings, spec.name, "features").between(first, day + timedelta(days=spec.features.lookback_days))
-    return [
-        later for later, record in made.items() if any(record.inputs.get(name) != now for name, now in in_force.items())
-    ]
+    store, stale = Store.of(settings), set[date]()
+    delivered = ("ingest",) if spec.label.files is None else ("ingest", "labels")
+    in_force = {f"{stage}/{day}": Ledger(store, spec.name, stage).get(day) for stage in delivered}
+    for stage in feature_stages(store, spec.name):
+        ledger = Ledger(store, spec.name, stage)
+        for later in (d for d in ledger.days() if d >= day):
+            made = ledger.get(later)
+            if made is None or not _may_read(made, day):
+                break
+            if later == day and not itself:
+                continue
+            for name, now in in_force.items():
+                if name.startswith("labels/") and not {"known", name} & set(made.inputs):
+                    continue  # it reads no labels
+                reads = made.detail.get("reads") if name.startswith("ingest/") else None
+                if made.inputs.get(name) != (input_mark(now, reads) if now is not None else None):
+                    stale.add(later)
+    return sorted(stale)
+
+
+def _may_read(made: DayRecord, day: date) -> bool:
+    """Say whether features of a day may read another day, which may have come only after they were made."""
+    if (reach := made.detail.get("lookback_days")) is not None:
+        return made.day <= day + timedelta(days=int(reach))
+    return f"ingest/{day}" in made.inputs
 
 
 def stale_label_days(settings: Settings, spec: ModelSpec, day: date) -> list[date]:

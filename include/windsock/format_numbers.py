@@ -20,6 +20,7 @@ NEWEST: Mapping[str, int] = {
     "training request": 1,
     "trainer request": 1,
     "definition": 1,
+    "feature definitions": 1,
     "store": 1,
     "home": 1,
 }

@@ -68,6 +68,8 @@ class DayRecord:
     """Run time, for people; never used to choose data and not part of the hash."""
     origin: str = ""
     """The run that wrote it; not part of the hash."""
+    seconds: float = 0.0
+    """How long it took to compute, for estimates; not part of the hash."""
 
     @property
     def day(self) -> date:

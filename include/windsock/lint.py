@@ -60,10 +60,11 @@ def specs_below(settings: Settings, path: Path | None = None, model: str | None 
     return found
 
 
-def lint_model(name: str, path: Path, data: Settings | None = None) -> CheckedModel:
+def lint_model(name: str, path: Path, data: Settings | None = None, *, estimators: bool = True) -> CheckedModel:
     """Check one spec, by itself: one broken model hides no other.
 
-    ``data`` are settings that lead to the model's days: its views are then tried on the newest one, too.
+    ``data`` are settings that lead to the model's days: its views are then tried on the newest one, too. Without
+    ``estimators`` their parameters are not held against their libraries, which take seconds to import.
     """
     try:
         spec = load_spec(path)
@@ -72,8 +73,10 @@ def lint_model(name: str, path: Path, data: Settings | None = None) -> CheckedMo
         return CheckedModel(name, path, [line.strip().removeprefix("- ") for line in lines] or [head])
     faults: list[str] = []
     types = _features(spec, faults)
-    for found in (_names(spec, types), _categories(spec, types), _estimators(spec), _schedules(spec), _suite(spec)):
+    for found in (_names(spec, types), _categories(spec, types), _schedules(spec), _suite(spec)):
         faults += found
+    if estimators:
+        faults += _estimators(spec)
     views = len(spec.features.views)
     note = f"{len(types)} features ({len(spec.features.row)} of the row, {views} view{'s' if views != 1 else ''})"
     if data is not None and not faults:

@@ -12,8 +12,12 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from windsock.completeness import feature_stages
 from windsock.days import utc_now
 from windsock.errors import SpecError
+from windsock.features.demand import demanded
+from windsock.ledger import Ledger
+from windsock.runs.run_folder import LINEAGE
 from windsock.settings import Settings
 from windsock.steps import StepContext
 from windsock.store import Store
@@ -28,8 +32,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     """Clean up one model's tables and temporary files, and rebuild the Data Docs.
 
     Returns:
-        Counts: ``deleted``, ``freed_bytes``, ``kept``, ``temporary``; ``docs`` says whether they were rebuilt;
-        ``dry_run``.
+        Counts: ``deleted``, ``freed_bytes``, ``kept``, ``temporary``; ``definitions``, the tables of features whose
+        days were given up; ``docs`` says whether they were rebuilt; ``dry_run``.
 
     Raises:
         SpecError: The retention is shorter than a week.
@@ -43,6 +47,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         )
     dry = bool(ctx.options.get("dry_run"))
     store, model = ctx.store, ctx.spec.name
+    ended = _end_definitions(ctx, timedelta(days=retention), dry=dry)
     recorded = _recorded_files(store, model)
     deleted = freed = kept = 0
     for file in store.files(model):
@@ -62,10 +67,43 @@ def run(ctx: StepContext) -> dict[str, Any]:
         "deleted": deleted,
         "freed_bytes": freed,
         "kept": kept,
+        "definitions": ended,
         "temporary": _remove_temporary(store, model, dry=dry),
         "docs": False if dry else _rebuild_docs(ctx.settings),
         "dry_run": dry,
     }
+
+
+def _end_definitions(ctx: StepContext, retention: timedelta, *, dry: bool) -> list[str]:
+    """Give up the days of definitions that nobody needs: no spec, version or training of the model.
+
+    Their records go, their files go like any that no record names, and any day can be computed again. A definition
+    whose days were computed a short while ago stays: it may be computed ahead of the spec that will name it.
+    """
+    store, settings, spec = ctx.store, ctx.settings, ctx.spec
+    days = Ledger(store, spec.name, "ingest").days()
+    try:
+        needed = {each.table.name for each in demanded(settings, spec, days[-1] if days else spec.first_day)}
+    except SpecError as err:
+        log.warning(
+            "%s: what is needed is not known while a view does not run, so all features stay: %s", spec.name, err
+        )
+        return []
+    trained = (name for name in store.files("runs", spec.name) if name.endswith(f"/{LINEAGE}"))
+    pinned = {stage for name in trained for stage in store.read_json("runs", spec.name, name).get("pins", {})}
+    ended = []
+    for stage in feature_stages(store, spec.name):
+        ledger = Ledger(store, spec.name, stage)
+        if "@" not in stage or stage in needed | pinned:
+            continue
+        ages = [_age(store, f"{spec.name}/ledger/{stage}/{day}.json") for day in ledger.days()]
+        if min(ages, default=retention) < retention:
+            continue
+        log.info("%s: no spec, version or training needs %s any more", spec.name, stage)
+        ended.append(stage)
+        if not dry:
+            store.fs.rm(store.path(spec.name, "ledger", stage), recursive=True)
+    return ended
 
 
 def _recorded_files(store: Store, model: str) -> set[str]:

@@ -9,7 +9,7 @@ scoring neither needs MLflow nor follows a hand-set alias.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -82,7 +82,12 @@ def current(settings: Settings, spec: ModelSpec) -> Promotion | None:
 
 def champion_on(settings: Settings, spec: ModelSpec, day: date) -> Promotion | None:
     """Return the entry that is in force for a day of events, or None: then nobody scores that day."""
-    return next((p for p in reversed(history(settings, spec)) if p.in_force_from <= day), None)
+    return champion_of(history(settings, spec), day)
+
+
+def champion_of(entries: Sequence[Promotion], day: date) -> Promotion | None:
+    """Return which of all entries is in force for a day of events, or None."""
+    return next((p for p in reversed(entries) if p.in_force_from <= day), None)
 
 
 def first_day_in_force(settings: Settings, spec: ModelSpec, as_of: date) -> date:

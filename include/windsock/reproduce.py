@@ -14,11 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from windsock.dataset.assemble import assemble
+from windsock.completeness import FEATURES
+from windsock.dataset.assemble import Pins, assemble
 from windsock.dataset.requests import code_commit, run_request, trainer_request
 from windsock.dataset.time_split import Windows
 from windsock.errors import SpecError
-from windsock.ledger import Ledger
+from windsock.features.carry_over import record_of_view
+from windsock.features.feature_tables import feature_tables
+from windsock.ledger import DayRecord, Ledger
 from windsock.runs.contract import libraries
 from windsock.runs.run_folder import HOLDOUT, LINEAGE, METRICS, MODEL, REQUEST, TRAIN, RunFolder, parquet_bytes
 from windsock.search.search import Choosing
@@ -58,12 +61,14 @@ def reproduce(settings: Settings, model: str, run: str) -> Reproduction:
     days = {name: tuple(date.fromisoformat(d) for d in ds) for name, ds in lineage["windows"].items()}
     windows = Windows(date.fromisoformat(lineage["as_of"]), **days)
     with _spec_then(lineage) as spec:
-        features = Ledger.of(settings, model, "features").pinned(lineage["pins"]["features"])
+        pins = dict(lineage["pins"])
+        records = _pinned_features(settings, spec, pins)
 
-        def join(rows: pa.Table, pins: Mapping[str, str]) -> pa.Table:
-            return point_in_time(store, spec, rows, {day: r for day, r in features.items() if day.isoformat() in pins})
+        def join(rows: pa.Table, chosen: Pins) -> pa.Table:
+            used = {t: {d: r for d, r in records[t].items() if str(d) in days} for t, days in chosen.items()}
+            return point_in_time(store, spec, rows, used)
 
-        made = assemble(settings, spec, windows, lineage["pins"], join)
+        made = assemble(settings, spec, windows, pins, join)
         request = run_request(spec, made.features, windows.train)
         trained = _trained_again(spec, request, made.train, metrics["chosen"], run)
     now = {name: _sha256(parquet_bytes(rows)) for name, rows in ((TRAIN, made.train), (HOLDOUT, made.holdout))}
@@ -77,6 +82,16 @@ def reproduce(settings: Settings, model: str, run: str) -> Reproduction:
         {name: (then[name], now[name]) for name in then},
         {name: (was, code_now[name]) for name, was in code_then.items() if was != code_now[name]},
     )
+
+
+def _pinned_features(settings: Settings, spec: ModelSpec, pins: dict[str, Any]) -> dict[str, dict[date, DayRecord]]:
+    """Return the pinned records of each view's table; pins of version 0.1, one for all views, become pins of each."""
+    tables = feature_tables(spec)
+    if (old := pins.pop(FEATURES, None)) is None:
+        return {t.name: Ledger.of(settings, spec.name, t.name).pinned(pins[t.name]) for t in tables}
+    records = Ledger.of(settings, spec.name, FEATURES).pinned(old)
+    pins |= {table.name: old for table in tables}
+    return {t.name: {day: record_of_view(r, t.view, t.name) for day, r in records.items()} for t in tables}
 
 
 def _trained_again(
@@ -105,10 +120,10 @@ def _sha256(data: bytes) -> str:
 
 @contextmanager
 def _spec_then(lineage: Mapping[str, Any]) -> Iterator[ModelSpec]:
-    """Give the spec as it was, in a folder with its SQL files and networks as they were."""
-    spec = spec_of(lineage)
+    """Give the spec as it was, with its SQL, in a folder with its networks as they were."""
+    spec = spec_of(lineage).frozen(lineage["sql"], {})
     with tempfile.TemporaryDirectory(prefix="windsock-reproduce-") as folder:
-        for name, text in {**lineage["sql"], **lineage.get("modules", {})}.items():
+        for name, text in lineage.get("modules", {}).items():
             path = Path(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")

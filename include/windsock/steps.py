@@ -30,6 +30,7 @@ STEPS: Mapping[str, str] = MappingProxyType(
         "score": "windsock.scoring.step",
         "monitor": "windsock.monitoring.step",
         "govern": "windsock.governor.step",
+        "prepare": "windsock.dataset.prepare_step",
         "assemble": "windsock.dataset.step",
         "fit": "windsock.trainers.fit_step",
         "choose": "windsock.trainers.choose_step",
@@ -45,6 +46,10 @@ STEPS: Mapping[str, str] = MappingProxyType(
 """Step name to the module whose ``run`` does it; imported only when it is needed."""
 
 
+BY_HAND = "manual"
+"""Origin of what a person runs without Airflow: no run that could be tried again."""
+
+
 @dataclass(frozen=True)
 class StepContext:
     """What a step is told about its run."""
@@ -55,7 +60,7 @@ class StepContext:
     """The partition key as given; steps for a day call :attr:`day`."""
     live: bool = True
     """False for backfills and what they cause: these never retrain, promote or alert."""
-    origin: str = "manual"
+    origin: str = BY_HAND
     """Airflow run id (or another name of the run) for records."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further values from the run's form or from earlier steps."""
@@ -89,7 +94,7 @@ def run_step(
     model: str,
     key: str | None = None,
     live: bool = True,
-    origin: str = "manual",
+    origin: str = BY_HAND,
     options: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
 ) -> dict[str, Any]:

@@ -128,6 +128,15 @@ class Store:
         names = (str(file).rsplit("/", 1)[-1] for file in self.fs.ls(folder, detail=False))
         return sorted(n.removesuffix(".json") for n in names if n.endswith(".json") and not n.startswith("."))
 
+    def folders(self, *parts: str) -> list[str]:
+        """List the names of the folders right in a folder; none if there is no folder."""
+        folder = self.path(*parts)
+        self.fs.invalidate_cache(folder)
+        if not self.fs.exists(folder):
+            return []
+        entries = self.fs.ls(folder, detail=True)
+        return sorted(str(e["name"]).rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+
     def write_bytes(self, data: bytes, *parts: str) -> None:
         """Put an object in place in one step; a kill leaves the old one or the new one."""
         self._mark()

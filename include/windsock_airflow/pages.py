@@ -1,4 +1,4 @@
-"""The pages that steps made (drift reports, gate verdicts), served in the Airflow UI, and buttons that lead to them.
+"""The pages that steps made (drift reports, gate verdicts) and models' plans, served in the Airflow UI, with buttons.
 
 Pages go to logged-in users only, and sandboxed: what a report's own script does cannot reach Airflow. Every task's
 process loads Airflow's plugins, so the web framework is imported at the first request and not before. Airflow asks for
@@ -8,6 +8,8 @@ a button's address in the task's process, right after the task has ended; so the
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from urllib.parse import quote
 from airflow.sdk import BaseOperator, BaseOperatorLink
 
 from windsock.settings import Settings
+from windsock.spec import find_specs
 from windsock.store import Store
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ PAGES_PREFIX = "/windsock"
 _NAME = r"[A-Za-z0-9_-][A-Za-z0-9_.~+-]*"
 _PAGE = re.compile(rf"(?:reports|runs)/{_NAME}/{_NAME}/{_NAME}\.(html|json|png)")
 _KINDS = {"html": "text/html; charset=utf-8", "json": "application/json", "png": "image/png"}
+_PLAN_TIMEOUT_S = 60
 _HEADERS = {"Content-Security-Policy": "sandbox allow-scripts allow-downloads", "X-Content-Type-Options": "nosniff"}
 
 
@@ -50,7 +54,32 @@ def make_app() -> FastAPI:
             raise HTTPException(404, f"{path} is no page, or not in the store (any more).")
         return Response(found[0], media_type=found[1], headers=_HEADERS)
 
+    @app.get("/plan/{dag_id}")
+    def plan(dag_id: str) -> Response:
+        if (model := model_of(dag_id)) is None:
+            raise HTTPException(404, f"{dag_id} is no DAG of a model.")
+        return Response(read_plan(model), media_type="text/plain; charset=utf-8", headers=_HEADERS)
+
     return app
+
+
+def model_of(dag_id: str) -> str | None:
+    """Return the model that a DAG belongs to, ``<model>_<stage>``; None: it is none of ours."""
+    model = dag_id.rpartition("_")[0]
+    return model if model in find_specs(Settings.from_env().models) else None
+
+
+def read_plan(model: str) -> str:
+    """Return what the next training wants otherwise than the champion, as ``windsock plan`` says it.
+
+    A process of its own does it: it brings libraries that the API server shall not hold.
+    """
+    command = [sys.executable, "-m", "windsock.cli", "plan", model, "--against", "champion"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PLAN_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"windsock plan {model} did not answer within {_PLAN_TIMEOUT_S} s. Run it in a shell."
+    return done.stdout or done.stderr
 
 
 def read_page(path: str) -> tuple[bytes, str] | None:

@@ -11,7 +11,10 @@ LINEAGE = {
     "fraud_score": ("per day of fraud_features", ["score -> fraud_predictions"]),
     "fraud_monitor": ("daily 03:00", ["request => fraud_retrain"]),
     "fraud_retrain": ("by hand or operator", ["announce -> fraud_retrain_requested"]),
-    "fraud_train": ("0 5 * * 1 or fraud_retrain_requested", ["register -> fraud_challenger"]),
+    "fraud_train": (
+        "0 5 * * 1 or fraud_retrain_requested",
+        ["prepare -> fraud_events", "register -> fraud_challenger"],
+    ),
     "fraud_promote": ("fraud_challenger", ["promote -> fraud_champion"]),
     "fraud_rollback": ("by hand or operator", ["rollback -> fraud_champion"]),
     "fraud_maintenance": ("0 6 * * 0", []),

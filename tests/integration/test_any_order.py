@@ -96,7 +96,7 @@ def test_the_compared_days_are_what_they_should_be(worlds: Worlds):
     assert {day for day, (_, _, files) in days.items() if "quarantine" in files} == {str(DIRTY)}
     unscored = {str(FIRST), str(EMPTY)}
     assert {day for day, (_, _, files) in scores.items() if not files} == unscored
-    versions = {day: inputs["model"] for day, (_, inputs, _) in scores.items() if day not in unscored}
+    versions = {day: inputs["score"]["model"] for day, (_, inputs, _) in scores.items() if day not in unscored}
     assert versions == {day: "1" if day < str(IN_FORCE["2"]) else "2" for day in versions}
 
 
@@ -104,7 +104,7 @@ def test_a_refused_day_holds_up_none_of_the_days_that_look_back_on_it(worlds: Wo
     features = published(worlds.shuffled, "features")
     after = [day for day in DAYS if day > REFUSED]
     assert all(str(day) in features for day in after)
-    assert all(f"ingest/{REFUSED}" in features[str(day)][1] for day in after)
+    assert all(f"ingest/{REFUSED}" in made for day in after for made in features[str(day)][1].values())
 
 
 def test_an_old_day_run_again_changes_no_file_and_no_online_value(worlds: Worlds):

@@ -19,8 +19,10 @@ from model_runs import ModelRuns
 from stack_fixture import Stack, start_stack
 from whole_chain import online_content
 from windsock import promotions, tables
+from windsock.features.feature_tables import feature_tables
+from windsock.features.frozen import spec_of_version
 from windsock.ledger import Ledger
-from windsock.registry.versions import alias_version, version_info
+from windsock.registry.versions import alias_version
 from windsock.reproduce import reproduce
 from windsock.runs.run_folder import HOLDOUT, HOLDOUT_SCORES, RunFolder
 from windsock.served.model import load
@@ -28,6 +30,7 @@ from windsock.settings import Settings
 from windsock.spec import get_spec
 from windsock.steps import run_step
 from windsock.store import Store
+from windsock.version_index import version_info
 from windsock_local.stack import lifecycle
 
 pytestmark = pytest.mark.integration
@@ -133,8 +136,7 @@ def test_a_version_of_0_1_can_be_made_again_byte_for_byte(carried: Settings, sai
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_days_go_on_with_the_champion_that_was_carried_over(carried: Settings, model: str):
-    in_force = champion(carried, model)
-    before = online_content(carried)
+    in_force, spec = champion(carried, model), get_spec(carried, model)
     day = carry_on(carried, model)
     scored = Ledger.of(carried, model, "score").get(day)
     decided = Ledger.of(carried, model, "decisions").get(day)
@@ -142,9 +144,12 @@ def test_the_days_go_on_with_the_champion_that_was_carried_over(carried: Setting
     assert decided is not None
     assert (scored.status, scored.detail["model_version"]) == ("published", in_force)
     assert scored.rows("predictions") > 50
-    if get_spec(carried, model).features.views:
-        now = online_content(carried)
-        assert [name for name in before if now[name] != before[name]]
+    served = online_content(carried)
+    for table in feature_tables(spec_of_version(carried, spec, in_force)):
+        records = table.ledger(Store.of(carried)).all()
+        assert [d for d, record in records.items() if "carried_over" not in record.detail] == [day], "computed anew"
+        assert len(records) > 10
+        assert any(rows for name, rows in served.items() if name.endswith(table.feast_name))
 
 
 @pytest.mark.parametrize("model", MODELS)

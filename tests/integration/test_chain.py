@@ -19,13 +19,14 @@ import pytest
 import yaml
 
 from fake_slack import FakeSlack
+from feature_tables import feature_days
 from model_runs import wait_until, wait_until_quiet
 from small_model import small_fraud
 from stack_fixture import Stack
 from windsock.days import day_range
-from windsock.ledger import Ledger
 from windsock.settings import Settings
-from windsock_local.stack.airflow_api import AirflowRefused
+from windsock.spec import get_spec
+from windsock_local.stack.airflow_api import AirflowRefused, run_path
 from windsock_local.stack.home import ADMIN_USER, Home
 
 pytestmark = pytest.mark.integration
@@ -101,8 +102,8 @@ def feature_bytes(settings: Settings) -> dict[str, str]:
     """Return a hash per feature file in force, and per record that names them."""
     found: dict[str, str] = {}
     root = Path(settings.store)
-    for record in Ledger.of(settings, MODEL, "features").all().values():
-        found[f"record {record.ds}"] = record.content_hash
+    for record in (r for days in feature_days(settings, get_spec(settings, MODEL)).values() for r in days.values()):
+        found[f"record {record.ds} of {' '.join(record.outputs)}"] = record.content_hash
         for output in record.outputs.values():
             for file in output.files:
                 found[file] = hashlib.sha256((root / file).read_bytes()).hexdigest()
@@ -182,9 +183,8 @@ def test_a_changed_day_refreshes_exactly_the_later_days_within_the_lookback(chai
     settle(chain)
     assert keys_of(chain, f"{MODEL}_features", known=known) == days_as_keys(CHANGED, *stale)
     after = feature_bytes(chain.settings)
-    changed = {
-        name.removeprefix("record ") for name in before if name.startswith("record") and before[name] != after[name]
-    }
+    records = [name for name in before if name.startswith("record") and before[name] != after[name]]
+    changed = {name.removeprefix("record ").partition(" ")[0] for name in records}
     assert changed <= {str(day) for day in (CHANGED, *stale)}
     assert str(stale[0]) in changed
 
@@ -269,3 +269,17 @@ def the_verdict_is_a_page_for_users(stack: Stack) -> None:
         shown = browser.get(page, headers={"Authorization": f"Bearer {token}"})
     assert shown.status_code == 200
     assert shown.headers["Content-Security-Policy"].startswith("sandbox")
+
+
+def test_a_hundred_and_twenty_runs_that_wait_keep_no_backfill_from_being_done(chain: Stack):
+    api, day = chain.api, date(2026, 3, 5)
+    api.wait_for_dag("waiter")
+    waiting = [api.trigger("waiter") for _ in range(120)]
+    try:
+        wait_until(lambda: len(api.runs("waiter", state=["running"])) == len(waiting), 120, "all of them waiting")
+        runs = api.wait_for_backfill(api.backfill(f"{MODEL}_ingest", day, day, reprocess="completed"), 120)
+        assert {run["state"] for run in runs} == {"success"}
+    finally:
+        for run_id in waiting:
+            api.call("PATCH", run_path("waiter", run_id), {"state": "failed"})
+    settle(chain)

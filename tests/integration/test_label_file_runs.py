@@ -18,8 +18,10 @@ from model_runs import ModelRuns, wait_until
 from stack_fixture import Stack
 from windsock import tables
 from windsock.days import day_range
+from windsock.features.feature_tables import feature_tables
 from windsock.ingest.sources import simulator
 from windsock.ledger import DayRecord, Ledger
+from windsock.spec import get_spec
 from windsock.spec.data import SimulatorSource
 from windsock.store import Store
 
@@ -167,7 +169,8 @@ def rows_of(runs: ModelRuns, stage: str, day: date, table: str) -> list[tuple[An
 
 
 def features(runs: ModelRuns, day: date) -> list[tuple[Any, ...]]:
-    return sorted(rows_of(runs, "features", day, "features/terminal"))
+    (table,) = feature_tables(get_spec(runs.stack.settings, MODEL))
+    return sorted(rows_of(runs, table.name, day, table.name))
 
 
 def features_by_hand(post: Post, day: date) -> list[tuple[Any, ...]]:

@@ -21,7 +21,6 @@ from windsock.steps import run_step
 from windsock.store import Store
 
 FIRST, LAST, AS_OF = date(2018, 6, 18), date(2018, 8, 14), "2018-08-21"
-FIRST_TRAINED = date(2018, 7, 25)
 
 
 def settings_of(home: Path) -> Settings:
@@ -36,13 +35,15 @@ def edit_spec(home: Path, **changes: dict) -> None:
     path.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
 
 
-def compute_features(settings: Settings) -> None:
-    for day in day_range(FIRST_TRAINED, LAST):
-        run_step("features", model="fraud", key=str(day), settings=settings)
+def compute_features(settings: Settings, as_of: str = AS_OF) -> None:
+    """Compute what a training lacks, as its DAG has it computed."""
+    for day in run_step("prepare", model="fraud", settings=settings, options={"as_of": as_of})["days"]:
+        run_step("features", model="fraud", key=day, settings=settings)
 
 
 def train(settings: Settings, as_of: str = AS_OF) -> dict:
-    """Assemble and fit; return the content of metrics.json."""
+    """Compute the features, assemble and fit; return the content of metrics.json."""
+    compute_features(settings, as_of)
     assembled = run_step("assemble", model="fraud", settings=settings, options={"as_of": as_of})
     run_step("fit", model="fraud", settings=settings, options={"run": assembled["run"]})
     run_step("choose", model="fraud", settings=settings, options={"run": assembled["run"]})
@@ -51,7 +52,7 @@ def train(settings: Settings, as_of: str = AS_OF) -> dict:
 
 @pytest.fixture(scope="module")
 def handbook(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An installation with the events of 58 days and the features of the last 21."""
+    """An installation with the events of 58 days and the features that a training needs."""
     data = shared_data("fraud_handbook") / "transactions_2018-04-01_2018-08-14.parquet"
     home = tmp_path_factory.mktemp("handbook")
     shutil.copytree(REPO_ROOT / "include" / "models" / "fraud", home / "models" / "fraud")
@@ -100,7 +101,6 @@ def test_removing_the_delay_between_training_and_holdout_is_refused_by_dates(cha
 
 def test_removing_the_delay_from_the_risk_windows_finds_no_labels_to_leak(changed: Path) -> None:
     without_the_delay(changed)
-    compute_features(settings_of(changed))
 
     made = train(settings_of(changed))
 
@@ -113,7 +113,6 @@ def test_labels_pretended_to_be_known_at_once_show_as_a_suspicious_score(changed
     settings = settings_of(changed)
     without_the_delay(changed)
     edit_spec(changed, label={"delay_days": 0}, training={"gap_days": 7})  # the same windows
-    compute_features(settings)
 
     made = train(settings, as_of=str(LAST))
 

@@ -18,6 +18,7 @@ from shared_data import shared_data
 from stack_fixture import Stack
 from windsock import promotions, tables
 from windsock.days import day_range
+from windsock.features.feature_tables import feature_tables
 from windsock.ledger import Ledger
 from windsock.runs.run_folder import RunFolder
 from windsock.spec import get_spec
@@ -82,7 +83,8 @@ def test_its_backfill_carries_each_day_to_features_and_scores(bikes: ModelRuns):
         assert bikes.days(stage) == dict.fromkeys(map(str, days), 1)
         assert len(bikes.all(stage)) == len(days)
     assert {record.status for record in Ledger.of(settings, MODEL, "score").all().values()} == {"no_champion"}
-    assert not LEAKS & (columns(bikes, "ingest", "events") | columns(bikes, "features", "features/recent_demand"))
+    (table,) = feature_tables(get_spec(settings, MODEL))
+    assert not LEAKS & (columns(bikes, "ingest", "events") | columns(bikes, table.name, table.name))
 
 
 def test_it_is_trained_by_hand_and_promoted_by_its_gate(bikes: ModelRuns):

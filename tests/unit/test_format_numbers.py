@@ -14,17 +14,19 @@ import yaml
 from training_world import AS_OF, FIRST, make_world
 from windsock import format_numbers, promotions, store
 from windsock.errors import DataContractError, SpecError
+from windsock.features import frozen
+from windsock.features.feature_tables import FeatureTable, feature_tables
+from windsock.features.frozen import spec_of_version
 from windsock.format_numbers import NEWEST, check, numbered, written
-from windsock.ledger import Ledger
-from windsock.registry.versions import VersionInfo, record_version, version_info
 from windsock.runs.contract import TrainerRequest, request_url
-from windsock.runs.run_folder import REQUEST, RunFolder
+from windsock.runs.run_folder import DEFINITIONS, REQUEST, RunFolder
 from windsock.served.model import load
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.steps import run_step
 from windsock.store import Store
 from windsock.trainers.learn import spec_of
+from windsock.version_index import VersionInfo, record_version, version_info
 from windsock_local.stack.home import Home
 
 LATER = 99
@@ -42,9 +44,14 @@ class Installation:
     def store(self) -> Store:
         return Store.of(self.settings)
 
+    @property
+    def table(self) -> FeatureTable:
+        return feature_tables(self.spec)[0]
+
     def file(self, kind: str) -> Path:
         below = {
-            "day record": f"fraud/ledger/features/{AS_OF}.json",
+            "day record": f"fraud/ledger/{self.table.name}/{AS_OF}.json",
+            "feature definitions": f"{self.run.prefix}/{DEFINITIONS}",
             "promotion": "fraud/promotions/000001.json",
             "model version": "fraud/versions/1.json",
             "training request": f"{self.run.prefix}/{REQUEST}",
@@ -58,7 +65,8 @@ class Installation:
     def read(self, kind: str) -> Any:
         """Read a file of the kind as the product does."""
         readers: dict[str, Callable[[], Any]] = {
-            "day record": lambda: Ledger.of(self.settings, "fraud", "features").get(AS_OF),
+            "day record": lambda: self.table.ledger(self.store).get(AS_OF),
+            "feature definitions": lambda: spec_of_version(self.settings, self.spec, "1"),
             "promotion": lambda: promotions.current(self.settings, self.spec),
             "model version": lambda: version_info(self.settings, self.spec, "1"),
             "training request": lambda: self.run.read_json(REQUEST),
@@ -86,6 +94,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 @pytest.fixture
 def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that has not looked at any store yet."""
+    monkeypatch.setattr(frozen, "_definitions", frozen._definitions.__wrapped__)
     monkeypatch.setattr(store, "_opened", set())
     monkeypatch.setattr(store, "_marked", set())
 
@@ -168,7 +177,7 @@ def test_a_later_version_reads_all_before_it(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_number_is_no_part_of_a_record_s_hash(made: Installation, monkeypatch: pytest.MonkeyPatch):
-    ledger = Ledger.of(made.settings, "fraud", "features")
+    ledger = made.table.ledger(made.store)
     record = ledger.get(FIRST)
     assert record is not None
     monkeypatch.setattr(format_numbers, "NEWEST", {**NEWEST, "day record": 2})

@@ -60,7 +60,7 @@ def test_a_day_taken_out_is_missed_by_whoever_needs_it_and_read_by_nobody(churn:
     result = void(churn, "ingest", SECOND)
 
     assert result["voided"] == {"ingest": {"status": "published", "origin": "manual"}}
-    assert result["made_from_it"] == {"features": [str(THIRD), str(FOURTH)]}
+    assert result["made_from_it"] == {churn.table.name: [str(THIRD), str(FOURTH)]}
     with pytest.raises(NotReady, match=r"ingest of 1 of 4 needed days is still missing: 2026-03-02\."):
         settled_days(churn.settings, churn.spec, "ingest", DAY, FOURTH)
     with pytest.raises(NotReady, match="still missing: 2026-03-02"):
@@ -73,13 +73,13 @@ def test_a_day_taken_out_is_missed_by_whoever_needs_it_and_read_by_nobody(churn:
 
 
 def test_what_was_made_from_it_is_out_of_date_until_the_same_rows_are_back(churn: Churn) -> None:
-    before = {day: churn.record("features", day).content_hash for day in (THIRD, FOURTH)}
+    before = {day: churn.record(churn.table.name, day).content_hash for day in (THIRD, FOURTH)}
     void(churn, "ingest", SECOND)
     assert stale_days(churn.settings, churn.spec, SECOND) == [THIRD, FOURTH]
 
     assert churn.step("ingest", SECOND)["refresh"] == []
     churn.step("features", FOURTH)
-    assert {day: churn.record("features", day).content_hash for day in before} == before
+    assert {day: churn.record(churn.table.name, day).content_hash for day in before} == before
 
     void(churn, "ingest", SECOND)
     churn.ingest(delivery(SECOND, rows=150), SECOND)
@@ -89,10 +89,11 @@ def test_what_was_made_from_it_is_out_of_date_until_the_same_rows_are_back(churn
 def test_labels_of_a_delivery_taken_out_leave_the_features_made_from_them_out_of_date(tmp_path: Path) -> None:
     files = {"url": "labels/{ds}.csv", "key": "event_id", "horizon_days": 5}
     churn = Churn.make(tmp_path, label__files=files)
-    labels, features = (Ledger.of(churn.settings, "churn", stage) for stage in ("labels", "features"))
+    labels, features = (Ledger.of(churn.settings, "churn", stage) for stage in ("labels", churn.table.name))
     mark = labels.publish(DayRecord(str(SECOND), "published")).data_hash
     for day in (SECOND, THIRD):
-        features.publish(DayRecord(str(day), "published", inputs={f"labels/{SECOND}": mark}))
+        made = DayRecord(str(day), "published", inputs={f"labels/{SECOND}": mark}, detail={"lookback_days": 2})
+        features.publish(made)
     assert stale_days(churn.settings, churn.spec, SECOND, itself=True) == []
 
     void(churn, "labels", SECOND)

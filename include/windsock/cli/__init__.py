@@ -13,9 +13,11 @@ from windsock.errors import SpecError, WindsockError
 
 COMMANDS = {
     "lint": ("windsock.cli.models:lint", "Check every model spec."),
+    "plan": ("windsock.cli.plan:plan", "Say what an edit of a model means, before it is merged."),
     "models": ("windsock.cli.models:models", "List the models and their versions."),
     "step": ("windsock.cli.step:step", "Run one pipeline step by itself."),
-    "apply": ("windsock.cli.step:apply", "Register the specs' features with Feast."),
+    "apply": ("windsock.cli.step:apply", "Compute ahead what the next training lacks; register with Feast."),
+    "canary": ("windsock.cli.models:canary", "Check that this version computes what earlier ones did."),
     "materialize": ("windsock.cli.step:materialize", "Load features into the online store."),
     "reproduce": ("windsock.cli.models:reproduce", "Train a registered version again and compare."),
     "void": ("windsock.cli.corrections:void", "Take a day's record out again."),

@@ -14,10 +14,10 @@ from windsock import promotions
 from windsock.errors import SpecError
 from windsock.ledger import Ledger
 from windsock.lint import lint_model, specs_below
-from windsock.registry.versions import list_versions, version_info
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec, load_specs
 from windsock.spec.reference import markdown
+from windsock.version_index import list_versions, version_info
 
 _STAGES = ("ingest", "features", "score", "monitor")
 _OF_CHAMPION = ("version", "run", "in_force_from", "as_of", "kind", "reason", "by")
@@ -114,6 +114,34 @@ def reproduce(model: str, version: str | None, run: str | None) -> int:
     hint = "Install the versions of then" if made.differing else "The code of the trainer has changed"
     click.echo(f"The model is not the same. {hint}, and run this again.", err=True)
     return 1
+
+
+@click.command()
+@click.option("--model", "-m", help="Look at this model only.")
+def canary(model: str | None) -> int:
+    """Compute one published day of each living definition again, and compare it byte for byte.
+
+    Run it before a new version of Windsock or DuckDB goes into production. Nothing is written. Ends with 0 if all are
+    equal, with 65 if one is not.
+    """
+    from windsock.features.canary import recompute
+
+    settings = Settings.from_env()
+    specs = {model: get_spec(settings, model)} if model is not None else load_specs(settings)[0]
+    differing = 0
+    for name, spec in sorted(specs.items()):
+        for each in recompute(settings, spec):
+            verdict = "equal" if each.equal else "differs"
+            what = f"{each.day}, {each.rows} rows: {verdict}" if each.day is not None else "no day to compare with yet"
+            click.echo(f"{name}: {each.table}: {what}")
+            differing += not each.equal
+    if differing:
+        click.echo(
+            f"{differing} of them would get other rows than they have. Keep the version that computed them, or report "
+            "this: a release that changes what equal SQL computes must give every definition a new name.",
+            err=True,
+        )
+    return 65 if differing else 0
 
 
 def _overview(settings: Settings, spec: ModelSpec) -> dict[str, Any]:

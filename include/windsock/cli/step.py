@@ -12,9 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.progress import track
 
+from windsock.days import spans
 from windsock.errors import SpecError
 from windsock.settings import Settings
+from windsock.spec import get_spec, load_specs
 from windsock.steps import run_step
 from windsock.store import Store
 
@@ -53,15 +57,36 @@ def step(
 
 
 @click.command()
-def apply() -> None:
-    """Register every model's entities, feature views and service in the feature store."""
+@click.argument("model", required=False)
+@click.option("--features/--no-features", default=True, help="Whether to compute the features that a training lacks.")
+@click.option("--prune", is_flag=True, help="Also remove from the feature store what no model needs any more.")
+def apply(model: str | None, features: bool, prune: bool) -> None:
+    """Compute ahead what the next training of MODEL (or of each model) lacks, and register it in the feature store.
+
+    Nothing that stands is changed: a definition that is new has tables of its own. So it may be run from a branch, on
+    the store of production, before the branch is merged; after that there is nothing left to do.
+    """
+    from windsock.dataset import ahead
     from windsock.featurestore.definitions import apply as apply_definitions  # brings Feast
 
-    done = apply_definitions(Settings.from_env())
+    settings = Settings.from_env()
+    specs = {model: get_spec(settings, model)} if model is not None else load_specs(settings)[0]
+    for name, spec in sorted(specs.items()) if features else ():
+        pairs = ahead.lacking_pairs(settings, spec)
+        for day, each in track(pairs, name, console=Console(stderr=True), transient=True):
+            ahead.compute(settings, spec, day, each)
+        for table in dict.fromkeys(each.table.name for _, each in pairs):
+            days = [day for day, each in pairs if each.table.name == table]
+            click.echo(f"{name}: {table}: {len(days)} days computed, {spans(days)}")
+        if not pairs:
+            click.echo(f"{name}: the next training lacks no features")
+    done = apply_definitions(settings, remove_gone=prune)
     state = "registered" if done.changed else "already registered, nothing changed"
     click.echo(f"{', '.join(done.models) or 'no model'}: {state}")
     for name, why in done.broken.items():
         click.secho(f"{name}: left as it was: {why}", fg="red", err=True)
+    if done.broken and (model is None or model in done.broken):
+        raise click.exceptions.Exit(64)
 
 
 @click.command()

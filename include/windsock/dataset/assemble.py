@@ -13,12 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from windsock import tables
-from windsock.completeness import settled_days
+from windsock.completeness import FEATURES, settled_days
+from windsock.dataset.columns import gaps_between, require_no_gaps
 from windsock.dataset.feature_join import join_features, reach
 from windsock.dataset.label_join import attach_labels, known_when_made, mark_known_positives
+from windsock.dataset.lacking import lacking, require_none
 from windsock.dataset.time_split import Windows
 from windsock.days import day_range, last_instant, spans, start_of
 from windsock.errors import DataContractError, SpecError
+from windsock.features.definition_checks import refuse_faulty
+from windsock.features.feature_tables import feature_tables, settled_features
 from windsock.features.frame import event_frame, feature_names
 from windsock.ledger import DayRecord, Ledger
 from windsock.served.metrics import KNOWN_POSITIVE, SCORE, TIME
@@ -31,8 +35,8 @@ log = logging.getLogger(__name__)
 
 Pins = Mapping[str, Mapping[str, str]]
 """Ledger stage to day to content hash."""
-FeatureJoin = Callable[[pa.Table, Mapping[str, str]], pa.Table]
-"""Adds view features to rows, from pinned feature days."""
+FeatureJoin = Callable[[pa.Table, Pins], pa.Table]
+"""Adds view features to rows, from pinned days of their tables."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,17 @@ def pin(settings: Settings, spec: ModelSpec, windows: Windows) -> dict[str, dict
 
     Raises:
         NotReady: Some of the days are still missing; the message lists them.
+        SpecError: A view looks ahead, or may not be computed for another reason that was found.
     """
     first, last = windows.train[0], windows.holdout[-1]
-    for stage in ("ingest", "features"):
-        settled_days(settings, spec, stage, first, last)
+    settled_days(settings, spec, "ingest", first, last)
+    used = feature_tables(spec)
+    refuse_faulty(Store.of(settings), spec.name, used)
+    require_no_gaps(spec, gaps_between(settings, spec, first, last))
+    require_none(spec, lacking(settings, spec, reach(spec, first), last))
+    settled_features(settings, spec, first, last)  # those that cannot be computed yet
     # Rows that find no features in these days may reach back to older ones.
-    since = {"ingest": first, "features": reach(spec, first)}
+    since = {"ingest": first, **dict.fromkeys((table.name for table in used), reach(spec, first))}
     pins = {s: Ledger.of(settings, spec.name, s).pins(day_range(d, last)) for s, d in since.items()}
     if spec.label.files is not None:
         pins["labels"] = Ledger.of(settings, spec.name, "labels").pins(day_range(first, windows.as_of))
@@ -92,8 +101,10 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
     holdout = attach_labels(spec, holdout_frame, labels, known_by)
     _require_rows(spec, windows, train, holdout)
 
+    feature_pins = [stage for stage in pins if stage.partition("/")[0] == FEATURES]
+
     def from_day(part: pa.Table, first: date) -> pa.Table:
-        return join(part, {ds: h for ds, h in pins["features"].items() if ds >= first.isoformat()})
+        return join(part, {n: {ds: h for ds, h in pins[n].items() if ds >= first.isoformat()} for n in feature_pins})
 
     both = pa.concat_tables([part.drop_columns([KNOWN_AT]) for part in (train, holdout)])
     wanted = dict.fromkeys([spec.events.key, TIME, *_evaluation_columns(spec), *names, spec.label.column])

@@ -4,30 +4,36 @@ Options: ``as_of`` (``YYYY-MM-DD``; default: the latest day up to which everythi
 ``window_days``, ``holdout_days`` and ``trials`` replace the spec's own for this training.
 """
 
+import hashlib
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date
 from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 
-from windsock.completeness import rejected_days, settled_days
-from windsock.dataset.assemble import assemble, pin
+from windsock.completeness import settled_days
+from windsock.dataset.assemble import Pins, assemble, pin
 from windsock.dataset.requests import inputs_of, lineage_of, run_request, write_requests
 from windsock.dataset.time_split import Windows, windows_of
 from windsock.days import day_range, past_day
 from windsock.errors import DataContractError, NotReady, SpecError
 from windsock.features.frame import feature_names
+from windsock.features.frozen import definitions_of
 from windsock.format_numbers import written
 from windsock.ledger import Ledger
-from windsock.runs.run_folder import HOLDOUT, LINEAGE, REQUEST, TRAIN, RunFolder, run_id
+from windsock.runs.run_folder import DEFINITIONS, HOLDOUT, LINEAGE, REQUEST, TRAIN, RunFolder, run_id
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import TrainingSpec
-from windsock.steps import StepContext
+from windsock.steps import BY_HAND, StepContext
 
 log = logging.getLogger(__name__)
+
+TRAININGS = "trainings"
+"""Folder of what each run that asked for a training chose first."""
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -42,17 +48,36 @@ def run(ctx: StepContext) -> dict[str, Any]:
         DataContractError: There is too little history, no label, or one class only.
         SpecError: The gap is shorter than the label delay, or a feature is part of the answer.
     """
-    from windsock.featurestore.retrieval import training_frame
-
     settings, spec = ctx.settings, with_overrides(ctx.spec, ctx.options)
-    windows = chosen_windows(settings, spec, ctx.options.get("as_of"))
+    windows = asked_windows(ctx, spec)
     pins = pin(settings, spec, windows)
     inputs = inputs_of(spec, windows, feature_names(spec), pins)
     folder = RunFolder.named(ctx.store, spec.name, run_id(windows.as_of, ctx.origin, inputs))
-    made = assemble(settings, spec, windows, pins, partial(training_frame, settings, spec))
+    if not folder.exists(REQUEST):
+        _write(ctx, spec, windows, pins, inputs, folder)
+    lineage = folder.read_json(LINEAGE)
+    log.info("%s: %s; rows: %s", spec.name, lineage["summary"], lineage["report"]["rows"])
+    return {
+        "run": folder.run,
+        "as_of": windows.as_of.isoformat(),
+        **{
+            f"{name}_days": [days[0].isoformat(), days[-1].isoformat()] if days else []
+            for name, days in (("train", windows.train), ("gap", windows.gap), ("holdout", windows.holdout))
+        },
+        **lineage["report"],
+    }
+
+
+def _write(
+    ctx: StepContext, spec: ModelSpec, windows: Windows, pins: Pins, inputs: Mapping[str, Any], folder: RunFolder
+) -> None:
+    """Write everything that a training begins with; its request comes last, and then nothing of it is changed."""
+    from windsock.featurestore.retrieval import training_frame
+
+    made = assemble(ctx.settings, spec, windows, pins, partial(training_frame, ctx.settings, spec))
     hashes = {TRAIN: folder.write_table(made.train, TRAIN), HOLDOUT: folder.write_table(made.holdout, HOLDOUT)}
-    lineage = lineage_of(inputs, windows, ctx.origin, made.report)
-    folder.write_json({**lineage, "files": hashes}, LINEAGE)
+    folder.write_json({**lineage_of(inputs, windows, ctx.origin, made.report), "files": hashes}, LINEAGE)
+    folder.write_json(definitions_of(spec), DEFINITIONS)
     request = {
         "format": written("training request"),
         **run_request(spec, made.features, windows.train),
@@ -61,17 +86,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         "files": hashes,
     }
     write_requests(spec, folder, request, made.train, hashes[TRAIN])
-    folder.write_json(request, REQUEST)  # last: the commit point
-    log.info("%s: %s; %d and %d rows", spec.name, lineage["summary"], made.train.num_rows, made.holdout.num_rows)
-    return {
-        "run": folder.run,
-        "as_of": windows.as_of.isoformat(),
-        **{
-            f"{name}_days": [days[0].isoformat(), days[-1].isoformat()] if days else []
-            for name, days in (("train", windows.train), ("gap", windows.gap), ("holdout", windows.holdout))
-        },
-        **made.report,
-    }
+    folder.write_json(request, REQUEST)
 
 
 def with_overrides(spec: ModelSpec, options: Mapping[str, Any]) -> ModelSpec:
@@ -98,8 +113,27 @@ def with_overrides(spec: ModelSpec, options: Mapping[str, Any]) -> ModelSpec:
         raise SpecError(f"{spec.name}: training cannot be run as asked: {faults}") from err
 
 
-def chosen_windows(settings: Settings, spec: ModelSpec, as_of: str | date | None) -> Windows:
-    """Lay the windows as of the given day, or as of the latest day that everything is settled for.
+def asked_windows(ctx: StepContext, spec: ModelSpec) -> Windows:
+    """Lay the windows of a training; a run that is tried again finds the day that its first try chose.
+
+    Raises:
+        NotReady, DataContractError, SpecError: See :func:`ingested_windows`.
+    """
+    asked = (spec.name, TRAININGS, f"{hashlib.sha256(ctx.origin.encode()).hexdigest()[:16]}.json")
+    as_of = ctx.options.get("as_of") or None
+    if as_of is None and ctx.origin != BY_HAND:
+        with suppress(FileNotFoundError):
+            as_of = ctx.store.read_json(*asked)["as_of"]
+    windows = ingested_windows(ctx.settings, spec, as_of)
+    if as_of is None and ctx.origin != BY_HAND:
+        ctx.store.write_json({"origin": ctx.origin, "as_of": windows.as_of.isoformat()}, *asked)
+    return windows
+
+
+def ingested_windows(settings: Settings, spec: ModelSpec, as_of: str | date | None) -> Windows:
+    """Lay the windows as of the given day, or as of the latest day up to which everything has been delivered.
+
+    Features are not looked at: those that a training lacks are computed for it (see ``prepare_step``).
 
     Raises:
         NotReady: Nothing has been ingested yet, or days are missing.
@@ -108,13 +142,11 @@ def chosen_windows(settings: Settings, spec: ModelSpec, as_of: str | date | None
     """
     if as_of not in (None, ""):
         return windows_of(spec, past_day(as_of, what="as_of"))
-    stages = ["ingest", "features", *(["labels"] if spec.label.files is not None else [])]
-    days = {s: set(Ledger.of(settings, spec.name, s).days()) for s in stages}
-    days["features"] |= rejected_days(settings, spec, days["ingest"] - days["features"])
-    settled = set.intersection(*days.values())
+    stages = ["ingest", *(["labels"] if spec.label.files is not None else [])]
+    settled = set.intersection(*(set(Ledger.of(settings, spec.name, stage).days()) for stage in stages))
     if not settled:
         raise NotReady(
-            f"{spec.name}: there is nothing to train on yet: no day has both events and features. "
+            f"{spec.name}: there is nothing to train on yet: no day has been ingested. "
             f"Backfill {spec.name}_ingest from {spec.first_day} on."
         )
     for day in sorted(settled, reverse=True):

@@ -19,46 +19,69 @@ import pyarrow.dataset as ds
 
 from windsock import tables
 from windsock.column_types import SQL_TYPES, arrow_schema
+from windsock.completeness import settled_days
 from windsock.days import end_of, start_of
 from windsock.errors import SpecError
+from windsock.features.carry_over import carry_over
+from windsock.features.definition import STAGE, definition_hash, known_mark, reads_labels
 from windsock.features.view_sql import TIMESTAMP, entity_column, view_schema
 from windsock.ledger import DayRecord, Ledger
+from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import FeatureView
 from windsock.store import Store
-
-STAGE = "features"
 
 _ENTITY_TYPES = ("int64", "string")
 _FEATURE_TYPES = tuple(SQL_TYPES.values())
 
 Records = Mapping[date, DayRecord]
+FeatureRecords = Mapping[str, Records]
+"""Table name (see ``FeatureTable.name``) to its days."""
 
-_pinned: ContextVar[Mapping[str, Records] | None] = ContextVar("windsock_pinned_features", default=None)
+_pinned: ContextVar[Mapping[str, FeatureRecords] | None] = ContextVar("windsock_pinned_features", default=None)
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """One view's table of features."""
+    """The table of one definition of a view."""
 
     model: str
     view: str
+    definition: str
+    """SHA-256 of what its rows mean (see ``definition``)."""
     entity: str | None
     """Column of the entity; None for a view without one."""
     columns: tuple[tuple[str, str], ...]
     """Name and DuckDB type of every column: entity (if any), ``event_timestamp``, features."""
     ttl: timedelta | None
     """Age from which a value is not used any more; None: never."""
+    lookback_days: int
+    sql: str
+    """Text of the view."""
+    known: str | None
+    """When labels become known, if the view reads them."""
 
     @property
     def name(self) -> str:
-        """Name of the table in ``DayRecord.outputs``."""
-        return table_name(self.view)
+        """Name of the table in ``DayRecord.outputs``, and of its stage of the ledger."""
+        return f"{STAGE}/{self.short_name}"
+
+    @property
+    def short_name(self) -> str:
+        """Name without the common first part: ``<view>@<8 digits>``."""
+        return f"{self.view}@{self.definition[:8]}"
 
     @property
     def feast_name(self) -> str:
-        """Name of the Feast feature view and of its source."""
-        return feast_name(self.model, self.view)
+        """Name of the Feast feature view and of its source; Feast keeps the ttl with the view, so it is part of it."""
+        name = f"{feast_name(self.model, self.view)}__{self.definition[:8]}"
+        return name if self.ttl is None else f"{name}__{self.ttl.days}d"
+
+    def ledger(self, store: Store) -> Ledger:
+        """Return the table's day records, those that version 0.1 wrote of the same text included."""
+        ledger = Ledger(store, self.model, self.name)
+        carry_over(ledger, self.view, self.sql, self.lookback_days, self.known)
+        return ledger
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -90,9 +113,18 @@ class FeatureTable:
         return latest_rows(rows, [self.entity] if self.entity is not None else [])
 
 
-def table_name(view: str) -> str:
-    """Return the name of a view's table in ``DayRecord.outputs``."""
-    return f"features/{view}"
+def settled_features(settings: Settings, spec: ModelSpec, first: date, last: date) -> FeatureRecords:
+    """Return the records of every view's table from ``first`` to ``last``, once all of those days are settled.
+
+    Raises:
+        NotReady: Some of the days have no record yet; the message lists them.
+    """
+    store = Store.of(settings)
+    found: dict[str, Records] = {}
+    for table in feature_tables(spec):
+        table.ledger(store)  # days of version 0.1 are found
+        found[table.name] = settled_days(settings, spec, table.name, first, last)
+    return found
 
 
 def feast_name(model: str, part: str) -> str:
@@ -129,12 +161,22 @@ def feature_table(spec: ModelSpec, view: FeatureView) -> FeatureTable:
                 f"store cannot hold. Cast it in the SQL to one of {', '.join(_FEATURE_TYPES)}."
             )
     ttl = timedelta(days=view.ttl_days) if view.ttl_days is not None else None
-    return FeatureTable(spec.name, view.name, entity, tuple(columns.items()), ttl)
+    return FeatureTable(
+        model=spec.name,
+        view=view.name,
+        definition=definition_hash(spec, view),
+        entity=entity,
+        columns=tuple(columns.items()),
+        ttl=ttl,
+        lookback_days=view.lookback_days,
+        sql=spec.sql_of(view),
+        known=known_mark(spec) if reads_labels(spec, view) else None,
+    )
 
 
 @contextmanager
-def pinned(model: str, records: Records) -> Iterator[None]:
-    """Let :func:`feature_records` find exactly these records of one model, and nothing newer.
+def pinned(model: str, records: FeatureRecords) -> Iterator[None]:
+    """Let :func:`days_of_table` find exactly these records of one model, and nothing newer.
 
     Feast's calls have no argument for a version of the data; a training run makes them in here. The pin
     belongs to the calling thread or task alone.
@@ -146,12 +188,12 @@ def pinned(model: str, records: Records) -> Iterator[None]:
         _pinned.reset(token)
 
 
-def feature_records(store: Store, model: str, first: datetime | None, last: datetime | None) -> Records:
-    """Return the feature records that touch ``[first, last]``: the pinned ones, or those in force now."""
+def days_of_table(store: Store, model: str, table: str, first: datetime | None, last: datetime | None) -> Records:
+    """Return a table's records that touch ``[first, last]``: the pinned ones, or those in force now."""
     chosen = (_pinned.get() or {}).get(model)
     if chosen is not None:
-        return days_within(chosen, first, last)
-    ledger = Ledger(store, model, STAGE)
+        return days_within(chosen.get(table, {}), first, last)
+    ledger = Ledger(store, model, table)
     days = days_within(dict.fromkeys(ledger.days()), first, last)
     return {day: record for day in days if (record := ledger.get(day)) is not None}
 

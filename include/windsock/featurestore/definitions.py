@@ -7,23 +7,29 @@ every step may call it; the check imports no Feast. Callers in parallel take tur
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from windsock import promotions
 from windsock.errors import SpecError
-from windsock.features.feature_tables import feast_name
+from windsock.features.demand import NEXT_TRAINING, Demanded, demanded, usable
+from windsock.features.feature_tables import feast_name, feature_tables
 from windsock.featurestore.repo import embedded_online_path, feast_home, feature_store, import_feast, raw_config
 from windsock.files import locked, replace_file
+from windsock.ledger import Ledger
+from windsock.living_versions import versions_needed
 from windsock.settings import Settings
-from windsock.spec import load_specs
+from windsock.spec import ModelSpec, load_specs
 from windsock.spec.load import find_specs
 from windsock.store import to_json
 
 log = logging.getLogger(__name__)
 
-_LAYOUT = 1
+_LAYOUT = 2
 """Counts up when specs are turned into Feast objects in another way."""
 
 
@@ -40,7 +46,10 @@ class Applied:
 
 
 def apply(settings: Settings, *, remove_gone: bool = True) -> Applied:
-    """Register entities, views and one service per model; remove those of models that are gone.
+    """Register entities, views and services of all definitions that are needed; remove those that are not any more.
+
+    A model has one service for each version that is, will be or was just in force, ``<model>__v<version>``, and one
+    that is another name for the champion's (before the first: for the spec's views), ``<model>``.
 
     ``remove_gone`` takes along the objects (and online values) of models that are no longer there. Steps say no:
     a step that sees other model folders must not wipe what it does not know.
@@ -68,6 +77,11 @@ def _fingerprint(settings: Settings) -> str:
     """Return a hash over everything that the registered objects depend on."""
     parts = [_LAYOUT, version("feast"), settings.store, raw_config(settings)]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+    for spec in load_specs(settings)[0].values():
+        day = _newest_day(settings, spec)
+        champion = promotions.champion_on(settings, spec, day)
+        in_force = [versions_needed(settings, spec, day), champion.version if champion is not None else None]
+        digest.update(json.dumps([spec.name, *in_force]).encode())
     for spec_file in find_specs(settings.models).values():
         for file in (spec_file, *sorted(spec_file.parent.glob("**/*.sql"))):
             digest.update(str(file).encode())
@@ -117,13 +131,15 @@ def _usable(settings: Settings) -> tuple[dict[str, list[Any]], dict[str, str]]:
     wanted: dict[str, list[Any]] = {}
     owner: dict[str, str] = {}
     for name, spec in specs.items():
-        # Names in Feast may be another model's: ``a`` with view ``b__c``, ``a__b`` with view ``c``.
-        views = [feast_name(name, view.name) for view in spec.features.views]
-        clash = next((view for view in views if view in owner), None)
         try:
-            if clash is not None:
+            asked = demanded(settings, spec, _newest_day(settings, spec))
+            served = list(usable(asked))
+            # Names in Feast may be another model's: ``a`` with view ``b__c``, ``a__b`` with view ``c``.
+            views = [feast_name(name, each.view.name) for each in served]
+            if (clash := next((view for view in views if owner.get(view, name) != name), None)) is not None:
                 raise SpecError(f"its feature view {clash!r} is named like one of {owner[clash]!r}. Rename the view.")
-            wanted[name] = model_objects(spec)
+            wanted[name] = model_objects(spec, served, _services(settings, spec, served))
+            feature_tables(spec)  # what versions need is registered also if the spec has a fault
         except SpecError as err:
             broken[name] = str(err)
         else:
@@ -131,6 +147,24 @@ def _usable(settings: Settings) -> tuple[dict[str, list[Any]], dict[str, str]]:
     for name, why in broken.items():
         log.error("%s: not registered in the feature store: %s", name, why)
     return wanted, broken
+
+
+def _services(settings: Settings, spec: ModelSpec, served: Sequence[Demanded]) -> dict[str, list[str]]:
+    """Return each service's name and its views: one for each version that is needed, and the model's own."""
+    champion = promotions.champion_on(settings, spec, _newest_day(settings, spec))
+    own = NEXT_TRAINING if champion is None else f"version {champion.version}"
+    names = dict.fromkeys(by for each in served for by in each.by)
+    services = {f"{spec.name}__v{by.split()[-1]}": by for by in names if by != NEXT_TRAINING}
+    return {
+        service: [each.table.feast_name for each in served if by in each.by]
+        for service, by in {spec.name: own, **services}.items()
+    }
+
+
+def _newest_day(settings: Settings, spec: ModelSpec) -> date:
+    """Return the newest day that was ingested: it decides which champion is in force, never the clock."""
+    days = Ledger.of(settings, spec.name, "ingest").days()
+    return days[-1] if days else spec.first_day
 
 
 def repo_objects(settings: Settings) -> list[Any]:

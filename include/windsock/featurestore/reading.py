@@ -18,7 +18,7 @@ from feast.feature_view import DUMMY_ENTITY_ID
 from windsock import tables
 from windsock.column_types import arrow_schema
 from windsock.errors import DataContractError, SpecError
-from windsock.features.feature_tables import feature_records, latest_rows
+from windsock.features.feature_tables import days_of_table, latest_rows
 from windsock.features.view_sql import TIMESTAMP
 from windsock.featurestore.retrieval import MEMORY_LIMIT, utc_micros
 from windsock.featurestore.source import WindsockSource
@@ -38,7 +38,7 @@ def open_source(config: RepoConfig, source: DataSource, first: datetime | None, 
     """
     if isinstance(source, WindsockSource):
         store, schema = _store_of(config), arrow_schema(source.columns)
-        records = feature_records(store, source.model, first, last)
+        records = days_of_table(store, source.model, source.table, first, last)
         rows = tables.open_dataset(store, records.values(), source.table, schema)
         return rows if rows is not None else ds.dataset(schema.empty_table())
     if isinstance(source, FileSource):

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from windsock.errors import DataContractError
-from windsock.features.feature_tables import STAGE, FeatureTable, Records, days_within, feature_tables, pinned
+from windsock.features.feature_tables import FeatureRecords, FeatureTable, Records, days_within, feature_tables, pinned
 from windsock.features.view_sql import TIMESTAMP
 from windsock.ledger import Ledger
 from windsock.settings import Settings
@@ -29,11 +29,11 @@ MEMORY_LIMIT = "1500MB"
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def point_in_time(store: Store, spec: ModelSpec, frame: pa.Table, records: Records) -> pa.Table:
+def point_in_time(store: Store, spec: ModelSpec, frame: pa.Table, records: FeatureRecords) -> pa.Table:
     """Add all view features of a model to rows, as they were known at each row's time.
 
-    The frame has ``event_timestamp`` and the entity columns, in any order, duplicates allowed. Of the records, those
-    of ledger stage ``features``, only the days that matter are read.
+    The frame has ``event_timestamp`` and the entity columns, in any order, duplicates allowed. Of the records, by
+    table, only the days that matter are read.
 
     Returns:
         The frame, row for row, with the features of every view behind its columns, in spec order;
@@ -47,14 +47,14 @@ def point_in_time(store: Store, spec: ModelSpec, frame: pa.Table, records: Recor
             f"{spec.name}: the rows to join have no column {TIMESTAMP}. They have: {', '.join(frame.column_names)}."
         )
     times = utc_micros(frame[TIMESTAMP])
-    histories = [_history(store, table, times, records) for table in feature_tables(spec)]
+    histories = [_history(store, table, times, records.get(table.name, {})) for table in feature_tables(spec)]
     return join_point_in_time(frame, times, histories)
 
 
-def training_frame(settings: Settings, spec: ModelSpec, frame: pa.Table, pins: Mapping[str, str]) -> pa.Table:
-    """Do the same as :func:`point_in_time` through Feast's own API, from pinned days.
-
-    ``pins`` are ``Ledger.pins`` of stage ``features``.
+def training_frame(
+    settings: Settings, spec: ModelSpec, frame: pa.Table, pins: Mapping[str, Mapping[str, str]]
+) -> pa.Table:
+    """Do the same as :func:`point_in_time` through Feast's own API, from pinned days: table to ``Ledger.pins``.
 
     Raises:
         DataContractError: Feast gave other rows than it was given, or lacks a column.
@@ -66,8 +66,8 @@ def training_frame(settings: Settings, spec: ModelSpec, frame: pa.Table, pins: M
     if not spec.features.views:
         return frame
     apply(settings, remove_gone=False)
-    records = Ledger.of(settings, spec.name, STAGE).pinned(pins)
     tables = feature_tables(spec)
+    records = {t.name: Ledger.of(settings, spec.name, t.name).pinned(pins.get(t.name, {})) for t in tables}
     references = [f"{table.feast_name}:{feature}" for table in tables for feature in table.features]
     with pinned(spec.name, records):
         # Feast hands an Arrow table through to the offline store as it is; pandas would cost copies and types.

@@ -1,13 +1,13 @@
-"""Model specs as Feast objects: entities, sources, feature views and one service per model.
+"""A model's definitions as Feast objects: entities, sources, feature views and services.
 
-A source is one view's table in Windsock's store. It survives the registry: model, view and columns
+A source is one definition's table in Windsock's store. It survives the registry: model, table and columns
 travel in Feast's ``custom_options``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, RepoConfig, ValueType
@@ -15,7 +15,8 @@ from feast.data_source import DataSource
 from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
 from feast.types import Bool, Float64, Int64, PrimitiveFeastType, String, UnixTimestamp
 
-from windsock.features.feature_tables import feast_name, feature_tables, table_name
+from windsock.features.demand import Demanded
+from windsock.features.feature_tables import feast_name
 from windsock.features.view_sql import TIMESTAMP
 from windsock.spec import ModelSpec
 
@@ -34,27 +35,22 @@ FEAST_TYPES: Mapping[str, PrimitiveFeastType] = {
 
 
 class WindsockSource(DataSource):
-    """The table of one feature view, read through the ledger's records."""
+    """The table of one definition of a view, read through the ledger's records."""
 
-    def __init__(self, *, model: str, view: str, columns: Iterable[tuple[str, str]], **common: Any) -> None:
-        """Name a view's table; columns are given by name and DuckDB type, ``common`` is what any source has."""
-        super().__init__(name=common.pop("name", feast_name(model, view)), timestamp_field=TIMESTAMP, **common)
-        self.model, self.view, self.columns = model, view, tuple((n, t) for n, t in columns)
-
-    @property
-    def table(self) -> str:
-        """Name of the table in ``DayRecord.outputs``."""
-        return table_name(self.view)
+    def __init__(self, *, model: str, table: str, columns: Iterable[tuple[str, str]], **common: Any) -> None:
+        """Name a table; columns are given by name and DuckDB type, ``common`` is what any source has."""
+        super().__init__(timestamp_field=TIMESTAMP, **common)
+        self.model, self.table, self.columns = model, table, tuple((n, t) for n, t in columns)
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, WindsockSource)
             and super().__eq__(other)  # type: ignore[no-untyped-call]
-            and (self.model, self.view, self.columns) == (other.model, other.view, other.columns)
+            and (self.model, self.table, self.columns) == (other.model, other.table, other.columns)
         )
 
     def __hash__(self) -> int:
-        return hash((self.name, self.model, self.view))
+        return hash((self.name, self.model, self.table))
 
     def source_type(self) -> Any:
         """Return Feast's type for sources that it does not know."""
@@ -72,7 +68,7 @@ class WindsockSource(DataSource):
         )
 
     def _to_proto_impl(self) -> DataSourceProto:
-        options = {"model": self.model, "view": self.view, "columns": self.columns}
+        options = {"model": self.model, "table": self.table, "columns": self.columns}
         return DataSourceProto(
             name=self.name,
             type=DataSourceProto.CUSTOM_SOURCE,
@@ -97,40 +93,51 @@ class WindsockSource(DataSource):
         return lambda kind: FEAST_TYPES[kind].to_value_type()
 
 
-def model_objects(spec: ModelSpec) -> list[Any]:
-    """Turn a model's spec into Feast objects: sources, entities, views and, if it has views, its service.
+def model_objects(spec: ModelSpec, served: Sequence[Demanded], services: Mapping[str, Sequence[str]]) -> list[Any]:
+    """Turn definitions of a model into Feast objects: sources, entities, views and services.
+
+    Args:
+        spec: The model's spec.
+        served: Every definition that somebody needs.
+        services: Name of each service to the Feast names of its views.
 
     Raises:
         SpecError: A view's SQL does not run, or gives a type that Feast cannot hold.
     """
     common: dict[str, Any] = {"owner": spec.owner, "tags": {MODEL_TAG: spec.name}}
-    sources, entities, views = [], dict[str | None, Entity](), []
-    for table, view in zip(feature_tables(spec), spec.features.views, strict=True):
+    sources, entities, views = [], dict[tuple[str, str], Entity](), dict[str, FeatureView]()
+    for each in served:
+        view, table = each.view, each.table
         kinds = {name: FEAST_TYPES[kind] for name, kind in table.columns if name != TIMESTAMP}
-        if view.entity is not None and table.entity is not None and view.entity not in entities:
-            entities[view.entity] = Entity(
-                name=feast_name(spec.name, view.entity),
-                join_keys=[table.entity],
-                value_type=kinds[table.entity].to_value_type(),
+        entity = (view.entity, table.entity) if view.entity is not None and table.entity is not None else None
+        if entity is not None and entity not in entities:
+            # A version may know an entity by another column than the spec does now.
+            own = spec.entities.get(entity[0], entity[1]) == entity[1]
+            entities[entity] = Entity(
+                name=feast_name(spec.name, entity[0] if own else "__".join(entity)),
+                join_keys=[entity[1]],
+                value_type=kinds[entity[1]].to_value_type(),
                 description=f"{view.entity} of model {spec.name}",
                 **common,
             )
-        sources.append(WindsockSource(model=spec.name, view=view.name, columns=table.columns, **common))
-        views.append(
-            FeatureView(
-                name=table.feast_name,
-                entities=[entities[view.entity]] if view.entity is not None else [],
-                ttl=table.ttl,
-                schema=[Field(name=name, dtype=kind) for name, kind in kinds.items()],
-                source=sources[-1],
-                description=f"{view.name} of model {spec.name}, made by {view.sql}",
-                **common,
-            )
+        sources.append(
+            WindsockSource(name=table.feast_name, model=spec.name, table=table.name, columns=table.columns, **common)
         )
-    services = (
-        [FeatureService(name=spec.name, features=[*views], description=spec.description, **common)] if views else []
-    )
-    return [*sources, *entities.values(), *views, *services]
+        views[table.feast_name] = FeatureView(
+            name=table.feast_name,
+            entities=[entities[entity]] if entity is not None else [],
+            ttl=table.ttl,
+            schema=[Field(name=name, dtype=kind) for name, kind in kinds.items()],
+            source=sources[-1],
+            description=f"{view.name} of model {spec.name}, made by {view.sql}, for {' and '.join(each.by)}",
+            **common,
+        )
+    made = [
+        FeatureService(name=name, features=[views[view] for view in wanted], description=spec.description, **common)
+        for name, wanted in services.items()
+        if wanted
+    ]
+    return [*sources, *entities.values(), *views.values(), *made]
 
 
 def registered_objects(store: FeatureStore) -> list[Any]:

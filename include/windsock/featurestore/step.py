@@ -20,7 +20,8 @@ from typing import Any
 
 from windsock.days import end_of, start_of
 from windsock.errors import NotReady, ParityError, SpecError, UpstreamUnavailable
-from windsock.features.feature_tables import STAGE, FeatureTable, feature_tables
+from windsock.features.demand import demanded, usable
+from windsock.features.feature_tables import FeatureTable
 from windsock.featurestore.definitions import apply
 from windsock.featurestore.online_db import Entity, OnlineRow, micros_of, online_rows
 from windsock.featurestore.sinks import Sink, open_sink
@@ -38,7 +39,7 @@ _OTHER_DAYS = 4
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
-    """Materialize the features of ``ctx.day``; option ``correct`` (default False) repairs its entities.
+    """Materialize the features of ``ctx.day`` by every definition that somebody needs; option ``correct`` repairs them.
 
     Returns:
         ``views``: per view rows ``written`` and ``skipped`` (older than or equal to what was stored), and
@@ -50,41 +51,45 @@ def run(ctx: StepContext) -> dict[str, Any]:
         ParityError: Online and offline disagree.
     """
     day, correct = ctx.day, str(ctx.options.get("correct", False)).lower() in ("true", "1", "yes")
-    tables = feature_tables(ctx.spec)
+    tables = list(_served_tables(ctx))
     if not tables:
         return {"views": {}, "parity": {"checked": 0, "mismatches": 0}}
     # Feast's own API reads what is written here only once the views are registered.
     apply(ctx.settings, remove_gone=False)
     sink = open_sink(ctx.settings, tables)
-    ledger = Ledger.of(ctx.settings, ctx.spec.name, STAGE)
+    ledgers = {table: table.ledger(ctx.store) for table in tables}
     views: dict[str, dict[str, int]] = {}
     for _ in range(_ROUNDS):
-        record = _record(ledger, day)
-        latest = {table: _latest(ctx.store, table, [record]) for table in tables}
-        written_before = {table: (sink.observe(table, [])[1] or {}).get(record.ds) for table in tables}
+        records = {table: _record(ledgers[table], day) for table in tables}
+        latest = {table: _latest(ctx.store, table, [records[table]]) for table in tables}
+        written_before = {table: (sink.observe(table, [])[1] or {}).get(str(day)) for table in tables}
         with sink.day():
             # Whoever published a new version of the day meanwhile waits for this lock or has written already.
-            if _record(ledger, day).content_hash != record.content_hash:
+            if any(_record(ledgers[table], day).content_hash != records[table].content_hash for table in tables):
                 continue
             for table, rows in latest.items():
+                name, ledger, version = table.feast_name, ledgers[table], records[table].content_hash
                 if correct:
-                    views[table.view] = _set_right(ctx.store, ledger, sink, table, [*rows, *_served(sink, table, day)])
+                    views[name] = _set_right(ctx.store, ledger, sink, table, [*rows, *_served(sink, table, day)])
                 else:
                     written = sink.write(table, rows, regardless_of_time=False)
-                    views[table.view] = {"written": written, "skipped": len(rows) - written}
-                    if written_before[table] not in (None, record.content_hash):
-                        views[table.view]["retracted"] = _retract(ctx.store, ledger, sink, table, day, rows)
-                sink.note_day(table, day, record.content_hash)
+                    views[name] = {"written": written, "skipped": len(rows) - written}
+                    if written_before[table] not in (None, version):
+                        views[name]["retracted"] = _retract(ctx.store, ledger, sink, table, day, rows)
+                sink.note_day(table, day, version)
         break
     else:
         raise UpstreamUnavailable(
             f"{ctx.spec.name}: the features of {day} were replaced {_ROUNDS} times while they were materialized. "
             "Run the step again when recomputation is quiet."
         )
-    compared = [fault for table, rows in latest.items() for fault in _compare(ctx.store, sink, table, record, rows)]
-    faults = [fault for fault in compared if fault]
+    compared = [
+        (table, fault) for table in tables for fault in _compare(ctx.store, sink, table, records[table], latest[table])
+    ]
     # Of a record that is not in force any more, the run that brings the newer version checks that one.
-    if faults and _record(ledger, day).content_hash == record.content_hash:
+    in_force = {t for t in tables if _record(ledgers[t], day).content_hash == records[t].content_hash}
+    faults = [fault for table, fault in compared if fault and table in in_force]
+    if faults:
         raise ParityError(
             f"{ctx.spec.name} {day}: {len(faults)} of {len(compared)} sampled entities are served something else than "
             f"the tables hold. First: {faults[0]}. If the tables are right, materialize with correct=True to make "
@@ -93,6 +98,20 @@ def run(ctx: StepContext) -> dict[str, Any]:
     for view, counts in views.items():
         log.info("%s %s: %s online: %s", ctx.spec.name, day, view, counts)
     return {"views": views, "parity": {"checked": len(compared), "mismatches": len(faults)}}
+
+
+def _served_tables(ctx: StepContext) -> Iterator[FeatureTable]:
+    """Yield the tables that are materialized; one that was refused for a day is left out, unless it is required.
+
+    Raises:
+        NotReady: The day has no features yet.
+    """
+    for each in usable(demanded(ctx.settings, ctx.spec, ctx.day)):
+        ledger = each.table.ledger(ctx.store)
+        if each.required:
+            _record(ledger, ctx.day)
+        if ledger.get(ctx.day) is not None:
+            yield each.table
 
 
 def _record(ledger: Ledger, day: date) -> DayRecord:
@@ -170,7 +189,7 @@ def _compare(
                 (entity, row.micros): row
                 for entity, row in online_rows(table, table.read(store, [known], list(newer[day])))
             }
-            for known in _versions_of(store, table.model, day, versions)
+            for known in _versions_of(table.ledger(store), day, versions)
         ]
         for entity, online in newer[day].items():
             found = [h[entity, online.micros] for h in held if (entity, online.micros) in h]
@@ -189,9 +208,8 @@ def _fault(table: FeatureTable, entity: Entity, online: OnlineRow | None, offlin
     )
 
 
-def _versions_of(store: Store, model: str, day: date, versions: Mapping[str, str]) -> list[DayRecord]:
+def _versions_of(ledger: Ledger, day: date, versions: Mapping[str, str]) -> list[DayRecord]:
     """Return the version of a day that was materialized last and the one in force, which may await that still."""
-    ledger = Ledger(store, model, STAGE)
     current = ledger.get(day)
     found = [current] if current is not None else []
     written = versions.get(day.isoformat())

@@ -16,6 +16,7 @@ from windsock.gate.context import Check, GateContext
 from windsock.registry.versions import folder_hash
 from windsock.runs.run_folder import HOLDOUT, HOLDOUT_SCORES, MODEL, REQUEST
 from windsock.served.metrics import SCORE
+from windsock.served.model import largest_difference
 from windsock.spec.modelling import LOWER_IS_BETTER
 
 FEWEST_ROWS = 100
@@ -62,8 +63,8 @@ def reproduces_its_scores(ctx: GateContext) -> Check:
     if len(recorded) != len(ctx.scores):
         why = f"Training recorded {len(recorded)} scores for {len(ctx.scores)} holdout rows."
         return Check("same_predictions", False, len(recorded), len(ctx.scores), why)
-    off = float(np.max(np.abs(recorded - ctx.scores), initial=0.0))
-    limit = 1e-9 * max(1.0, float(np.max(np.abs(recorded), initial=0.0)))
+    off = largest_difference(recorded, ctx.scores)
+    limit = ctx.model.tolerance
     found = "gives" if off <= limit else "does not give"
     why = f"The artifact, loaded afresh, {found} the {len(recorded)} scores that training recorded."
     return Check("same_predictions", off <= limit, off, limit, why)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from datetime import date
 from functools import cached_property
 from typing import Any
 
@@ -10,17 +11,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from windsock.dataset.feature_join import join_features
 from windsock.errors import DataContractError
+from windsock.features.feature_tables import settled_features
+from windsock.features.frame import event_frame
+from windsock.features.frozen import definitions_of, spec_of_version
+from windsock.featurestore.retrieval import point_in_time
 from windsock.gate.compare import Comparison, Vector
 from windsock.ledger import Ledger
-from windsock.registry.versions import load_version, version_info
-from windsock.runs.run_folder import HOLDOUT, MODEL, RunFolder
-from windsock.served.metrics import TIME, evaluate, scores_of_version
+from windsock.registry.versions import load_version
+from windsock.runs.run_folder import HOLDOUT, LINEAGE, MODEL, RunFolder
+from windsock.served.metrics import TIME, evaluate
 from windsock.served.model import Model, load
 from windsock.served.resampling import ClusteredRows, clustered_rows
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
+from windsock.version_index import version_info
 
 
 @dataclass(frozen=True)
@@ -85,32 +92,37 @@ class GateContext:
 
     @cached_property
     def champion_scores(self) -> Vector:
-        """The champion's scores of the rows that count.
+        """The champion's scores of the rows that count, by its own definitions of features.
 
         Raises:
-            DataContractError: It needs features that the rows lack, and has not scored them in production either.
+            NotReady: Features by its definitions are missing on some day of the holdout.
+            DataContractError: There is no champion, or its features of the rows cannot be had any more.
         """
         if self.champion is None:
             raise DataContractError("There is no champion.")
         champion = load_version(self.settings, self.spec, self.champion.version)
-        missing = [n for n in champion.feature_names if n not in self.holdout.column_names]
-        scores = self._production_scores(self.champion.version, missing) if missing else champion.predict(self.holdout)
-        return scores[self._counted[1]]
+        return champion.predict(self._champion_rows(self.champion.version))[self._counted[1]]
+
+    def _champion_rows(self, version: str) -> pa.Table:
+        """Return the holdout with the champion's features, row for row."""
+        own = spec_of_version(self.settings, self.spec, version)
+        if definitions_of(own) == definitions_of(spec_of_version(self.settings, self.spec, self.info.version)):
+            return self.holdout
+        times, key = self.holdout[TIME], self.spec.events.key
+        first, last = (pc.cast(f(times), pa.date32()).as_py() for f in (pc.min, pc.max))
+        ledger = Ledger(self.store, self.spec.name, "ingest")
+        pins = self.run.read_json(LINEAGE)["pins"]["ingest"]
+        records = ledger.pinned({ds: h for ds, h in pins.items() if first.isoformat() <= ds <= last.isoformat()})
+        events = event_frame(self.store, own, records.values(), for_champion=True)
+        place = pc.index_in(self.holdout[key], events[key])
+        if place.null_count:
+            raise DataContractError(f"{place.null_count} rows of the holdout are not among the events of its days.")
+
+        def join(rows: pa.Table, oldest: date) -> pa.Table:
+            return point_in_time(self.store, own, rows, settled_features(self.settings, own, oldest, last))
+
+        return join_features(own, events.take(place).combine_chunks(), first, join)
 
     @cached_property
     def _counted(self) -> tuple[ClusteredRows, NDArray[np.bool_]]:
         return clustered_rows(self.spec, self.holdout)
-
-    def _production_scores(self, champion: str, missing: list[str]) -> Vector:
-        """Return the champion's predictions of these rows in production, where it cannot score them now."""
-        times, key = self.holdout.column(TIME), self.spec.events.key
-        first, last = (pc.cast(f(times), pa.date32()).as_py() for f in (pc.min, pc.max))
-        records = Ledger(self.store, self.spec.name, "score").between(first, last)
-        scores = scores_of_version(self.store, records.values(), champion, key, self.holdout.column(key))
-        if scores is not None and scores.null_count == 0:
-            return np.asarray(scores.to_numpy(), dtype=np.float64)
-        raise DataContractError(
-            f"Champion {champion} needs {', '.join(missing)}, which the challenger's holdout lacks, and it has not "
-            f"scored all days of {first}..{last} in production either, so the two cannot be compared on the same rows. "
-            "Keep the old features in the spec for one more training; remove them after it has been promoted."
-        )

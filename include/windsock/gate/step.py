@@ -10,6 +10,7 @@ latest one, and ``gate/vs-<champion>.json`` for each champion the version was he
 no script, style or picture from elsewhere; it is ``report.html.jinja`` beside this module.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -25,12 +26,13 @@ from windsock.gate.checks import ALL
 from windsock.gate.compare import Comparison
 from windsock.gate.context import Check, GateContext
 from windsock.registry.client import asking_mlflow, mlflow_client
-from windsock.registry.versions import VersionInfo, challenger_version, reconcile, version_info
+from windsock.registry.versions import challenger_version, reconcile
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
-from windsock.store import Store
+from windsock.store import Store, to_json
 from windsock.tables import content_hash
+from windsock.version_index import VersionInfo, version_info
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +159,7 @@ def _keep(ctx: GateContext, verdict: Verdict) -> None:
         "model_hash": verdict.model_hash,
         "holdout_hash": _or_none(lambda: content_hash(ctx.holdout)),
         "metrics": _or_none(lambda: ctx.metrics),
+        "rules": rules_of(ctx.spec),
         "as_of_end_of_day": list(ctx.spec.features.as_of_end_of_day),
         "bootstrap": _bootstrap(ctx.comparison) if ctx.comparison is not None else None,
     }
@@ -183,6 +186,9 @@ def passed_against(
         return None
     if record.get("version") != info.version or record.get("model_hash") != info.model_hash:
         return None
+    if record.get("rules", rules_of(spec)) != rules_of(spec):
+        log.info("%s: the gate's rules have changed since version %s was judged", spec.name, info.version)
+        return None
     if record.get("passed") is not True:
         failed = [c["name"] for c in record.get("checks", []) if not c["passed"]]
         raise GateFailed(
@@ -190,6 +196,13 @@ def passed_against(
             f"({', '.join(failed) or 'no checks recorded'}), so it is not promoted. See {info.run_folder}/{REPORT}."
         )
     return record
+
+
+def rules_of(spec: ModelSpec) -> str:
+    """Return a SHA-256 over what a verdict depends on beside the models: a stored one is good for these rules alone."""
+    training = spec.training
+    rules = [spec.gate.model_dump(mode="json"), training.evaluation.model_dump(mode="json"), training.metric]
+    return hashlib.sha256(to_json(rules)).hexdigest()
 
 
 def summary_of(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,14 +4,13 @@ Who takes a column out of ``model.yaml`` says what the next training wants. A ve
 as long as it is in force, or may be again after a rollback.
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 from windsock import tables
 from windsock.column_types import ARROW_TYPES, declared_name
 from windsock.ledger import DayRecord
+from windsock.living_versions import versions_needed
 from windsock.spec.columns import event_known_at
 from windsock.steps import StepContext
+from windsock.version_index import version_info
 
 
 def undeclared_columns(ctx: StepContext, previous: DayRecord | None) -> dict[str, str]:
@@ -24,6 +23,11 @@ def undeclared_columns(ctx: StepContext, previous: DayRecord | None) -> dict[str
     return {name: kind for name, kind in kinds.items() if name not in ours and kind in ARROW_TYPES}
 
 
-def extra_columns(ctx: StepContext) -> Mapping[str, str]:
+def extra_columns(ctx: StepContext) -> dict[str, str]:
     """Return name to type of the columns that living versions read, by the names in their definitions."""
-    return MappingProxyType({})
+    found: dict[str, str] = {}
+    for version in versions_needed(ctx.settings, ctx.spec, ctx.day):
+        definitions = version_info(ctx.settings, ctx.spec, version).definitions
+        columns, reads = dict(definitions.get("columns", ())), definitions.get("reads", ())
+        found |= {name: kind for name, kind in columns.items() if name in reads}
+    return found

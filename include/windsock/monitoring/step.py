@@ -54,7 +54,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
 def _must_be_settled(ctx: StepContext) -> None:
     day, model = ctx.day, ctx.spec.name
-    found = {stage: Ledger.of(ctx.settings, model, stage).get(day) for stage in ("ingest", "features", "score")}
+    found = {stage: Ledger.of(ctx.settings, model, stage).get(day) for stage in ("ingest", "score")}
     if (ingested := found["ingest"]) is not None and ingested.status == "rejected":
         return
     if missing := [stage for stage, record in found.items() if record is None]:

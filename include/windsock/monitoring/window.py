@@ -21,7 +21,9 @@ import pyarrow.compute as pc
 
 from windsock.dataset.feature_join import join_features
 from windsock.days import day_range, spans
+from windsock.features.feature_tables import feature_tables
 from windsock.features.frame import event_frame, feature_names
+from windsock.features.frozen import spec_of_version
 from windsock.featurestore.retrieval import point_in_time
 from windsock.ledger import Ledger
 from windsock.promotions import Promotion
@@ -55,16 +57,15 @@ def draw_samples(settings: Settings, spec: ModelSpec, day: date, champion: Promo
     The recent side holds the days of the window whose features are published and warm. Their
     ``score`` is the champion's own; rows that another version scored have none.
     """
-    store = Store.of(settings)
+    store, spec = Store.of(settings), spec_of_version(settings, spec, champion.version)
     first = max(day - timedelta(days=spec.monitoring.window_days - 1), spec.first_day)
-    ingested, featured, scored = (
-        Ledger.of(settings, spec.name, stage).between(first, day) for stage in ("ingest", "features", "score")
-    )
+    ingested, scored = (Ledger.of(settings, spec.name, stage).between(first, day) for stage in ("ingest", "score"))
+    ledgers = {table.name: table.ledger(store) for table in feature_tables(spec)}
+    featured = {name: ledger.between(first, day) for name, ledger in ledgers.items()}
     days = [
         d
-        for d, record in featured.items()
-        if record.status == "published" and record.detail.get("warm", True) and d in ingested
-        if ingested[d].rows("events") > 0
+        for d, record in ingested.items()
+        if record.rows("events") > 0 and d >= spec.first_warm_day and all(d in found for found in featured.values())
     ]
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{spec.name}/{day}".encode()).digest()[:8]))
     notes = []
@@ -77,14 +78,15 @@ def draw_samples(settings: Settings, spec: ModelSpec, day: date, champion: Promo
         reference = events.slice(0, 0)
 
     def join(frame: pa.Table, oldest: date) -> pa.Table:
-        return point_in_time(store, spec, frame, Ledger.of(settings, spec.name, "features").between(oldest, day))
+        records = {name: ledger.between(oldest, day) for name, ledger in ledgers.items()}
+        return point_in_time(store, spec, frame, records)
 
     current = join_features(spec, _sample(events, spec.monitoring.max_rows, rng), first, join)
     scores = scores_of_version(store, scored.values(), champion.version, spec.events.key, current[spec.events.key])
     current = current.append_column(SCORE, scores if scores is not None else pa.nulls(len(current), pa.float64()))
     current, reference, left_out, remarks = _comparable(spec, days, current, reference, rng)
     names = [*feature_names(spec), SCORE]
-    published = {"features": featured, "score": scored}
+    published = {**featured, "score": scored}
     return Samples(
         current=current.to_pandas().reindex(columns=names),
         reference=reference.to_pandas().reindex(columns=names),

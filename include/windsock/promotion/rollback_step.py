@@ -12,9 +12,10 @@ from windsock import promotions
 from windsock.errors import SpecError
 from windsock.promotion.step import in_force, new_entry
 from windsock.promotions import Promotion
-from windsock.registry.versions import load_version, version_info
+from windsock.registry.versions import load_version
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
+from windsock.version_index import version_info
 
 
 def run(ctx: StepContext) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from windsock import promotions
 from windsock.errors import ChampionChanged, GateFailed, SpecError
 from windsock.gate.step import judge, passed_against, publish, summary_of
 from windsock.promotions import Promotion
-from windsock.registry.versions import VersionInfo, reconcile, version_info
+from windsock.registry.versions import reconcile
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
+from windsock.version_index import VersionInfo, version_info
 
 log = logging.getLogger(__name__)
 

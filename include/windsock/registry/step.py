@@ -9,8 +9,9 @@ from typing import Any
 from windsock import promotions
 from windsock.registry import tracking
 from windsock.registry.client import asking_mlflow, experiment_id, mlflow_client
-from windsock.registry.versions import CHALLENGER, VersionInfo, record_version
+from windsock.registry.versions import CHALLENGER
 from windsock.steps import StepContext
+from windsock.version_index import VersionInfo, record_version
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
             tracking.log_run(client, run_id, finished)
             model_id = tracking.log_model(client, run_id, finished)
             version = tracking.create_version(client, spec.name, model_id, run_id, tags)
-        info = VersionInfo(spec.name, version, run, finished.as_of, metrics, tags, finished.model_hash, run_id)
+        info = VersionInfo(
+            spec.name, version, run, finished.as_of, metrics, tags, finished.model_hash, run_id, finished.definitions
+        )
         record_version(settings, info)
         champion = promotions.current(settings, spec)
         if champion is None or champion.version != version:

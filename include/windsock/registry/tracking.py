@@ -23,7 +23,7 @@ from windsock.days import parse_day, start_of
 from windsock.errors import SpecError
 from windsock.registry.versions import MLFLOW_FOLDER, folder_hash
 from windsock.runs import run_folder
-from windsock.runs.run_folder import HOLDOUT, LINEAGE, METRICS, MODEL, REQUEST, TRAIN, RunFolder
+from windsock.runs.run_folder import DEFINITIONS, HOLDOUT, LINEAGE, METRICS, MODEL, REQUEST, TRAIN, RunFolder
 from windsock.served.model import Model, load
 from windsock.spec import ModelSpec
 from windsock.store import Store
@@ -62,6 +62,11 @@ class FinishedRun:
                 f"not finish. Run {spec.name}_train again, or name another run."
             )
         return cls(folder, *(folder.read_json(name) for name in (REQUEST, METRICS, LINEAGE)))
+
+    @property
+    def definitions(self) -> Mapping[str, Any]:
+        """By what the features are computed; nothing in a run of version 0.1."""
+        return self.folder.read_json(DEFINITIONS) if self.folder.exists(DEFINITIONS) else {}
 
     @property
     def as_of(self) -> date:
@@ -161,8 +166,9 @@ def log_run(client: Any, run_id: str, finished: FinishedRun) -> None:
             for name, context in ((TRAIN, "training"), (HOLDOUT, "holdout"))
         ],
     )
-    for name in (REQUEST, METRICS, LINEAGE):
-        client.log_text(run_id, folder.read_bytes(name).decode(), name)
+    for name in (REQUEST, METRICS, LINEAGE, DEFINITIONS):
+        if folder.exists(name):
+            client.log_text(run_id, folder.read_bytes(name).decode(), name)
 
 
 def log_model(client: Any, run_id: str, finished: FinishedRun) -> str:

@@ -1,7 +1,6 @@
-"""Model versions: the store's own index of them, ``<model>/versions/<version>.json``, and loading them.
+"""Loading a model version, and MLflow's aliases of it.
 
-MLflow numbers the versions; the index says which run folder each one is, so that scoring, gate and promotion find a
-version without asking a server. A version is loaded from its run folder; if that is gone, from MLflow's copy.
+A version is loaded from its run folder; if that is gone, from MLflow's copy.
 
 Of MLflow's two aliases ``champion`` follows the promotion log and ``challenger`` is what was registered last. A kill
 between the log entry and the alias leaves an alias that is behind; a hand-set alias differs from the log. Both are put
@@ -11,16 +10,10 @@ right whenever a step comes by: the log decides, always.
 import hashlib
 import logging
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic_core import to_jsonable_python
-
 from windsock.errors import DataContractError, SpecError
-from windsock.format_numbers import numbered
 from windsock.promotions import current
 from windsock.registry.client import asking_mlflow, mlflow_client
 from windsock.runs.run_folder import MODEL
@@ -28,76 +21,14 @@ from windsock.served.model import Model, load
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
+from windsock.version_index import VersionInfo, list_versions, version_info
 
 log = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-FOLDER = "versions"
 MLFLOW_FOLDER = "windsock_model"
 """Where MLflow's run keeps its copy of the model folder."""
-
-
-@dataclass(frozen=True)
-class VersionInfo:
-    """One registered version of a model."""
-
-    model: str
-    version: str
-    run: str
-    """Name of its run folder."""
-    as_of: date
-    """Day that its training knew."""
-    metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
-    """On its own holdout."""
-    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """As set in MLflow when it was registered."""
-    model_hash: str = ""
-    """SHA-256 over the files of its model folder."""
-    mlflow_run: str = ""
-
-    @property
-    def run_folder(self) -> str:
-        """Path of the run folder, relative to the store's root."""
-        return f"runs/{self.model}/{self.run}"
-
-
-def version_info(settings: Settings, spec: ModelSpec, version: str) -> VersionInfo:
-    """Return what is known of one version.
-
-    Raises:
-        SpecError: There is no such version.
-    """
-    try:
-        return _read(Store.of(settings), spec.name, version)
-    except FileNotFoundError as err:
-        raise SpecError.unknown(f"version of model {spec.name!r}", str(version), list_versions(settings, spec)) from err
-
-
-def list_versions(settings: Settings, spec: ModelSpec) -> list[str]:
-    """Return the registered versions, oldest first."""
-    return sorted(Store.of(settings).json_names(spec.name, FOLDER), key=lambda v: (len(v), v))
-
-
-def record_version(settings: Settings, info: VersionInfo) -> None:
-    """Put a version into the index.
-
-    Raises:
-        SpecError: The version is another run's already: MLflow counts from the beginning again.
-    """
-    store = Store.of(settings)
-    try:
-        before = _read(store, info.model, info.version)
-    except FileNotFoundError:
-        before = info
-    if before.run != info.run:
-        raise SpecError(
-            f"{info.model}: MLflow calls run {info.run} version {info.version}, but that version is run {before.run} "
-            "here. MLflow's database has been emptied or exchanged while the store was kept. Restore the database, or "
-            "point MLFLOW_TRACKING_URI to the right server; to begin anew, remove both (windsock down --wipe)."
-        )
-    content = numbered("model version", to_jsonable_python(info))
-    store.write_json(content, info.model, FOLDER, f"{info.version}.json")
 
 
 def load_version(settings: Settings, spec: ModelSpec, version: str) -> Model:
@@ -189,10 +120,6 @@ def folder_hash(store: Store, *parts: str) -> str:
     for name in files:
         digest.update(f"{name}\0".encode() + hashlib.sha256(store.read_bytes(*parts, name)).digest())
     return digest.hexdigest()
-
-
-def _read(store: Store, model: str, version: str) -> VersionInfo:
-    return store.read_record("model version", VersionInfo, model, FOLDER, f"{version}.json")
 
 
 @lru_cache(maxsize=4)

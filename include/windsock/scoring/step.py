@@ -6,21 +6,25 @@ the day have been computed anew since.
 """
 
 import logging
+from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
 import pyarrow as pa
 
 from windsock import tables
-from windsock.completeness import settled_days
 from windsock.dataset.feature_join import join_features
 from windsock.errors import NotReady
+from windsock.features.feature_tables import FeatureTable, feature_tables, settled_features
 from windsock.features.frame import event_frame
+from windsock.features.frozen import spec_of_version
 from windsock.featurestore.retrieval import point_in_time
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import champion_on
 from windsock.registry.versions import load_version
+from windsock.scoring.frozen_rows import check_frozen_rows
 from windsock.served.metrics import SCORE, TIME
+from windsock.spec import ModelSpec
 from windsock.steps import StepContext
 
 log = logging.getLogger(__name__)
@@ -40,7 +44,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         DataContractError: The model needs a feature that is not there any more, or its files were changed.
     """
     day, spec = ctx.day, ctx.spec
-    events, features = (_needed(ctx, stage, day) for stage in ("ingest", "features"))
+    events = _needed(ctx, "ingest", day)
     ledger = Ledger.of(ctx.settings, spec.name, "score")
     current = ledger.get(day)
     asked = str(ctx.options.get("model_version") or "")
@@ -49,11 +53,15 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if current is not None and _stays(current, scored, asked, bool(ctx.options.get("rescore"))):
         log.info("%s %s: predictions by version %s stay", spec.name, day, current.detail.get("model_version"))
         return _result(current, kept=True)
-    inputs = {f"ingest/{day}": events.data_hash, f"features/{day}": features.data_hash}
+    inputs = {f"ingest/{day}": events.data_hash}
     if events.rows("events") == 0:
         record = DayRecord(str(day), "rejected" if events.status == "rejected" else "empty", inputs=inputs)
     elif version := asked or ((entry := champion_on(ctx.settings, spec, day)) and entry.version):
-        table = _predict(ctx, day, version, events, features)
+        # By its own definitions, whatever the spec says by now.
+        own = spec_of_version(ctx.settings, spec, version)
+        features = {table.name: _features(ctx, table, day) for table in feature_tables(own)}
+        inputs |= {f"{name}/{day}": record.data_hash for name, record in features.items()}
+        table = _predict(ctx, own, version, events, features)
         scores = table[SCORE].to_numpy()
         detail = {
             "events": scored,
@@ -89,14 +97,31 @@ def _stays(current: DayRecord, events: str | None, asked: str, rescore: bool) ->
     return asked in ("", current.detail.get("model_version"))
 
 
-def _predict(ctx: StepContext, day: date, version: str, events: DayRecord, features: DayRecord) -> pa.Table:
-    spec = ctx.spec
-    model = load_version(ctx.settings, spec, version)
+def _features(ctx: StepContext, table: FeatureTable, day: date) -> DayRecord:
+    """Return the day's record of a table.
+
+    Raises:
+        NotReady: There is none.
+    """
+    if (record := table.ledger(ctx.store).get(day)) is None:
+        raise NotReady(
+            f"{table.model}: {day} cannot be scored, its {table.name} have not been computed. Run "
+            f"{table.model}_features for this day (a backfill of {table.model}_ingest carries the whole chain)."
+        )
+    return record
+
+
+def _predict(
+    ctx: StepContext, spec: ModelSpec, version: str, events: DayRecord, features: Mapping[str, DayRecord]
+) -> pa.Table:
+    model, day = load_version(ctx.settings, spec, version), events.day
+    check_frozen_rows(ctx, spec, version, model)
 
     def join(rows: pa.Table, first: date) -> pa.Table:
         # Rows that take features from older days wait for all of those: else scores would depend on the order of days.
-        older = settled_days(ctx.settings, spec, "features", first, day) if first < day else {}
-        return point_in_time(ctx.store, spec, rows, {**older, day: features})
+        older = settled_features(ctx.settings, spec, first, day) if first < day else {}
+        records = {name: {**older.get(name, {}), day: record} for name, record in features.items()}
+        return point_in_time(ctx.store, spec, rows, records)
 
     frame = join_features(spec, event_frame(ctx.store, spec, [events], for_champion=True), day, join)
     return pa.table(

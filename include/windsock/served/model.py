@@ -58,6 +58,14 @@ class Model:
     scorer: Scorer
 
     @property
+    def tolerance(self) -> float:
+        """Largest difference of a score on other machines and libraries, in shares of the score where it is above 1.
+
+        Networks compute in 32 bits: another BLAS, or number of threads, moves their last digits.
+        """
+        return 1e-9 if {"model.txt", MODEL_CARD} >= set(self.content) else 1e-6
+
+    @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the inputs in model order."""
         return tuple(f.name for f in self.features)
@@ -75,6 +83,11 @@ def scored(scorer: Scorer, x: Floats) -> Floats:
     """Score a matrix some rows at a time; ``x`` has shape ``(rows, features)``, the result ``(rows,)``."""
     parts = [scorer(x[start : start + ROWS_AT_ONCE]) for start in range(0, len(x), ROWS_AT_ONCE)]
     return np.concatenate([np.empty(0), *parts]).astype(np.float64, copy=False)
+
+
+def largest_difference(recorded: Floats, now: Floats) -> float:
+    """Return how far scores are from recorded ones at most, in shares of the score where that is above 1."""
+    return float(np.max(np.abs(recorded - now) / np.maximum(1.0, np.abs(recorded)), initial=0.0))
 
 
 def usable_scores(model: Model, task: Task, rows: pa.Table, what: str) -> Floats:

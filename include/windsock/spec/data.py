@@ -1,5 +1,6 @@
 """The data half of a spec: where days come from, what they hold, what is valid."""
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
@@ -110,6 +111,16 @@ class EventsSpec(Part):
     def sources(self) -> dict[str, str]:
         """The name of every column in the delivery."""
         return {name: column.source or name for name, column in self.declared.items()}
+
+    def with_columns(self, columns: Mapping[str, ColumnType]) -> Self:
+        """Return these events with other columns (name to type); one that is declared keeps all else."""
+        declared = {
+            name: known.model_copy(update={"type": kind})
+            if (known := self.declared.get(name)) is not None
+            else EventColumn(type=kind)
+            for name, kind in columns.items()
+        }
+        return self.model_copy(update={"declared": declared})
 
     @property
     def time_source(self) -> str:

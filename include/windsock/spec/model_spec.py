@@ -1,9 +1,10 @@
 """A model's whole spec, with the cross-checks between its parts; each part checks itself, ``load`` reads the file."""
 
 import re
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -42,6 +43,8 @@ class ModelSpec(Part):
     serving: ServingSpec = ServingSpec()
 
     _folder: Path = PrivateAttr(default=Path())
+    _sql: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _definitions: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -58,9 +61,22 @@ class ModelSpec(Part):
         """Days between training window and holdout."""
         return self.label.delay_days if self.training.gap_days is None else self.training.gap_days
 
+    @property
+    def definitions(self) -> Mapping[str, str]:
+        """View to the SHA-256 of its definition, where a registered version has frozen it."""
+        return self._definitions
+
     def sql_of(self, view: FeatureView) -> str:
-        """Return the text of a view's SQL file."""
+        """Return the text of a view's SQL: as frozen, or else as its file has it."""
+        if (frozen := self._sql.get(view.sql)) is not None:
+            return frozen
         return (self.folder / view.sql).read_text(encoding="utf-8")
+
+    def frozen(self, sql: Mapping[str, str], definitions: Mapping[str, str], **parts: Any) -> Self:
+        """Return a copy with other parts, whose views have these texts (file to SQL) and definitions (view to hash)."""
+        copy = self.model_copy(update=parts)
+        copy._sql, copy._definitions = dict(sql), dict(definitions)
+        return copy
 
     @model_validator(mode="after")
     def _days_are_in_order(self) -> Self:

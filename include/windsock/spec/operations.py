@@ -64,9 +64,12 @@ class AlertsSpec(Part):
 
 
 class ServingSpec(Part):
-    """How a score becomes a decision."""
+    """How a score becomes a decision, and how quickly the last one can come back."""
 
     threshold: float | None = None
+    rollback_days: NonNegativeInt = Field(
+        14, description="Days for which features of a replaced champion are still computed, so that it can come back."
+    )
 
 
 Memory = Annotated[str, StringConstraints(pattern=r"^[1-9]\d*(\.\d+)?(Mi|Gi|Ti)$")]

@@ -51,6 +51,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
     """
     folder = RunFolder.named(ctx.store, ctx.spec.name, ctx.options.get("run"))
     request = folder.read_json(REQUEST)
+    if folder.exists(METRICS):
+        log.info("%s: run %s is complete already, and stays as it is", ctx.spec.name, folder.run)
+        return _reported(folder, folder.read_json(METRICS))
     spec = spec_of(request)
     candidates = {e.name: read_candidate(folder, e.name) for e in spec.training.estimators}
     name, why = best_of(spec.training.metric, candidates)
@@ -89,8 +92,12 @@ def run(ctx: StepContext) -> dict[str, Any]:
     folder.write_json(metrics, METRICS)  # last: the commit point
     for n in candidates:
         TrainerRequest.read(request_url(folder, n)).checkpoints.clear()
-    reported = ("metrics", "chosen", "model_sha256")
-    return {"run": folder.run, "estimator": name, **{part: metrics[part] for part in reported}}
+    return _reported(folder, metrics)
+
+
+def _reported(folder: RunFolder, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {part: metrics[part] for part in ("metrics", "chosen", "model_sha256")}
+    return {"run": folder.run, "estimator": metrics["chosen"]["estimator"], **parts}
 
 
 @dataclass(frozen=True)

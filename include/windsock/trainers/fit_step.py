@@ -16,6 +16,7 @@ from windsock.runs.contract import REQUEST_VARIABLE, TrainerRequest, read_candid
 from windsock.runs.run_folder import REQUEST, RunFolder
 from windsock.spec.estimators import CustomSpec, Estimator
 from windsock.steps import StepContext
+from windsock.trainers.learn import spec_of
 from windsock.trainers.trainer import train
 
 log = logging.getLogger(__name__)
@@ -35,11 +36,11 @@ def run(ctx: StepContext) -> dict[str, Any]:
         UpstreamUnavailable: A service that the trainer needs is away.
     """
     folder = RunFolder.named(ctx.store, ctx.spec.name, ctx.options.get("run"))
-    folder.read_json(REQUEST)  # the commit point of ``assemble``
-    name, estimators = ctx.options.get("estimator"), ctx.spec.training.estimators
-    if name is None and len(estimators) > 1:
-        return {"run": folder.run, "estimators": {e.name: _fit(ctx, folder, e) for e in estimators}}
-    return _fit(ctx, folder, ctx.spec.training.estimator(name))
+    # The commit point of ``assemble``: it says what is trained, whatever the spec says by now.
+    training, name = spec_of(folder.read_json(REQUEST)).training, ctx.options.get("estimator")
+    if name is None and len(training.estimators) > 1:
+        return {"run": folder.run, "estimators": {e.name: _fit(ctx, folder, e) for e in training.estimators}}
+    return _fit(ctx, folder, training.estimator(name))
 
 
 def _fit(ctx: StepContext, folder: RunFolder, estimator: Estimator) -> dict[str, Any]:

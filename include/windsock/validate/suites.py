@@ -17,8 +17,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import great_expectations as gx
-
 from windsock.errors import SpecError, did_you_mean
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
@@ -48,6 +46,8 @@ def open_context(settings: Settings) -> Any:
 def _open(root: Path, output: Path) -> Any:
     if not (root / "great_expectations.yml").is_file():
         raise SpecError(f"{root} holds no great_expectations.yml. Set WINDSOCK_GX_ROOT to the folder that does.")
+    import great_expectations as gx  # heavy, and a suite's own file is read without it
+
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     environment = {"WINDSOCK_GX_OUTPUT": str(output)}
     return gx.get_context(mode="file", context_root_dir=str(root), runtime_environment=environment)

@@ -46,8 +46,9 @@ AIRFLOW_TUNING = {
     # --- speed
     # For plugins folders without the bell; with it the warm executor does the waiting, as it can be woken.
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
-    # One look at every active run per loop, not 20 of a thousand.
-    "AIRFLOW__SCHEDULER__MAX_DAGRUNS_PER_LOOP_TO_SCHEDULE": "100",
+    # Every active run is looked at in each loop. Runs that wait for a day are active, those of a backfill come last:
+    # with more of them than are looked at, the backfill that they wait for would stand still.
+    "AIRFLOW__SCHEDULER__MAX_DAGRUNS_PER_LOOP_TO_SCHEDULE": "5000",
     "AIRFLOW__SCHEDULER__MAX_DAGRUNS_TO_CREATE_PER_LOOP": "50",
     "AIRFLOW__SCHEDULER__CATCHUP_BY_DEFAULT": "False",
     # Tasks of a scheduler that was killed are found this often and run again (default 300).

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from feature_tables import at, publish, two_views
+from feature_tables import at, publish, table_of, two_views
 from windsock.cli.step import apply, materialize
 
 
@@ -27,7 +27,7 @@ def test_apply_names_a_broken_model_and_goes_on(world):
     _, spec = world
     (spec.folder / "spending.sql").write_text("select nonsense")
     result = CliRunner().invoke(apply)
-    assert result.exit_code == 0
+    assert result.exit_code == 64
     assert "fraud: left as it was" in result.output
     assert "nonsense" in result.output
 
@@ -36,6 +36,6 @@ def test_materialize_counts_rows_per_view(world):
     settings, spec = world
     publish(settings, spec, date(2026, 3, 2), {"spending": [(1, at(2), 2, 1.0)], "everything": []})
     result = CliRunner().invoke(materialize, ["fraud", "2026-03-02"])
-    assert "spending: 1 written, 0 skipped" in result.output
+    assert f"{table_of(spec, 'spending').feast_name}: 1 written, 0 skipped" in result.output
     assert "parity: 1 entities checked, all equal" in result.output
     assert "removed" in CliRunner().invoke(materialize, ["fraud", "2026-03-02", "--correct"]).output

@@ -9,9 +9,9 @@ from small_model import small_fraud
 from windsock.cli import main
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import Promotion, append
-from windsock.registry.versions import VersionInfo, record_version
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
+from windsock.version_index import VersionInfo, record_version
 
 
 @pytest.fixture

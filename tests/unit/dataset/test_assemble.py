@@ -9,11 +9,14 @@ import yaml
 from feature_days import put_day
 from training_world import AS_OF, FIRST, GAP, HOLDOUT, TRAIN, TRAINING, copy_world, payments, world_spec
 from windsock import tables
+from windsock.dataset.ahead import compute
 from windsock.dataset.assemble import assemble, pin
-from windsock.dataset.step import chosen_windows
+from windsock.dataset.lacking import lacking
+from windsock.dataset.step import ingested_windows
 from windsock.dataset.time_split import windows_of
 from windsock.days import day_range, start_of
 from windsock.errors import DataContractError, NotReady, SpecError
+from windsock.features.feature_tables import feature_tables
 from windsock.features.frame import event_frame
 from windsock.featurestore.retrieval import point_in_time
 from windsock.ledger import DayRecord, Ledger
@@ -27,13 +30,21 @@ LABEL = "TX_FRAUD"
 def made(settings, spec, as_of=AS_OF):
     """Assemble without Feast, which other tests compare it with."""
     windows = windows_of(spec, as_of)
+    for each in lacking(settings, spec, spec.first_day, windows.holdout[-1]):
+        for day in each.days:  # what a test has changed
+            compute(settings, spec, day, each)
     pins = pin(settings, spec, windows)
-    ledger = Ledger.of(settings, spec.name, "features")
+    return assemble(settings, spec, windows, pins, join_of(settings, spec))
+
+
+def join_of(settings, spec):
+    """Return what adds features by pins of each table."""
 
     def join(rows, feature_pins):
-        return point_in_time(Store.of(settings), spec, rows, ledger.pinned(feature_pins))
+        records = {name: Ledger.of(settings, spec.name, name).pinned(pins) for name, pins in feature_pins.items()}
+        return point_in_time(Store.of(settings), spec, rows, records)
 
-    return assemble(settings, spec, windows, pins, join)
+    return join
 
 
 def run_files(settings, run):
@@ -150,11 +161,7 @@ def test_pins_give_the_old_rows_after_a_day_has_changed(world, tmp_path):
     settings, spec = copy_world(world[0], tmp_path)
     windows = windows_of(spec, AS_OF)
     pins = pin(settings, spec, windows)
-    ledger = Ledger.of(settings, "fraud", "features")
-
-    def join(rows, feature_pins):
-        return point_in_time(Store.of(settings), spec, rows, ledger.pinned(feature_pins))
-
+    join = join_of(settings, spec)
     before = assemble(settings, spec, windows, pins, join)
     put_day(settings, spec, TRAIN[0], payments(FIRST, rows=10))
     for day in day_range(TRAIN[0], AS_OF):
@@ -249,14 +256,13 @@ def test_rejected_and_empty_days_are_allowed_and_reported(world, tmp_path):
     assert days_of(got.train)[-1] == TRAIN[1] - timedelta(days=1)
 
 
-def test_without_as_of_the_latest_settled_day_is_taken(world, tmp_path):
+def test_without_as_of_the_latest_day_up_to_which_all_is_delivered_is_taken(world, tmp_path):
     settings, spec = copy_world(world[0], tmp_path)
-    assert chosen_windows(settings, spec, None).as_of == AS_OF
+    assert ingested_windows(settings, spec, None).as_of == AS_OF
 
     ahead = AS_OF + timedelta(days=2)  # a hole before it
     put_day(settings, spec, ahead, payments(ahead))
-    Ledger.of(settings, "fraud", "features").publish(DayRecord(str(ahead), "published", detail={"warm": True}))
-    assert chosen_windows(settings, spec, None).as_of == AS_OF
+    assert ingested_windows(settings, spec, None).as_of == AS_OF
 
 
 def test_missing_days_are_named(world, tmp_path):
@@ -269,11 +275,11 @@ def test_missing_days_are_named(world, tmp_path):
 def test_nothing_ingested_and_too_early_are_explained(tmp_path, world):
     settings, spec = world_spec(tmp_path)
     with pytest.raises(NotReady, match="there is nothing to train on yet"):
-        chosen_windows(settings, spec, None)
+        ingested_windows(settings, spec, None)
     with pytest.raises(DataContractError, match="Training is possible as of 2026-03-11"):
         windows_of(spec, FIRST + timedelta(days=5))
     with pytest.raises(SpecError, match="The as_of 'yesterday' is not a day"):
-        chosen_windows(settings, spec, "yesterday")
+        ingested_windows(settings, spec, "yesterday")
 
 
 def test_the_step_refuses_a_run_that_is_none(world):
@@ -291,7 +297,8 @@ def test_lineage_names_everything_that_went_in(world, tmp_path):
 
     assert lineage["as_of"] == str(AS_OF)
     assert set(lineage["pins"]["ingest"]) == {str(d) for d in day_range(TRAIN[0], HOLDOUT[1])}
-    assert set(lineage["pins"]["ingest"]) <= set(lineage["pins"]["features"])
+    for table in feature_tables(spec):
+        assert set(lineage["pins"]["ingest"]) <= set(lineage["pins"][table.name])
     assert "TERMINAL_ID_RISK_30DAY_WINDOW" in lineage["sql"]["terminal_risk.sql"]
     assert lineage["libraries"]["lightgbm"]
     assert lineage["seed"] == spec.training.seed

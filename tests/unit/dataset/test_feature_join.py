@@ -2,9 +2,11 @@ from datetime import timedelta
 
 import pyarrow as pa
 
+from feature_tables import feature_days
 from training_world import AS_OF, FIRST, copy_world
 from windsock.dataset.feature_join import join_features
 from windsock.days import day_range
+from windsock.features.feature_tables import settled_features
 from windsock.features.frame import event_frame
 from windsock.featurestore.retrieval import point_in_time
 from windsock.ledger import Ledger
@@ -21,13 +23,14 @@ def test_reading_only_the_days_that_are_needed_changes_nothing(world, tmp_path):
     for day in days:
         run_step("features", model="fraud", key=str(day), settings=settings)
     store, first = Store.of(settings), AS_OF - timedelta(days=1)
-    records = Ledger.of(settings, "fraud", "features").between(FIRST, AS_OF)
+    records = feature_days(settings, spec)
     frame = event_frame(store, spec, Ledger.of(settings, "fraud", "ingest").between(first, AS_OF).values())
     asked = []
 
     def join(rows, since):
         asked.append((since, rows.num_rows))
-        return point_in_time(store, spec, rows, {d: r for d, r in records.items() if d >= since})
+        chosen = {name: {d: r for d, r in days.items() if d >= since} for name, days in records.items()}
+        return point_in_time(store, spec, rows, chosen)
 
     got = join_features(spec, frame, first, join)
 
@@ -46,7 +49,7 @@ def test_days_with_a_row_for_every_event_are_read_alone(world):
 
     def join(rows, since):
         asked.append(since)
-        return point_in_time(store, spec, rows, Ledger.of(settings, "fraud", "features").between(since, AS_OF))
+        return point_in_time(store, spec, rows, settled_features(settings, spec, since, AS_OF))
 
     assert isinstance(join_features(spec, frame, AS_OF, join), pa.Table)
     assert asked == [AS_OF]

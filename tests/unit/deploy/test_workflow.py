@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from windsock.plan.report import MARKER
 from windsock.settings import REPO_ROOT
 
 GITHUB = REPO_ROOT / ".github"
@@ -30,7 +31,9 @@ def jobs() -> list[Any]:
 def test_a_job_is_bounded_in_time_and_rights(path: Path, job: dict[str, Any]) -> None:
     assert 0 < job["timeout-minutes"] <= 90
     writes = {scope for scope, level in job["permissions"].items() if level != "read"}
-    if writes:
+    if writes == {"pull-requests"}:
+        assert not [step for step in job["steps"] if "uses" in step], "who comments runs nothing of what it comments on"
+    elif writes:
         assert job["environment"] in {"production", "release"}, "who may write is asked first"
         assert "pull_request" not in read(path)[True] or "github.ref == 'refs/heads/main'" in job["if"]
 
@@ -47,3 +50,8 @@ def test_production_moves_only_forward_and_only_after_everything_passed() -> Non
 def test_ci_checks_the_chart_that_the_values_are_for() -> None:
     chart = read(GITHUB / "workflows" / "ci.yaml")["jobs"]["deployment"]["env"]["CHART"]
     assert f"version {chart}" in (REPO_ROOT / "docker" / "helm" / "values.yaml").read_text()
+
+
+def test_the_plans_comment_is_found_by_the_line_that_the_plan_begins_with() -> None:
+    [step] = read(GITHUB / "workflows" / "plan.yaml")["jobs"]["comment"]["steps"]
+    assert f'startswith("{MARKER}")' in step["run"]

@@ -12,7 +12,6 @@ from churn_model import DAY, HEAD, USAGE, Churn, delivery
 from windsock.errors import SpecError
 from windsock.features.look_ahead import LookAhead, find_look_ahead
 from windsock.features.view_sql import compute_view
-from windsock.ledger import Ledger
 from windsock.settings import REPO_ROOT
 from windsock.spec import load_spec
 
@@ -145,7 +144,7 @@ def test_the_features_step_refuses_a_view_that_looks_ahead_on_its_first_day_and_
     churn.ingest(delivery())
     with pytest.raises(SpecError, match=r"looks ahead: f of customer_id \d+ at .* is \d+, but (\d+|NULL) when"):
         churn.step("features")
-    assert Ledger.of(churn.settings, "churn", "features").get(DAY) is None
+    assert churn.table.ledger(churn.store).get(DAY) is None
 
 
 def test_a_definition_is_tried_on_its_first_day_and_weekly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -162,20 +161,16 @@ def test_a_definition_is_tried_on_its_first_day_and_weekly(tmp_path: Path, monke
     assert tried == [DAY, *weekly]
 
 
-def test_a_definition_that_was_computed_before_it_could_be_tried_is_only_warned_about(tmp_path: Path):
+def test_a_definition_that_version_0_1_computed_is_only_warned_about(tmp_path: Path):
     churn = Churn.make(tmp_path, LOOKING_AHEAD["the own label in a frame"], label__delay_days=0)
     churn.ingest(delivery())
-    view = {"name": "usage", "entity": "customer", "sql": "usage.sql", "lookback_days": 2, "as_of": "end_of_day"}
-    Churn.make(tmp_path, LOOKING_AHEAD["the own label in a frame"], label__delay_days=0, features__views=[view])
-    churn.step("features")
-    shutil.rmtree(tmp_path / "store" / "churn" / "checked", ignore_errors=True)  # as version 0.1 left it
-    Churn.make(tmp_path, LOOKING_AHEAD["the own label in a frame"], label__delay_days=0)
+    churn.leave_features_of_0_1([DAY])
 
     second = DAY + timedelta(days=1)
     churn.ingest(delivery(second), second)
     (warning,) = churn.step("features", second)["warnings"]
     assert "looks ahead" in warning
-    assert "goes on as version 0.1 computed it" in warning
+    assert "It goes on for what uses it; nothing new is trained on it." in warning
 
     churn.write_sql(LOOKING_AHEAD["lead"])  # an edit is another definition
     third = second + timedelta(days=1)

@@ -192,7 +192,7 @@ def test_every_word_of_sql_may_name_a_column_of_the_events(tmp_path: Path):
     assert {word: frame[f"f_{word}"][0].as_py() for word in more} == more
     churn.step("features")
     (minutes, *_) = churn.rows("events")["minutes"].to_pylist()
-    assert churn.rows("features/usage", "features")["f"][0].as_py() == pytest.approx(
+    assert churn.features()["f"][0].as_py() == pytest.approx(
         minutes + more["order"] + more["left"] + more["user"] + more["known_at"]
     )
 
@@ -212,7 +212,7 @@ def test_key_time_entity_and_label_may_be_words_of_sql(tmp_path: Path):
     assert churn.lint() == []
     churn.ingest(delivery(rows=50).rename_columns([*columns, "left"]))
     churn.step("features")
-    assert churn.rows("features/usage", "features").column_names == ["group", "event_timestamp", "table"]
+    assert churn.features().column_names == ["group", "event_timestamp", "table"]
 
 
 def test_columns_that_differ_only_in_capitals_are_refused_with_a_sentence(tmp_path: Path):

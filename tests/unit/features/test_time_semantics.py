@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from examples import examples
 from feature_days import Payment, put_day, put_days
+from feature_tables import feature_days, table_of
 from small_model import features_of_views, small_fraud
 from windsock.completeness import stale_days
 from windsock.days import day_range, last_instant
@@ -47,7 +48,8 @@ def feature_bytes(conf: Settings, spec: ModelSpec) -> dict[str, list[str]]:
     store = Store.of(conf)
     return {
         f"{day}/{name}": [hashlib.sha256(store.read_bytes(f)).hexdigest() for f in output.files]
-        for day, record in Ledger.of(conf, spec.name, "features").all().items()
+        for days in feature_days(conf, spec).values()
+        for day, record in days.items()
         for name, output in record.outputs.items()
     }
 
@@ -147,10 +149,10 @@ def test_computing_a_day_again_changes_no_byte_and_makes_no_commit(tmp_path: Pat
     put_days(conf, spec, random_days(5, seed=6))
     day = FIRST + timedelta(days=4)
     assert compute(conf, spec, day)["changed"]
-    before, record = feature_bytes(conf, spec), Ledger.of(conf, "fraud", "features").get(day)
+    before, records = feature_bytes(conf, spec), feature_days(conf, spec)
     assert not compute(conf, spec, day)["changed"]
     assert feature_bytes(conf, spec) == before
-    assert Ledger.of(conf, "fraud", "features").get(day) == record
+    assert feature_days(conf, spec) == records
 
 
 def test_a_changed_day_makes_exactly_the_later_days_within_the_lookback_stale(tmp_path: Path):
@@ -215,9 +217,7 @@ def test_a_missing_label_is_unknown_and_not_honest(tmp_path: Path):
     for n in range(1, 9):
         put_day(conf, spec, FIRST + timedelta(days=n), [(43_200, 1, 1, 5.0, 0)])
     compute(conf, spec, FIRST + timedelta(days=7))
-    from windsock import tables
-
-    record = Ledger.of(conf, "fraud", "features").get(FIRST + timedelta(days=7))
-    row = tables.read(Store.of(conf), [record], "features/terminal_risk").to_pylist()[0]
+    table = table_of(spec, "terminal_risk")
+    row = table.read(Store.of(conf), [feature_days(conf, spec)[table.name][FIRST + timedelta(days=7)]]).to_pylist()[0]
     assert row["TERMINAL_ID_NB_TX_1DAY_WINDOW"] == 2
     assert row["TERMINAL_ID_RISK_1DAY_WINDOW"] == 1.0

@@ -18,8 +18,8 @@ import pytest
 
 from examples import thorough
 from small_model import features_of_views, small_fraud
-from windsock.features.feature_tables import STAGE, feature_tables
-from windsock.ledger import DayRecord, Ledger, Output
+from windsock.features.feature_tables import feature_tables
+from windsock.ledger import DayRecord, Output
 from windsock.settings import Settings
 from windsock.store import Store
 
@@ -34,33 +34,33 @@ from datetime import date
 from windsock.settings import Settings
 from windsock.spec import get_spec
 from windsock.store import Store
-from windsock.ledger import Ledger
 from windsock.sql import open_duckdb
 from windsock.featurestore import definitions, retrieval
 from windsock.featurestore.repo import import_feast
 
 settings = Settings.from_env()
 spec = get_spec(settings, "fraud")
-ledger = Ledger.of(settings, "fraud", "features")
-records, rng, m = ledger.all(), np.random.default_rng(1), int(sys.argv[2])
+store = Store.of(settings)
+ledgers = {table.name: table.ledger(store) for table in retrieval.feature_tables(spec)}
+records = {name: ledger.all() for name, ledger in ledgers.items()}
+rng, m = np.random.default_rng(1), int(sys.argv[2])
 start = (spec.first_day - date(1970, 1, 1)).days * 86_400_000_000
 frame = pa.table({
     "TRANSACTION_ID": np.arange(m)[::-1],
     "event_timestamp": pa.array(start + rng.integers(0, int(sys.argv[3]) * 86_400_000_000, m), pa.timestamp("us")),
     "CUSTOMER_ID": rng.integers(0, 5_100, m), "TERMINAL_ID": rng.integers(0, 10_200, m),
 })
-store = Store.of(settings)
 if sys.argv[1] == "direct":
     result = retrieval.point_in_time(store, spec, frame, records)
 else:
     import_feast()  # seconds once per process, not part of the join
     definitions.apply(settings)
-    pins = ledger.pins(records)
+    pins = {name: ledger.pins(records[name]) for name, ledger in ledgers.items()}
     result = retrieval.training_frame(settings, spec, frame, pins)
 peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 same = result.select(frame.column_names).equals(frame)
 for table in retrieval.feature_tables(spec):
-    history = table.open(store, records.values())
+    history = table.open(store, records[table.name].values())
     with open_duckdb(ordered=False) as connection:
         connection.register("e", frame)
         connection.register("h", history.to_table())
@@ -79,11 +79,10 @@ print(json.dumps({"peak_mb": peak_mb, "rows": result.num_rows, "same": same, "to
 def history(tmp_path_factory) -> Settings:
     """Write the days of both fraud views straight to Parquet, as ``tables.write_day`` lays them out."""
     settings, spec = small_fraud(tmp_path_factory.mktemp("many"), features=features_of_views(ttl_days=None))
-    store, ledger, rng = Store.of(settings), Ledger.of(settings, "fraud", STAGE), np.random.default_rng(0)
+    store, rng = Store.of(settings), np.random.default_rng(0)
     for number in range(DAYS):
         day = spec.first_day + timedelta(days=number)
         start = (day - date(1970, 1, 1)).days * DAY_US
-        outputs = {}
         for table, entities in zip(feature_tables(spec), (5_000, 10_000), strict=True):
             times = np.sort(rng.choice(DAY_US // 1000, ROWS_A_DAY, replace=False)) * 1000 + start
             columns = [rng.integers(0, entities, ROWS_A_DAY), pa.array(times, pa.timestamp("us"))]
@@ -93,8 +92,8 @@ def history(tmp_path_factory) -> Settings:
             path = Path(store.path(file))
             path.parent.mkdir(parents=True)
             pq.write_table(pa.table(columns, schema=table.schema), path)
-            outputs[table.name] = Output(ROWS_A_DAY, f"{number}", (file,))
-        ledger.publish(DayRecord(day.isoformat(), "published", outputs))
+            output = Output(ROWS_A_DAY, f"{number}", (file,))
+            table.ledger(store).publish(DayRecord(day.isoformat(), "published", {table.name: output}))
     return settings
 
 

@@ -49,6 +49,10 @@ def materialize(settings: Settings, day: int, **options) -> dict:
     return run_step("materialize", model="fraud", key=f"2026-03-0{day}", settings=settings, options=options)
 
 
+def counts_of(result: dict, spec) -> dict:
+    return result["views"][table_of(spec, "spending").feast_name]
+
+
 def served(settings: Settings, spec) -> dict:
     return {e: r.values[0] for e, r in open_sink(settings, []).read(table_of(spec, "spending"), [1, 2, 3, 9]).items()}
 
@@ -57,10 +61,10 @@ def test_newer_rows_stay_equal_times_are_replaced_and_corrections_go_back(world)
     settings, spec = world
     assert embedded_online_path(settings) is None
 
-    assert materialize(settings, 3)["views"]["spending"] == {"written": 2, "skipped": 0}
-    assert materialize(settings, 2)["views"]["spending"] == {"written": 1, "skipped": 1}
+    assert counts_of(materialize(settings, 3), spec) == {"written": 2, "skipped": 0}
+    assert counts_of(materialize(settings, 2), spec) == {"written": 1, "skipped": 1}
     assert served(settings, spec) == {1: 3, 2: 2, 3: 3}
-    assert materialize(settings, 3)["views"]["spending"] == {"written": 0, "skipped": 2}
+    assert counts_of(materialize(settings, 3), spec) == {"written": 0, "skipped": 2}
 
     publish(settings, spec, date(2026, 3, 3), {"spending": [(1, at(3, 9), 33, 0.5)], "everything": []})
     materialize(settings, 3)
@@ -68,7 +72,7 @@ def test_newer_rows_stay_equal_times_are_replaced_and_corrections_go_back(world)
 
     publish(settings, spec, date(2026, 3, 3), {"spending": [(1, at(3, 8), 44, 0.5)], "everything": []})
     result = materialize(settings, 3)  # the older row is left alone; without notes only newer rows are told apart
-    assert result["views"]["spending"]["written"] == 0
+    assert counts_of(result, spec)["written"] == 0
     materialize(settings, 3, correct=True)
     assert served(settings, spec)[1] == 44
 
@@ -85,7 +89,8 @@ def test_a_wrong_value_is_found_there_as_well(world):
         patch.setattr("windsock.featurestore.step.open_sink", lambda *_: sink)
         with pytest.raises(ParityError, match=r"entity 9: the values differ; online .*N_TX=1.*offline .*N_TX=2"):
             materialize(settings, 3)
-    answer = feature_store(settings).get_online_features(["fraud__spending:N_TX"], [{"CUSTOMER_ID": 9}]).to_dict()
+    asked = [f"{table_of(spec, 'spending').feast_name}:N_TX"]
+    answer = feature_store(settings).get_online_features(asked, [{"CUSTOMER_ID": 9}]).to_dict()
     assert answer["N_TX"] == [1]
 
 

@@ -12,10 +12,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from examples import examples
-from feature_tables import at, publish, rows_of, two_views
+from feature_tables import at, feature_days, publish, rows_of, two_views
 from windsock.column_types import arrow_schema
 from windsock.errors import DataContractError
-from windsock.features.feature_tables import STAGE
 from windsock.featurestore.retrieval import History, join_point_in_time, point_in_time, utc_micros
 from windsock.ledger import Ledger
 from windsock.store import Store
@@ -92,7 +91,7 @@ def test_a_value_lives_exactly_as_long_as_its_ttl(tmp_path: Path):
         }
     )
 
-    result = point_in_time(Store.of(settings), spec, frame, Ledger.of(settings, spec.name, STAGE).all())
+    result = point_in_time(Store.of(settings), spec, frame, feature_days(settings, spec))
 
     assert result["N_TX"].to_pylist() == [None, 7, 7, None]
     assert result["N_ALL"].to_pylist() == [None] * 4
@@ -116,7 +115,7 @@ def test_duplicates_unknown_expired_and_early_rows_stay_where_they_were(tmp_path
         }
     )
 
-    result = point_in_time(Store.of(settings), spec, frame, Ledger.of(settings, spec.name, STAGE).all())
+    result = point_in_time(Store.of(settings), spec, frame, feature_days(settings, spec))
 
     assert result.select(frame.column_names).equals(frame)
     assert result["N_TX"].to_pylist() == [7, None, None, None, 7, None]
@@ -144,33 +143,33 @@ def test_without_any_features_all_are_null_and_typed(tmp_path: Path):
 
 def test_only_days_that_can_matter_are_read(tmp_path: Path):
     settings, spec = two_views(tmp_path, ttl_days=2)
-    records = {}
     for day in range(2, 12):
-        record = publish(settings, spec, date(2026, 3, day), {"spending": [(1, at(day), day, 0.5)], "everything": []})
-        records[record.day] = record
-    needed = {date(2026, 3, d) for d in (5, 6, 7)}
+        publish(settings, spec, date(2026, 3, day), {"spending": [(1, at(day), day, 0.5)]})
+    records, needed = feature_days(settings, spec), {date(2026, 3, d) for d in (5, 6, 7)}
     store = Store.of(settings)
-    for day, record in records.items():
-        for output in record.outputs.values() if day not in needed else ():
-            for file in output.files:
-                Path(store.path(file)).unlink()
+    for table, days in records.items():
+        for file in (f for day, r in days.items() if day not in needed for f in r.outputs[table].files):
+            Path(store.path(file)).unlink()
     frame = pa.table({"CUSTOMER_ID": [1, 1], "event_timestamp": pa.array([at(7, 11), at(7, 13)], pa.timestamp("us"))})
 
     assert point_in_time(store, spec, frame, records)["N_TX"].to_pylist() == [6, 7]
 
 
-def test_a_feature_that_older_days_lack_is_null_there(tmp_path: Path):
+def test_an_edited_view_is_another_table_that_takes_nothing_from_the_one_before(tmp_path: Path):
     settings, spec = two_views(tmp_path)
     publish(settings, spec, date(2026, 3, 2), {"spending": [(1, at(2), 7, 1.5)], "everything": []})
+    before = feature_days(settings, spec)
     sql = spec.folder / "spending.sql"
     sql.write_text(sql.read_text().replace("TX_AMOUNT as LAST", "TX_AMOUNT * 2 as TWICE, TX_AMOUNT as LAST"))
     publish(settings, spec, date(2026, 3, 3), {"spending": [(2, at(3), 8, 3.0, 1.5)], "everything": []})
     frame = pa.table({"CUSTOMER_ID": [1, 2], "event_timestamp": pa.array([at(4), at(4)], pa.timestamp("us"))})
 
-    result = point_in_time(Store.of(settings), spec, frame, Ledger.of(settings, spec.name, STAGE).all())
+    result = point_in_time(Store.of(settings), spec, frame, feature_days(settings, spec))
 
     assert result["TWICE"].to_pylist() == [None, 3.0]
-    assert result["N_TX"].to_pylist() == [7, 8]
+    assert result["N_TX"].to_pylist() == [None, 8]
+    (old,) = before.keys() - feature_days(settings, spec).keys()
+    assert Ledger.of(settings, spec.name, old).all() == before[old]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +240,7 @@ def test_nan_stays_nan_and_null_stays_null(tmp_path: Path):
     publish(settings, spec, date(2026, 3, 2), {"spending": rows, "everything": []})
     frame = pa.table({"CUSTOMER_ID": [1, 2], "event_timestamp": pa.array([at(3), at(3)], pa.timestamp("us"))})
 
-    result = point_in_time(Store.of(settings), spec, frame, Ledger.of(settings, spec.name, STAGE).all())
+    result = point_in_time(Store.of(settings), spec, frame, feature_days(settings, spec))
 
     assert math.isnan(result["LAST_AMOUNT"][0].as_py())
     assert result["LAST_AMOUNT"][1].as_py() is None

@@ -1,24 +1,24 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from run_folders import make_run, with_mlflow, world
 from small_model import small_fraud
-from windsock import promotions, tables
+from windsock import promotions
 from windsock.errors import GateFailed, UpstreamUnavailable
 from windsock.gate import checks, step
 from windsock.gate.step import Verdict
-from windsock.ledger import DayRecord, Ledger
 from windsock.registry.client import mlflow_client
 from windsock.registry.versions import set_alias
+from windsock.runs.run_folder import DEFINITIONS
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.steps import run_step
-from windsock.store import Store
+from windsock.version_index import record_version, version_info
 
 Fraud = tuple[Settings, ModelSpec]
 
@@ -37,7 +37,6 @@ def register(fraud: Fraud, run: str, **made: Any) -> str:
 def crown(fraud: Fraud, version: str) -> None:
     """Make a version champion without asking the gate."""
     from windsock.promotions import Promotion, append, current, first_day_in_force
-    from windsock.registry.versions import version_info
 
     settings, spec = fraud
     info, now = version_info(settings, spec, version), current(settings, spec)
@@ -251,52 +250,17 @@ def test_a_champion_that_the_world_has_left_behind_can_be_replaced(fraud: Fraud)
     assert "worse copy of challenger 2" in next(c.why for c in found.checks if c.name == "self_test")
 
 
-def test_a_champion_with_features_that_are_gone_is_judged_by_what_it_said_in_production(fraud: Fraud) -> None:
+def test_a_champion_that_does_not_say_what_its_features_were_cannot_be_compared(fraud: Fraud) -> None:
     settings, spec = fraud
-    holdout = world(100)
-    crown(fraud, register(fraud, "old", holdout=holdout.append_column("gone", holdout["risk"]), spoiled=0.6))
-    make_old_need_gone(settings)
-    register(fraud, "new", holdout=holdout)
+    register(fraud, "old", spoiled=0.6)
+    register(fraud, "new")
+    record_version(settings, replace(version_info(settings, spec, "1"), definitions={}))
+    Path(settings.store, "runs", "fraud", "old", DEFINITIONS).unlink()
 
     found = verdict(fraud, "2", "1")
-    assert failed(found) >= {"not_worse_than_champion"}
-    assert "Keep the old features in the spec for one more training" in found.sentence()
 
-    scored_in_production(settings, spec, holdout, version="1")
-    assert verdict(fraud, "2", "1").passed
-
-
-def make_old_need_gone(settings: Settings) -> None:
-    """Let the champion's model ask for a feature of another name."""
-    from windsock.registry import versions
-    from windsock.registry.versions import folder_hash
-
-    store = Store.of(settings)
-    card = store.read_json("runs/fraud/old/model/model.json")
-    card["features"][1]["name"] = "gone"
-    store.write_json(card, "runs/fraud/old/model/model.json")
-    index = store.read_json("fraud/versions/1.json")
-    store.write_json({**index, "model_hash": folder_hash(store, "runs/fraud/old", "model")}, "fraud/versions/1.json")
-    versions._load.cache_clear()
-
-
-def scored_in_production(settings: Settings, spec: ModelSpec, rows: pa.Table, *, version: str) -> None:
-    store = Store.of(settings)
-    recorded = np.random.default_rng(0).random(rows.num_rows)
-    days = rows.column("event_timestamp").cast(pa.date32()).to_numpy(zero_copy_only=False)
-    for day in np.unique(days):
-        at = np.nonzero(days == day)[0]
-        part = pa.table(
-            {
-                "TRANSACTION_ID": rows.column("TRANSACTION_ID").take(at),
-                "event_time": rows.column("event_timestamp").take(at),
-                "score": recorded[at],
-                "model_version": [version] * len(at),
-            }
-        )
-        date = day.astype("O")
-        output = tables.write_day(store, "fraud", "predictions", date, part)
-        Ledger(store, "fraud", "score").publish(DayRecord(str(date), "published", {"predictions": output}))
+    assert failed(found) == {"not_worse_than_champion", "self_test"}
+    assert "does not say by which features version 1 of fraud was made" in found.sentence()
 
 
 def test_a_regression_model_without_entity_is_judged_by_blocks_of_time(tmp_path: Path) -> None:

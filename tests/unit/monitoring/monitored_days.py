@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 from small_model import features_of_views, small_fraud
 from windsock import tables
 from windsock.days import day_range, end_of, last_instant
+from windsock.features.feature_tables import settled_features
 from windsock.features.frame import event_frame, feature_names
+from windsock.features.frozen import definitions_of
 from windsock.features.step import run as compute_features
 from windsock.featurestore.retrieval import point_in_time
 from windsock.ingest.sources.delivery import fetch
@@ -27,6 +29,7 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
 from windsock.store import Store
+from windsock.version_index import VersionInfo, record_version
 
 FIRST = date(2026, 3, 2)
 WARM = date(2026, 4, 8)
@@ -98,7 +101,9 @@ def crown(
         store.write_bytes(buffer.getvalue(), "runs", spec.name, run, "reference.parquet")
     from windsock.promotions import current
 
-    entry = Promotion(0, "promote", version, run, None, in_force_from, in_force_from - timedelta(days=1), "test")
+    as_of = in_force_from - timedelta(days=1)
+    record_version(settings, VersionInfo(spec.name, version, run, as_of, definitions=definitions_of(spec)))
+    entry = Promotion(0, "promote", version, run, None, in_force_from, as_of, "test")
     return append(settings, spec, entry, after=current(settings, spec))
 
 
@@ -106,7 +111,7 @@ def features_of(settings: Settings, spec: ModelSpec, first: date, last: date) ->
     """Return the rows of some days with features and a score, as in ``reference.parquet``."""
     store = Store.of(settings)
     frame = event_frame(store, spec, Ledger.of(settings, spec.name, "ingest").between(first, last).values())
-    frame = point_in_time(store, spec, frame, Ledger.of(settings, spec.name, "features").between(first, last))
+    frame = point_in_time(store, spec, frame, settled_features(settings, spec, first, last))
     kept = frame.select(["event_timestamp", *feature_names(spec)])
     return kept.append_column("score", pa.array(score(frame))).append_column("part", pa.array(["holdout"] * len(frame)))
 

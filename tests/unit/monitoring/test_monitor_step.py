@@ -99,7 +99,7 @@ def test_a_rerun_finds_the_same_and_publishes_nothing_new(finished: Path) -> Non
 
 
 def test_a_day_that_is_not_scored_yet_is_waited_for(finished: Path) -> None:
-    with pytest.raises(NotReady, match=r"ingest and features and score of 2026-05-05 is not done yet"):
+    with pytest.raises(NotReady, match=r"ingest and score of 2026-05-05 is not done yet"):
         monitor(opened(finished), LAST + timedelta(days=1))
 
 

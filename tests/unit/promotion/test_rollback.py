@@ -10,10 +10,11 @@ from windsock.errors import DataContractError, SpecError
 from windsock.promotion.rollback_step import stack_of
 from windsock.promotions import Promotion, append, champion_on, current, history
 from windsock.registry import versions
-from windsock.registry.versions import alias_version, version_info
+from windsock.registry.versions import alias_version
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import run_step
+from windsock.version_index import version_info
 
 Fraud = tuple[Settings, ModelSpec]
 

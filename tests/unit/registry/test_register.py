@@ -16,6 +16,7 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import run_step
 from windsock.store import Store
+from windsock.version_index import version_info
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_a_kill_at_any_point_leaves_nothing_double_after_the_rerun(
     assert [v.version for v in client.search_model_versions("name = 'fraud'")] == [1]
     assert len(client.search_runs([experiment])) == 1
     assert [m.status for m in client.search_logged_models([experiment])] == ["READY"]
-    assert versions.version_info(settings, spec, "1").run == "r1"
+    assert version_info(settings, spec, "1").run == "r1"
 
 
 def test_a_half_uploaded_model_is_removed(fraud: tuple[Settings, ModelSpec], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +200,7 @@ def test_an_unknown_version_names_the_known_ones(fraud: tuple[Settings, ModelSpe
     register(settings, "r1")
 
     with pytest.raises(SpecError, match=r"No version of model 'fraud' named '7'\. Known: 1\."):
-        versions.version_info(settings, spec, "7")
+        version_info(settings, spec, "7")
 
 
 def test_an_emptied_mlflow_does_not_take_over_the_numbers_of_older_versions(fraud: tuple[Settings, ModelSpec]) -> None:
@@ -213,4 +214,4 @@ def test_an_emptied_mlflow_does_not_take_over_the_numbers_of_older_versions(frau
 
     with pytest.raises(SpecError, match="MLflow's database has been emptied or exchanged"):
         register(replace(settings, mlflow_uri=f"sqlite:///{other.home}/mlflow.db"), "r2")
-    assert versions.version_info(settings, spec, "1").run == "r1"
+    assert version_info(settings, spec, "1").run == "r1"

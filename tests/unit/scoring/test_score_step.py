@@ -6,9 +6,11 @@ import pyarrow as pa
 import pytest
 
 from feature_days import put_day
+from feature_tables import table_of
 from training_world import AS_OF, payments, world_spec
 from windsock import tables
 from windsock.errors import NotReady, SpecError
+from windsock.features.feature_tables import feature_tables
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import Promotion, append, current
 from windsock.steps import run_step
@@ -43,7 +45,7 @@ def change_features(settings, spec):
 
 
 def test_every_event_gets_one_prediction_of_the_champion_in_its_order(scored_world):
-    settings, _ = scored_world
+    settings, spec = scored_world
     result = score(settings)
 
     events = tables.read(Store.of(settings), [Ledger.of(settings, "fraud", "ingest").get(DAY)], "events")
@@ -56,7 +58,8 @@ def test_every_event_gets_one_prediction_of_the_champion_in_its_order(scored_wor
     assert {k: result[k] for k in ("status", "rows", "model_version", "kept")} == {
         "status": "published", "rows": events.num_rows, "model_version": "1", "kept": False,
     }  # fmt: skip
-    assert set(record_of(settings).inputs) == {f"ingest/{DAY}", f"features/{DAY}", "model"}
+    tables_read = {f"{table.name}/{DAY}" for table in feature_tables(spec)}
+    assert set(record_of(settings).inputs) == {f"ingest/{DAY}", "model", *tables_read}
 
 
 def test_the_same_day_scored_again_or_elsewhere_gives_the_same_bytes(scored_world, trained, tmp_path_factory):
@@ -112,7 +115,8 @@ def test_predictions_stay_when_only_features_have_changed_unless_asked(scored_wo
     assert record_of(settings) == before
     assert score(settings, rescore=True)["kept"] is False
     assert record_of(settings).outputs["predictions"].hash != before.outputs["predictions"].hash
-    assert record_of(settings).inputs[f"features/{DAY}"] != before.inputs[f"features/{DAY}"]
+    changed = {name for name, mark in record_of(settings).inputs.items() if before.inputs[name] != mark}
+    assert f"{table_of(spec, 'customer_spending').name}/{DAY}" in changed
 
 
 def test_a_day_whose_own_events_have_changed_is_scored_again(scored_world):
@@ -138,14 +142,15 @@ def test_labels_do_not_matter(scored_world):
 
 def test_unknown_customers_and_days_without_rows_are_no_trouble(scored_world):
     settings, spec = scored_world
-    ledger = Ledger.of(settings, "fraud", "features")
+    stages = [table.name for table in feature_tables(spec)]
     put_day(settings, spec, DAY, [(60, 999_999, 888_888, 12.5, None)])
-    ledger.publish(DayRecord(str(DAY), "published", detail={"warm": True}))  # no feature row at all
+    for stage in stages:
+        Ledger.of(settings, "fraud", stage).publish(DayRecord(str(DAY), "published"))  # no feature row at all
     assert score(settings)["rows"] == 1
     assert np.isfinite(rows_of(settings)["score"].to_numpy()).all()
 
     for status in ("empty", "rejected"):
-        for stage in ("ingest", "features"):
+        for stage in ("ingest", *stages):
             Ledger.of(settings, "fraud", stage).publish(DayRecord(str(DAY), status))
         result = score(settings)
         assert (result["status"], result["rows"]) == (status, 0)
@@ -156,7 +161,7 @@ def test_what_is_missing_is_named(scored_world):
     with pytest.raises(NotReady, match="its step 'ingest' has not been run"):
         score(settings, NEXT)
     put_day(settings, spec, NEXT, payments(NEXT))
-    with pytest.raises(NotReady, match="its step 'features' has not been run"):
+    with pytest.raises(NotReady, match=r"its features/customer_spending@\w{8} have not been computed"):
         score(settings, NEXT)
     with pytest.raises(SpecError, match="No version of model 'fraud' named '7'"):
         score(settings, model_version="7")

@@ -5,6 +5,7 @@ offered is not left to SQL.
 """
 
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from training_world import AS_OF, FIRST, world_spec
 from whole_chain import published, put_in_force
 from windsock.days import day_range
 from windsock.errors import NotReady
+from windsock.features.frozen import definitions_of
 from windsock.steps import run_step
 from windsock.store import Store
+from windsock.version_index import record_version, version_info
 
 DAY = AS_OF
 NAIVE_RISK = """
@@ -88,10 +91,17 @@ def watched(tmp_path_factory):
 
 def compute(conf, day=DAY):
     """Compute a day's features and scores anew, whatever is there, and return them."""
+    forget(conf, day, "features", "score")
     for stage in ("features", "score"):
-        Path(Store.of(conf).path("fraud", "ledger", stage, f"{day}.json")).unlink(missing_ok=True)
         run_step(stage, model="fraud", key=str(day), settings=conf)
     return {stage: published(conf, stage)[str(day)] for stage in ("features", "score")}
+
+
+def forget(conf, day, *stages):
+    """Remove a day's records of some stages, of every table of features for ``features``."""
+    for stage in stages:
+        for record in Path(Store.of(conf).path("fraud", "ledger", stage)).glob(f"**/{day}.json"):
+            record.unlink()
 
 
 def files_of(computed):
@@ -132,12 +142,14 @@ def test_what_is_learnt_by_the_end_of_the_day_does_count(watched, known, tmp_pat
 
 
 def test_rows_that_take_features_from_older_days_wait_until_those_are_computed(watched, tmp_path):
-    conf, _ = copy_of(watched, tmp_path, views=("risk", "large_payments"))
+    conf, spec = copy_of(watched, tmp_path, views=("risk", "large_payments"))
+    record_version(conf, replace(version_info(conf, spec, "1"), definitions=definitions_of(spec)))
     missing = DAY - timedelta(days=1)
-    run_step("features", model="fraud", key=str(DAY), settings=conf)
-    Path(Store.of(conf).path("fraud", "ledger", "features", f"{missing}.json")).unlink()
+    for day in day_range(FIRST, DAY):
+        run_step("features", model="fraud", key=str(day), settings=conf)
+    forget(conf, missing, "features")
 
-    with pytest.raises(NotReady, match=f"features of 1 of 11 needed days is still missing: {missing}"):
+    with pytest.raises(NotReady, match=rf"features/\S+ of 1 of \d+ needed days is still missing: {missing}"):
         run_step("score", model="fraud", key=str(DAY), settings=conf)
 
     run_step("features", model="fraud", key=str(missing), settings=conf)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from windsock.settings import REPO_ROOT
-from windsock_airflow.pages import make_app, read_page
+from windsock_airflow.pages import make_app, model_of, read_page, read_plan
 
 
 @pytest.fixture
@@ -48,6 +48,14 @@ def test_every_page_asks_who_is_there(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [d.dependency for d in make_app().router.dependencies] == [get_user]
 
 
+def test_a_dag_leads_to_the_plan_of_its_model(store: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WINDSOCK_MODELS", str(REPO_ROOT / "include" / "models"))
+    assert model_of("fraud_train") == "fraud"
+    assert model_of("fraud") is None
+    assert model_of("somebody_elses_train") is None
+    assert "fraud   against nothing" in read_plan("fraud")
+
+
 def test_loading_the_plugin_imports_no_web_framework(tmp_path: Path):
     script = f"""
 import sys, runpy
@@ -61,4 +69,5 @@ print(sorted(m for m in set(sys.modules) - before if m in ("fastapi", "airflow.a
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
     views, heavy = done.stdout.splitlines()[-2:]
     assert "'href': 'http://127.0.0.1:5000'" in views
+    assert "'href': '/windsock/plan/{DAG_ID}'" in views
     assert heavy == "[]"

@@ -1,0 +1,158 @@
+"""A view is edited under a serving champion: what goes on as it was, what the next one learns, and the way back."""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from churn_model import DAY, HEAD, USAGE, Churn, delivery
+from whole_chain import put_in_force, register
+from windsock import promotions
+from windsock.errors import SpecError
+from windsock.features.feature_tables import FeatureTable
+from windsock.gate.context import GateContext
+from windsock.runs.run_folder import DEFINITIONS, LINEAGE, RunFolder
+from windsock.steps import run_step
+
+EDITED = USAGE.replace("86399999999", "172799999999")
+"""The same feature names over two days: other values, which a model would take without a word."""
+LAST_LEARNT, SECOND_AS_OF = (DAY + timedelta(days=n) for n in (11, 13))
+SERVED, PROMOTED, BACK = [DAY + timedelta(days=n) for n in (12, 13)], *(DAY + timedelta(days=n) for n in (14, 15))
+
+
+def unkeyed(churn: Churn, step: str, **options: Any) -> dict[str, Any]:
+    return run_step(step, model="churn", settings=churn.settings, options=options)
+
+
+def train(churn: Churn, as_of: date) -> str:
+    """Train as the DAG does, up to the finished run."""
+    for day in unkeyed(churn, "prepare", as_of=str(as_of))["days"]:
+        churn.step("features", date.fromisoformat(day))
+    run = str(unkeyed(churn, "assemble", as_of=str(as_of))["run"])
+    for step in ("fit", "choose"):
+        unkeyed(churn, step, run=run)
+    return run
+
+
+def serve(churn: Churn, days: Iterable[date]) -> dict[str, Any]:
+    """Take days through the chain up to their scores; return what the last features said."""
+    said: dict[str, Any] = {}
+    for day in days:
+        churn.ingest(delivery(day), day)
+        said = churn.step("features", day)
+        churn.step("score", day)
+    return said
+
+
+def predictions(churn: Churn, day: date) -> tuple[Any, ...]:
+    """Return what a day's scores were made from, and their files."""
+    record = churn.record("score", day)
+    files = [churn.store.read_bytes(file) for file in record.outputs["predictions"].files]
+    return record.content_hash, dict(record.inputs), files
+
+
+@dataclass(frozen=True)
+class Story:
+    """Two installations with one champion; in the first the view was edited before the next day."""
+
+    edited: Churn
+    twin: Churn
+    before: FeatureTable
+    runs: tuple[str, str]
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    home = tmp_path_factory.mktemp("edited")
+    edited = Churn.make(home)
+    for n in range(12):
+        edited.ingest(delivery(DAY + timedelta(days=n)), DAY + timedelta(days=n))
+    first, before = train(edited, LAST_LEARNT), edited.table
+    put_in_force(edited.settings, edited.spec, "1", first, SERVED[0], LAST_LEARNT)
+    twin = copy_of(edited, tmp_path_factory.mktemp("twin"))
+
+    edited.write_sql(EDITED)
+    for churn in (edited, twin):
+        serve(churn, SERVED)
+        second = train(churn, SECOND_AS_OF)
+        register(churn.settings, churn.spec, "2", second, SECOND_AS_OF)
+        if churn is edited:
+            runs = (first, second)
+            put_in_force(churn.settings, churn.spec, "2", second, PROMOTED, SECOND_AS_OF)
+            serve(churn, [PROMOTED])
+            put_in_force(churn.settings, churn.spec, "1", first, BACK, LAST_LEARNT)
+            serve(churn, [BACK])
+        else:
+            serve(churn, [PROMOTED, BACK])
+    return Story(edited, twin, before, runs)
+
+
+def copy_of(churn: Churn, home: Path, sql: str = USAGE) -> Churn:
+    shutil.copytree(churn.home, home, dirs_exist_ok=True)
+    return Churn.make(home, sql)
+
+
+def test_the_champion_s_scores_are_those_of_a_twin_whose_view_nobody_edited(story: Story):
+    for day in SERVED:
+        assert predictions(story.edited, day) == predictions(story.twin, day)
+        old, new = (story.edited.record(table.name, day).outputs for table in (story.before, story.edited.table))
+        assert old[story.before.name].hash != new[story.edited.table.name].hash, "the edit shows in the values"
+
+
+def test_the_next_version_learns_the_new_definition_alone(story: Story):
+    for run, sql, table in zip(story.runs, (USAGE, EDITED), (story.before, story.edited.table), strict=True):
+        folder = RunFolder.named(story.edited.store, "churn", run)
+        assert [view["sql"] for view in folder.read_json(DEFINITIONS)["views"]] == [sql]
+        assert set(folder.read_json(LINEAGE)["pins"]) == {"ingest", table.name}
+
+
+def test_the_gate_judges_the_champion_by_its_own_features_of_the_same_rows(story: Story):
+    edited, twin = (GateContext(c.settings, c.spec, "2", "1") for c in (story.edited, story.twin))
+    assert edited.holdout["event_id"].equals(twin.holdout["event_id"])
+    assert not edited.holdout["n_1d"].equals(twin.holdout["n_1d"])
+    assert np.array_equal(edited.champion_scores, twin.champion_scores)
+
+
+def test_a_promoted_version_scores_by_its_table_and_a_rollback_is_whole(story: Story):
+    by = {day: story.edited.record("score", day) for day in (PROMOTED, BACK)}
+    assert {day: record.detail["model_version"] for day, record in by.items()} == {PROMOTED: "2", BACK: "1"}
+    assert f"{story.edited.table.name}/{PROMOTED}" in by[PROMOTED].inputs
+    assert predictions(story.edited, BACK) == predictions(story.twin, BACK)
+
+
+def test_a_view_that_does_not_run_stops_the_next_training_and_nothing_of_the_champion(story: Story, tmp_path: Path):
+    broken = copy_of(story.edited, tmp_path, "select nonsense from events")
+    day = BACK + timedelta(days=1)
+    (refused,) = serve(broken, [day])["refused"]
+    assert refused.startswith("the next training: ")
+    assert "nonsense" in refused
+    assert broken.record("score", day).status == "published"
+    parity = broken.step("materialize", day)["parity"]
+    assert parity["checked"] > 0
+    assert parity["mismatches"] == 0
+    for step in ("prepare", "assemble"):
+        with pytest.raises(SpecError, match="nonsense"):
+            unkeyed(broken, step, as_of=str(SECOND_AS_OF))
+    assert len(promotions.history(broken.settings, broken.spec)) == 3
+
+
+def test_a_version_by_a_new_definition_scores_its_first_day_also_where_rows_reach_back(tmp_path: Path):
+    """Not every event has a row of features, so that some take theirs from days before the edit."""
+    sparse = HEAD + "minutes as last_long from events where minutes > 40"
+    view = {"name": "usage", "entity": "customer", "sql": "usage.sql", "lookback_days": 2, "ttl_days": 5}
+    churn = Churn.make(tmp_path, sparse, features__views=[view])
+    for n in range(12):
+        churn.ingest(delivery(DAY + timedelta(days=n)), DAY + timedelta(days=n))
+        churn.step("features", DAY + timedelta(days=n))
+    churn.write_sql(sparse.replace("40", "41"))
+    run = train(churn, LAST_LEARNT)
+    put_in_force(churn.settings, churn.spec, "1", run, SERVED[0], LAST_LEARNT)
+
+    serve(churn, SERVED[:1])
+
+    assert churn.record("score", SERVED[0]).status == "published"
