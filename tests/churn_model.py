@@ -1,6 +1,7 @@
 """A small churn model with daily files, for tests of what feature SQL may say."""
 
 import hashlib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -48,7 +49,7 @@ class Churn:
             "owner": "growth",
             "description": "Will this customer leave?",
             "first_day": DAY,
-            "source": {"kind": "files", "url": f"{home}/inbox/{{ds}}.parquet"},
+            "source": {"kind": "files", "url": "../../inbox/{ds}.parquet"},
             "events": {"time": "seen_at", "key": "event_id", "columns": dict(COLUMNS)},
             "entities": {"customer": "customer_id"},
             "label": {"column": "churned", "task": "binary", "delay_days": 2},
@@ -103,6 +104,28 @@ class Churn:
     def step(self, name: str, day: date = DAY, **options: Any) -> dict[str, Any]:
         return run_step(name, model="churn", key=day.isoformat(), settings=self.settings, options=options)
 
+    def unkeyed(self, step: str, *, origin: str = "manual", **options: Any) -> dict[str, Any]:
+        """Run a step that works on no day."""
+        return run_step(step, model="churn", settings=self.settings, origin=origin, options=options)
+
+    def train(self, as_of: date) -> str:
+        """Train as the DAG does, up to the finished run, and return its name."""
+        for day in self.unkeyed("prepare", as_of=str(as_of))["days"]:
+            self.step("features", date.fromisoformat(day))
+        run = str(self.unkeyed("assemble", as_of=str(as_of))["run"])
+        for step in ("fit", "choose"):
+            self.unkeyed(step, run=run)
+        return run
+
+    def copied(self, home: Path, sql: str = USAGE, **fields: Any) -> "Churn":
+        """Copy the installation for a test that changes it, with other SQL or other fields if wanted."""
+        shutil.copytree(self.home, home, dirs_exist_ok=True)
+        return Churn.make(home, sql, **fields)
+
+    def files(self, *parts: str) -> dict[str, tuple[str, int]]:
+        """Return the files of a folder of the store; see :func:`files_below`."""
+        return files_below(Path(self.settings.store, *parts))
+
     def ingest(self, rows: pa.Table, day: date = DAY) -> None:
         """Deliver a day and run the ingest step."""
         pq.write_table(rows, self.home / "inbox" / f"{day}.parquet")
@@ -140,6 +163,15 @@ class Churn:
         found = tables.read(self.store, records, table)
         assert found is not None
         return found
+
+
+def files_below(folder: Path) -> dict[str, tuple[str, int]]:
+    """Return every file below a folder with its content's hash and the time it was written."""
+    return {
+        str(path.relative_to(folder)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def delivery(day: date = DAY, rows: int = 200, more: Mapping[str, pa.Array] | None = None) -> pa.Table:

@@ -11,12 +11,13 @@ from typing import Any
 
 import yaml
 
-from churn_model import DAY, Churn
+from churn_model import DAY, Churn, files_below
 from windsock import promotions
 from windsock.days import day_range
 from windsock.features.feature_tables import feature_table
 from windsock.features.frozen import definitions_of
 from windsock.features.inputs import inputs_of_day, reads_of
+from windsock.ingest.records import NO_SOURCE
 from windsock.ledger import DayRecord, Ledger, Output
 from windsock.plan.base import CHAMPION, revision
 from windsock.plan.change import ModelPlan
@@ -81,11 +82,7 @@ class Edited:
 
     def snapshot(self) -> dict[str, tuple[str, int]]:
         """Return every file below the home with its content's hash and the time it was written."""
-        return {
-            str(path.relative_to(self.home)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
-            for path in sorted(self.home.rglob("*"))
-            if path.is_file()
-        }
+        return files_below(self.home)
 
 
 def make_checkout(home: Path) -> Edited:
@@ -119,6 +116,7 @@ def make_checkout(home: Path) -> Edited:
 def fill_store(settings: Settings, spec: ModelSpec, last: date, first: date | None = None) -> None:
     """Put records of ingested days and of their features into the ledger, as the steps would, without any rows."""
     days = day_range(first or spec.first_day, last)
+    source = {"source": dict(NO_SOURCE)}
     for stage_day in days:
         columns = {name: hashlib.sha256(f"{name} {stage_day}".encode()).hexdigest() for name in spec.events.columns}
         key = spec.events.key
@@ -128,7 +126,7 @@ def fill_store(settings: Settings, spec: ModelSpec, last: date, first: date | No
                 0, columns[key], (), (), dict.fromkeys((key, spec.label.column, "event_time"), columns[key])
             ),
         }
-        Ledger.of(settings, spec.name, "ingest").publish(DayRecord(str(stage_day), "published", outputs))
+        Ledger.of(settings, spec.name, "ingest").publish(DayRecord(str(stage_day), "published", outputs, {}, source))
     events = Ledger.of(settings, spec.name, "ingest").between(days[0], last)
     for view in spec.features.views:
         ledger, reads = Ledger.of(settings, spec.name, feature_table(spec, view).name), reads_of(spec, view)

@@ -96,7 +96,7 @@ def _child(connection, settings, model, step, key, options, live, origin, die_at
 
     importlib.import_module(STEPS[step])
     if die_at is not None:
-        _arm(die_at)
+        arm(die_at)
     connection.send("running")
     try:
         result = run_step(step, model=model, key=key, live=live, origin=origin, options=options, settings=settings)
@@ -105,7 +105,7 @@ def _child(connection, settings, model, step, key, options, live, origin, die_at
         connection.send((None, f"{type(err).__name__}: {err}"))
 
 
-def _arm(die_at: DieAt) -> None:
+def arm(die_at: DieAt) -> None:
     """Replace a function, or a class's method (``module:Class.method``), by one that dies on its n-th call."""
     module, name = die_at.place.split(":")
     owner = importlib.import_module(module)

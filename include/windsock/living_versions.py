@@ -1,12 +1,18 @@
-"""Which versions of a model still matter: what they read is taken in, and their features are computed."""
+"""Which versions of a model still matter, and by what their features are computed."""
 
+from collections.abc import Mapping
 from datetime import date, timedelta
+from functools import lru_cache
+from typing import Any
 
 from windsock import promotions
+from windsock.errors import SpecError
+from windsock.format_numbers import taken
+from windsock.runs.run_folder import DEFINITIONS, LINEAGE, RunFolder
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
-from windsock.version_index import list_versions, version_info
+from windsock.version_index import VersionInfo, list_versions, version_info
 
 
 def versions_needed(settings: Settings, spec: ModelSpec, day: date) -> list[str]:
@@ -30,3 +36,36 @@ def _was_refused(settings: Settings, spec: ModelSpec, version: str) -> bool:
         return Store.of(settings).read_json(folder, "gate.json").get("passed") is False
     except FileNotFoundError:
         return False
+
+
+@lru_cache(maxsize=64)
+def read_definitions(root: str, info: VersionInfo) -> Mapping[str, Any]:
+    """Return the definitions that a version of the store at ``root`` carries (see ``features.frozen``).
+
+    Raises:
+        SpecError: They are gone, or of a format that this version of Windsock cannot read.
+    """
+    folder = RunFolder.named(Store(root.rstrip("/")), info.model, info.run)
+    if info.definitions:
+        return taken("feature definitions", info.definitions, f"version {info.version} of {info.model}")
+    if folder.exists(DEFINITIONS):
+        return taken("feature definitions", folder.read_json(DEFINITIONS), folder.url(DEFINITIONS))
+    lineage = folder.read_json(LINEAGE)
+    if "spec" not in lineage:
+        raise SpecError(
+            f"{folder.url(LINEAGE)}: does not say by which features version {info.version} of {info.model} was made. "
+            "Restore the file, or train and register the model again."
+        )
+    return _of_lineage(lineage)
+
+
+def _of_lineage(lineage: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a run of version 0.1 says of its definitions; the order of row features is in its list."""
+    spec, order = lineage["spec"], list(lineage["features"])
+    row, views = spec["features"].get("row", {}), spec["features"].get("views", ())
+    return {
+        "row": [[name, row[name]] for name in sorted(row, key=order.index)],
+        "views": [{**view, "file": view["sql"], "sql": lineage["sql"][view["sql"]]} for view in views],
+        "entities": spec["entities"],
+        "columns": list(spec["events"]["columns"].items()),
+    }

@@ -21,7 +21,7 @@ from windsock.days import spans
 from windsock.errors import SpecError
 from windsock.ledger import DayRecord, Output
 from windsock.spec import ModelSpec
-from windsock.spec.columns import event_columns, label_columns
+from windsock.spec.columns import KNOWN_AT, event_columns, event_known_at, label_columns
 from windsock.store import Store
 
 _ROW_GROUP = 1 << 17
@@ -93,8 +93,20 @@ def read(
 def read_events(
     store: Store, spec: ModelSpec, records: Iterable[DayRecord], columns: Sequence[str] | None = None
 ) -> pa.Table:
-    """Read the events of the given days as the spec declares them today; see :func:`read`."""
-    schema = arrow_schema(event_columns(spec).items())
+    """Read the events of the given days as the spec declares them today; see :func:`read`.
+
+    Raises:
+        SpecError: A column of the model's own has the name by which some of these days say when events became known.
+    """
+    schema, records = arrow_schema(event_columns(spec).items()), list(records)
+    ours = event_known_at(spec)
+    others = [r.day for r in records if r.rows("events") and _known_at_column(r.outputs["events"]) != ours]
+    if others:
+        raise SpecError(
+            f"events: when an event became known is called {ours!r} now, and otherwise in the rows of {spans(others)}, "
+            f"as the model's columns include {KNOWN_AT!r} on one side only. Ingest those days again, or give the "
+            f"column another name, as in {KNOWN_AT}_there: {{type: timestamp, from: {KNOWN_AT}}}."
+        )
     rows = read(store, records, "events", columns, schema=schema)
     return rows if rows is not None else schema.empty_table().select(list(columns or schema.names))
 
@@ -143,6 +155,17 @@ def open_dataset(
     offered = schema if schema is not None else _widest(one for _, one in stored)
     _refuse_narrowing(table, offered, stored)
     return ds.FileSystemDataset(fragments, offered, parquet, files)
+
+
+def delivered_columns(store: Store, output: Output) -> dict[str, pa.DataType]:
+    """Return name to type of the columns that a day's events have of their delivery: all but when each became known."""
+    ours = _known_at_column(output)
+    return {field.name: field.type for field in stored_schema(store, output) if field.name != ours}
+
+
+def _known_at_column(output: Output) -> str:
+    """Return the column of a day's events that says when each became known: the last; always one in version 0.1."""
+    return output.columns[-1][0] if output.columns else KNOWN_AT
 
 
 def stored_schema(store: Store, output: Output) -> pa.Schema:

@@ -11,9 +11,12 @@ from small_model import features_of_views, small_fraud
 from training_world import AS_OF, make_world
 from whole_chain import Course, follow, in_any_order, in_sequence, ingest, online_content, pool, published, put_in_force
 from windsock.days import day_range
+from windsock.features.frozen import definitions_of
+from windsock.runs.run_folder import DEFINITIONS, RunFolder
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import run_step
+from windsock.store import Store
 
 FIRST = date(2026, 3, 1)
 DAYS = day_range(FIRST, FIRST + timedelta(days=23))
@@ -64,6 +67,8 @@ def installation(home: Path, trained: Path, *, changed: bool) -> Settings:
     settings, spec = deliver(home, changed=changed)
     for version, day in IN_FORCE.items():
         shutil.copytree(trained / version, Path(settings.store, "runs", "fraud", version))
+        # Of these views: what a champion does not need stops no day, and is not there in every order before a training.
+        RunFolder.named(Store.of(settings), "fraud", version).write_json(definitions_of(spec), DEFINITIONS)
         put_in_force(settings, spec, version, version, day, AS_OF)
     return settings
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from training_world import AS_OF, FIRST, make_world
-from windsock import format_numbers, promotions, store
+from windsock import format_numbers, living_versions, promotions, store
 from windsock.errors import DataContractError, SpecError
 from windsock.features import frozen
 from windsock.features.feature_tables import FeatureTable, feature_tables
@@ -94,7 +94,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Installation:
 @pytest.fixture
 def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that has not looked at any store yet."""
-    monkeypatch.setattr(frozen, "_definitions", frozen._definitions.__wrapped__)
+    monkeypatch.setattr(frozen, "read_definitions", living_versions.read_definitions.__wrapped__)
     monkeypatch.setattr(store, "_opened", set())
     monkeypatch.setattr(store, "_marked", set())
 

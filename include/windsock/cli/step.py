@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import track
 
 from windsock.days import spans
-from windsock.errors import SpecError
+from windsock.errors import NotReady, SpecError, TooLittleHistory
 from windsock.settings import Settings
-from windsock.spec import get_spec, load_specs
+from windsock.spec import ModelSpec, get_spec, load_specs
 from windsock.steps import run_step
 from windsock.store import Store
 
@@ -66,27 +66,40 @@ def apply(model: str | None, features: bool, prune: bool) -> None:
     Nothing that stands is changed: a definition that is new has tables of its own. So it may be run from a branch, on
     the store of production, before the branch is merged; after that there is nothing left to do.
     """
-    from windsock.dataset import ahead
     from windsock.featurestore.definitions import apply as apply_definitions  # brings Feast
 
     settings = Settings.from_env()
     specs = {model: get_spec(settings, model)} if model is not None else load_specs(settings)[0]
-    for name, spec in sorted(specs.items()) if features else ():
-        pairs = ahead.lacking_pairs(settings, spec)
-        for day, each in track(pairs, name, console=Console(stderr=True), transient=True):
-            ahead.compute(settings, spec, day, each)
-        for table in dict.fromkeys(each.table.name for _, each in pairs):
-            days = [day for day, each in pairs if each.table.name == table]
-            click.echo(f"{name}: {table}: {len(days)} days computed, {spans(days)}")
-        if not pairs:
-            click.echo(f"{name}: the next training lacks no features")
+    faulty = [name for name, spec in sorted(specs.items()) if features and not _compute_ahead(settings, spec)]
     done = apply_definitions(settings, remove_gone=prune)
     state = "registered" if done.changed else "already registered, nothing changed"
     click.echo(f"{', '.join(done.models) or 'no model'}: {state}")
     for name, why in done.broken.items():
         click.secho(f"{name}: left as it was: {why}", fg="red", err=True)
-    if done.broken and (model is None or model in done.broken):
+    if faulty or (done.broken and (model is None or model in done.broken)):
         raise click.exceptions.Exit(64)
+
+
+def _compute_ahead(settings: Settings, spec: ModelSpec) -> bool:
+    """Compute what a model's next training lacks, and say so; False: its spec has a fault, which stops no other."""
+    from windsock.dataset import ahead
+
+    try:
+        pairs = ahead.lacking_pairs(settings, spec)
+        for day, each in track(pairs, spec.name, console=Console(stderr=True), transient=True):
+            ahead.compute(settings, spec, day, each)
+    except (NotReady, TooLittleHistory) as err:
+        click.echo(f"{spec.name}: no features to compute ahead yet: {err}")
+        return True
+    except SpecError as err:
+        click.secho(f"{spec.name}: its features are not computed: {err}", fg="red", err=True)
+        return False
+    for table in dict.fromkeys(each.table.name for _, each in pairs):
+        days = [day for day, each in pairs if each.table.name == table]
+        click.echo(f"{spec.name}: {table}: {len(days)} days computed, {spans(days)}")
+    if not pairs:
+        click.echo(f"{spec.name}: the next training lacks no features")
+    return True
 
 
 @click.command()

@@ -8,7 +8,6 @@ from datetime import date
 from windsock.dataset.feature_join import reach
 from windsock.dataset.lacking import Lacking, lacking
 from windsock.dataset.step import ingested_windows
-from windsock.errors import DataContractError, NotReady
 from windsock.features.demand import NEXT_TRAINING, Demanded
 from windsock.features.step import publish_day
 from windsock.settings import Settings
@@ -20,15 +19,14 @@ def lacking_pairs(settings: Settings, spec: ModelSpec) -> list[tuple[date, Lacki
     """List what a training as of the newest day would lack of the spec's definitions, in order of days.
 
     Returns:
-        Day and definition; nothing while there is too little to train on.
+        Day and definition.
 
     Raises:
+        NotReady: Nothing has been ingested yet, or days are missing.
+        TooLittleHistory: There is too little to train on.
         SpecError: A view does not run.
     """
-    try:
-        windows = ingested_windows(settings, spec, None)
-    except (NotReady, DataContractError):
-        return []
+    windows = ingested_windows(settings, spec, None)
     found = lacking(settings, spec, reach(spec, windows.train[0]), windows.as_of)
     return sorted(((day, each) for each in found for day in each.days), key=lambda pair: pair[0])
 

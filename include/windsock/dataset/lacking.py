@@ -11,7 +11,7 @@ from windsock import promotions
 from windsock.completeness import lookback
 from windsock.dataset.feature_join import reach
 from windsock.dataset.time_split import Windows
-from windsock.days import day_range, spans
+from windsock.days import day_range, spans, utc_now
 from windsock.errors import NotReady
 from windsock.features.feature_tables import FeatureTable, Records, feature_table
 from windsock.features.frozen import spec_of_version
@@ -49,7 +49,9 @@ def lacking_for(settings: Settings, spec: ModelSpec, windows: Windows, *, carry:
     Raises:
         SpecError: A view of the spec does not run.
     """
-    newest = max([windows.holdout[-1], *Ledger.of(settings, spec.name, "ingest").days()[-1:]])
+    today = utc_now().date()
+    ingested = (day for day in Ledger.of(settings, spec.name, "ingest").days() if day < today)  # none of a mistyped key
+    newest = max([windows.holdout[-1], *ingested])
     found = lacking(settings, spec, reach(spec, windows.train[0]), newest, carry=carry)
     if (champion := promotions.current(settings, spec)) is not None:
         own = spec_of_version(settings, spec, champion.version)

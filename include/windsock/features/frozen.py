@@ -6,19 +6,20 @@ the spec later stops a version of today. Runs of version 0.1 have none: theirs a
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 from windsock.column_types import ARROW_TYPES, widens
 from windsock.errors import SpecError
 from windsock.features.definition import columns_read, definition_hash
-from windsock.format_numbers import numbered, taken
-from windsock.runs.run_folder import DEFINITIONS, LINEAGE, RunFolder
+from windsock.format_numbers import numbered
+from windsock.ingest.kept import lacking_columns
+from windsock.ledger import DayRecord
+from windsock.living_versions import read_definitions
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import FeaturesSpec
 from windsock.store import Store
-from windsock.version_index import VersionInfo, version_info
+from windsock.version_index import version_info
 
 _OF_VIEW = ("name", "entity", "lookback_days", "ttl_days", "as_of")
 
@@ -53,7 +54,7 @@ def spec_of_version(settings: Settings, spec: ModelSpec, version: str) -> ModelS
         SpecError: There is no such version, or its definitions are gone or of a format that this version cannot read.
     """
     info = version_info(settings, spec, version)
-    return with_definitions(spec, _definitions(settings.store, info))
+    return with_definitions(spec, read_definitions(settings.store, info))
 
 
 def with_definitions(spec: ModelSpec, frozen: Mapping[str, Any]) -> ModelSpec:
@@ -61,12 +62,24 @@ def with_definitions(spec: ModelSpec, frozen: Mapping[str, Any]) -> ModelSpec:
 
     A column that has been widened since is read as wide as it is now; one that is not declared any more is read as it
     was. Facts (when labels become known, what was delivered when) and everything about training stay the spec's.
+
+    Raises:
+        SpecError: The spec names another key or time of events: that is another model.
     """
+    for field in (spec.events.key, spec.events.time):
+        if field not in dict(frozen["columns"]):
+            raise SpecError(
+                f"{spec.folder / 'model.yaml'}: {field!r} is the key or the time of events now, but registered "
+                "versions know no such column. Take that back, or make it a model of another name. A column that "
+                "the source has renamed keeps its name here: write `from:` with the new one."
+            )
     then = {
         "features": FeaturesSpec.model_validate(
             {
                 "row": dict(frozen["row"]),
-                "views": [{**{f: view.get(f) for f in _OF_VIEW}, "sql": view["file"]} for view in frozen["views"]],
+                "views": [
+                    {**{f: view[f] for f in _OF_VIEW if f in view}, "sql": view["file"]} for view in frozen["views"]
+                ],
             }
         ),
         "entities": dict(frozen["entities"]),
@@ -87,29 +100,24 @@ def with_definitions(spec: ModelSpec, frozen: Mapping[str, Any]) -> ModelSpec:
     return as_it_was.frozen(texts, names, events=spec.events.with_columns(columns))
 
 
-@lru_cache(maxsize=64)
-def _definitions(root: str, info: VersionInfo) -> Mapping[str, Any]:
-    folder = RunFolder.named(Store(root.rstrip("/")), info.model, info.run)
-    if info.definitions:
-        return taken("feature definitions", info.definitions, f"version {info.version} of {info.model}")
-    if folder.exists(DEFINITIONS):
-        return taken("feature definitions", folder.read_json(DEFINITIONS), folder.url(DEFINITIONS))
-    lineage = folder.read_json(LINEAGE)
-    if "spec" not in lineage:
+def require_columns(store: Store, spec: ModelSpec, record: DayRecord, by: str) -> None:
+    """Refuse to compute a version's features of a day that lacks a column which they read: NULL would be no truth.
+
+    Args:
+        store: Where the day lies.
+        spec: The spec with the version's definitions.
+        record: The day's record of ingest.
+        by: Who needs the features, for the message.
+
+    Raises:
+        SpecError: A column is lacking, and the spec does not say that it was not there yet.
+    """
+    absent = set(lacking_columns(store, spec, record)) & set(columns_read(spec))
+    declared = spec.events.declared
+    wrong = sorted(n for n in absent if (since := declared[n].since) is None or record.day >= since)
+    if wrong:
         raise SpecError(
-            f"{folder.url(LINEAGE)}: does not say by which features version {info.version} of {info.model} was made. "
-            "Restore the file, or train and register the model again."
+            f"{spec.name}: {by} reads {', '.join(wrong)}, which the rows of {record.ds} do not have. Have the source "
+            f"deliver it, or say `from:` which column it is now; then ingest {record.ds} again. Or train and promote a "
+            "version without it."
         )
-    return _of_lineage(lineage)
-
-
-def _of_lineage(lineage: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a run of version 0.1 says of its definitions; the order of row features is in its list."""
-    spec, order = lineage["spec"], list(lineage["features"])
-    row, views = spec["features"].get("row", {}), spec["features"].get("views", ())
-    return {
-        "row": [[name, row[name]] for name in sorted(row, key=order.index)],
-        "views": [{**view, "file": view["sql"], "sql": lineage["sql"][view["sql"]]} for view in views],
-        "entities": spec["entities"],
-        "columns": list(spec["events"]["columns"].items()),
-    }

@@ -16,6 +16,7 @@ from windsock.errors import NotReady, SpecError, UpstreamUnavailable
 from windsock.features.definition_checks import check_definition
 from windsock.features.demand import NEXT_TRAINING, Demanded, demanded
 from windsock.features.feature_tables import FeatureTable
+from windsock.features.frozen import require_columns
 from windsock.features.inputs import Inputs, Seen, is_current, settled_inputs
 from windsock.features.view_sql import compute_view
 from windsock.ledger import DayRecord, Output, Status
@@ -115,6 +116,8 @@ def _compute(
     own = inputs.events[day].status
     status: Status = own if own in ("empty", "rejected") else "published"
     if status == "published":
+        if spec is not ctx.spec:
+            require_columns(store, spec, inputs.events[day], " and ".join(wanted.by))
         events = tables.read_events(store, spec, inputs.events.values())
         # Labels by files are stored by day of delivery, so every day of the lookback may hold some.
         labels = tables.read_labels(store, spec, inputs.labels.values())

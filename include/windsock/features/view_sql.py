@@ -181,9 +181,10 @@ def _explained(spec: ModelSpec, view: FeatureView, err: duckdb.Error | SpecError
 
 def _plain_type(kind: str) -> str:
     """Map a DuckDB type to the few that tables and models use."""
-    if kind in {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}:
+    if kind in {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}:
         return "BIGINT"
-    if kind.startswith("DECIMAL") or kind in {"FLOAT", "DOUBLE"}:
+    # The sum of whole numbers is a HUGEINT, of which Arrow gets a double.
+    if kind.startswith("DECIMAL") or kind in {"FLOAT", "DOUBLE", "HUGEINT"}:
         return "DOUBLE"
     return kind
 

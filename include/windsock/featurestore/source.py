@@ -15,6 +15,7 @@ from feast.data_source import DataSource
 from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
 from feast.types import Bool, Float64, Int64, PrimitiveFeastType, String, UnixTimestamp
 
+from windsock.features.definition import STAGE
 from windsock.features.demand import Demanded
 from windsock.features.feature_tables import feast_name
 from windsock.features.view_sql import TIMESTAMP
@@ -58,9 +59,12 @@ class WindsockSource(DataSource):
 
     @staticmethod
     def from_proto(data_source: DataSourceProto) -> WindsockSource:
-        """Rebuild a source from the registry."""
+        """Rebuild a source from the registry; one that version 0.1 registered names its view."""
+        options = json.loads(data_source.custom_options.configuration)
+        if (view := options.pop("view", None)) is not None:
+            options["table"] = f"{STAGE}/{view}"
         return WindsockSource(
-            **json.loads(data_source.custom_options.configuration),
+            **options,
             name=data_source.name,
             description=data_source.description,
             owner=data_source.owner,

@@ -53,7 +53,7 @@ def lacking_columns(store: Store, spec: ModelSpec, record: DayRecord) -> list[st
     output = record.outputs.get("events")
     if output is None or not output.files:
         return []
-    stored = set(tables.stored_schema(store, output).names)
+    stored = tables.delivered_columns(store, output)
     return [name for name in spec.events.columns if name not in stored]
 
 

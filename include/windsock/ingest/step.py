@@ -31,6 +31,7 @@ from windsock.ingest.records import IN_FORCE, NO_SOURCE, detail_of, keep_raw, re
 from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
 from windsock.ingest.undeclared import undeclared_columns
 from windsock.ledger import DayRecord, Ledger, Output, Status
+from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.columns import declared_columns, event_known_at
 from windsock.steps import StepContext
@@ -118,8 +119,8 @@ def _take(ctx: StepContext, previous: DayRecord | None, delivery: Delivery) -> d
     if conformed.rows.num_rows == 0:
         return _empty(ctx, previous, delivery, conformed, source)
     _refuse_late_since(spec, day, conformed.rows)
-    quarantine, warnings, reasons = _validate(ctx, conformed.rows, conformed)
-    reasons += quarantine.over_budget(spec.validation.quarantine_budget, "rows", least_valid=1)
+    quarantine, warnings, reasons, result = judge(ctx.settings, spec, day, conformed.rows, conformed)
+    docs.keep_result(ctx.settings, spec, day, result)
     if reasons:
         raise _refusal(ctx, previous, delivery, reasons, warnings)
     order = [(spec.events.time, "ascending"), (spec.events.key, "ascending")]
@@ -142,13 +143,14 @@ def _take(ctx: StepContext, previous: DayRecord | None, delivery: Delivery) -> d
     return _settle(ctx, previous, "published", detail, write_tables(ctx, wanted, previous), alarms)
 
 
-def _validate(ctx: StepContext, rows: pa.Table, conformed: Conformed) -> tuple[Quarantine, list[str], list[str]]:
+def judge(
+    settings: Settings, spec: ModelSpec, day: date, rows: pa.Table, conformed: Conformed
+) -> tuple[Quarantine, list[str], list[str], dict[str, Any]]:
     """Decide which of a day's rows (some, in declared form) stay.
 
     Returns:
-        What is set aside, what to warn of, and why the delivery is refused whole, if it is.
+        What is set aside, what to warn of, why the delivery is refused whole, if it is, and the suite's result.
     """
-    spec = ctx.spec
     quarantine, warnings, reasons = Quarantine(rows.num_rows), list(conformed.warnings), list[str]()
     copies = np.flatnonzero(to_pandas(rows).duplicated(keep="first").to_numpy())
     if len(copies):
@@ -163,8 +165,7 @@ def _validate(ctx: StepContext, rows: pa.Table, conformed: Conformed) -> tuple[Q
         quarantine.add(replace(fault, rows=np.setdiff1d(fault.rows, copies)))
         warnings.append(f"{fault.sentence} Set aside.")
     once = np.setdiff1d(np.arange(rows.num_rows), copies)
-    found, result = validate(ctx.settings, spec, ctx.day, rows.take(pa.array(once)))
-    docs.keep_result(ctx.settings, spec, ctx.day, result)
+    found, result = validate(settings, spec, day, rows.take(pa.array(once)))
     for broken in found:
         if broken.severity == "critical":
             reasons.append(broken.sentence)
@@ -173,7 +174,8 @@ def _validate(ctx: StepContext, rows: pa.Table, conformed: Conformed) -> tuple[Q
             warnings.append(f"{broken.sentence} Set aside.")
         else:
             warnings.append(broken.sentence)
-    return quarantine, warnings, reasons
+    reasons += quarantine.over_budget(spec.validation.quarantine_budget, "rows", least_valid=1)
+    return quarantine, warnings, reasons, result
 
 
 def with_known_at(spec: ModelSpec, day: date, rows: pa.Table) -> pa.Table:

@@ -31,6 +31,8 @@ class Looks:
 
     values: bool = False
     """The newest full day, computed as it was and as it is."""
+    suite: bool = False
+    """The last raw days, judged by the rules as they are."""
     probe: int = 0
     """Published days that are fetched from the source and compared."""
 
@@ -83,6 +85,10 @@ def plan_model(
         if looks.values and not standing.unread and same:
             changes, day = with_values(settings, base, spec, changes, standing.ingested)
             notes.append(day)
+        if looks.suite and not standing.unread and same:
+            from windsock.plan.suite import try_suite  # brings Great Expectations
+
+            notes += try_suite(settings, spec, standing.ingested)
         if looks.probe and not standing.unread and same:
             notes += probe_source(settings, spec, standing.ingested, looks.probe)
     if standing.unread:

@@ -17,7 +17,7 @@ from windsock.dataset.feature_join import join_features
 from windsock.errors import NotReady
 from windsock.features.feature_tables import FeatureTable, feature_tables, settled_features
 from windsock.features.frame import event_frame
-from windsock.features.frozen import spec_of_version
+from windsock.features.frozen import require_columns, spec_of_version
 from windsock.featurestore.retrieval import point_in_time
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import champion_on
@@ -59,6 +59,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     elif version := asked or ((entry := champion_on(ctx.settings, spec, day)) and entry.version):
         # By its own definitions, whatever the spec says by now.
         own = spec_of_version(ctx.settings, spec, version)
+        require_columns(ctx.store, own, events, f"version {version}")
         features = {table.name: _features(ctx, table, day) for table in feature_tables(own)}
         inputs |= {f"{name}/{day}": record.data_hash for name, record in features.items()}
         table = _predict(ctx, own, version, events, features)

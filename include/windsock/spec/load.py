@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -143,16 +144,24 @@ def read_yaml(path: Path, named_by: str = "") -> Any:
     except OSError as err:
         setting = f" ({named_by})" if named_by else ""
         raise SpecError(f"{path}{setting}: cannot be read: {err.strerror}.") from err
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
+    except Exception as err:  # an explicit tag makes PyYAML raise whatever Python's own types do
         raise SpecError(f"{path}: is not valid YAML: {' '.join(str(err).split())}") from err
 
 
 def _parsed(text: str) -> Any:
     """Return what YAML says, by libyaml where PyYAML has it: a tenth of the time, in every task and for every DAG."""
     try:
-        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(text, _as_written(getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.YAMLError:
-        return yaml.safe_load(text)  # its message also shows the line
+        return yaml.load(text, _as_written(yaml.SafeLoader))  # its message also shows the line
+
+
+@cache
+def _as_written(loader: Any) -> Any:
+    """Return a loader that makes no dates: a field's own type says which is wrong, PyYAML neither field nor line."""
+    rules = loader.yaml_implicit_resolvers.items()
+    kept = {first: [rule for rule in some if rule[0] != "tag:yaml.org,2002:timestamp"] for first, some in rules}
+    return type(loader.__name__, (loader,), {"yaml_implicit_resolvers": kept})
 
 
 def checked(model: type[_Model], raw: dict[str, Any], path: Path) -> _Model:

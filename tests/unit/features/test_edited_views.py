@@ -8,35 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from churn_model import DAY, HEAD, USAGE, Churn, delivery
+from churn_model import COLUMNS, DAY, HEAD, USAGE, Churn, delivery
 from whole_chain import put_in_force, register
 from windsock import promotions
 from windsock.errors import SpecError
 from windsock.features.feature_tables import FeatureTable
 from windsock.gate.context import GateContext
 from windsock.runs.run_folder import DEFINITIONS, LINEAGE, RunFolder
-from windsock.steps import run_step
 
 EDITED = USAGE.replace("86399999999", "172799999999")
 """The same feature names over two days: other values, which a model would take without a word."""
 LAST_LEARNT, SECOND_AS_OF = (DAY + timedelta(days=n) for n in (11, 13))
 SERVED, PROMOTED, BACK = [DAY + timedelta(days=n) for n in (12, 13)], *(DAY + timedelta(days=n) for n in (14, 15))
-
-
-def unkeyed(churn: Churn, step: str, **options: Any) -> dict[str, Any]:
-    return run_step(step, model="churn", settings=churn.settings, options=options)
-
-
-def train(churn: Churn, as_of: date) -> str:
-    """Train as the DAG does, up to the finished run."""
-    for day in unkeyed(churn, "prepare", as_of=str(as_of))["days"]:
-        churn.step("features", date.fromisoformat(day))
-    run = str(unkeyed(churn, "assemble", as_of=str(as_of))["run"])
-    for step in ("fit", "choose"):
-        unkeyed(churn, step, run=run)
-    return run
 
 
 def serve(churn: Churn, days: Iterable[date]) -> dict[str, Any]:
@@ -64,6 +50,8 @@ class Story:
     twin: Churn
     before: FeatureTable
     runs: tuple[str, str]
+    untouched: Path
+    """A copy from before the edit, with its champion."""
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +60,16 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     edited = Churn.make(home)
     for n in range(12):
         edited.ingest(delivery(DAY + timedelta(days=n)), DAY + timedelta(days=n))
-    first, before = train(edited, LAST_LEARNT), edited.table
+    first, before = edited.train(LAST_LEARNT), edited.table
     put_in_force(edited.settings, edited.spec, "1", first, SERVED[0], LAST_LEARNT)
-    twin = copy_of(edited, tmp_path_factory.mktemp("twin"))
+    twin = edited.copied(tmp_path_factory.mktemp("twin"))
+
+    untouched = edited.copied(tmp_path_factory.mktemp("untouched")).home
 
     edited.write_sql(EDITED)
     for churn in (edited, twin):
         serve(churn, SERVED)
-        second = train(churn, SECOND_AS_OF)
+        second = churn.train(SECOND_AS_OF)
         register(churn.settings, churn.spec, "2", second, SECOND_AS_OF)
         if churn is edited:
             runs = (first, second)
@@ -89,12 +79,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
             serve(churn, [BACK])
         else:
             serve(churn, [PROMOTED, BACK])
-    return Story(edited, twin, before, runs)
-
-
-def copy_of(churn: Churn, home: Path, sql: str = USAGE) -> Churn:
-    shutil.copytree(churn.home, home, dirs_exist_ok=True)
-    return Churn.make(home, sql)
+    return Story(edited, twin, before, runs, untouched)
 
 
 def test_the_champion_s_scores_are_those_of_a_twin_whose_view_nobody_edited(story: Story):
@@ -126,7 +111,7 @@ def test_a_promoted_version_scores_by_its_table_and_a_rollback_is_whole(story: S
 
 
 def test_a_view_that_does_not_run_stops_the_next_training_and_nothing_of_the_champion(story: Story, tmp_path: Path):
-    broken = copy_of(story.edited, tmp_path, "select nonsense from events")
+    broken = story.edited.copied(tmp_path, "select nonsense from events")
     day = BACK + timedelta(days=1)
     (refused,) = serve(broken, [day])["refused"]
     assert refused.startswith("the next training: ")
@@ -137,7 +122,7 @@ def test_a_view_that_does_not_run_stops_the_next_training_and_nothing_of_the_cha
     assert parity["mismatches"] == 0
     for step in ("prepare", "assemble"):
         with pytest.raises(SpecError, match="nonsense"):
-            unkeyed(broken, step, as_of=str(SECOND_AS_OF))
+            broken.unkeyed(step, as_of=str(SECOND_AS_OF))
     assert len(promotions.history(broken.settings, broken.spec)) == 3
 
 
@@ -150,9 +135,66 @@ def test_a_version_by_a_new_definition_scores_its_first_day_also_where_rows_reac
         churn.ingest(delivery(DAY + timedelta(days=n)), DAY + timedelta(days=n))
         churn.step("features", DAY + timedelta(days=n))
     churn.write_sql(sparse.replace("40", "41"))
-    run = train(churn, LAST_LEARNT)
+    run = churn.train(LAST_LEARNT)
     put_in_force(churn.settings, churn.spec, "1", run, SERVED[0], LAST_LEARNT)
 
     serve(churn, SERVED[:1])
 
     assert churn.record("score", SERVED[0]).status == "published"
+
+
+USAGE_VIEW = {"name": "usage", "entity": "customer", "sql": "usage.sql", "lookback_days": 2}
+WITHOUT_MINUTES = HEAD + "event_id % 7 as seventh from events"
+EDITS: dict[str, tuple[str, dict[str, Any]]] = {
+    "a row expression": (USAGE, {"features__row": {"minutes": "minutes * 1000"}}),
+    "a row feature more": (USAGE, {"features__row": {"minutes": "minutes", "hour": "hour(seen_at)"}}),
+    "the view's SQL": (EDITED, {}),
+    "a feature less in the view": (USAGE.replace("avg(minutes) over w as mean_1d ", "").replace("n_1d,", "n_1d"), {}),
+    "no view any more": (USAGE, {"features__views": []}),
+    "a view more": (USAGE, {"features__views": [USAGE_VIEW, {**USAGE_VIEW, "name": "again"}]}),
+    "another name of the view": (USAGE, {"features__views": [{**USAGE_VIEW, "name": "use"}]}),
+    "another entity": (
+        USAGE,
+        {"entities": {"person": "customer_id"}, "features__views": [{**USAGE_VIEW, "entity": "person"}]},
+    ),
+    "a longer lookback": (USAGE, {"features__views": [{**USAGE_VIEW, "lookback_days": 5}]}),
+    "a ttl": (USAGE, {"features__views": [{**USAGE_VIEW, "ttl_days": 3}]}),
+    "a column more": (USAGE, {"events__columns": {**COLUMNS, "plan": "string"}}),
+    "a column that the champion reads is taken out": (
+        WITHOUT_MINUTES,
+        {
+            "events__columns": {name: kind for name, kind in COLUMNS.items() if name != "minutes"},
+            "features__row": {"hour": "hour(seen_at)"},
+        },
+    ),
+    "a longer delay of labels": (USAGE, {"label__delay_days": 4}),
+    "seed, estimator and floors": (
+        USAGE,
+        {"training__seed": 8, "training__estimator": {"kind": "torch"}, "gate__floors": {"roc_auc": 0.9}},
+    ),
+    "an earlier first day": (USAGE, {"first_day": DAY - timedelta(days=1)}),
+    "stricter validation": (USAGE, {"validation": {"quarantine_budget": 0.0, "volume_tolerance": 0.01}}),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_whatever_is_edited_the_champion_s_next_day_is_an_unedited_twin_s(story: Story, tmp_path: Path, edit: str):
+    day = SERVED[0]
+    shutil.copytree(story.untouched, tmp_path, dirs_exist_ok=True)
+    sql, fields = EDITS[edit]
+    churn = Churn.make(tmp_path, sql, **fields)
+    churn.ingest(delivery(day, more={"plan": pa.array(["a", "b"] * 100)}), day)
+    churn.step("features", day)
+    churn.step("score", day)
+    assert predictions(churn, day)[2] == predictions(story.twin, day)[2]
+    assert churn.record("score", day).detail["model_version"] == "1"
+
+
+def test_a_column_that_the_champion_reads_and_nobody_delivers_stops_it_with_a_sentence(story: Story, tmp_path: Path):
+    shutil.copytree(story.untouched, tmp_path, dirs_exist_ok=True)
+    sql, fields = EDITS["a column that the champion reads is taken out"]
+    churn = Churn.make(tmp_path, sql, **fields)
+    churn.ingest(delivery(SERVED[0]).drop_columns(["minutes"]), SERVED[0])
+    for step in ("features", "score"):
+        with pytest.raises(SpecError, match=f"version 1 reads minutes, which the rows of {SERVED[0]} do not have"):
+            churn.step(step, SERVED[0])

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from run_folders import make_run, with_mlflow, world
@@ -11,13 +12,15 @@ from small_model import small_fraud
 from windsock import promotions
 from windsock.errors import GateFailed, UpstreamUnavailable
 from windsock.gate import checks, step
+from windsock.gate.context import GateContext
 from windsock.gate.step import Verdict
 from windsock.registry.client import mlflow_client
 from windsock.registry.versions import set_alias
-from windsock.runs.run_folder import DEFINITIONS
+from windsock.runs.run_folder import DEFINITIONS, RunFolder
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.steps import run_step
+from windsock.store import Store
 from windsock.version_index import record_version, version_info
 
 Fraud = tuple[Settings, ModelSpec]
@@ -259,7 +262,7 @@ def test_a_champion_that_does_not_say_what_its_features_were_cannot_be_compared(
 
     found = verdict(fraud, "2", "1")
 
-    assert failed(found) == {"not_worse_than_champion", "self_test"}
+    assert failed(found) == {"not_worse_than_champion", "tells_a_planted_worse_model"}
     assert "does not say by which features version 1 of fraud was made" in found.sentence()
 
 
@@ -292,3 +295,26 @@ def test_the_log_stays_as_it_was_when_the_gate_fails(fraud: Fraud) -> None:
         run_step("gate", model="fraud", settings=fraud[0])
 
     assert promotions.history(*fraud) == before
+
+
+def move_scores(fraud: Fraud, run: str, by: float) -> None:
+    """Let the first score that training recorded be another."""
+    folder = RunFolder.named(Store.of(fraud[0]), "fraud", run)
+    recorded = folder.read_table("holdout_scores.parquet")
+    scores = recorded["score"].to_numpy().copy()
+    scores[0] += by
+    place = recorded.column_names.index("score")
+    folder.write_table(recorded.set_column(place, "score", pa.array(scores)), "holdout_scores.parquet")
+
+
+@pytest.mark.parametrize(("by", "trees", "network"), [(1e-11, True, True), (1e-8, False, True), (1e-4, False, False)])
+def test_scores_are_held_to_what_the_model_s_format_can_keep(
+    fraud: Fraud, by: float, trees: bool, network: bool
+) -> None:
+    version = register(fraud, "r1")
+    move_scores(fraud, "r1", by)
+    case = GateContext(*fraud, version, None)
+    assert checks.reproduces_its_scores(case).passed is trees
+
+    vars(case)["model"] = replace(case.model, content={"model.safetensors": b"", "model.json": b""})
+    assert checks.reproduces_its_scores(case).passed is network

@@ -203,6 +203,29 @@ def test_a_column_that_a_living_version_reads_goes_on_being_stored_and_refuses_n
     assert any("MCC" in warning for warning in result["warnings"]) == (kept not in (MCC, None))
 
 
+@pytest.mark.parametrize("version", ["0.1", "today"])
+def test_a_column_named_like_ours_is_never_taken_for_ours_nor_ours_for_it(tmp_path, version: str):
+    theirs = transactions()["TX_DATETIME"].to_pylist()
+    inbox = edit(Inbox(tmp_path), PLAIN)
+    inbox.ingest(delivery(known_at=theirs))
+    ours = read(inbox)["known_at"]
+    if version == "0.1":
+        forget_columns(inbox)
+
+    added = edit(inbox, {**PLAIN, "known_at": "timestamp"})
+    with pytest.raises(SpecError, match=rf"called 'known_at_' now, and otherwise in the rows of {DAY}.*known_at_there"):
+        read(added)
+    assert added.ingest()["recovered"] == ["known_at"]
+    assert read(added)["known_at"].to_pylist() == theirs
+    assert read(added)["known_at_"].equals(ours)
+
+    removed = edit(inbox, PLAIN)
+    with pytest.raises(SpecError, match="called 'known_at' now"):
+        read(removed)
+    removed.ingest()
+    assert read(removed)["known_at"].equals(ours)
+
+
 RENAMED = {name: {"type": kind, "from": f"their {name}"} for name, kind in PLAIN.items()}
 
 

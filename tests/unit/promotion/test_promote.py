@@ -1,9 +1,11 @@
+import json
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fork_server import fork_context
 from kill import DieAt, Steps
@@ -245,3 +247,60 @@ def test_of_several_promotions_at_once_each_has_been_judged_against_the_one_befo
 def test_no_version_is_a_fault_of_the_request(fraud: Fraud) -> None:
     with pytest.raises(SpecError, match="which version to promote"):
         step(fraud, "promote")
+
+
+def edited(fraud: Fraud, path: str, value: Any) -> None:
+    """Set a field of a field of ``model.yaml``."""
+    file = fraud[1].folder / "model.yaml"
+    raw = yaml.safe_load(file.read_text())
+    *outer, last = path.split(".")
+    part = raw
+    for name in outer:
+        part = part.setdefault(name, {})
+    part[last] = value
+    file.write_text(yaml.safe_dump(raw, sort_keys=False))
+
+
+RULES = [("gate.margin", 0.019), ("training.evaluation.alerts_per_day", 7), ("gate.floors.average_precision", 0.36)]
+
+
+@pytest.mark.parametrize(("path", "value"), [*RULES, ("description", "The same rules."), ("owner", "somebody else")])
+def test_a_stored_pass_is_good_for_the_rules_that_it_was_given_under_and_for_no_others(
+    fraud: Fraud, monkeypatch: pytest.MonkeyPatch, path: str, value: Any
+) -> None:
+    gate, judged = passed(fraud, "r1"), list[str]()
+    really = promote_step.judge
+    monkeypatch.setattr(promote_step, "judge", lambda *given: judged.append(given[2]) or really(*given))
+    edited(fraud, path, value)
+
+    step(fraud, "promote", version="1", champion_seen=gate["champion_seen"])
+
+    assert judged == (["1"] if (path, value) in RULES else [])
+    assert current(*fraud).version == "1"  # type: ignore[union-attr]
+
+
+def test_a_pass_under_easier_floors_promotes_nothing_once_they_are_raised(fraud: Fraud) -> None:
+    gate = passed(fraud, "r1")
+    edited(fraud, "gate.floors.average_precision", 0.99)
+
+    with pytest.raises(GateFailed, match=r"\[floor_average_precision\]"):
+        step(fraud, "promote", version="1", champion_seen=gate["champion_seen"])
+    assert history(*fraud) == []
+
+    edited(fraud, "gate.floors.average_precision", 0.3)
+    step(fraud, "promote", version="1", champion_seen=gate["champion_seen"])
+    assert current(*fraud).version == "1"  # type: ignore[union-attr]
+
+
+def test_a_verdict_of_0_1_which_names_no_rules_is_good_for_those_of_now(
+    fraud: Fraud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = passed(fraud, "r1")
+    for file in ("gate.json", "gate/vs-none.json"):
+        path = Path(fraud[0].store, "runs", "fraud", "r1", file)
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "rules"}))
+    monkeypatch.setattr(promote_step, "judge", None)
+
+    step(fraud, "promote", version="1", champion_seen=gate["champion_seen"])
+
+    assert current(*fraud).version == "1"  # type: ignore[union-attr]

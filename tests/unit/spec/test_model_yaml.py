@@ -118,6 +118,18 @@ def test_a_column_may_have_another_name_in_the_delivery_and_a_first_day_and_is_w
     assert type(spec).model_validate(written) == spec
 
 
+def test_other_columns_keep_what_is_declared_of_those_that_stay(tmp_path: Path):
+    given = {"type": "int64", "since": "2026-08-14", "from": "merchant category"}
+    events = load_spec(write_model(tmp_path, events__columns__MCC=given)).events
+
+    other = events.with_columns({"MCC": "double", "gone": "string"})
+
+    assert other.columns == {"MCC": "double", "gone": "string"}
+    assert other.sources == {"MCC": "merchant category", "gone": "gone"}
+    assert other.declared["MCC"].since == events.declared["MCC"].since
+    assert "gone" not in events.columns
+
+
 def test_a_missing_sql_file_is_named_with_the_nearest_one(tmp_path: Path):
     path = write_model(tmp_path)
     (path.parent / "terminal_risk.sql").rename(path.parent / "terminal_risks.sql")
@@ -151,10 +163,14 @@ def test_one_broken_spec_hides_no_other(tmp_path: Path):
     write_model(tmp_path, "good")
     write_model(tmp_path, "bad", owner=None)
     write_model(tmp_path, "latin").write_bytes("name: latin\nowner: Zoë\n".encode("latin-1"))
+    write_model(tmp_path, "month").write_text("name: month\nfirst_day: 2026-13-01\n")
+    write_model(tmp_path, "tag").write_text("name: tag\nfirst_day: !!timestamp soon\n")
     specs, broken = load_specs(Settings.from_env({"WINDSOCK_MODELS": str(tmp_path)}))
     assert set(specs) == {"good"}
-    assert list(broken) == ["bad", "latin"]
+    assert list(broken) == ["bad", "latin", "month", "tag"]
     assert "is not valid YAML" in str(broken["latin"])
+    assert "first_day: Input should be a valid date" in str(broken["month"])
+    assert "is not valid YAML" in str(broken["tag"])
 
 
 def test_two_folders_of_models_are_read_as_one(tmp_path: Path):

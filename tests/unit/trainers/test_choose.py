@@ -1,9 +1,11 @@
 """Several candidates, one model: chosen by the folds, judged on the holdout."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from churn_model import files_below
 from training_world import TRAINING, copy_world
 from windsock.errors import DataContractError
 from windsock.runs.run_folder import RunFolder
@@ -69,12 +71,23 @@ def test_checkpoints_are_gone_once_the_model_is_chosen(compared):
         assert not folder.exists("candidates", name, "checkpoints")
 
 
-def test_a_candidate_that_beats_the_earlier_choice_replaces_its_model_whole(compared):
-    settings, folder, _ = compared
+def test_a_candidate_that_is_better_after_the_choice_changes_a_finished_run_in_nothing(compared):
+    settings, folder, chosen = compared
     place = ("candidates", "torch", "metrics.json")
     content = json.loads(folder.read_bytes(*place))
     content["selection"]["score"] = 1.0
     folder.write_json(content, *place)
+    before = files_below(Path(folder.path()))
+
+    again = run_step("choose", model="fraud", settings=settings, options={"run": folder.run})
+
+    assert {**again, "seconds": 0} == {**chosen, "seconds": 0}
+    assert files_below(Path(folder.path())) == before
+
+
+def test_a_choice_that_was_killed_and_ends_with_another_candidate_leaves_its_model_whole(compared):
+    settings, folder, _ = compared  # in which the network is the better one by now
+    folder.fs.rm(folder.path("metrics.json"))
 
     again = run_step("choose", model="fraud", settings=settings, options={"run": folder.run})
 
@@ -85,6 +98,7 @@ def test_a_candidate_that_beats_the_earlier_choice_replaces_its_model_whole(comp
 
 def test_a_missing_candidate_fails_the_step_with_its_name(compared):
     settings, folder, _ = compared
-    folder.fs.rm(folder.path("candidates", "torch", "metrics.json"))
+    for name in ("metrics.json", "candidates/torch/metrics.json"):
+        folder.fs.rm(folder.path(name))
     with pytest.raises(DataContractError, match="the trainer of torch has ended without finishing"):
         run_step("choose", model="fraud", settings=settings, options={"run": folder.run})
