@@ -67,5 +67,6 @@ def _of_lineage(lineage: Mapping[str, Any]) -> Mapping[str, Any]:
         "row": [[name, row[name]] for name in sorted(row, key=order.index)],
         "views": [{**view, "file": view["sql"], "sql": lineage["sql"][view["sql"]]} for view in views],
         "entities": spec["entities"],
+        "label": spec["label"]["column"],
         "columns": list(spec["events"]["columns"].items()),
     }

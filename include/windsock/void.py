@@ -63,7 +63,9 @@ def _stages(ctx: StepContext, asked: str) -> list[str]:
     known = stages_of(ctx.store, ctx.spec.name)
     found = [stage for stage in known if stage == asked or stage.startswith(f"{asked}/")]
     if not found:
-        raise SpecError.unknown(f"stage of model {ctx.spec.name!r} with records", asked, known)
+        raise SpecError.unknown(
+            f"stage of model {ctx.spec.name!r} with records", asked, {stage.partition("/")[0] for stage in known}
+        )
     return found
 
 

@@ -21,13 +21,17 @@ _FORMATS = {"text": as_text, "markdown": as_markdown, "json": as_json}
 )
 @click.option("--values", is_flag=True, help="Also compute the newest full day as it was and as it is, and compare.")
 @click.option("--suite", is_flag=True, help="Also judge the last 14 raw days by the rules as they are.")
-@click.option(
-    "--probe", type=click.IntRange(0), default=0, metavar="N", help="Also compare N published days with the source."
-)
+@click.option("--probe", type=click.IntRange(1), metavar="N", help="Also compare N published days with the source.")
 @click.option("--format", "form", type=click.Choice(list(_FORMATS)), default="text", help="How to print it.")
 @click.option("--json", "as_json_too", is_flag=True, help="The same as --format json.")
 def plan(
-    models: tuple[str, ...], against: str | None, values: bool, suite: bool, probe: int, form: str, as_json_too: bool
+    models: tuple[str, ...],
+    against: str | None,
+    values: bool,
+    suite: bool,
+    probe: int | None,
+    form: str,
+    as_json_too: bool,
 ) -> None:
     """Say what an edit of a model means: what is computed, for whom, when it counts, what is refused.
 
@@ -44,7 +48,7 @@ def plan(
                 specs.get(name),
                 was,
                 named=against not in (None, CHAMPION),
-                looks=Looks(values, suite, probe),
+                looks=Looks(values, suite, probe or 0),
             )
             for name in models_of(specs, was, models)
         ]

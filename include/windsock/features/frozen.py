@@ -10,7 +10,7 @@ from typing import Any
 
 from windsock.column_types import ARROW_TYPES, widens
 from windsock.errors import SpecError
-from windsock.features.definition import columns_read, definition_hash
+from windsock.features.definition import columns_read, definition_hash, reads_labels
 from windsock.format_numbers import numbered
 from windsock.ingest.kept import lacking_columns
 from windsock.ledger import DayRecord
@@ -41,6 +41,7 @@ def definitions_of(spec: ModelSpec) -> dict[str, Any]:
             "row": [[name, expression] for name, expression in spec.features.row.items()],  # the order is the model's
             "views": views,
             "entities": dict(spec.entities),
+            "label": spec.label.column,
             "columns": [[name, kind] for name, kind in spec.events.columns.items()],
             "reads": sorted({*columns_read(spec), *spec.entities.values(), spec.events.key, spec.events.time}),
         },
@@ -64,7 +65,8 @@ def with_definitions(spec: ModelSpec, frozen: Mapping[str, Any]) -> ModelSpec:
     was. Facts (when labels become known, what was delivered when) and everything about training stay the spec's.
 
     Raises:
-        SpecError: The spec names another key or time of events: that is another model.
+        SpecError: The spec names another key or time of events, which is another model, or another label than the
+            version's views read.
     """
     for field in (spec.events.key, spec.events.time):
         if field not in dict(frozen["columns"]):
@@ -86,7 +88,15 @@ def with_definitions(spec: ModelSpec, frozen: Mapping[str, Any]) -> ModelSpec:
         "events": spec.events.with_columns(dict(frozen["columns"])),
     }
     texts = {view["file"]: view["sql"] for view in frozen["views"]}
+    then["label"] = spec.label.model_copy(update={"column": frozen["label"]})
     as_it_was = spec.frozen(texts, {}, **then)
+    reading = [view.name for view in as_it_was.features.views if reads_labels(as_it_was, view)]
+    if frozen["label"] != spec.label.column and reading:
+        raise SpecError(
+            f"{spec.folder / 'model.yaml'}: label.column is {spec.label.column!r} now, but registered versions read "
+            f"{frozen['label']!r} in {', '.join(reading)}, and new days would not have it. Have the source keep its "
+            "name, or make it a model of another name."
+        )
     names = {
         view.name: given.get("definition") or definition_hash(as_it_was, view)
         for view, given in zip(as_it_was.features.views, frozen["views"], strict=True)
@@ -97,7 +107,7 @@ def with_definitions(spec: ModelSpec, frozen: Mapping[str, Any]) -> ModelSpec:
             columns[name] = now[name]
     if (delivered := spec.events.delivered_at) is not None:
         columns.setdefault(delivered, now[delivered])
-    return as_it_was.frozen(texts, names, events=spec.events.with_columns(columns))
+    return as_it_was.frozen(texts, names, events=spec.events.with_columns(columns), label=spec.label)
 
 
 def require_columns(store: Store, spec: ModelSpec, record: DayRecord, by: str) -> None:

@@ -70,7 +70,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     except (NotDelivered, UpstreamUnavailable) as absent:
         if ctx.live and (derived := rederive(ctx, day)) is not None:
             return derived
-        if ctx.live or isinstance(absent, UpstreamUnavailable):
+        if ctx.live or not isinstance(absent, NotDelivered):
             raise  # it may come, or answer, later today
         # A replay asks for days that are long over, and waiting would keep the rest of a backfill out.
         raise UpstreamUnavailable(str(absent)) from absent

@@ -24,7 +24,7 @@ _ELSEWHERE = (
 """Parts that have a module, or a function, of their own."""
 _EFFECTS = (
     ("training", NEXT_TRAINING, ()),
-    ("gate", "next verdict", ("verdicts that were given stay as they are",)),
+    ("gate", "next verdict", ("a version that has passed and is not promoted yet is judged again",)),
     ("monitoring", "next night", ("nights that were reported stay as they are",)),
     ("retraining", "next night", ("nights that were decided stay as they are",)),
     ("schedule", "next start by the clock", ()),

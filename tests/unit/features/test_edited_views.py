@@ -16,6 +16,7 @@ from whole_chain import put_in_force, register
 from windsock import promotions
 from windsock.errors import SpecError
 from windsock.features.feature_tables import FeatureTable
+from windsock.features.frozen import definitions_of, with_definitions
 from windsock.gate.context import GateContext
 from windsock.runs.run_folder import DEFINITIONS, LINEAGE, RunFolder
 
@@ -198,3 +199,12 @@ def test_a_column_that_the_champion_reads_and_nobody_delivers_stops_it_with_a_se
     for step in ("features", "score"):
         with pytest.raises(SpecError, match=f"version 1 reads minutes, which the rows of {SERVED[0]} do not have"):
             churn.step(step, SERVED[0])
+
+
+def test_another_label_stops_a_champion_whose_views_read_the_old_one_and_no_other(story: Story):
+    spec = story.edited.spec
+    renamed = spec.model_copy(update={"label": spec.label.model_copy(update={"column": "left"})})
+    assert with_definitions(renamed, definitions_of(spec)).label.column == "left"
+    reader = story.edited.spec.frozen({"usage.sql": HEAD + "churned as c from history"}, {})
+    with pytest.raises(SpecError, match="is 'left' now, but registered versions read 'churned' in usage"):
+        with_definitions(renamed, {**definitions_of(spec), "views": definitions_of(reader)["views"]})

@@ -46,16 +46,20 @@ def _deliver(settings, seed: int, dirt: list[dict] | None = None) -> None:
 def test_a_kill_at_any_time_leaves_the_old_day_or_the_new_one_and_a_rerun_gives_the_new_one(world):
     settings, before, after = world
     steps = Steps(settings, "fraud")
-    _deliver(settings, 1, NULLS)
-    usual = steps.run("ingest", KEY).seconds
-    assert snapshot(settings, "fraud", ["ingest"]) == after
+    usual = []
+    for _ in range(2):
+        _deliver(settings, 0)
+        run_step("ingest", model="fraud", key=KEY, settings=settings, live=False)
+        _deliver(settings, 1, NULLS)
+        usual.append(steps.run("ingest", KEY).seconds)
+        assert snapshot(settings, "fraud", ["ingest"]) == after
     killed, points = 0, number_of(10)
     for point in range(points):
         _deliver(settings, 0)
         run_step("ingest", model="fraud", key=KEY, settings=settings, live=False)
         assert snapshot(settings, "fraud", ["ingest"]) == before
         _deliver(settings, 1, NULLS)
-        trial = steps.run("ingest", KEY, kill_after=usual * (point + 0.5) / points)
+        trial = steps.run("ingest", KEY, kill_after=min(usual) * (point + 0.5) / points)
         killed += trial.killed
         seen = snapshot(settings, "fraud", ["ingest"])
         assert seen in (before, after), f"point {point}: a mixture"

@@ -14,6 +14,7 @@ from kill import snapshot
 from small_model import small_fraud
 from windsock.days import last_instant
 from windsock.errors import DayRejected, SpecError, UpstreamUnavailable
+from windsock.ingest.sources.delivery import NotDelivered
 from windsock.ledger import Ledger, columns_hash
 from windsock.steps import run_step
 from windsock.store import Store
@@ -335,3 +336,11 @@ def test_the_record_holds_nothing_that_depends_on_which_days_were_run_before(tmp
         hashes.append(([ledger.get(d).data_hash for d in days], details))
 
     assert hashes[0] == hashes[1]
+
+
+@pytest.mark.parametrize(("live", "raised"), [(True, NotDelivered), (False, UpstreamUnavailable)])
+def test_a_day_that_was_not_delivered_is_waited_for_live_and_ends_a_replay(tmp_path, live, raised):
+    inbox = Inbox(tmp_path)
+    with pytest.raises(UpstreamUnavailable, match="does not exist") as caught:
+        run_step("ingest", model="fraud", key=str(DAY), live=live, settings=inbox.settings)
+    assert type(caught.value) is raised  # a sensor waits on the first, and Airflow gives up on the second

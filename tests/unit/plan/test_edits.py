@@ -107,7 +107,7 @@ EDITS: dict[str, tuple[Edit, int, list[str]]] = {
         [
             "~ label.column  churned → gone   [next training]",
             "another question",
-            "champion 2 could score nothing more: risk",
+            "registered versions read 'churned' in risk, and new days would not have it",
         ],
     ),
     "another task": (

@@ -275,8 +275,8 @@ def with_program(settings, folder, text):
     models = folder / "models" / MODEL
     models.mkdir(parents=True)
     spec = (MODELS / MODEL / "model.yaml").read_text(encoding="utf-8")
-    (models / "model.yaml").write_text(spec.replace("trainer.py]", "mine.py]"))
-    (models / "mine.py").write_text(text)
+    (models / "model.yaml").write_text(spec)
+    (models / "trainer.py").write_text(text)  # the request names it
     return Settings.from_env({"WINDSOCK_HOME": str(settings.home), "WINDSOCK_MODELS": str(folder / "models")})
 
 
