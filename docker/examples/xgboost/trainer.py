@@ -108,7 +108,8 @@ def read_rows(folder: Path, train: dict[str, Any]) -> pa.Table:
     data = (folder / train["path"]).read_bytes()
     if hashlib.sha256(data).hexdigest() != train["sha256"]:
         raise Refused(DATA_WRONG, f"{train['path']} is not the file that the request names: assemble it again")
-    return pq.read_table(io.BytesIO(data))
+    # Without threads: one that is still there when the program ends early would abort it.
+    return pq.read_table(io.BytesIO(data), use_threads=False, pre_buffer=False)
 
 
 def learn_feature(table: pa.Table, name: str, is_category: bool) -> dict[str, Any]:
