@@ -119,8 +119,7 @@ def _features(spec: ModelSpec, faults: list[str]) -> list[tuple[str, str, str]]:
 
 def try_on_newest_day(settings: Settings, spec: ModelSpec) -> tuple[date | None, list[str]]:
     """Try every view on the newest day that is ingested; return that day, if any, and each view that looks ahead."""
-    from windsock import tables
-    from windsock.completeness import lookback
+    from windsock.features.inputs import Seen, inputs_of_day
     from windsock.features.look_ahead import find_look_ahead
     from windsock.ledger import Ledger
     from windsock.store import Store
@@ -130,11 +129,9 @@ def try_on_newest_day(settings: Settings, spec: ModelSpec) -> tuple[date | None,
     if (day := next(full, None)) is None:
         return None, []
     store, faults = Store.of(settings), list[str]()
-    delivered = ingested if spec.label.files is None else Ledger.of(settings, spec.name, "labels")
+    seen = Seen.of(settings, spec, day, spec.features.lookback_days)
     for view in spec.features.views:
-        days = lookback(day, view.lookback_days)
-        events = tables.read_events(store, spec, ingested.between(*days).values())
-        labels = tables.read_labels(store, spec, delivered.between(*days).values())
+        events, labels = inputs_of_day(spec, view, day, seen.events, seen.labels).read(store, spec)
         if (found := find_look_ahead(spec, view, events, labels, day)) is not None:
             faults.append(f"{view.sql}: view {view.name!r}: {found}")
     return day, faults

@@ -51,9 +51,7 @@ def recompute(settings: Settings, spec: ModelSpec) -> list[Recomputed]:
             inputs = settled_inputs(settings, each.spec, each.view, day)
             if not is_current(record, inputs):
                 continue
-            events = tables.read_events(store, each.spec, inputs.events.values())
-            labels = tables.read_labels(store, each.spec, inputs.labels.values())
-            rows = compute_view(each.spec, each.view, events, labels, day)
+            rows = compute_view(each.spec, each.view, *inputs.read(store, each.spec), day)
             same = tables.content_hash(rows) == record.outputs[table.name].hash
             found[table.name] = Recomputed(table.name, day, same, rows.num_rows)
             break

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Self
 
+import pyarrow as pa
+
+from windsock import tables
 from windsock.completeness import Reads, input_mark, lookback, settled_days
 from windsock.days import day_range
 from windsock.features.definition import known_mark, read_columns, reads_labels
@@ -17,6 +20,7 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.columns import event_known_at
 from windsock.spec.modelling import FeatureView
+from windsock.store import Store
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,16 @@ class Inputs:
     """What the definition reads of an ingested day."""
     known: str | None
     """When labels become known; None: the definition reads none."""
+
+    def read(self, store: Store, spec: ModelSpec) -> tuple[pa.Table, pa.Table]:
+        """Read the events of the lookback and the labels that may be known by its end.
+
+        Labels by files are stored by day of delivery, so every day of the lookback may hold some.
+        """
+        return (
+            tables.read_events(store, spec, self.events.values()),
+            tables.read_labels(store, spec, self.labels.values()),
+        )
 
     def marks(self, reads: Reads | None) -> dict[str, str]:
         """Return each input's name and mark for a reader of some columns; None: of all, as version 0.1 wrote them."""

@@ -118,9 +118,7 @@ def _compute(
     if status == "published":
         if spec is not ctx.spec:
             require_columns(store, spec, inputs.events[day], " and ".join(wanted.by))
-        events = tables.read_events(store, spec, inputs.events.values())
-        # Labels by files are stored by day of delivery, so every day of the lookback may hold some.
-        labels = tables.read_labels(store, spec, inputs.labels.values())
+        events, labels = inputs.read(store, spec)
         rows = compute_view(spec, view, events, labels, day)
         in_use = wanted.by != (NEXT_TRAINING,)
         warnings = check_definition(ctx, spec, view, table, events, labels, in_use=in_use)

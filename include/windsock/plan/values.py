@@ -6,11 +6,10 @@ from datetime import date
 
 import pyarrow as pa
 
-from windsock import tables
-from windsock.completeness import lookback
 from windsock.errors import SpecError
 from windsock.features.definition import known_mark, reads_labels
 from windsock.features.frame import event_frame
+from windsock.features.inputs import Seen, inputs_of_day
 from windsock.features.look_ahead import find_look_ahead
 from windsock.features.view_sql import TIMESTAMP, compute_view, entity_column
 from windsock.ledger import Ledger
@@ -35,11 +34,8 @@ class _Day:
 
     def rows(self, spec: ModelSpec, view: FeatureView) -> tuple[pa.Table, pa.Table]:
         """Return the events of a view's lookback, and the labels that may be known by then."""
-        store, days = Store.of(self.settings), lookback(self.day, view.lookback_days)
-        delivered = "ingest" if spec.label.files is None else "labels"
-        events = Ledger(store, spec.name, "ingest").between(*days).values()
-        labels = Ledger(store, spec.name, delivered).between(*days).values()
-        return tables.read_events(store, spec, events), tables.read_labels(store, spec, labels)
+        seen = Seen.of(self.settings, spec, self.day, view.lookback_days)
+        return inputs_of_day(spec, view, self.day, seen.events, seen.labels).read(Store.of(self.settings), spec)
 
     def compute(self, spec: ModelSpec, view: FeatureView) -> pa.Table:
         return compute_view(spec, view, *self.rows(spec, view), self.day)
