@@ -68,6 +68,11 @@ class Stack:
         """Folder for model folders that a test puts beside the installation's own, at any time."""
         return self.home / "models"
 
+    @property
+    def post(self) -> Path:
+        """Folder for what the sources of such models deliver, a folder for each model."""
+        return self.home / "post"
+
 
 def free_ports(number: int) -> list[int]:
     """Return ports of the loopback interface that the system hands out, so that stacks side by side do not meet."""

@@ -37,7 +37,7 @@ ROWS = 300
 @pytest.fixture(scope="module")
 def edited(stack: Stack) -> ModelRuns:
     """A model beside the others of the running stack, with a champion, version 1."""
-    aside, deliveries = stack.home / f"{MODEL}.new", stack.home / f"{MODEL}_deliveries"
+    aside, deliveries = stack.home / f"{MODEL}.new", stack.post / MODEL
     views = [
         {"name": name, "entity": entity, "sql": f"{name}.sql", "lookback_days": 3, "ttl_days": 10}
         for name, entity in (("customer_spending", "customer"), ("terminal_risk", "terminal"))
@@ -52,7 +52,7 @@ def edited(stack: Stack) -> ModelRuns:
         gate={"floors": {"average_precision": 0.05}, "margin": 0.5},
         last_day="2026-04-30",
     )
-    deliveries.mkdir()
+    deliveries.mkdir(parents=True)
     folder = aside / "models" / "fraud"
     edit(folder, name=MODEL)
     for day in day_range(FIRST, AS_OF + timedelta(days=6)):

@@ -135,7 +135,7 @@ def spec_of(post: Post) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def post(stack: Stack) -> Post:
-    delivered = Post(stack.home / "post")
+    delivered = Post(stack.post / MODEL)
     for day in DAYS:
         delivered.deliver_events(day)
         delivered.deliver_labels(day)
