@@ -4,6 +4,7 @@ WindsockError               exit 1   unclassified: a retry may help
 ├── SpecError               exit 64  what was asked for is wrong: fix it, never retry; so is a wrong command line
 ├── DataContractError       exit 65  the data is wrong: never retry
 │   ├── DayRejected                  a whole delivery was refused and recorded as such
+│   ├── DamagedRecord                what the store keeps cannot be read, or contradicts itself
 │   ├── ParityError                  online and offline features disagree
 │   └── TooLittleHistory             there are not yet enough days to train on
 ├── GateFailed              exit 65  a candidate did not pass: never retry
@@ -44,6 +45,10 @@ class DataContractError(WindsockError):
 
 class DayRejected(DataContractError):
     """A day's delivery was refused whole; the refusal itself has been recorded."""
+
+
+class DamagedRecord(DataContractError):
+    """A record of the store cannot be read, or says what cannot be: it is damaged, incomplete or another's."""
 
 
 class ParityError(DataContractError):

@@ -8,6 +8,7 @@ and a kill before it leaves the old state. Records are also kept by content hash
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -16,10 +17,12 @@ from typing import Any, Literal
 from pydantic_core import to_jsonable_python
 
 from windsock.days import day_range, utc_now
-from windsock.errors import SpecError
+from windsock.errors import DamagedRecord, SpecError
 from windsock.format_numbers import numbered
 from windsock.settings import Settings
-from windsock.store import Store, to_json
+from windsock.store import Store, damaged, to_json
+
+log = logging.getLogger(__name__)
 
 Status = Literal["published", "empty", "rejected", "no_champion", "void"]
 """``void`` stands in the history alone: it says why what was recorded before was taken out, and is never in force."""
@@ -132,14 +135,38 @@ class Ledger:
     def _parts(self, *parts: str) -> tuple[str, ...]:
         return (self.model, "ledger", self.stage, *parts)
 
-    def _read(self, *parts: str) -> DayRecord:
-        return self.store.read_record("day record", DayRecord, *self._parts(*parts))
+    def _read(self, ds: str, *parts: str) -> DayRecord:
+        """Return the record of a day that lies at a place, once it says of itself what its place says."""
+        where, mend = self._parts(*parts), self._mend(ds)
+        record = self.store.read_record("day record", DayRecord, *where, mend=mend)
+        if record.ds != ds or parts[-1].removesuffix(".json") not in (ds, record.content_hash):
+            fault = f"it holds the record of {record.ds} with content {record.content_hash[:12]}"
+            raise damaged(self.store.url(*where), fault, mend)
+        return record
+
+    def _mend(self, ds: str) -> str:
+        step = f"windsock step {self.stage.partition('/')[0]} --model {self.model} --key {ds}"
+        again = f"{step} -o rescore=true" if self.stage == "score" else step
+        history = self.store.url(*self._parts("history", ds))
+        return f"Run '{again}', which records the day anew, or put back the copy that was in force from {history}."
 
     def get(self, day: date) -> DayRecord | None:
-        """Return the current record of a day, or None."""
+        """Return the current record of a day, or None.
+
+        Raises:
+            DamagedRecord: There is one that cannot be read.
+        """
         try:
-            return self._read(f"{day}.json")
+            return self._read(str(day), f"{day}.json")
         except FileNotFoundError:
+            return None
+
+    def get_if_whole(self, day: date) -> DayRecord | None:
+        """Return what :meth:`get` does, and None for a damaged record: who records the day anew mends it."""
+        try:
+            return self.get(day)
+        except DamagedRecord as err:
+            log.warning("Passed over here: %s", err)
             return None
 
     def between(self, first: date, last: date) -> dict[date, DayRecord]:
@@ -147,8 +174,19 @@ class Ledger:
         return self._of(day_range(first, last))
 
     def days(self) -> list[date]:
-        """List the days that have a record, in order."""
-        return [date.fromisoformat(name) for name in self.store.json_names(*self._parts())]
+        """List the days that have a record, in order.
+
+        Raises:
+            DamagedRecord: Something else lies among them.
+        """
+        return [self._day(name) for name in self.store.json_names(*self._parts())]
+
+    def _day(self, name: str) -> date:
+        try:
+            return date.fromisoformat(name)
+        except ValueError as err:
+            where = self.store.url(*self._parts(f"{name}.json"))
+            raise damaged(where, "it is not named by a day", "Move it out of the ledger.") from err
 
     def all(self) -> dict[date, DayRecord]:
         """Return every current record, in order of days."""
@@ -163,7 +201,7 @@ class Ledger:
         Returns:
             The record now in force: the old one if nothing changed.
         """
-        current = self.get(record.day)
+        current = self.get_if_whole(record.day)
         if current is not None and current.content_hash == record.content_hash and current.inputs == record.inputs:
             return current
         # History first: a kill in between leaves an unreferenced copy, never a pin without its record.
@@ -189,7 +227,7 @@ class Ledger:
     def last_void(self, day: date) -> DayRecord | None:
         """Return what says why a day's record was last taken out, or None if that never happened."""
         folder = ("history", day.isoformat())
-        kept = (self._read(*folder, f"{name}.json") for name in self.store.json_names(*self._parts(*folder)))
+        kept = (self._read(str(day), *folder, f"{name}.json") for name in self.store.json_names(*self._parts(*folder)))
         return max((record for record in kept if record.status == "void"), key=lambda r: r.recorded_at, default=None)
 
     def _keep(self, record: DayRecord, origin: str) -> DayRecord:
@@ -211,7 +249,7 @@ class Ledger:
         records = {}
         for ds, content_hash in sorted(pins.items()):
             try:
-                records[date.fromisoformat(ds)] = self._read("history", ds, f"{content_hash}.json")
+                records[date.fromisoformat(ds)] = self._read(ds, "history", ds, f"{content_hash}.json")
             except FileNotFoundError as err:
                 raise SpecError(
                     f"{self.model}: {self.stage} of {ds} with content {content_hash[:12]} is gone from the store: "

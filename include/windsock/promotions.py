@@ -24,11 +24,14 @@ from windsock.format_numbers import numbered
 from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.store import Store, to_json
+from windsock.store import Store, damaged, to_json
 
 log = logging.getLogger(__name__)
 
 FOLDER = "promotions"
+CHOSEN_BY = "champion of the day"
+"""What the record of a scored day says of its version, if nobody asked for another one."""
+_MEND = "Put the file back from a backup: nothing is scored or promoted as long as it is unknown who is champion."
 
 
 @dataclass(frozen=True)
@@ -64,18 +67,44 @@ class Promotion:
 
 
 def history(settings: Settings, spec: ModelSpec) -> list[Promotion]:
-    """Return every promotion, rollback and correction, in order."""
-    store = Store.of(settings)
-    found: list[Promotion] = []
-    while True:
-        try:
-            found.append(store.read_record("promotion", Promotion, *_parts(spec, len(found) + 1)))
-        except FileNotFoundError:
-            return found
+    """Return every promotion, rollback and correction, in order.
+
+    Raises:
+        DamagedRecord: An entry is lost or cannot be read, or contradicts the others: then nobody knows the champion.
+    """
+    store, found = Store.of(settings), list[Promotion]()
+    for name in store.json_names(spec.name, FOLDER):
+        parts = _parts(spec, len(found) + 1)
+        if f"{name}.json" != parts[-1]:
+            if not name.isdecimal():
+                where = store.url(spec.name, FOLDER, f"{name}.json")
+                raise damaged(where, "it is not named by a number", "Move it out of the folder of promotions.")
+            raise damaged(store.url(*parts), f"it is lost, and {name}.json follows it", _MEND)
+        entry = store.read_record("promotion", Promotion, *parts, mend=_MEND)
+        if fault := _contradiction(entry, found):
+            raise damaged(store.url(*parts), fault, _MEND)
+        found.append(entry)
+    return found
+
+
+def _contradiction(entry: Promotion, before: Sequence[Promotion]) -> str | None:
+    """Say how an entry contradicts those before it, or itself; None: it does not."""
+    last = before[-1] if before else None
+    replaced, stands = (entry.version, entry.previous) if entry.kind == "correct" else (entry.previous, None)
+    champion = last.version if last is not None else None
+    if entry.seq != len(before) + 1:
+        return f"it says that it is number {entry.seq}"
+    if replaced != champion or (entry.kind == "correct" and (last is None or stands != last.previous)):
+        return f"it follows version {replaced or 'none'}, but version {champion or 'none'} was champion before it"
+    if entry.kind == "rollback" and all(entry.version != other.version for other in before):
+        return f"it goes back to version {entry.version}, which was never champion before it"
+    if other := next((p for p in before if p.version == entry.version and p.run != entry.run), None):
+        return f"it calls run {entry.run} version {entry.version}, which is run {other.run} in number {other.seq}"
+    return None
 
 
 def current(settings: Settings, spec: ModelSpec) -> Promotion | None:
-    """Return the entry now in force, or None before the first promotion."""
+    """Return the entry now in force, or None before the first promotion; raises as :func:`history` does."""
     entries = history(settings, spec)
     return entries[-1] if entries else None
 
@@ -90,6 +119,32 @@ def champion_of(entries: Sequence[Promotion], day: date) -> Promotion | None:
     return next((p for p in reversed(entries) if p.in_force_from <= day), None)
 
 
+def verified_history(settings: Settings, spec: ModelSpec) -> list[Promotion]:
+    """Return :func:`history`, once it agrees with the newest scored day: what stood at its end may be lost, too.
+
+    Raises:
+        DamagedRecord: As there; or that day was scored by a champion of which the log does not know.
+    """
+    entries, today = history(settings, spec), utc_now().date()
+    ledger = Ledger.of(settings, spec.name, "score")
+    for day in reversed([day for day in ledger.days() if day <= today]):
+        record = ledger.get_if_whole(day)
+        if record is not None and record.status == "no_champion":
+            break
+        if record is None or record.detail.get("chosen_by") != CHOSEN_BY:
+            continue
+        champion, version = champion_of(entries, day), record.detail["model_version"]
+        if champion is None or champion.version != version:
+            raise damaged(
+                Store.of(settings).url(spec.name, FOLDER),
+                f"{f'version {champion.version}' if champion else 'no version'} is champion on {day} by its entries, "
+                f"but that day was scored by champion {version}: the last entries are lost",
+                f"{_MEND} If the score is what should not be, take it out: windsock void {spec.name} score {day}",
+            )
+        break
+    return entries
+
+
 def first_day_in_force(settings: Settings, spec: ModelSpec, as_of: date) -> date:
     """Return the first day that a version promoted now scores; the clock may refuse a day here, and chooses none.
 
@@ -100,7 +155,7 @@ def first_day_in_force(settings: Settings, spec: ModelSpec, as_of: date) -> date
     known = [as_of]
     for stage in ("ingest", "score"):
         known += [day for day in Ledger.of(settings, spec.name, stage).days() if day <= today][-1:]
-    first, champion = max(known) + ONE_DAY, champion_on(settings, spec, today)
+    first, champion = max(known) + ONE_DAY, champion_of(verified_history(settings, spec), today)
     return first if champion is None else max(first, champion.in_force_from)
 
 
@@ -117,7 +172,7 @@ def first_day_not_scored(settings: Settings, spec: ModelSpec, entry: Promotion) 
 
 
 def append(settings: Settings, spec: ModelSpec, entry: Promotion, *, after: Promotion | None) -> Promotion:
-    """Add an entry, with its number and time, if the log still ends with ``after``.
+    """Add an entry, with its number, its time and the version that it replaces, if the log still ends with ``after``.
 
     Returns:
         The entry as recorded.
@@ -127,6 +182,8 @@ def append(settings: Settings, spec: ModelSpec, entry: Promotion, *, after: Prom
     """
     seq = 1 if after is None else after.seq + 1
     stamped = replace(entry, seq=seq, recorded_at=utc_now().isoformat(timespec="seconds"))
+    if entry.kind != "correct":
+        stamped = replace(stamped, previous=after.version if after is not None else None)
     store = Store.of(settings)
     try:
         _create(store, to_json(stamped.to_json()), *_parts(spec, seq))

@@ -12,14 +12,15 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from windsock.errors import SpecError, UpstreamUnavailable
+from windsock.errors import DamagedRecord, SpecError, UpstreamUnavailable
 from windsock.files import replace_file
 from windsock.format_numbers import KEY, check, numbered, taken
 from windsock.redact import redact, redact_line
 from windsock.settings import Settings
 
+MEND = "Put back what lay there from a backup, or run again the step that writes it."
 MARKER = "windsock.json"
 """At the root of a store: the format in which the store is laid out."""
 
@@ -159,24 +160,49 @@ class Store:
         with suppress(FileNotFoundError):
             self.fs.rm_file(self.path(*parts))
 
-    def read_json(self, *parts: str) -> Any:
-        """Return an object's content, parsed."""
-        return json.loads(self.read_bytes(*parts))
-
-    def read_record(self, kind: str, form: type[Record], *parts: str) -> Record:
-        """Return an object with a format number as the dataclass that it was written from.
+    def read_json(self, *parts: str, mend: str = MEND) -> dict[str, Any]:
+        """Return the JSON object that a file holds; ``mend`` says what to do if it is damaged.
 
         Raises:
-            FileNotFoundError: There is no such object.
+            FileNotFoundError: There is no such file.
+            DamagedRecord: It holds something else.
+        """
+        where = self.url(*parts)
+        try:
+            found = json.loads(self.read_bytes(*parts))
+        except (ValueError, RecursionError) as err:
+            raise damaged(where, f"it is no JSON: {err}", mend) from err
+        if not isinstance(found, dict):
+            raise damaged(where, "it is no JSON object", mend)
+        return found
+
+    def read_record(self, kind: str, form: type[Record], *parts: str, mend: str = MEND) -> Record:
+        """Return a file with a format number as the dataclass that it was written from; ``mend`` as above.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            DamagedRecord: It is no such record, or another than its hash says.
             SpecError: It is of a format that this version does not read.
         """
-        content = taken(kind, self.read_json(*parts), self.url(*parts))
-        record: Record = _reader(form).validate_python(content)  # type: ignore[arg-type]  # a class is hashable
+        raw, where = self.read_json(*parts, mend=mend), self.url(*parts)
+        content = taken(kind, raw, where)
+        try:
+            record: Record = _reader(form).validate_python(content)  # type: ignore[arg-type]  # a class is hashable
+        except ValidationError as err:
+            faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in err.errors())
+            raise damaged(where, f"it is no {kind}: {'; '.join(faults)[:200]}", mend) from err
+        if "content_hash" in content and content["content_hash"] != getattr(record, "content_hash", None):
+            raise damaged(where, "its content is not what the hash beside it says", mend)
         return record
 
     def write_json(self, value: Any, *parts: str) -> None:
         """Write a value as JSON in one step, with sorted keys, so that equal values give equal bytes."""
         self.write_bytes(to_json(value), *parts)
+
+
+def damaged(where: str, fault: str, mend: str = MEND) -> DamagedRecord:
+    """Return the error for an object that is damaged: where it lies, what is wrong with it, what to do."""
+    return DamagedRecord(f"{where}: is damaged: {fault.rstrip('.')}. {mend}")
 
 
 @cache

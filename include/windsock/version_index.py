@@ -15,9 +15,10 @@ from windsock.errors import SpecError
 from windsock.format_numbers import numbered
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.store import Store
+from windsock.store import Store, damaged
 
 FOLDER = "versions"
+_MEND = "Put the file back from a backup, or remove it and train and promote another version."
 
 
 @dataclass(frozen=True)
@@ -85,4 +86,8 @@ def record_version(settings: Settings, info: VersionInfo) -> None:
 
 
 def _read(store: Store, model: str, version: str) -> VersionInfo:
-    return store.read_record("model version", VersionInfo, model, FOLDER, f"{version}.json")
+    parts = (model, FOLDER, f"{version}.json")
+    info = store.read_record("model version", VersionInfo, *parts, mend=_MEND)
+    if (info.model, info.version) != (model, version):
+        raise damaged(store.url(*parts), f"it holds version {info.version} of {info.model}", _MEND)
+    return info

@@ -84,11 +84,11 @@ def publish_day(ctx: StepContext, wanted: Demanded, seen: Seen | None = None) ->
     """
     table, day = wanted.table, ctx.day
     ledger = table.ledger(ctx.store)
-    before = ledger.get(day)
+    before = ledger.get_if_whole(day)
     warnings: list[str] = []
     for _ in range(_ROUNDS):
         inputs = settled_inputs(ctx.settings, wanted.spec, wanted.view, day, seen)
-        seen, record = None, ledger.get(day)
+        seen, record = None, ledger.get_if_whole(day)
         if record is not None and is_current(record, inputs):
             break
         made, warnings = _compute(ctx, wanted, table, inputs, record)

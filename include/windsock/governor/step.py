@@ -76,7 +76,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if found is None:
         raise NotReady(f"{spec.name}: {day} has not been monitored yet, so nothing can be decided. Run monitor first.")
     ledger = Ledger.of(ctx.settings, spec.name, "decisions")
-    before = ledger.get(day)
+    before = ledger.get_if_whole(day)
     if before is not None and before.detail.get("live") and not ctx.live:
         log.info("%s: %s was decided live; the replay leaves that as it is", spec.name, day)
         return _result(before, retrain=False, repeated=False)

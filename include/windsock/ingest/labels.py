@@ -61,7 +61,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     first = day - timedelta(days=files.horizon_days)
     events = settled_days(ctx.settings, spec, "ingest", first, day)
     inputs = {f"ingest/{r.ds}": r.data_hash for r in events.values()}
-    previous = Ledger.of(ctx.settings, spec.name, "labels").get(day)
+    previous = Ledger.of(ctx.settings, spec.name, "labels").get_if_whole(day)
     if ctx.options.get("no_delivery"):
         return _none(ctx, previous, inputs, "a person said that nothing will be")
     try:

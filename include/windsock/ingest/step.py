@@ -57,7 +57,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         SpecError: The key, the spec or the suite cannot be used.
     """
     spec, day = ctx.spec, ctx.day
-    previous = Ledger.of(ctx.settings, spec.name, "ingest").get(day)
+    previous = Ledger.of(ctx.settings, spec.name, "ingest").get_if_whole(day)
     if ctx.options.get("no_delivery"):
         return _give_up(ctx, previous)
     try:
@@ -88,7 +88,7 @@ def rederive(ctx: StepContext, day: date) -> dict[str, Any] | None:
     Raises:
         DayRejected: Today's rules refuse the day; it stays as it was.
     """
-    previous = Ledger.of(ctx.settings, ctx.spec.name, "ingest").get(day)
+    previous = Ledger.of(ctx.settings, ctx.spec.name, "ingest").get_if_whole(day)
     recovered = [] if previous is None else recoverable_columns(ctx.store, ctx.spec, previous)
     if previous is None or not recovered or (delivery := kept_delivery(ctx.store, previous)) is None:
         return None

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from windsock.errors import DataContractError, SpecError
-from windsock.promotions import current
+from windsock.promotions import verified_history
 from windsock.registry.client import asking_mlflow, mlflow_client
 from windsock.runs.run_folder import MODEL
 from windsock.served.model import Model, load
@@ -46,11 +46,12 @@ def reconcile(settings: Settings, spec: ModelSpec, *, expected: bool = False) ->
     """Make MLflow's aliases say what the log says, and return whether they did not; ``expected`` if it is just written.
 
     Raises:
+        DamagedRecord: The log is not whole; then it decides nothing.
         UpstreamUnavailable: MLflow cannot be reached.
     """
-    entry = current(settings, spec)
+    entries = verified_history(settings, spec)
     alias = alias_version(settings, spec, CHAMPION)
-    wanted = entry.version if entry is not None else None
+    wanted = entries[-1].version if entries else None
     repaired = alias != wanted
     if repaired:
         text = "%s: MLflow's alias champion was %s and becomes %s, as the promotion log says"

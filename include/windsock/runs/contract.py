@@ -126,22 +126,19 @@ class TrainerRequest:
         """Return what a trainer said of its candidate, whichever request that answers.
 
         Raises:
-            DataContractError: The candidate is incomplete.
+            DataContractError: The candidate is incomplete, or what was said is no JSON object.
         """
         place = self.store.url(METRICS)
         try:
-            found = self.store.read_json(METRICS)
+            found = self.store.read_json(METRICS, mend="The trainer must write one JSON object (docs/trainer.md).")
         except FileNotFoundError as err:
             raise DataContractError(
                 f"{place} is not there: the trainer of {self.name} has ended without finishing. It must write its "
                 f"model folder, then {METRICS}. Its log says how far it came; docs/trainer.md says what is expected."
             ) from err
-        except ValueError as err:
-            raise DataContractError(f"{place}: is no JSON: {err}.") from err
-        if not isinstance(found, dict) or found.get("format") != CANDIDATE_FORMAT:
-            form = found.get("format") if isinstance(found, dict) else type(found).__name__
+        if found.get("format") != CANDIDATE_FORMAT:
             raise DataContractError(
-                f"{place}: must be a JSON object whose format is {CANDIDATE_FORMAT!r}, not {form!r}."
+                f"{place}: must be a JSON object whose format is {CANDIDATE_FORMAT!r}, not {found.get('format')!r}."
             )
         return found
 

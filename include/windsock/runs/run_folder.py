@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from windsock.errors import SpecError
 from windsock.format_numbers import KEY, check
-from windsock.store import Store, to_json
+from windsock.store import MEND, Store, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,14 +70,15 @@ class RunFolder(Store):
         """The run's name."""
         return self.prefix.split("/")[2]
 
-    def read_json(self, *parts: str) -> Any:
+    def read_json(self, *parts: str, mend: str = MEND) -> dict[str, Any]:
         """Return a JSON file's content.
 
         Raises:
+            DamagedRecord: The file is damaged.
             SpecError: The file is not there, so an earlier step has not finished.
         """
         try:
-            content = super().read_json(*parts)
+            content = super().read_json(*parts, mend=mend)
         except FileNotFoundError as err:
             earlier = "assemble" if parts[-1] in (REQUEST, LINEAGE) else "fit"
             raise SpecError(

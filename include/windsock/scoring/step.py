@@ -20,7 +20,7 @@ from windsock.features.frame import event_frame
 from windsock.features.frozen import require_columns, spec_of_version
 from windsock.featurestore.retrieval import point_in_time
 from windsock.ledger import DayRecord, Ledger
-from windsock.promotions import champion_on
+from windsock.promotions import CHOSEN_BY, champion_of, verified_history
 from windsock.registry.versions import load_version
 from windsock.scoring.frozen_rows import check_frozen_rows
 from windsock.served.metrics import SCORE, TIME
@@ -41,22 +41,24 @@ def run(ctx: StepContext) -> dict[str, Any]:
     Raises:
         NotReady: The day has not been ingested, its features are missing, or those of an older day that it needs.
         SpecError: ``model_version`` names no version.
-        DataContractError: The model needs a feature that is not there any more, or its files were changed.
+        DataContractError: The model needs a feature that is not there any more, its files were changed, or a record is
+            damaged (that of the day itself is mended by ``rescore``).
     """
     day, spec = ctx.day, ctx.spec
     events = _needed(ctx, "ingest", day)
     ledger = Ledger.of(ctx.settings, spec.name, "score")
-    current = ledger.get(day)
+    rescore = bool(ctx.options.get("rescore"))
+    current = ledger.get_if_whole(day) if rescore else ledger.get(day)
     asked = str(ctx.options.get("model_version") or "")
     # Names the rows that are scored; labels and quarantine of the day do not matter.
     scored = events.outputs["events"].hash if "events" in events.outputs else None
-    if current is not None and _stays(current, scored, asked, bool(ctx.options.get("rescore"))):
+    if current is not None and _stays(current, scored, asked, rescore):
         log.info("%s %s: predictions by version %s stay", spec.name, day, current.detail.get("model_version"))
         return _result(current, kept=True)
     inputs = {f"ingest/{day}": events.data_hash}
     if events.rows("events") == 0:
         record = DayRecord(str(day), "rejected" if events.status == "rejected" else "empty", inputs=inputs)
-    elif version := asked or ((entry := champion_on(ctx.settings, spec, day)) and entry.version):
+    elif version := asked or ((entry := champion_of(verified_history(ctx.settings, spec), day)) and entry.version):
         # By its own definitions, whatever the spec says by now.
         own = spec_of_version(ctx.settings, spec, version)
         require_columns(ctx.store, own, events, f"version {version}")
@@ -67,7 +69,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         detail = {
             "events": scored,
             "model_version": version,
-            "chosen_by": "option model_version" if asked else "champion of the day",
+            "chosen_by": "option model_version" if asked else CHOSEN_BY,
             "rows": table.num_rows,
             "mean_score": float(scores.mean()),
         }

@@ -221,14 +221,12 @@ class StepWork:
         """
         url = self._store.url(*self._result)
         try:
-            return dict(self._store.read_json(*self._result))
+            return self._store.read_json(*self._result, mend="Is step_image of another version?")
         except FileNotFoundError as err:
             raise DataContractError(
                 f"The pod of {self.title} ended well but left no result at {url}. Check that its WINDSOCK_STORE is "
                 "the store that Airflow uses, and that step_image holds the same version of Windsock as Airflow."
             ) from err
-        except ValueError as err:
-            raise DataContractError(f"{url}: is no JSON: {err}. Is step_image of another version?") from err
 
 
 def _tracking(settings: Settings) -> dict[str, str]:

@@ -95,7 +95,10 @@ def test_a_candidate_is_complete_only_with_the_metrics_of_this_very_request(cand
         read_candidate(folder, "lightgbm")
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"{", "is no JSON"), (b"[]", "must be a JSON object whose format is")])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"{", "is no JSON"), (b"[]", "is no JSON object"), (b"{}", "must be a JSON object whose format is")],
+)
 def test_metrics_that_are_none_are_refused(candidate, content, said):
     _, folder, _ = candidate
     folder.write_bytes(content, "candidates", "lightgbm", "metrics.json")

@@ -1,5 +1,6 @@
 import shutil
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ from feature_days import put_day
 from feature_tables import table_of
 from training_world import AS_OF, payments, world_spec
 from windsock import tables
-from windsock.errors import NotReady, SpecError
+from windsock.errors import DamagedRecord, NotReady, SpecError
 from windsock.features.feature_tables import feature_tables
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import Promotion, append, current
@@ -128,6 +129,21 @@ def test_a_day_whose_own_events_have_changed_is_scored_again(scored_world):
     result = score(settings)
 
     assert (result["kept"], result["rows"]) == (False, 100)
+
+
+def test_where_promotions_are_lost_nobody_scores_and_predictions_stay(scored_world):
+    settings, spec = scored_world
+    score(settings)
+    before, entry = record_of(settings), Path(settings.store, "fraud/promotions/000001.json")
+    put_day(settings, spec, NEXT, payments(NEXT))
+    run_step("features", model="fraud", key=str(NEXT), settings=settings)
+    entry.unlink()
+
+    for again in ({"day": DAY, "rescore": True}, {"day": NEXT}):
+        with pytest.raises(DamagedRecord, match=f"no version is champion on {DAY} by its entries"):
+            score(settings, **again)
+    assert record_of(settings) == before
+    assert record_of(settings, NEXT) is None
 
 
 def test_labels_do_not_matter(scored_world):
