@@ -12,14 +12,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
 
 from windsock.days import ONE_DAY, utc_now
-from windsock.errors import ChampionChanged, UpstreamUnavailable, WindsockError
-from windsock.files import create_file
+from windsock.errors import ChampionChanged
 from windsock.format_numbers import numbered
 from windsock.ledger import Ledger
 from windsock.settings import Settings
@@ -186,7 +184,7 @@ def append(settings: Settings, spec: ModelSpec, entry: Promotion, *, after: Prom
         stamped = replace(stamped, previous=after.version if after is not None else None)
     store = Store.of(settings)
     try:
-        _create(store, to_json(stamped.to_json()), *_parts(spec, seq))
+        store.create_bytes(to_json(stamped.to_json()), *_parts(spec, seq))
     except FileExistsError as err:
         other = current(settings, spec)
         raise ChampionChanged(
@@ -200,35 +198,3 @@ def append(settings: Settings, spec: ModelSpec, entry: Promotion, *, after: Prom
 
 def _parts(spec: ModelSpec, seq: int) -> tuple[str, str, str]:
     return spec.name, FOLDER, f"{seq:06d}.json"
-
-
-def _create(store: Store, data: bytes, *parts: str) -> None:
-    """Create an object with its whole content, only if there is none.
-
-    Raises:
-        FileExistsError: There is one.
-    """
-    target = store.path(*parts)
-    if store.is_local:
-        try:
-            create_file(Path(target), data)
-        except FileExistsError:
-            raise
-        except OSError as err:
-            raise WindsockError(
-                f"{target}: a promotion could not be put in place ({err.strerror}). It needs hard links, so that only "
-                "one of two writers wins: put WINDSOCK_STORE on a local disk with room, or in an object store."
-            ) from err
-        return
-    try:
-        store.fs.pipe_file(target, data, mode="create")  # PUT with If-None-Match: *
-    except OSError as err:
-        # What did a refused or broken PUT leave: ours (its answer was lost), another's, or nothing?
-        try:
-            there = store.read_bytes(*parts)
-        except FileNotFoundError:
-            raise UpstreamUnavailable(
-                f"{store.url(*parts)}: the object store did not take the promotion ({err}). Run the step again."
-            ) from err
-        if there != data:
-            raise FileExistsError(store.url(*parts)) from err

@@ -31,6 +31,8 @@ class Settings:
     """Folder of ``feature_store.yaml``."""
     gx_root: Path
     """Great Expectations file context."""
+    store_mark: str = ""
+    """Mark that the store must have; empty: the one that the home remembers."""
     slack_channel: str = ""
     slack_api_url: str = "https://slack.com/api/"
     compute_file: Path | None = None
@@ -73,6 +75,7 @@ class Settings:
             studies=e.get("WINDSOCK_STUDIES", ""),
             feature_repo=Path(e.get("WINDSOCK_FEATURE_REPO") or REPO_ROOT / "feature_repo"),
             gx_root=Path(e.get("WINDSOCK_GX_ROOT") or REPO_ROOT / "great_expectations"),
+            store_mark=e.get("WINDSOCK_STORE_MARK", "").strip(),
             slack_channel=e.get("WINDSOCK_SLACK_CHANNEL", ""),
             slack_api_url=e.get("WINDSOCK_SLACK_API_URL") or "https://slack.com/api/",
             slack_token=token,

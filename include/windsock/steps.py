@@ -108,6 +108,7 @@ def run_step(
         raise SpecError.unknown("step", name, STEPS)
     settings = settings or Settings.from_env()
     context = StepContext(settings, get_spec(settings, model), key, live, origin, dict(options or {}))
+    context.store.look()
     module = importlib.import_module(STEPS[name])
     started = time.monotonic()
     log.info("%s %s %s: started (%s)", model, name, key or "", "live" if live else "replayed")

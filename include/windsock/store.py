@@ -6,6 +6,7 @@ Single objects are replaced atomically: a reader sees the old bytes or the new o
 from __future__ import annotations
 
 import json
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -14,21 +15,24 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from windsock.errors import DamagedRecord, SpecError, UpstreamUnavailable
-from windsock.files import replace_file
+from windsock.errors import DamagedRecord, SpecError, UpstreamUnavailable, WindsockError
+from windsock.files import create_file, replace_file
 from windsock.format_numbers import KEY, check, numbered, taken
 from windsock.redact import redact, redact_line
 from windsock.settings import Settings
+from windsock.store_memory import MARK, StoreMemory
 
 MEND = "Put back what lay there from a backup, or run again the step that writes it."
 MARKER = "windsock.json"
-"""At the root of a store: the format in which the store is laid out."""
+"""At the root of a store: the format in which it is laid out, and its mark, which no other store has."""
 
 Record = TypeVar("Record")
 
-_opened: set[str] = set()
+_opened: set[tuple[str, StoreMemory]] = set()
 _marked: set[str] = set()
-"""Roots whose marker this process has read, and written or found: one look each, also in a bucket."""
+"""Stores whose marker this process has read, and written or found: one look each, also in a bucket."""
+_WITH_BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs")
+"""File systems that answer for a bucket that is not there as for an empty one."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +40,24 @@ class Store:
     """Paths and atomic objects in one folder under a root URL."""
 
     root: str
-    whole: bool = field(default=False, compare=False)
-    """Whether it is an installation's store, with a marker, and not just some folder."""
+    memory: StoreMemory | None = field(default=None, compare=False)
+    """Of an installation's store, which has a marker: what is remembered of it; None: it is just some folder."""
     prefix: str = ""
     """Folder below the root that it is about; empty: the root itself."""
 
     @classmethod
     def of(cls, settings: Settings) -> Store:
         """Return the store that the settings name."""
-        return cls(settings.store.rstrip("/"), whole=True)
+        return cls(settings.store.rstrip("/"), StoreMemory.of(settings))
 
     @cached_property
     def fs(self) -> Any:
         """The fsspec file system of the root.
 
         Raises:
-            SpecError: The root is no folder or URL, or the store was laid out by a version that this one does not know.
-            UpstreamUnavailable: The store cannot be read.
+            SpecError: The root is no folder or URL, or the store was laid out by a version that this one does not know,
+                or it is another one than the installation's.
+            UpstreamUnavailable: The store cannot be read, or is gone.
         """
         import fsspec
 
@@ -63,13 +68,27 @@ class Store:
                 f"{redact(self.root)}: cannot be opened: {redact_line(err).rstrip('.')}. "
                 "Give a folder, or a URL such as s3://bucket/prefix."
             ) from err
-        if self.whole and self.root not in _opened:
-            with suppress(FileNotFoundError):  # nothing was written yet, or by version 0.1 only
+        if self.memory is not None and (self.root, self.memory) not in _opened:
+            try:
                 marker = self._read_marker(fs, f"{root}/{MARKER}")
-                check("store", marker.get(KEY, "none"), Store(self.root).url(MARKER))
+            except FileNotFoundError:  # nothing was written yet, or by version 0.1 only; or this is no store at all
+                marker = {}
+                bucket = root.partition("/")[0]
+                if fs.protocol[0] in _WITH_BUCKETS and not fs.exists(bucket):
+                    raise SpecError(
+                        f"{redact(self.root)}: there is no bucket {bucket!r}, or it may not be listed. Check "
+                        "WINDSOCK_STORE, the address of the object store and the access rights."
+                    ) from None
+            check("store", marker.get(KEY, "none") if marker else None, Store(self.root).url(MARKER))
+            self.memory.compare(marker.get(MARK), self.root)
+            _opened.add((self.root, self.memory))
+            if MARK in marker:
                 _marked.add(self.root)
-            _opened.add(self.root)
         return fs
+
+    def look(self) -> None:
+        """Look whether this is the installation's store and can be used; raises as :attr:`fs` does."""
+        _ = self.fs
 
     def _read_marker(self, fs: Any, path: str) -> dict[str, Any]:
         """Read the first object of all that are read; errors of libraries become a sentence here."""
@@ -147,12 +166,51 @@ class Store:
         else:
             self.fs.pipe_file(target, data)  # an object store's PUT is atomic
 
+    def create_bytes(self, data: bytes, *parts: str) -> None:
+        """Create an object with its whole content, only if there is none: of several writers exactly one does.
+
+        Raises:
+            FileExistsError: There is one.
+            UpstreamUnavailable: The object store did not take it.
+        """
+        target = self.path(*parts)
+        if self.is_local:
+            try:
+                create_file(Path(target), data)
+            except FileExistsError:
+                raise
+            except OSError as err:
+                raise WindsockError(
+                    f"{target}: could not be put in place ({err.strerror}). It needs hard links, so that only one of "
+                    "two writers wins: put WINDSOCK_STORE on a local disk with room, or in an object store."
+                ) from err
+            return
+        try:
+            self.fs.pipe_file(target, data, mode="create")  # PUT with If-None-Match: *
+        except OSError as err:
+            # What did a refused or broken PUT leave: ours (its answer was lost), another's, or nothing?
+            try:
+                there = self.read_bytes(*parts)
+            except FileNotFoundError:
+                raise UpstreamUnavailable(
+                    f"{self.url(*parts)}: the object store did not take it ({err}). Run the step again."
+                ) from err
+            if there != data:
+                raise FileExistsError(self.url(*parts)) from err
+
     def _mark(self) -> None:
         """Give an installation's store its marker, before the first object that this process writes."""
-        if self.whole and self.root not in _marked:
+        if self.memory is not None and self.root not in _marked:
+            self.look()
             root = Store(self.root)
-            if not root.exists(MARKER):
-                root.write_json(numbered("store", {}), MARKER)
+            content = numbered("store", {MARK: uuid.uuid4().hex})
+            with suppress(FileExistsError):
+                root.create_bytes(to_json(content), MARKER)
+            marker = root.read_json(MARKER)
+            if MARK not in marker:  # it was made before stores had marks
+                root.write_json(content, MARKER)
+                marker = root.read_json(MARKER)
+            self.memory.compare(marker[MARK], self.root)
             _marked.add(self.root)
 
     def remove(self, *parts: str) -> None:

@@ -58,7 +58,7 @@ class RunFolder(Store):
             raise SpecError(
                 f"{model}: {run!r} is no run. Give the option 'run' with the name that the step 'assemble' returned."
             )
-        return cls(store.root, store.whole, f"runs/{model}/{run}")
+        return cls(store.root, store.memory, f"runs/{model}/{run}")
 
     @property
     def model(self) -> str:

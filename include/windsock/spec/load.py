@@ -26,7 +26,7 @@ def find_specs(folders: Iterable[Path]) -> dict[str, Path]:
     """Return model name to spec file, for every folder that holds one.
 
     Raises:
-        SpecError: Two folders claim the same model name.
+        SpecError: Two folders claim the same model name, or one of them does not exist.
     """
     return {name: _only(name, paths) for name, paths in _spec_files(folders).items()}
 
@@ -49,7 +49,11 @@ def load_spec(path: Path) -> ModelSpec:
 
 
 def load_specs(settings: Settings) -> tuple[dict[str, ModelSpec], dict[str, SpecError]]:
-    """Read every model's spec; return the usable ones by name, and why each of the others cannot be used."""
+    """Read every model's spec; return the usable ones by name, and why each of the others cannot be used.
+
+    Raises:
+        SpecError: A folder of models does not exist.
+    """
     specs: dict[str, ModelSpec] = {}
     broken: dict[str, SpecError] = {}
     for name, paths in _spec_files(settings.models).items():
@@ -76,6 +80,8 @@ def _spec_files(folders: Iterable[Path]) -> dict[str, list[Path]]:
     """Return model name to its spec files; more than one is a fault of that model alone."""
     found: dict[str, list[Path]] = {}
     for folder in folders:
+        if not folder.is_dir():
+            raise SpecError(f"{folder}: there is no such folder of models. Mount it, or correct WINDSOCK_MODELS.")
         for path in sorted(folder.glob(f"*/{SPEC_FILE}")):
             found.setdefault(path.parent.name, []).append(path)
     return found

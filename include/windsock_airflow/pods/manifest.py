@@ -22,6 +22,7 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.estimators import CustomSpec, Estimator
 from windsock.store import Store
+from windsock.store_memory import StoreMemory
 from windsock.trainers.fit_step import result as candidate_result
 from windsock_airflow.runs import RunFacts
 
@@ -206,7 +207,13 @@ class StepWork:
             # As `windsock step` reads it back: versions are text, all else is JSON.
             arguments += ["-o", f"{name}={value if name.endswith('version') else json.dumps(value)}"]
         self.arguments = tuple(arguments)
-        self.env = {"WINDSOCK_STORE": self._store.url(), "WINDSOCK_UI_URL": settings.ui_url, **_tracking(settings)}
+        mark, _ = StoreMemory.of(settings).expected()
+        self.env = {
+            "WINDSOCK_STORE": self._store.url(),
+            **({"WINDSOCK_STORE_MARK": mark} if mark is not None else {}),
+            "WINDSOCK_UI_URL": settings.ui_url,
+            **_tracking(settings),
+        }
 
     def prepare(self) -> None:
         """Remove the result of an earlier pod."""

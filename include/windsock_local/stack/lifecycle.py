@@ -15,6 +15,8 @@ from pathlib import Path
 from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
 from windsock.files import locked
 from windsock.settings import Settings
+from windsock.store import Store
+from windsock.store_memory import REMEMBERED
 from windsock_local.stack import probes
 from windsock_local.stack.environment import airflow_variables, ignored_variables, installation_env, part_env
 from windsock_local.stack.guardian import database_processes, end_leftovers
@@ -31,7 +33,7 @@ _TURN_SECONDS = 0.2
 
 WIPED = (
     *("postgres", "airflow", "mlflow-artifacts", "mlflow.db", "secrets", "logs", "run", "store", "feast", "demo"),
-    *("great_expectations", "demo.json", MARKER),
+    *("great_expectations", "demo.json", REMEMBERED, MARKER),
 )
 """What `down --wipe` removes from a home: all that Windsock makes there, nothing else."""
 
@@ -53,6 +55,7 @@ def prepared_stack(
         UpstreamUnavailable: The database's data folder could not be made.
         SpecError: The home or a port cannot be used.
     """
+    Store.of(settings).look()
     home = Home.of(settings)
     home.create()
     with locked(home.lock_file, wait=False) as free:

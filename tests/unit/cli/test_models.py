@@ -51,12 +51,17 @@ def test_lint_of_an_unknown_model_names_the_nearest(
 
 
 def test_an_installation_without_models_says_where_they_would_be(
-    fraud: tuple[Settings, ModelSpec], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fraud: tuple[Settings, ModelSpec],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setenv("WINDSOCK_MODELS", "/nowhere")
+    nowhere = tmp_path / "nowhere"
+    nowhere.mkdir()
+    monkeypatch.setenv("WINDSOCK_MODELS", str(nowhere))
     for arguments in (["lint"], ["models"], ["models", "--model", "fraud"], ["step", "score", "--model", "fraud"]):
         assert main(arguments) == 64
-        assert "in /nowhere" in capsys.readouterr().err
+        assert f"in {nowhere}" in capsys.readouterr().err
 
 
 def test_models_works_before_anything_has_happened(

@@ -11,6 +11,7 @@ from windsock.cli import main
 from windsock.days import ONE_DAY, utc_now
 from windsock.ledger import DayRecord, Ledger
 from windsock.plan.report import MARKER
+from windsock.store_memory import REMEMBERED
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +146,14 @@ def test_a_spec_that_does_not_load_now_is_refused_with_every_fault(edited: Edite
 
 def test_without_a_store_specs_alone_are_compared(edited: Edited, capsys: pytest.CaptureFixture[str]):
     shutil.rmtree(edited.home / "store")
-    assert main(["plan"]) == 2
-    told = capsys.readouterr().out
-
-    assert "~ view usage" in told
-    assert "there is no store at " in told
-    assert "without days, values and champion" in told
-    assert not (edited.home / "store").exists()
+    for said in ("here is no store, but this installation has one", "there is no store at "):
+        assert main(["plan"]) == 2
+        told = " ".join(capsys.readouterr().out.split())
+        assert "~ view usage" in told
+        assert said in told
+        assert "without days, values and champion" in told
+        assert not (edited.home / "store").exists()
+        (edited.home / REMEMBERED).unlink(missing_ok=True)  # as in a checkout that never saw the store
 
 
 def test_a_store_that_cannot_be_read_is_told(edited: Edited, capsys: pytest.CaptureFixture[str]):

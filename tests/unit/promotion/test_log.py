@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from small_model import small_fraud
-from windsock import promotions
 from windsock.errors import ChampionChanged
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import Promotion, append, champion_on, current, first_day_in_force, history
@@ -169,9 +168,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> object:
 def test_an_object_store_lets_one_writer_win_by_a_conditional_put(bucket: type[_ObjectStore]) -> None:
     store = Store("s3://bucket/store")
 
-    promotions._create(store, b'{"a": 1}', "fraud", "promotions", "000001.json")
+    store.create_bytes(b'{"a": 1}', "fraud", "promotions", "000001.json")
     with pytest.raises(FileExistsError):
-        promotions._create(store, b'{"a": 2}', "fraud", "promotions", "000001.json")
+        store.create_bytes(b'{"a": 2}', "fraud", "promotions", "000001.json")
 
     assert json.loads(store.read_bytes("fraud", "promotions", "000001.json")) == {"a": 1}
 
@@ -180,6 +179,6 @@ def test_a_conditional_put_whose_answer_was_lost_is_still_won(bucket: type[_Obje
     bucket.lose_answers = 1
     store = Store("s3://bucket/store")
 
-    promotions._create(store, b'{"a": 1}', "fraud", "promotions", "000001.json")
+    store.create_bytes(b'{"a": 1}', "fraud", "promotions", "000001.json")
 
     assert json.loads(store.read_bytes("fraud", "promotions", "000001.json")) == {"a": 1}
