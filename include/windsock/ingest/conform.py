@@ -19,14 +19,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from windsock.column_types import arrow_schema
 from windsock.errors import did_you_mean
 from windsock.ingest.casts import ColumnTypeError, cast_column, is_text
+from windsock.ingest.delivered_values import plain_value, shown
 
 DUPLICATE = "duplicate copy"
 """Rule of rows that say exactly what another row says: nothing is lost with them."""
 
+_NOTHING = pa.array([r"\N", "NULL", "null", "NaN", "nan", "NaT", "<NA>"])
 _SCHEMA = pa.schema([(name, pa.string()) for name in ("rule", "reason", "key", "row")])
 
 
@@ -93,7 +96,7 @@ def conform(
         except ColumnTypeError as err:
             sentence = (
                 f"{name}: declared {kind}, delivered as {err.found}: {err.count:,} of {delivered.num_rows:,} values "
-                f"cannot be taken, e.g. {err.example!r} in row {err.row}."
+                f"cannot be taken, e.g. {shown(err.example)} in row {err.row}."
             )
             if name in extra:
                 warnings += (f"{sentence} Left out: the spec does not ask for it any more.",)
@@ -102,8 +105,10 @@ def conform(
             continue
         arrays[name] = array
         if len(broken):
-            at_key = f", {key} {delivered.column(sources[key])[int(broken[0])].as_py()}" if key != name else ""
-            faults.append(_cast_fault(column, name, kind, at_key, broken))
+            of_key = delivered.column(sources[key]) if key != name else None
+            faults.append(_cast_fault(column, name, kind, key, of_key, broken))
+        if kind == "string":
+            warnings += _words_for_nothing(name, array)
     if problems:
         return Conformed(None, tuple(problems), (), warnings)
     return Conformed(pa.table(arrays), (), tuple(faults), warnings)
@@ -136,28 +141,43 @@ def _name_problems(names: list[str], columns: Mapping[str, str], sources: Mappin
 
 
 def _extra_warning(extra: list[str], delivered: pa.Table) -> tuple[str, ...]:
-    name = extra[0]
+    name, several = extra[0], len(extra) > 1
     first = delivered.column(delivered.schema.names.index(name))
-    values = (first.slice(n, 1)[0].as_py() for n in range(min(len(first), 1000)))
+    values = (plain_value(first[n]) for n in range(min(len(first), 1000)))
     example = next((v for v in values if v is not None), None)
     return (
-        f"{', '.join(extra)}: {len(extra)} column{'s' if len(extra) > 1 else ''} that the spec does not declare "
-        f"{'were' if len(extra) > 1 else 'was'} dropped and never reach a model (rule: only declared columns are "
-        f"kept), e.g. {name} = {example!r}. Declare them under events.columns, or under events.ignore to silence this.",
+        f"{_listed(extra)}: {len(extra)} column{'s' if several else ''} that the spec does not declare "
+        f"{'were' if several else 'was'} dropped and never {'reach' if several else 'reaches'} a model (rule: only "
+        f"declared columns are kept), e.g. {_listed([name])} = {shown(example)}. "
+        "Declare them under events.columns, or under events.ignore to silence this.",
     )
 
 
-def _cast_fault(column: pa.ChunkedArray, name: str, kind: str, at_key: str, broken: np.ndarray) -> RowFault:
+def _words_for_nothing(name: str, array: pa.Array) -> tuple[str, ...]:
+    """Warn of text that other systems write where there is no value; a model would learn it as a category."""
+    found = np.flatnonzero(pc.fill_null(pc.is_in(array, _NOTHING), False).to_numpy(zero_copy_only=False))
+    if not len(found):
+        return ()
+    example = array[int(found[0])].as_py()
+    return (
+        f"{name}: {len(found):,} of {len(array):,} values are words for no value, e.g. {example!r} "
+        "(rule: no value is delivered as null); they were kept as text. Have the sender leave such fields empty.",
+    )
+
+
+def _cast_fault(
+    column: pa.ChunkedArray, name: str, kind: str, key: str, keys: pa.ChunkedArray | None, broken: np.ndarray
+) -> RowFault:
     row = int(broken[0])
-    value = column[row].as_py()
-    rule = f"{name} is {kind}"
+    value, at_key = shown(plain_value(column[row])), f", {key} {plain_value(keys[row])}" if keys is not None else ""
     share = f"{len(broken):,} of {len(column):,} values"
-    return RowFault(rule, f"{name}: {share} break the rule 'is {kind}', e.g. {value!r} (row {row}{at_key}).", broken)
+    sentence = f"{name}: {share} break the rule 'is {kind}', e.g. {value} (row {row}{at_key})."
+    return RowFault(f"{name} is {kind}", sentence, broken)
 
 
-def _listed(names: list[str], most: int = 12) -> str:
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else (shown or "no column")
+def _listed(names: list[str], most: int = 10) -> str:
+    some = ", ".join(name if name and name == name.strip() else repr(name) for name in names[:most])
+    return f"{some} and {len(names) - most} more" if len(names) > most else (some or "no column")
 
 
 @dataclass
@@ -216,12 +236,12 @@ class Quarantine:
 
     def table(self, delivered: pa.Table, key: str) -> pa.Table:
         """Return the rows for table ``quarantine``, in an order that does not depend on the delivery's."""
-        places = sorted(self._faults)
-        rows = delivered.take(pa.array(places, pa.int64())).to_pylist()
-        keys = delivered.column(key).take(pa.array(places, pa.int64())).to_pylist()
+        keys, names = delivered.column(key), delivered.schema.names
         entries = []
-        for place, value, row in zip(places, keys, rows, strict=True):
+        for place in sorted(self._faults):
             (rule, reason), *others = self._faults[place]
+            value = plain_value(keys[place])
+            row = {name: plain_value(column[place]) for name, column in zip(names, delivered.columns, strict=True)}
             if others:
                 reason += f" Also broken: {'; '.join(name for name, _ in others)}."
             shown = None if value is None or value != value else str(value)

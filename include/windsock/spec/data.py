@@ -99,7 +99,9 @@ class EventsSpec(Part):
     declared: dict[Column, EventColumn] = Field(
         alias="columns", min_length=2, description="Every column that is kept: its type, or more (docs/change.md)."
     )
-    ignore: tuple[Column, ...] = Field((), description="Columns that are expected and dropped without a word.")
+    ignore: tuple[str, ...] = Field(
+        (), description="Names in the delivery that are expected and dropped without a word; `''` is pandas' index."
+    )
     delivered_at: Column | None = Field(None, description="When the event became known; default: the end of its day.")
 
     @property

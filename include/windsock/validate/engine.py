@@ -114,7 +114,7 @@ def _broken(result: Any, given: dict[str, Any], spec: ModelSpec, frame: pd.DataF
     if config["type"] == "expect_table_row_count_to_be_between":
         sentence = f"table: {total} rows break the rule '{rule}'{example}.{why}"
     else:
-        sentence = f"{column}: {show(observed)} over {total} rows breaks the rule '{rule}'{example}.{why}"
+        sentence = f"{column}: {show(observed, exact=False)} over {total} rows breaks the rule '{rule}'{example}.{why}"
     return Broken(named, severity, sentence, None)
 
 

@@ -1,12 +1,13 @@
 """What an expectation says, in words: its column, its rule, and the value that breaks it most."""
 
-import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import pandas as pd
 
+_LARGEST_IN_FULL = 1e22
+"""Whole numbers up to here are written without an exponent, as ids are that came as floats."""
 _RULES = {
     "expect_column_values_to_not_be_null": "not null",
     "expect_column_values_to_be_unique": "unique",
@@ -68,18 +69,18 @@ def example_of(config: Mapping[str, Any], frame: pd.DataFrame, key: str, observe
         return f", e.g. {show(values.iat[0])}"
 
 
-def show(value: Any) -> str:
-    """Write a value for a message."""
+def show(value: Any, *, exact: bool = True) -> str:
+    """Write a value for a message; of what was computed, such as a mean, six digits are enough."""
     if value is None or str(value) in ("<NA>", "NaT", "nan"):
         return "null"
     if isinstance(value, datetime):
         return value.isoformat(sep=" ")
-    if not isinstance(value, float) and not hasattr(value, "dtype"):
+    if not isinstance(value, float) and getattr(getattr(value, "dtype", None), "kind", "") != "f":
         return str(value)
     number = float(value)
-    if not math.isfinite(number):
-        return str(number)
-    return f"{int(number)}" if number.is_integer() and abs(number) < 1e15 else f"{number:.6g}"
+    if number.is_integer() and abs(number) < _LARGEST_IN_FULL:
+        return str(int(number))
+    return str(number) if exact else f"{number:.6g}"
 
 
 def _bounds(kwargs: Mapping[str, Any]) -> str:

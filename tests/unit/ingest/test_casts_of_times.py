@@ -21,6 +21,14 @@ def times_of(column: pa.Array) -> pa.Array:
         ("2018-06-15T02:02:14+02:00", MOMENT),
         ("2018-06-15", datetime(2018, 6, 15)),
         (" 2018-06-15 00:02:14.1234567 ", MOMENT.replace(microsecond=123456)),
+        ("2018-06-15 00:02", MOMENT.replace(second=0)),
+        ("2018-06-15 00:02:14-0130", MOMENT.replace(hour=1, minute=32)),
+        ("9999-12-31", datetime(9999, 12, 31)),
+        ("0001-01-01 00:00:00", datetime(1, 1, 1)),
+        ("9999-12-31T23:59:59-01:00", None),
+        ("0001-01-01T00:00:00+01:00", None),
+        ("2018-06-15 24:00", None),
+        ("2018-06-15 00:02:14 in Rome", None),
         ("15/06/2018", None),
         ("1529020934", None),
         ("20180615", None),
@@ -32,7 +40,7 @@ def times_of(column: pa.Array) -> pa.Array:
 )
 def test_a_text_time_is_read_as_utc_or_not_at_all(text: str | None, expected: datetime | None) -> None:
     # A second value that is fine, and one that is not, must not change how the first is read.
-    for others in ([], ["2018-06-15 00:02:14"], ["soon"]):
+    for others in ([], ["2018-06-15 00:02:14"], ["2018-06-15T00:02:14Z"], ["soon"]):
         assert times_of(pa.array([text, *others], pa.string()))[0].as_py() == expected
 
 

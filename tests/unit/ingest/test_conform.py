@@ -1,8 +1,11 @@
 """Delivered columns brought into their declared form, or refused in words."""
 
+import json
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
+from uuid import UUID
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 from delivered import transactions, with_column
 from examples import examples
-from windsock.ingest.conform import conform
+from windsock.ingest.conform import Quarantine, RowFault, conform
 
 COLUMNS = {
     "TRANSACTION_ID": "int64",
@@ -22,6 +25,9 @@ COLUMNS = {
     "TX_FRAUD": "int64",
 }
 GOOD = transactions(6)
+FAR = pa.array([1_772_323_200_000_000, 0])  # microseconds, taken for milliseconds
+LATIN = pa.Array.from_buffers(pa.string(), 2, pa.array([b"M\xfcller", b"Mueller"]).buffers())
+ID = UUID(int=2**127 + 5)
 
 
 def _conform(table, columns=COLUMNS, **options):
@@ -42,6 +48,16 @@ def _one(kind, array, text=False):
         pytest.param("int64", pa.array([True, False]), [1, 0], id="a-label-as-bool"),
         pytest.param("int64", pa.array([Decimal("7.00")]), [7], id="whole-decimals"),
         pytest.param("int64", pa.array([2**63 - 1], pa.uint64()), [2**63 - 1], id="unsigned"),
+        pytest.param("int64", pa.array([Decimal(10**18), Decimal(2**53 + 1)]), [10**18, 2**53 + 1], id="decimal-ids"),
+        pytest.param("int64", pa.array([7.0, None], pa.float16()), [7, None], id="narrow-floats"),
+        pytest.param("string", pa.array(["a", ""]).cast(pa.string_view()), ["a", None], id="text-views"),
+        pytest.param("string", pa.array([b"a", b"", None]), ["a", None, None], id="bytes-as-text"),
+        pytest.param("string", pa.array([b"ab"], pa.binary(2)), ["ab"], id="bytes-of-fixed-size"),
+        pytest.param("string", pa.array([ID.bytes, None], pa.uuid()), [str(ID), None], id="uuid"),
+        pytest.param("string", pa.array(['{"a":1}', None], pa.json_()), ['{"a":1}', None], id="json-text"),
+        pytest.param(
+            "timestamp", pa.array([datetime.min, datetime.max]), [datetime.min, datetime.max], id="far-in-the-calendar"
+        ),
         pytest.param("double", pa.array([1, 2], pa.int16()), [1.0, 2.0], id="integers-as-doubles"),
         pytest.param("double", pa.array([Decimal("1.50")]), [1.5], id="decimals-as-doubles"),
         pytest.param("double", pa.array([1.5, float("nan")], pa.float32()), [1.5, None], id="nan-is-null"),
@@ -89,7 +105,7 @@ def test_reads_a_time_with_a_zone_as_its_instant_in_utc():
         pytest.param("double", pa.array([[1.0]]), "[1.0]", id="list"),
         pytest.param("double", pa.array([{"eur": 1.0}]), "{'eur': 1.0}", id="struct"),
         pytest.param("double", pa.array([True]), "True", id="bool-as-amount"),
-        pytest.param("string", pa.array([b"x"]), "b'x'", id="binary"),
+        pytest.param("string", pa.array([["x"]]), "['x']", id="list-as-text"),
     ],
 )
 def test_refuses_a_column_of_another_kind_and_says_how_many_and_which(kind, array, example):
@@ -107,6 +123,16 @@ def test_refuses_a_column_of_another_kind_and_says_how_many_and_which(kind, arra
     [
         pytest.param("int64", pa.array([1.0, 2.5, float("inf")]), [1, 2], id="broken-whole-numbers"),
         pytest.param("int64", pa.array([2.0**60, 1.0]), [0], id="float-too-large-to-be-a-key"),
+        pytest.param("int64", pa.array([2.0**53, 2.0**53 - 1]), [0], id="float-that-stands-for-its-neighbour-too"),
+        pytest.param("int64", pa.array([2.0**24, 5.0], pa.float32()), [0], id="half-as-wide-a-float-too"),
+        pytest.param("int64", pa.array([Decimal("1.50"), Decimal("2.00")]), [0], id="decimal-with-a-fraction"),
+        pytest.param("int64", pa.array([Decimal(2**63), Decimal(-(2**63))]), [0], id="decimal-beyond-64-bits"),
+        pytest.param("string", pa.array([b"M\xfcller", b"Mueller"]), [0], id="bytes-that-are-no-utf-8"),
+        pytest.param("string", LATIN, [0], id="text-that-is-no-utf-8"),
+        pytest.param("timestamp", FAR.cast(pa.timestamp("ms")), [0], id="time-in-year-58132"),
+        pytest.param("timestamp", FAR.cast(pa.timestamp("s")), [0], id="time-beyond-what-microseconds-hold"),
+        pytest.param("timestamp", pa.array([2**31 - 1, 0], pa.int32()).cast(pa.date32()), [0], id="far-date-as-time"),
+        pytest.param("date", pa.array([2**31 - 1, 0], pa.int32()).cast(pa.date32()), [0], id="far-date"),
         pytest.param("int64", pa.array([2**64 - 1, 1], pa.uint64()), [0], id="unsigned-too-large"),
         pytest.param("date", pa.array([datetime(2026, 3, 1, 4)]), [0], id="time-of-day-in-a-date"),
         pytest.param("bool", pa.array([2, 1]), [0], id="neither-true-nor-false"),
@@ -144,6 +170,10 @@ def test_single_values_that_cannot_be_read_are_faults_of_their_rows(kind, array,
         ),
         ("date", ["2026-03-01", "2026-13-01", None], [date(2026, 3, 1), None, None], 1),
         ("bool", ["true", "0", "YES", "maybe"], [True, False, True, None], 1),
+        ("int64", ["True", "false", ""], [1, 0, None], 0),
+        ("int64", ["True", "7"], [None, 7], 1),
+        ("int64", [str(2**63 - 1), str(-(2**63)), str(2**63), "0" * 30 + "7"], [2**63 - 1, -(2**63), None, 7], 1),
+        ("int64", ["9007199254740991.0", "9007199254740992.0", "9007199254740993.00"], [2**53 - 1, None, 2**53 + 1], 1),
         ("string", ["007", "", " a "], ["007", None, " a "], 0),
     ],
 )
@@ -207,6 +237,52 @@ def test_an_empty_delivery_needs_its_columns_but_no_types():
     assert _conform(empty.drop_columns(["TX_AMOUNT"])).rows is None
 
 
+@examples(150)
+@given(values=st.lists(st.one_of(st.none(), st.integers(-(10**25), 10**25)), min_size=1, max_size=20))
+def test_a_whole_number_is_itself_or_a_fault_in_whatever_form_it_comes(values):
+    held = [v is None or -(2**63) <= v < 2**63 for v in values]
+    decimals = pa.array([None if v is None else Decimal(v) for v in values], pa.decimal128(38, 0))
+    texts = pa.array([None if v is None else str(v) for v in values], pa.string())
+
+    for array in (decimals, decimals.cast(pa.decimal256(70, 12)), texts):
+        found = _one("int64", array, text=array is texts)
+
+        assert found.rows["x"].to_pylist() == [v if fits else None for v, fits in zip(values, held, strict=True)]
+        assert [f.rows.tolist() for f in found.faults] == [[n for n, fits in enumerate(held) if not fits]][
+            : not all(held)
+        ]
+
+
+@pytest.mark.parametrize("column", [LATIN, FAR.cast(pa.timestamp("ms")), FAR.cast(pa.timestamp("s", "Mars/Phobos"))])
+def test_what_python_cannot_hold_is_dropped_with_its_column_and_set_aside_with_its_row(column):
+    delivered = pa.table({"TRANSACTION_ID": [1, 2], "more": column})
+    found = _conform(delivered, {"TRANSACTION_ID": "int64"})
+    aside = Quarantine(2)
+    aside.add(RowFault("x", "x", np.array([0])))
+
+    assert found.rows.num_rows == 2
+    assert "more = " in found.warnings[0]
+    assert "more" in json.loads(aside.table(delivered, "TRANSACTION_ID")["row"][0].as_py())
+
+
+def test_words_for_no_value_are_said_and_kept_as_text():
+    found = _one("string", pa.array(["basic", r"\N", "NULL", "nan", "NA", None]))
+
+    assert found.rows["x"].to_pylist() == ["basic", r"\N", "NULL", "nan", "NA", None]
+    assert found.warnings[0].startswith(r"x: 3 of 6 values are words for no value, e.g. '\\N'")
+
+
+def test_of_many_columns_ten_are_named_and_a_nameless_one_can_be_seen():
+    more = pa.table({**{name: GOOD[name] for name in COLUMNS}, "": GOOD["TX_AMOUNT"]})
+    for n in range(20):
+        more = more.append_column(f"more_{n}", GOOD["TX_AMOUNT"])
+
+    (warning,) = _conform(more).warnings
+    assert warning.startswith("'', more_0, more_1")
+    assert "more_8 and 11 more: 21 columns" in warning
+    assert _conform(more, ignore=["", *(f"more_{n}" for n in range(20))]).warnings == ()
+
+
 def test_a_column_in_many_chunks_is_read_as_one():
     chunked = pa.concat_tables([GOOD, GOOD.slice(0, 2)])
 
@@ -244,7 +320,7 @@ def test_names_in_the_delivery_never_matter_and_no_row_is_lost_for_a_column_that
 
 
 @examples(60)
-@given(values=st.lists(st.one_of(st.none(), st.integers(-(2**53), 2**53)), min_size=1, max_size=20))
+@given(values=st.lists(st.one_of(st.none(), st.integers(-(2**53) + 1, 2**53 - 1)), min_size=1, max_size=20))
 def test_whole_numbers_survive_the_way_through_floats(values):
     floats = pa.array([None if v is None else float(v) for v in values], pa.float64())
 

@@ -54,6 +54,22 @@ def test_rows_in_any_order_and_either_format_give_the_same_rows(tmp_path, ending
     assert inbox.record().data_hash == other.record().data_hash
 
 
+def test_one_far_time_is_set_aside_and_a_column_that_would_be_dropped_anyway_ends_nothing(tmp_path):
+    inbox = Inbox(tmp_path)
+    milliseconds = GOOD["TX_DATETIME"].cast(pa.timestamp("ms")).cast(pa.int64()).to_pylist()
+    milliseconds[5] *= 1000  # year 58132
+    times = pa.array(milliseconds).cast(pa.timestamp("ms"))
+    latin = pa.Array.from_buffers(pa.string(), 400, pa.array([b"M\xfcller"] * 400).buffers())
+    ids = pa.array([10**18 + n for n in range(400)])
+    delivered = with_column(with_column(GOOD, "TX_DATETIME", times), "TRANSACTION_ID", ids)
+
+    result = inbox.ingest(delivered.append_column("exported_at", times).append_column("name", latin))
+
+    assert (result["rows"], result["by_rule"]) == (399, {"TX_DATETIME is timestamp": 1})
+    assert any("(row 5, TRANSACTION_ID 1000000000000000005)" in w for w in result["warnings"])
+    assert "M\\\\xfcller" in inbox.rows("quarantine")["row"][0].as_py()
+
+
 def _folder(path):
     path.mkdir()
     return path

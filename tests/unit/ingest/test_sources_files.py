@@ -1,10 +1,11 @@
 import contextlib
 import functools
 import gzip
+import io
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import date, datetime
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from examples import examples
 from shared_data import shared_data
 from small_model import small_fraud
 from windsock.errors import SpecError, UpstreamUnavailable
+from windsock.ingest.casts import cast_column
 from windsock.ingest.labels import fetch_labels
 from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
 from windsock.ingest.sources.parse import Unreadable, parse
@@ -157,6 +159,24 @@ def test_an_unreadable_file_is_a_problem_that_names_the_file_and_is_kept(
         raise AssertionError(got.problem)
 
 
+def test_times_in_int96_are_themselves_or_none_that_the_calendar_has() -> None:
+    far, near = datetime(9999, 12, 31), datetime(2026, 3, 1, 1, 2, 3, 4)
+    buffer = io.BytesIO()
+    pq.write_table(
+        pa.table({"t": pa.array([far, datetime(1, 1, 1), near, None], pa.timestamp("us"))}),
+        buffer,
+        use_deprecated_int96_timestamps=True,
+        use_dictionary=False,
+        compression="none",
+    )
+    raw, julian = buffer.getvalue(), (near.date() - date(1970, 1, 1)).days + 2_440_588
+
+    assert parse(raw, "parquet", None)["t"].to_pylist() == [far, datetime(1, 1, 1), near, None]
+    wild = raw.replace(julian.to_bytes(4, "little"), (2**32 - 1).to_bytes(4, "little"))  # year 11 million
+    times, broken = cast_column(parse(wild, "parquet", None)["t"], "timestamp", from_text=False)
+    assert (times.to_pylist(), broken.tolist()) == ([far, datetime(1, 1, 1), None, None], [2])
+
+
 @given(st.data())
 @examples(60)
 def test_a_damaged_file_is_read_or_refused_but_never_an_unknown_error(data: st.DataObject) -> None:
@@ -170,7 +190,7 @@ def test_a_damaged_file_is_read_or_refused_but_never_an_unknown_error(data: st.D
 
 
 def test_csv_is_delivered_as_text_and_empty_fields_as_null(tmp_path: Path, fetch_files: Fetch) -> None:
-    (tmp_path / "2026-03-02.csv").write_bytes(b'\xef\xbb\xbfA;B;C\r\n007;12,50;\r\n8;"x\ny";n/a\r\n')
+    (tmp_path / "2026-03-02.csv").write_bytes(b'\xef\xbb\xbfA;B;C\r\n007;12,50;\\N\r\n8;"x\ny";n/a\r\n')
 
     rows = fetch_files(url=f"{tmp_path}/{{ds}}.csv").rows
 

@@ -1,12 +1,15 @@
 """Where expectations come from, and what happens to a suite that cannot be used."""
 
 import json
+from datetime import datetime
 
+import numpy as np
 import pytest
 
 from delivered import DAY, Inbox, transactions, with_column
 from windsock.errors import DayRejected, SpecError
 from windsock.settings import REPO_ROOT
+from windsock.validate.sentences import show
 from windsock.validate.suites import expectations_of, find_suite
 
 
@@ -131,3 +134,21 @@ def test_a_suite_that_cannot_be_used_is_a_spec_error_with_its_file(tmp_path, con
 
     with pytest.raises(SpecError, match=rf"expectations\.json[\s\S]*{message}"):
         inbox.ingest(transactions())
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (np.int64(10**18 + 7), "1000000000000000007"),
+        (10**18, "1000000000000000000"),
+        (1e18, "1000000000000000000"),
+        (np.float64(12.3456789), "12.3456789"),
+        (float("inf"), "inf"),
+        (float("nan"), "null"),
+        (None, "null"),
+        ("basic", "basic"),
+        (datetime(2026, 3, 1), "2026-03-01 00:00:00"),
+    ],
+)
+def test_examples_are_shown_in_full(value, shown):
+    assert show(value) == shown

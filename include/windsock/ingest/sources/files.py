@@ -23,6 +23,7 @@ from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
 from windsock.ingest.casts import ColumnTypeError, cast_column, is_text
 from windsock.ingest.sources.delivery import Delivery, NotDelivered
 from windsock.ingest.sources.parse import (
+    INT96_UNIT,
     Format,
     Unreadable,
     check_parquet_ends,
@@ -156,7 +157,8 @@ def _cut(fs: Any, path: str, kind: Format, compression: str | None, spec: ModelS
 
 def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date) -> tuple[pa.Table, bool]:
     """Return the day's rows, and whether later ones exist; reads only the row groups that may hold them."""
-    dataset = ds.dataset(path, filesystem=fs, format="parquet")
+    parquet = ds.ParquetFileFormat(coerce_int96_timestamp_unit=INT96_UNIT)
+    dataset = ds.dataset(path, filesystem=fs, format=parquet)
     if twice := sorted(name for name, n in Counter(dataset.schema.names).items() if n > 1):
         raise Unreadable(f"the columns {', '.join(map(repr, twice))} stand more than once. Deliver each column once.")
     kind = _type_of_times(dataset.schema, spec)

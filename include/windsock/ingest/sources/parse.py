@@ -1,7 +1,7 @@
-"""From a file's bytes to rows, or to a sentence that says why not.
+r"""From a file's bytes to rows, or to a sentence that says why not.
 
-Parquet keeps its own types. CSV is read as text throughout, empty fields as null: whether
-``12,50`` is a number is for the next stage to judge, with a count and an example.
+Parquet keeps its own types. CSV is read as text throughout, empty fields and ``\N`` (what databases write for NULL)
+as null: whether ``12,50`` is a number is for the next stage to judge, with a count and an example.
 """
 
 import csv
@@ -9,16 +9,20 @@ import re
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.csv as pc
+import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from windsock.errors import SpecError
+from windsock.ingest.sources.quotes import QuoteWatch, StrayQuote
 from windsock.redact import redact_line
 
 Format = Literal["parquet", "csv"]
 
 _ENDINGS: dict[str, Format] = {"parquet": "parquet", "pq": "parquet", "csv": "csv", "tsv": "csv", "txt": "csv"}
 _COMPRESSIONS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
+INT96_UNIT = "us"
+"""Of times in INT96, as Spark and Impala write them: nanoseconds, the default, wrap beyond 1677 and 2262."""
 MAGIC = b"PAR1"
 """How a Parquet file begins and ends."""
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -73,13 +77,31 @@ def parse(raw: bytes, kind: Format, compression: str | None) -> pa.Table:
     if kind == "parquet":
         check_parquet_ends(pa.BufferReader(raw))
         try:
-            return pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True).read()
+            return _read_parquet(raw)
         except (pa.ArrowException, OSError, ValueError) as err:
             raise Unreadable(f"the Parquet file is damaged ({redact_line(err)}). Deliver it again.") from err
     if raw.startswith(MAGIC):
         raise Unreadable("the file is Parquet, but is declared or named as CSV. Set source.format: parquet.")
     batches = list(csv_batches(lambda: pa.BufferReader(raw), compression))
     return pa.Table.from_batches(batches[1:], schema=batches[0].schema)
+
+
+def _read_parquet(raw: bytes) -> pa.Table:
+    file = pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True, coerce_int96_timestamp_unit=INT96_UNIT)
+    rows = file.read()
+    fields = [rows.schema.field(n) for n in range(len(rows.schema))]  # a name may be damaged, too
+    if "INT96" not in {file.schema.column(n).physical_type for n in range(len(file.schema))}:
+        return rows
+    # Whole seconds hold every INT96 there can be; what microseconds cannot hold becomes their last, never another date.
+    seconds = pq.ParquetFile(pa.BufferReader(raw), coerce_int96_timestamp_unit="s").read()
+    for n, field in enumerate(fields):
+        if field.type != seconds.schema.field(n).type:
+            least, most = -(2**63) // 10**6 + 1, 2**63 // 10**6 - 1
+            number = seconds.column(n).cast(pa.int64())
+            held = pc.and_(pc.greater(number, least), pc.less(number, most))
+            last = pa.scalar(2**63 - 1, pa.int64()).cast(field.type)
+            rows = rows.set_column(n, field, pc.if_else(pc.fill_null(held, True), rows.column(n), last))
+    return rows
 
 
 def check_parquet_ends(file: Any) -> None:
@@ -129,16 +151,24 @@ def csv_batches(opener: Any, compression: str | None) -> Any:
         if not _LINE_END.search(head):  # a header alone, without a line end, is no row but no fault either
             return
         with stream() as source:
-            reader = pc.open_csv(
-                source,
+            reader = pa.csv.open_csv(
+                QuoteWatch(source, delimiter, len(names)),
                 # Single-threaded, because only then does an error name its line.
-                read_options=pc.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
-                parse_options=pc.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-                convert_options=pc.ConvertOptions(
-                    column_types=schema, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=True
+                read_options=pa.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+                parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                convert_options=pa.csv.ConvertOptions(
+                    column_types=schema,
+                    null_values=["", r"\N"],
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=True,
                 ),
             )
             yield from reader
+    except StrayQuote as err:
+        raise Unreadable(
+            f"the CSV file cannot be read ({err}), so nobody can tell where its rows end. "
+            "Deliver it with every quotation mark within a quoted value doubled."
+        ) from err
     except UnicodeDecodeError as err:
         raise Unreadable(
             f"the CSV file is not UTF-8 text: byte 0x{err.object[err.start]:02x} at position {err.start}. "
