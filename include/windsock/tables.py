@@ -131,6 +131,21 @@ def label_known_at(spec: ModelSpec, event_time: pa.ChunkedArray) -> pa.ChunkedAr
     return pc.add(event_time, pa.scalar(timedelta(days=spec.label.delay_days), pa.duration("us")))
 
 
+def places_of(wanted: Sequence[pa.ChunkedArray], rows: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """Return where each wanted row first stands among others, NULL where it does not.
+
+    Rows are the same if they agree in every column given: an event is told by key and time, as ids may begin anew.
+    """
+    ours, theirs = pa.chunked_array([pa.repeat(0, len(wanted[0]))]), pa.chunked_array([pa.repeat(0, len(rows[0]))])
+    for own, others in zip(wanted, rows, strict=True):
+        values = pc.unique(others)
+        ours, theirs = (
+            pc.add(pc.multiply(known, len(values)), pc.index_in(column, value_set=values).cast(pa.int64()))
+            for known, column in ((ours, own), (theirs, others))
+        )
+    return pc.index_in(ours, value_set=theirs.combine_chunks(), skip_nulls=True)
+
+
 def open_dataset(
     store: Store, records: Iterable[DayRecord], table: str, schema: pa.Schema | None = None
 ) -> ds.Dataset | None:

@@ -138,7 +138,7 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
 
 def _first_known(spec: ModelSpec, labels: pa.Table) -> pa.Table:
     key, label = spec.events.key, spec.label.column
-    first = labels.group_by(key, use_threads=False).aggregate([(KNOWN_AT, "min"), (label, "first")])
+    first = labels.group_by([key, "event_time"], use_threads=False).aggregate([(KNOWN_AT, "min"), (label, "first")])
     return first.rename_columns({f"{KNOWN_AT}_min": KNOWN_AT, f"{label}_first": label})
 
 

@@ -13,6 +13,7 @@ from windsock.served.metrics import KNOWN_POSITIVE, TIME
 from windsock.spec import ModelSpec
 from windsock.spec.columns import KNOWN_AT
 from windsock.sql import open_duckdb, quoted
+from windsock.tables import places_of
 
 _LATE_SHARE = 0.1
 """Largest share of a window's labels that may have come after the gap, where labels are delivered as files."""
@@ -23,8 +24,8 @@ def attach_labels(spec: ModelSpec, frame: pa.Table, labels: pa.Table, known_by: 
 
     Args:
         spec: The model.
-        frame: Rows with the key, in any order.
-        labels: Table ``labels`` (key, label, ``event_time``, ``known_at``); a key may stand there several times.
+        frame: Rows with the key and ``event_timestamp``, in any order.
+        labels: Table ``labels`` (key, label, ``event_time``, ``known_at``); an event may stand there several times.
         known_by: Labels that became known later do not exist yet; of several, the latest counts.
 
     Returns:
@@ -34,7 +35,7 @@ def attach_labels(spec: ModelSpec, frame: pa.Table, labels: pa.Table, known_by: 
     known = labels.filter(pc.less_equal(labels[KNOWN_AT], pa.scalar(known_by, pa.timestamp("us"))))
     # The last of several is the one in force: Arrow finds first places, so the latest goes first.
     known = known.take(pc.sort_indices(known, sort_keys=[(KNOWN_AT, "descending"), (label, "descending")]))
-    found = pc.index_in(frame[key], value_set=known[key].combine_chunks())
+    found = places_of([frame[key], frame[TIME]], [known[key], known["event_time"]])
     rows, at = frame.filter(found.is_valid()), found.drop_null().combine_chunks().cast(pa.int64())
     for column in (label, KNOWN_AT):
         rows = rows.append_column(column, known[column].take(at))

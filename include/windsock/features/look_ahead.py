@@ -25,6 +25,7 @@ from windsock.spec import ModelSpec
 from windsock.spec.columns import KNOWN_AT
 from windsock.spec.modelling import FeatureView
 from windsock.sql import open_duckdb, quoted
+from windsock.tables import places_of
 
 _ENTITY_ROWS = 2500
 _DAY_ROWS = 1500
@@ -107,7 +108,9 @@ class _World:
         """Keep some events, and the labels of these."""
         events, labels, key = self.events.filter(pa.array(mask)), self.labels, self.spec.events.key
         if labels is not None:
-            labels = labels.filter(pc.is_in(labels[key], events[key].combine_chunks()))
+            time = self.spec.events.time
+            there = places_of([labels[key], labels["event_time"]], [events[key], events[time]])
+            labels = labels.filter(there.is_valid())
         return _World(self.spec, self.view, self.day, events, labels)
 
     def rows(self, connection: duckdb.DuckDBPyConnection) -> pa.Table:

@@ -108,10 +108,13 @@ class _Inputs:
     labels: Columns
     known_at: str
     """Column of ``events`` that says when each became known."""
+    time: str
+    """Column of ``events`` that says when each was."""
 
     @classmethod
     def of(cls, spec: ModelSpec) -> Self:
-        return cls(tuple(event_columns(spec).items()), tuple(label_columns(spec).items()), event_known_at(spec))
+        columns = tuple(event_columns(spec).items()), tuple(label_columns(spec).items())
+        return cls(*columns, event_known_at(spec), spec.events.time)
 
 
 @lru_cache(maxsize=256)
@@ -151,11 +154,13 @@ def _create_tables(
             {"known": known},
         )
         connection.unregister("given")  # it holds what was not known yet
-    key, label = (quoted(name) for name, _ in inputs.labels[:2])
-    # A label may be delivered twice (a correction); the latest that was known by then is in force.
+    key, label, time = (quoted(name) for name, _ in inputs.labels[:3])
+    # A label may be delivered twice (a correction); the latest that was known by then is in force. Of an event, and
+    # not of every one with its key: ids may begin anew.
     connection.execute(
         f"create or replace temp view history as select e.*, l.{label} from events e left join "
-        f"(select {key}, arg_max({label}, {KNOWN_AT}) as {label} from labels group by {key}) l using ({key})"
+        f"(select {key}, {time}, arg_max({label}, {KNOWN_AT}) as {label} from labels group by {key}, {time}) l "
+        f"on e.{key} = l.{key} and e.{quoted(inputs.time)} = l.{time}"
     )
 
 

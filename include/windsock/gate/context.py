@@ -27,6 +27,7 @@ from windsock.served.resampling import ClusteredRows, clustered_rows
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
+from windsock.tables import places_of
 from windsock.version_index import version_info
 
 
@@ -114,7 +115,7 @@ class GateContext:
         pins = self.run.read_json(LINEAGE)["pins"]["ingest"]
         records = ledger.pinned({ds: h for ds, h in pins.items() if first.isoformat() <= ds <= last.isoformat()})
         events = event_frame(self.store, own, records.values(), for_champion=True)
-        place = pc.index_in(self.holdout[key], events[key])
+        place = places_of([self.holdout[key], times], [events[key], events[TIME]])
         if place.null_count:
             raise DataContractError(f"{place.null_count} rows of the holdout are not among the events of its days.")
 

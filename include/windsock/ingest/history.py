@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from statistics import fmean, median, pstdev
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,14 +22,17 @@ from windsock.spec import ModelSpec
 from windsock.store import Store
 
 _FEWEST_DAYS = 3
-_FEWEST_DAYS_FOR_ENTITIES = 7
+_WEEK = 7
+"""Days that means, entities and keys are compared with at the least: a weekend differs from the days before it."""
 _BUSY_HOUR = 3
 """Events that an hour must have had every day before their absence means something."""
 _NEW_SHARE = 0.01
 """Share of a day's rows from entities not seen lately that is still usual."""
 _NULL_JUMP = 0.1
 _SIGMAS = 4.0
-"""A mean must also leave the spread of recent daily means by this much: weekday flags always move."""
+"""A mean must also leave the spread of recent daily means, and that of its own chance, by this much."""
+_AGAIN = 0.01
+"""Share of a day's keys that earlier days may have had before ids are taken to begin anew."""
 
 
 def stats_of(spec: ModelSpec, events: pa.Table) -> dict[str, Any]:
@@ -61,13 +65,13 @@ def alarms(settings: Settings, spec: ModelSpec, day: date, events: pa.Table, sta
     published = [r for r in recent.values() if r.status == "published" and "stats" in r.detail]
     if len(published) < min(_FEWEST_DAYS, spec.validation.history_days):
         return []
-    found = list(_compare(spec, stats, [r.detail["stats"] for r in published]))
-    if len(published) >= min(_FEWEST_DAYS_FOR_ENTITIES, spec.validation.history_days):
-        found += _new_entities(settings, spec, events, published)
+    found = list(_compare(spec, events, stats, [r.detail["stats"] for r in published]))
+    if len(published) >= min(_WEEK, spec.validation.history_days):
+        found += _seen_before(settings, spec, events, published)
     return found
 
 
-def _compare(spec: ModelSpec, stats: Mapping[str, Any], past: list[Any]) -> Iterator[str]:
+def _compare(spec: ModelSpec, events: pa.Table, stats: Mapping[str, Any], past: list[Any]) -> Iterator[str]:
     """Compare a day's stats with those of the days before."""
     rules = spec.validation
     usual = median(p["rows"] for p in past)
@@ -87,11 +91,15 @@ def _compare(spec: ModelSpec, stats: Mapping[str, Any], past: list[Any]) -> Iter
         )
     for name, mean in stats["means"].items():
         before = [p["means"][name] for p in past if name in p["means"]]
-        if len(before) < min(_FEWEST_DAYS, rules.history_days):
+        if len(before) < min(_WEEK, rules.history_days):
             continue
         usual, tolerance = fmean(before), rules.distribution_tolerance
         distance = abs(mean - usual)
-        if usual and distance > tolerance * abs(usual) and distance > _SIGMAS * pstdev(before):
+        if (
+            distance > tolerance * abs(usual)
+            and distance > _SIGMAS * pstdev(before)
+            and _is_far(events.column(name), distance, tolerance)
+        ):
             yield (
                 f"{name}: the mean {mean:.6g} of {stats['rows']:,} rows breaks the rule 'within {tolerance:.0%} of the "
                 f"recent mean' ({usual:.6g} over {len(before)} days, e.g. {before[-1]:.6g} on the latest). "
@@ -107,9 +115,25 @@ def _compare(spec: ModelSpec, stats: Mapping[str, Any], past: list[Any]) -> Iter
             )
 
 
-def _new_entities(settings: Settings, spec: ModelSpec, events: pa.Table, published: list[DayRecord]) -> Iterator[str]:
-    columns = [name for name in dict.fromkeys(spec.entities.values()) if name in events.column_names]
-    seen = tables.read_events(Store.of(settings), spec, published, columns)
+def _is_far(column: pa.ChunkedArray, distance: float, tolerance: float) -> bool:
+    """Say whether a mean moved by more than chance, and by much on the scale of values around zero."""
+    values = pc.drop_null(column).to_numpy().astype(np.float64)
+    around_zero = np.abs(values).mean() - abs(values.mean())  # 0 where all values have one sign
+    return bool(distance > tolerance * around_zero and distance > _SIGMAS * values.std() / np.sqrt(len(values)))
+
+
+def _seen_before(settings: Settings, spec: ModelSpec, events: pa.Table, published: list[DayRecord]) -> Iterator[str]:
+    """Compare keys and entities with those of the days before: the former must be new, most of the latter known."""
+    key = spec.events.key
+    columns = [name for name in dict.fromkeys(spec.entities.values()) if name in events.column_names and name != key]
+    seen = tables.read_events(Store.of(settings), spec, published, [key, *columns])
+    again = events.filter(pc.is_in(events.column(key), pc.unique(seen.column(key))))
+    if again.num_rows > _AGAIN * events.num_rows:
+        yield (
+            f"{key}: {again.num_rows:,} of {events.num_rows:,} rows break the rule 'unique within all days', e.g. "
+            f"{again.column(key)[0].as_py()!r}, which one of the last {len(published)} days has, too. Rows are told "
+            "apart by key and time, but a label file says the key alone: have the sender give each event its own."
+        )
     for name in columns:
         new = events.filter(pc.invert(pc.is_in(events.column(name), pc.unique(seen.column(name)))))
         if new.num_rows > _NEW_SHARE * max(events.num_rows, 1):

@@ -6,9 +6,9 @@ because a backfill must not know earlier what live runs learned later. Null labe
 stored: unknown is not "no".
 
 The key of a run is the day of delivery. Its labels may be for any event of the last
-``label.files.horizon_days``, so those days must be settled first; a label for no published event
-is set aside, and the day of delivery is run again when such an event is published later
-(see ``windsock.completeness``). An event may be labelled again by a later delivery: readers take the
+``label.files.horizon_days``, so those days must be settled first; a label for no published event,
+or whose key several of them have, is set aside, and the day of delivery is run again when such an event
+is published later (see ``windsock.completeness``). An event may be labelled again by a later delivery: readers take the
 latest label that was known by their day.
 """
 
@@ -39,6 +39,8 @@ from windsock.validate.sentences import show
 
 UNKNOWN_EVENT = "unknown event"
 """Rule of labels for which no event was published."""
+SEVERAL_EVENTS = "key of one event"
+"""Rule of labels whose key several events of the horizon have, as where ids begin anew each day: whose are they?"""
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -172,7 +174,7 @@ def _match(
     """
     files, label = label_files(spec), spec.label.column
     given = to_pandas(delivered)
-    given["event_time"] = _event_times(given[files.key], events)
+    given["event_time"], given[SEVERAL_EVENTS] = _event_times(given[files.key], events)
     quarantine = Quarantine(len(given))
     for fault in faults:
         quarantine.add(fault)
@@ -208,6 +210,7 @@ def _rules(spec: ModelSpec, day: date, given: pd.DataFrame) -> Iterator[tuple[st
     twice = given[fresh].duplicated(subset=[files.key], keep=False)  # these share their key and are no copies
     yield "one label per event", label, twice.reindex(given.index, fill_value=False)
     yield UNKNOWN_EVENT, files.key, fresh & given["event_time"].isna()
+    yield SEVERAL_EVENTS, files.key, fresh & given[SEVERAL_EVENTS]
     if spec.label.task == "binary":
         yield f"{label} one of 0, 1", label, fresh & given[label].notna() & ~given[label].isin([0, 1])
     else:
@@ -219,10 +222,11 @@ def _rules(spec: ModelSpec, day: date, given: pd.DataFrame) -> Iterator[tuple[st
         yield f"{files.time} not after its delivery", files.time, fresh & (claimed >= pd.Timestamp(end_of(day)))
 
 
-def _event_times(keys: pd.Series, events: pa.Table) -> pd.Series:
-    """Return the event time of each key, null if there is no such event."""
+def _event_times(keys: pd.Series, events: pa.Table) -> tuple[pd.Series, pd.Series]:
+    """Return the event time of each key, null if there is no such event, and whether several have that key."""
     known = pd.Series(events.column(1).to_pandas().to_numpy(), index=pd.Index(events.column(0).to_pandas()))
-    return keys.map(known[~known.index.duplicated(keep="last")])
+    several = known.index[known.index.duplicated()]
+    return keys.map(known[~known.index.duplicated(keep="last")]), keys.isin(several)
 
 
 def _table(spec: ModelSpec, day: date, valid: pd.DataFrame) -> pa.Table:

@@ -116,11 +116,11 @@ def _scored_and_labelled(
     scored = Ledger.of(settings, spec.name, "score").between(first, matured)
     extra = [c for c in (evaluation.alert_entity, evaluation.exclude_known_positives, *spec.entities.values()) if c]
     events = tables.read_events(store, spec, ingested.values(), list(dict.fromkeys([key, time, *extra])))
-    scores = metrics.scores_of_version(store, scored.values(), version, key, events[key])
-    if scores is None or scores.null_count == len(scores):
-        return None
     # The event time's own column may have the name of one that is added.
     events = pa.table({key: events[key], metrics.TIME: events[time], **{c: events[c] for c in extra}})
+    scores = metrics.scores_of_version(store, scored.values(), version, key, events)
+    if scores is None or scores.null_count == len(scores):
+        return None
     frame = events.append_column(metrics.SCORE, scores).filter(scores.is_valid())
     if spec.label.files is not None:  # stored by day of delivery
         ingested = Ledger.of(settings, spec.name, "labels").between(since, known_on)

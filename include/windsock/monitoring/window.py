@@ -82,7 +82,7 @@ def draw_samples(settings: Settings, spec: ModelSpec, day: date, champion: Promo
         return point_in_time(store, spec, frame, records)
 
     current = join_features(spec, _sample(events, spec.monitoring.max_rows, rng), first, join)
-    scores = scores_of_version(store, scored.values(), champion.version, spec.events.key, current[spec.events.key])
+    scores = scores_of_version(store, scored.values(), champion.version, spec.events.key, current)
     current = current.append_column(SCORE, scores if scores is not None else pa.nulls(len(current), pa.float64()))
     current, reference, left_out, remarks = _comparable(spec, days, current, reference, rng)
     names = [*feature_names(spec), SCORE]

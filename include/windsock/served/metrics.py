@@ -148,14 +148,17 @@ def counted_rows(spec: ModelSpec, frame: pa.Table) -> npt.NDArray[np.bool_]:
 
 
 def scores_of_version(
-    store: Store, records: Iterable[DayRecord], version: str, key: str, keys: pa.ChunkedArray
+    store: Store, records: Iterable[DayRecord], version: str, key: str, frame: pa.Table
 ) -> pa.ChunkedArray | None:
-    """Return a version's production scores of the rows with these keys, NULL where it gave none; None: none at all."""
-    predictions = tables.read(store, records, "predictions", [key, SCORE, "model_version"])
+    """Return a version's production scores of rows with key and ``event_timestamp``, NULL where it gave none.
+
+    None: it gave none at all.
+    """
+    predictions = tables.read(store, records, "predictions", [key, "event_time", SCORE, "model_version"])
     if predictions is None:
         return None
     own = predictions.filter(pc.equal(predictions["model_version"].cast(pa.string()), version))
-    return own[SCORE].take(pc.index_in(keys, own[key].combine_chunks()))
+    return own[SCORE].take(tables.places_of([frame[key], frame[TIME]], [own[key], own["event_time"]]))
 
 
 def evaluate(spec: ModelSpec, frame: pa.Table, scores: Floats | None = None) -> dict[str, Any]:

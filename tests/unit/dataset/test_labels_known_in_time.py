@@ -22,9 +22,14 @@ def at(day: date, hour: int = 12) -> datetime:
     return datetime(day.year, day.month, day.day, hour)
 
 
-def labels(*rows):
+def events(*keys, day=TRAIN[0]):
+    times = pa.array([at(day)] * len(keys), pa.timestamp("us"))
+    return pa.table({"TRANSACTION_ID": keys, "event_timestamp": times})
+
+
+def labels(*rows, day=TRAIN[0]):
     keys, values, known = zip(*rows, strict=True)
-    times = pa.array([at(TRAIN[0])] * len(rows), pa.timestamp("us"))
+    times = pa.array([at(day)] * len(rows), pa.timestamp("us"))
     return pa.table(
         {
             "TRANSACTION_ID": keys,
@@ -37,7 +42,7 @@ def labels(*rows):
 
 def test_of_several_labels_the_latest_known_by_then_counts(tmp_path):
     _, spec = world_spec(tmp_path)
-    frame = pa.table({"TRANSACTION_ID": [3, 1, 1, 9]})
+    frame = events(3, 1, 1, 9)
     given = labels(
         (1, 0, at(AS_OF, 1)), (1, 1, at(AS_OF, 2)), (1, 0, at(AS_OF, 5)), (3, 1, at(AS_OF, 3)), (9, 1, at(AS_OF, 5))
     )
@@ -52,10 +57,25 @@ def test_no_labels_at_all_leave_no_row(tmp_path):
     settings, spec = world_spec(tmp_path)
     labels = tables.read_labels(Store.of(settings), spec, [])
 
-    got = attach_labels(spec, pa.table({"TRANSACTION_ID": [1, 2]}), labels, at(AS_OF))
+    got = attach_labels(spec, events(1, 2), labels, at(AS_OF))
 
     assert got.num_rows == 0
-    assert got.column_names == ["TRANSACTION_ID", "TX_FRAUD", "known_at"]
+    assert got.column_names == ["TRANSACTION_ID", "event_timestamp", "TX_FRAUD", "known_at"]
+
+
+def test_a_label_is_that_of_its_event_where_ids_begin_anew_each_day(tmp_path):
+    _, spec = world_spec(tmp_path)
+    given = pa.concat_tables(
+        [
+            labels((1, 1, at(AS_OF)), (2, 0, at(AS_OF))),
+            labels((1, 0, at(AS_OF)), (3, 1, at(AS_OF)), day=TRAIN[1]),
+        ]
+    )
+
+    got = attach_labels(spec, pa.concat_tables([events(1, 2, 3), events(1, 2, 3, day=TRAIN[1])]), given, at(AS_OF))
+
+    assert got["TRANSACTION_ID"].to_pylist() == [1, 2, 1, 3]
+    assert got["TX_FRAUD"].to_pylist() == [1, 0, 0, 1]
 
 
 def window_rows(late: int, of: int = 40):

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -89,3 +90,37 @@ def test_a_jump_of_nulls_in_a_column_that_may_be_null_is_told(tmp_path):
         result = inbox.ingest(transactions(400, day).append_column("TIP", tips), day)
 
     assert any(w.startswith("TIP: 200 of 400 values are null") for w in result["warnings"])
+
+
+def test_columns_around_zero_and_young_models_raise_no_mean_and_a_shift_of_both_does(tmp_path):
+    rng = np.random.default_rng(0)
+    names = [f"Z{n}" for n in range(20)]
+    columns = {
+        "TRANSACTION_ID": "int64",
+        "TX_DATETIME": "timestamp",
+        "CUSTOMER_ID": "int64",
+        "TERMINAL_ID": "int64",
+        "TX_AMOUNT": "double",
+        **dict.fromkeys(names, "double"),
+    }
+    inbox = Inbox(tmp_path, events={"time": "TX_DATETIME", "key": "TRANSACTION_ID", "columns": columns})
+    told = {}
+    for n in range(9):
+        table = transactions(60, DAY + timedelta(days=n))
+        amounts = table["TX_AMOUNT"].to_numpy() * {3: 1.7, 8: 100}.get(n, 1)
+        table = with_column(table, "TX_AMOUNT", amounts)
+        for name in names:
+            table = table.append_column(name, [rng.normal(2 if (n, name) == (8, "Z7") else 0, 1, 60)])
+        said = inbox.ingest(table, DAY + timedelta(days=n))["warnings"]
+        told[n] = [w.split(":")[0] for w in said if "recent mean" in w]
+
+    assert {n: some for n, some in told.items() if some} == {8: ["TX_AMOUNT", "Z7"]}
+
+
+def test_ids_that_begin_anew_are_told(inbox):
+    table = transactions(404, TODAY)
+    ids = transactions(404, DAY)["TRANSACTION_ID"].to_pylist()[:40] + table["TRANSACTION_ID"].to_pylist()[40:]
+
+    (alarm,) = _alarms(inbox, with_column(table, "TRANSACTION_ID", ids))
+
+    assert alarm.startswith("TRANSACTION_ID: 40 of 404 rows break the rule 'unique within all days'")

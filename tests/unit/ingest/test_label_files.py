@@ -212,3 +212,17 @@ def test_labels_delivered_again_make_the_features_of_their_own_day_stale_too(tmp
     run_step("features", model="fraud", key=str(LATER), settings=inbox.settings, live=False)
 
     assert world.deliver(_labels())["refresh"] == [str(LATER)]
+
+
+def test_a_label_whose_key_several_events_have_is_nobodys_and_set_aside(tmp_path):
+    world = _world(tmp_path, settle=False)
+    for n in range(3):  # each day's ids begin anew with three that other days have, too
+        table = transactions(100, DAY + timedelta(days=n))
+        ids = pa.array([1, 2, 3, *table["TRANSACTION_ID"].to_pylist()[3:]])
+        world.inbox.ingest(table.set_column(0, "TRANSACTION_ID", ids), DAY + timedelta(days=n))
+    labels = _labels()
+
+    result = world.deliver(labels.set_column(0, "TRANSACTION_ID", pa.array([1, 2, 3, *labels[0].to_pylist()[3:]])))
+
+    assert (result["rows"], result["by_rule"]) == (97, {"key of one event": 3})
+    assert any("3 of 100 labels break the rule 'key of one event', e.g. 1 (" in w for w in result["warnings"])
