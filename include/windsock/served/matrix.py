@@ -2,7 +2,8 @@
 
 Numbers and flags pass as they are, NULL as NaN ("missing", which trees handle). A
 categorical column becomes the position of its value in a list that is fixed in training
-and travels with the model; a value that training never saw counts as missing.
+and travels with the model; a value that training never saw counts as missing, and so does
+a number that is none (NaN, infinite). Dates and times are categories by their text.
 """
 
 from collections.abc import Iterable, Sequence
@@ -52,7 +53,7 @@ def learn_features(frame: pa.Table, names: Sequence[str], categorical: Iterable[
     for name in names:
         column = frame.column(name)
         if name in wanted:
-            values = sorted(v for v in pc.unique(column).to_pylist() if v is not None)
+            values = sorted(v for v in pc.unique(_nameable(column)).to_pylist() if v is not None)
             if len(values) > _MOST_CATEGORIES:
                 raise SpecError(
                     f"training.categorical: {name!r} has {len(values)} different values in the training window; "
@@ -67,6 +68,14 @@ def learn_features(frame: pa.Table, names: Sequence[str], categorical: Iterable[
                 "or turn it into a number in features.row or in the view's SQL."
             )
     return features
+
+
+def _nameable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a categorical column in values that a model card can list: finite numbers, flags, text."""
+    kind = column.type
+    if pa.types.is_floating(kind):
+        return column.filter(pc.is_finite(column))
+    return column.cast(pa.string()) if pa.types.is_temporal(kind) else column
 
 
 def to_matrix(frame: pa.Table, features: Sequence[Feature]) -> npt.NDArray[np.float64]:

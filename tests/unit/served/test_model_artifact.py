@@ -1,4 +1,6 @@
+import json
 import pickle
+from datetime import date, datetime
 
 import lightgbm
 import numpy as np
@@ -77,6 +79,25 @@ def test_nulls_and_unseen_categories_are_missing():
 def test_a_missing_column_is_named():
     with pytest.raises(DataContractError, match="no column count, which the model was trained with"):
         trained().predict(ROWS.drop_columns(["count"]))
+
+
+def test_dates_times_and_numbers_that_are_none_can_be_categories():
+    rows = pa.table(
+        {
+            "day": [date(2026, 3, 2), None, date(2026, 3, 1), date(2026, 3, 2)],
+            "hour": pa.array([datetime(2026, 3, 1, h) for h in (5, 4, 5, 6)], pa.timestamp("us")),
+            "number": [float("nan"), float("-inf"), 2.0, None],
+        }
+    )
+    names = rows.column_names
+    features = learn_features(rows, names, names)
+
+    again = [Feature.from_json(json.loads(json.dumps(f.to_json(), allow_nan=False))) for f in features]
+
+    assert again == features
+    assert features[0].categories == ("2026-03-01", "2026-03-02")
+    expected = [[1, 1, np.nan], [np.nan, 0, np.nan], [0, 1, 0], [1, 2, np.nan]]
+    np.testing.assert_array_equal(to_matrix(rows, again), expected)
 
 
 def test_text_that_is_no_category_is_refused_by_name():
