@@ -9,12 +9,15 @@ whole model. To train by hand, trigger `<model>_train`, which has a form.
 """
 
 from datetime import timedelta
+from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
 from windsock_airflow.blueprint import for_each_model, identity
+from windsock_airflow.runs import RunFacts
+from windsock_airflow.step import no_retry_of_faulty_input
 
 
 @for_each_model("retrain")
@@ -34,7 +37,9 @@ def retrain_dag(spec: ModelSpec) -> None:
     ):
 
         @task(outlets=[requested], execution_timeout=timedelta(minutes=5))
-        def announce(params: dict, outlet_events: dict) -> None:
+        def announce(params: dict, outlet_events: dict, **context: Any) -> None:
+            with no_retry_of_faulty_input():
+                RunFacts.of(context, keyed=False)
             given = {name: params[name] for name in ("as_of", "reasons", "dedupe_key")}
             outlet_events[requested].extra = {"live": True, **{k: v for k, v in given.items() if v}}
 

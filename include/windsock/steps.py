@@ -46,6 +46,29 @@ STEPS: Mapping[str, str] = MappingProxyType(
 """Step name to the module whose ``run`` does it; imported only when it is needed."""
 
 
+_TRAINING = ("as_of", "window_days", "holdout_days", "trials", "reason", "reasons", "dedupe_key")
+OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "ingest": ("no_delivery", "allow_empty"),
+        "labels": ("no_delivery",),
+        "materialize": ("correct",),
+        "score": ("model_version", "rescore"),
+        "prepare": _TRAINING,
+        "assemble": _TRAINING,
+        "fit": ("run", "estimator", "role"),
+        "choose": ("run",),
+        "register": ("run",),
+        "gate": ("version",),
+        "promote": ("version", "champion_seen", "reason", "allow_replay"),
+        "rollback": ("to_version", "reason", "allow_replay"),
+        "correct": ("reason",),
+        "maintain": ("retention_days", "dry_run"),
+        "void": ("stage", "reason"),
+    }
+)
+"""Step name to the options it may be given, beside ``by``, who asked for it; one that is not here takes no other."""
+
+
 BY_HAND = "manual"
 """Origin of what a person runs without Airflow: no run that could be tried again."""
 
@@ -101,11 +124,15 @@ def run_step(
     """Run one step and return its result (plain JSON types, small) with the ``seconds`` that it took.
 
     Raises:
-        SpecError: No such step or model.
+        SpecError: No such step or model, or the step has no such option.
         WindsockError: What the step itself reports.
     """
     if name not in STEPS:
         raise SpecError.unknown("step", name, STEPS)
+    known = (*OPTIONS.get(name, ()), "by")
+    for option in options or {}:
+        if option not in known:  # a mistyped day would mean another one, in silence
+            raise SpecError.unknown(f"option of step {name}", option, known)
     settings = settings or Settings.from_env()
     context = StepContext(settings, get_spec(settings, model), key, live, origin, dict(options or {}))
     context.store.look()

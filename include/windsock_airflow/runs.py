@@ -16,6 +16,8 @@ from windsock.days import parse_day
 from windsock.errors import SpecError
 
 _BACKFILL = "backfill__"
+_LIVE = "live"
+"""What a run's configuration may say beside its DAG's own parameters."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,11 @@ class RunFacts:
         """Read the facts from a task's context; ``keyed``: this DAG's runs are for one day each.
 
         Raises:
-            SpecError: The partition key is missing or malformed, or there is one where none belongs.
+            SpecError: The partition key is missing or malformed, or there is one where none belongs; or the run was
+                given a parameter that its DAG does not have.
         """
         run: Any = context["dag_run"]
+        _refuse_unknown(context, getattr(run, "conf", None) or {})
         key = context.get("partition_key")
         if keyed:
             key = parse_day(key).isoformat()
@@ -70,13 +74,21 @@ class RunFacts:
         return next((cause[name] for cause in reversed(self.causes) if cause.get(name) is not None), None)
 
 
+def _refuse_unknown(context: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
+    """Raise SpecError for a value of a run's configuration that no form has: Airflow takes any, and nobody reads it."""
+    known = [*getattr(context.get("dag"), "params", conf), _LIVE]
+    for name in conf:
+        if name not in known:
+            raise SpecError.unknown("parameter", name, known)
+
+
 def is_replay(context: Mapping[str, Any]) -> bool:
     """Say whether a run is replayed; a callback's context may lack any part."""
     run = context.get("dag_run")
     if enum_text(getattr(run, "run_type", "")) == "backfill" or run_id_of(context).startswith(_BACKFILL):
         return True
     conf = getattr(run, "conf", None)
-    if isinstance(conf, Mapping) and conf.get("live") is False:
+    if isinstance(conf, Mapping) and conf.get(_LIVE) is False:
         return True
     return any(
         str(getattr(event, "source_run_id", None) or "").startswith(_BACKFILL)

@@ -1,21 +1,70 @@
 """The data half of a spec: where days come from, what they hold, what is valid."""
 
+import re
 from collections.abc import Mapping
 from datetime import date
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from windsock.spec.base import Column, Part, repeated
 
 ColumnType = Literal["int64", "double", "string", "bool", "timestamp", "date"]
 
 
+_DAY = MappingProxyType({"{ds}": "%Y-%m-%d", "{ds_nodash}": "%Y%m%d"})
+"""What stands for the day in a URL, and how the day is written there."""
+_OTHER_PATTERNS = re.compile(r"\$?\{[^}]*\}*|\}+|\*|%Y|YYYY|yyyy")
+
+
+def has_day(url: str) -> bool:
+    """Say whether a URL names another place every day."""
+    return any(name in url for name in _DAY)
+
+
+def url_of_day(url: str, day: date) -> str:
+    """Return the URL of one day."""
+    for name, form in _DAY.items():
+        url = url.replace(name, day.strftime(form))
+    return url
+
+
+def _without_other_patterns(url: str) -> str:
+    """Refuse what would be taken for part of a file's name: nobody would be told why the file does not come."""
+    bare = re.sub("|".join(rf"(?<![{{$]){re.escape(name)}(?!\}})" for name in _DAY), "", url)
+    if found := _OTHER_PATTERNS.search(bare):
+        raise ValueError(
+            f"{found.group()!r} stands for nothing here: write {{ds}} for the day as 2026-03-01, {{ds_nodash}} for "
+            "20260301, and no other pattern"
+        )
+    return url
+
+
+def _with_a_day(url: str) -> str:
+    if not has_day(url):
+        raise ValueError("names the same file every day: write {ds} (2026-03-01) or {ds_nodash} (20260301) for the day")
+    return url
+
+
+Url = Annotated[str, AfterValidator(_without_other_patterns)]
+"""An fsspec URL or a path, with or without the day."""
+
+
 class FilesSource(Part):
     """Files at a URL: one a day by pattern, or one big file that is cut by event time."""
 
     kind: Literal["files"]
-    url: str = Field(description="Any fsspec URL or path; {ds} stands for the day. Without {ds}: one big file.")
+    url: Url = Field(
+        description="Any fsspec URL or path; `{ds}` stands for the day, `{ds_nodash}` too. Without: one big file."
+    )
     format: Literal["parquet", "csv"] | None = Field(None, description="Default: by the file's ending.")
 
 
@@ -161,7 +210,9 @@ class EventsSpec(Part):
 class LabelFiles(Part):
     """Labels delivered as files of their own, one a day by day of delivery."""
 
-    url: str = Field(pattern=r"\{ds\}", description="fsspec URL with {ds}, the day of delivery.")
+    url: Annotated[Url, AfterValidator(_with_a_day)] = Field(
+        description="fsspec URL with `{ds}` or `{ds_nodash}`, the day of delivery."
+    )
     format: Literal["parquet", "csv"] | None = None
     key: Column
     time: Column | None = Field(None, description="When each label became known; default: the end of the day.")

@@ -2,7 +2,8 @@
 
 import ast
 import hashlib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -20,6 +21,8 @@ from windsock.spec.model_spec import ModelSpec
 _Model = TypeVar("_Model", bound=BaseModel)
 
 SPEC_FILE = "model.yaml"
+_NOT_TAKEN = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")
+"""What PyYAML would make of a word without quotation marks, and this does not."""
 
 
 def find_specs(folders: Iterable[Path]) -> dict[str, Path]:
@@ -164,10 +167,30 @@ def _parsed(text: str) -> Any:
 
 @cache
 def _as_written(loader: Any) -> Any:
-    """Return a loader that makes no dates: a field's own type says which is wrong, PyYAML neither field nor line."""
+    """Return a loader that leaves dates, keys and words such as ``no`` as they stand, and refuses a key that is twice.
+
+    A field's own type says which date or truth value is wrong, PyYAML neither field nor line; and a column may be
+    called ``no`` or ``null``, which YAML takes for what they mean. Of values, ``true`` and ``false`` alone are that.
+    """
     rules = loader.yaml_implicit_resolvers.items()
-    kept = {first: [rule for rule in some if rule[0] != "tag:yaml.org,2002:timestamp"] for first, some in rules}
-    return type(loader.__name__, (loader,), {"yaml_implicit_resolvers": kept})
+    kept = {first: [rule for rule in some if rule[0] not in _NOT_TAKEN] for first, some in rules}
+    made: Any = type(loader.__name__, (loader,), {"yaml_implicit_resolvers": kept})
+    made.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF")
+    made.add_constructor("tag:yaml.org,2002:map", _mapping_by_text)
+    return made
+
+
+def _mapping_by_text(loader: Any, node: yaml.MappingNode) -> Iterator[dict[Any, Any]]:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        if key.value in seen:
+            sentence = f"the key {key.value!r} stands twice: keep one of them"
+            raise yaml.constructor.ConstructorError(None, None, sentence, key.start_mark)
+        seen.add(key.value)
+        key.tag = "tag:yaml.org,2002:str"
+    yield from loader.construct_yaml_map(node)
 
 
 def checked(model: type[_Model], raw: dict[str, Any], path: Path) -> _Model:

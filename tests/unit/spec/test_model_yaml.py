@@ -1,3 +1,4 @@
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import yaml
 from windsock.errors import SpecError
 from windsock.settings import REPO_ROOT, Settings
 from windsock.spec import get_spec, load_spec, load_specs
+from windsock.spec.data import url_of_day
 
 FRAUD = REPO_ROOT / "include" / "models" / "fraud"
 
@@ -180,3 +182,58 @@ def test_two_folders_of_models_are_read_as_one(tmp_path: Path):
     assert set(load_specs(settings)[0]) == {"one", "two"}
     with pytest.raises(SpecError, match=r"No model named 'tow'\. Did you mean 'two'\?"):
         get_spec(settings, "tow")
+
+
+@pytest.mark.parametrize("place", ["    TX_AMOUNT: double\n", "label:\n", "  seed: 0\n", "name: fraud\n"])
+def test_a_key_that_stands_twice_is_an_error_with_its_line(tmp_path, place):
+    path = write_model(tmp_path, source={"kind": "simulator", "seed": 0})
+    text = path.read_text(encoding="utf-8")
+    assert text.count(f"\n{place}") == 1
+    path.write_text(text.replace(f"\n{place}", f"\n{place}{place}"), encoding="utf-8")
+
+    with pytest.raises(SpecError, match=rf"the key '{place.partition(':')[0].strip()}' stands twice.* line \d+"):
+        load_spec(path)
+
+
+def test_names_keep_their_meaning_whatever_yaml_would_make_of_them(tmp_path):
+    path = write_model(tmp_path)
+    names = ["no", "on", "y", "null", "true", "Off"]
+    text = path.read_text(encoding="utf-8").replace(
+        "    TX_AMOUNT: double\n", "    TX_AMOUNT: double\n" + "".join(f"    {name}: string\n" for name in names)
+    )
+    path.write_text(f"{text}retraining: {{enabled: no}}\n", encoding="utf-8")
+
+    spec = load_spec(path)
+
+    assert [name for name, kind in spec.events.columns.items() if kind == "string"] == names
+    assert spec.retraining.enabled is False
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("in/{ds}.csv", "in/2026-03-01.csv"),
+        ("in/{ds_nodash}/day.csv", "in/20260301/day.csv"),
+        ("in/ds={ds}/{ds_nodash}.csv", "in/ds=2026-03-01/20260301.csv"),
+        ("https://host/%20/all.csv?day=1", "https://host/%20/all.csv?day=1"),
+    ],
+)
+def test_a_url_names_the_day_in_either_form(tmp_path, url, expected):
+    spec = load_spec(write_model(tmp_path, source={"kind": "files", "url": url}))
+
+    assert url_of_day(spec.source.url, date(2026, 3, 1)) == expected
+
+
+@pytest.mark.parametrize(
+    "url", ["{{ ds }}", "{{ds}}", "${ds}", "{date}", "{ds:%Y}", "{ds", "ds}", "%Y-%m-%d", "YYYY-MM-DD", "*", "{}"]
+)
+def test_any_other_pattern_in_a_url_is_refused(tmp_path, url):
+    label = {"column": "TX_FRAUD", "task": "binary", "delay_days": 7}
+    files = {"url": f"labels/{{ds}}/{url}.csv", "key": "TRANSACTION_ID"}
+    for n, changes in enumerate(
+        ({"source": {"kind": "files", "url": f"in/{url}.csv"}}, {"label": {**label, "files": files}})
+    ):
+        with pytest.raises(SpecError, match=r"url: .* stands for nothing here: write \{ds\}"):
+            load_spec(write_model(tmp_path / str(n), **changes))
+    with pytest.raises(SpecError, match="names the same file every day"):
+        load_spec(write_model(tmp_path / "same", label={**label, "files": {**files, "url": "labels.csv"}}))

@@ -200,3 +200,16 @@ def test_options_come_from_the_form_before_the_cause_and_empty_fields_stay_out(c
         {"as_of": "2026-03-02", "reasons": ["a"], "trials": 3, "run": "r1", "by": "ada"},
         {"as_of": "2026-02-01", "reasons": ["a"], "run": "r1", "by": "ada"},
     ]
+
+
+def test_a_parameter_that_no_form_has_is_an_error_and_runs_nothing(calls):
+    made = context(key=None, as_of=None)
+    made["dag"] = SimpleNamespace(params={"as_of": None})
+    made["dag_run"].conf = {"asof": "2026-03-01"}
+
+    with pytest.raises(AirflowFailException, match="No parameter named 'asof'"):
+        StepOperator(step="prepare", model="m", keyed=False, form=["as_of"]).execute(made)
+    assert calls == []
+    made["dag_run"].conf = {"as_of": "2026-03-01", "live": False}
+    StepOperator(step="prepare", model="m", keyed=False, form=["as_of"]).execute(made)
+    assert len(calls) == 1

@@ -34,14 +34,12 @@ from windsock.ingest.sources.parse import (
 )
 from windsock.redact import redact, redact_line
 from windsock.spec import ModelSpec
-from windsock.spec.data import FilesSource
-
-_DAY = "{ds}"
+from windsock.spec.data import FilesSource, has_day, url_of_day
 
 
 def fetch(spec: ModelSpec, source: FilesSource, day: date) -> Delivery:
     """Fetch one day from its file, or cut it out of the big file."""
-    if _DAY in source.url:
+    if has_day(source.url):
         return fetch_daily(spec, source.url, source.format, day)
     url = locate(spec, source.url)
     kind, compression = format_of(url, source.format)
@@ -55,12 +53,12 @@ def fetch(spec: ModelSpec, source: FilesSource, day: date) -> Delivery:
 
 
 def fetch_daily(spec: ModelSpec, pattern: str, given: Format | None, day: date) -> Delivery:
-    """Fetch the file of one day: ``{ds}`` in the pattern stands for it; its format is given, or told by the ending.
+    """Fetch the file of one day, which the pattern names; its format is given, or told by the ending.
 
     Raises:
         SpecError: Its format is unknown.
     """
-    url = locate(spec, pattern.replace(_DAY, day.isoformat()))
+    url = locate(spec, url_of_day(pattern, day))
     kind, compression = format_of(url, given)
     with opening(url) as (fs, path):
         raw = bytes(fs.cat_file(path))
