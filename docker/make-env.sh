@@ -39,6 +39,7 @@ keep redis_conf echo "requirepass $(value redis_password)"
 keep redis_url echo -n "redis:6379,db=0,password=$(value redis_password)"
 keep s3_access_key secret 10
 keep s3_secret_key secret 32
+keep mlflow_secret secret 32
 keep airflow_fernet key
 keep airflow_jwt secret 64
 keep airflow_api secret 32

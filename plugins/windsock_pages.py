@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from airflow.plugins_manager import AirflowPlugin
 
 from windsock.settings import Settings
+from windsock_airflow.mlflow_door import link_to
 from windsock_airflow.pages import PAGES_PREFIX, lazy_pages
 
 
@@ -18,8 +19,8 @@ def _views() -> list[dict[str, Any]]:
         "destination": "dag",
         "url_route": "windsock_plan",
     }
-    mlflow = Settings.from_env().mlflow_uri
-    if not mlflow.startswith("http"):
+    mlflow = link_to(Settings.from_env(), PAGES_PREFIX)
+    if not mlflow:
         return [plan]
     return [plan, {"name": "MLflow", "href": mlflow, "destination": "nav", "category": "browse"}]
 

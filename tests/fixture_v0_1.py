@@ -14,7 +14,7 @@ from typing import Any
 
 from stack_fixture import free_ports
 from windsock.settings import Settings
-from windsock_local.stack.home import Home
+from windsock_local.stack.home import MLFLOW_SECRET, Home
 from windsock_local.stack.parts import MLFLOW, make_parts
 from windsock_local.stack.postgres import DATABASES, Postgres
 from windsock_local.stack.probes import HOST
@@ -72,12 +72,13 @@ def mlflow_server(settings: Settings) -> Iterator[Settings]:
         airflow_port, port = free_ports(2)
         parts = make_parts(home, server, airflow_port=airflow_port, mlflow_port=port)
         part = next(part for part in parts if part.name == MLFLOW)
-        env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **part.env}
+        assert part.environment is not None
         started = time.time()
-        process = spawn(part.command, env=env, log_file=home.log(MLFLOW), cwd=home.airflow)
+        process = spawn(part.command, env=part.environment, log_file=home.log(MLFLOW), cwd=home.airflow)
         try:
             _until(lambda: part.ready(started), "MLflow answers", seconds=300)
-            yield replace(settings, mlflow_uri=f"http://{HOST}:{port}")
+            secret = home.secret(MLFLOW_SECRET)
+            yield replace(settings, mlflow_uri=f"http://{HOST}:{port}", mlflow_secret=secret)
         finally:
             os.killpg(process.pid, signal.SIGKILL)  # its workers are in its session
             process.wait(30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +44,10 @@ class Settings:
     """SQLAlchemy URL of the PostgreSQL for shared searches."""
     slack_token: str = field(default="", repr=False)
     """Slack bot token (``WINDSOCK_SLACK_TOKEN``, or the file ``WINDSOCK_SLACK_TOKEN_FILE``)."""
+    mlflow_url: str = ""
+    """Address of MLflow as people's browsers see it; empty: that of the server."""
+    mlflow_secret: str = field(default="", repr=False)
+    """Signs the keys to MLflow's door (``WINDSOCK_MLFLOW_SECRET``, or a file); empty: the server is not ours."""
 
     @classmethod
     def from_env(cls, env: dict[str, str] | None = None) -> Settings:
@@ -56,9 +61,6 @@ class Settings:
         own_models = home / "models"  # the demo has its own, and is looked at again by its home alone
         shipped = own_models if own_models.is_dir() else REPO_ROOT / "include" / "models"
         models = e.get("WINDSOCK_MODELS") or str(shipped)
-        token = e.get("WINDSOCK_SLACK_TOKEN", "")
-        if not token and (token_file := e.get("WINDSOCK_SLACK_TOKEN_FILE")):
-            token = Path(token_file).read_text(encoding="utf-8").strip()
         compute, compute_file = e.get("WINDSOCK_COMPUTE") or "local", e.get("WINDSOCK_COMPUTE_FILE")
         if compute not in COMPUTE_BACKENDS:
             near = did_you_mean(compute, COMPUTE_BACKENDS)
@@ -78,5 +80,14 @@ class Settings:
             store_mark=e.get("WINDSOCK_STORE_MARK", "").strip(),
             slack_channel=e.get("WINDSOCK_SLACK_CHANNEL", ""),
             slack_api_url=e.get("WINDSOCK_SLACK_API_URL") or "https://slack.com/api/",
-            slack_token=token,
+            slack_token=_secret(e, "WINDSOCK_SLACK_TOKEN"),
+            mlflow_url=e.get("WINDSOCK_MLFLOW_URL", "").rstrip("/"),
+            mlflow_secret=_secret(e, "WINDSOCK_MLFLOW_SECRET"),
         )
+
+
+def _secret(env: Mapping[str, str], name: str) -> str:
+    """Return a secret that a variable holds, or the file that ``<name>_FILE`` names."""
+    if not env.get(name) and (file := env.get(f"{name}_FILE")):
+        return Path(file).read_text(encoding="utf-8").strip()
+    return env.get(name, "")

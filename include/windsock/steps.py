@@ -6,6 +6,7 @@ A step reads and writes tables and a run folder, returns a small JSON result and
 
 import importlib
 import logging
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from datetime import date
 from types import MappingProxyType
 from typing import Any
 
+from windsock import mlflow_keys
 from windsock.days import past_day
 from windsock.errors import SpecError
 from windsock.settings import Settings
@@ -136,6 +138,7 @@ def run_step(
     settings = settings or Settings.from_env()
     context = StepContext(settings, get_spec(settings, model), key, live, origin, dict(options or {}))
     context.store.look()
+    os.environ.update(mlflow_keys.task_key(settings.mlflow_secret, model, name))
     module = importlib.import_module(STEPS[name])
     started = time.monotonic()
     log.info("%s %s %s: started (%s)", model, name, key or "", "live" if live else "replayed")

@@ -20,6 +20,7 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 from windsock.settings import Settings
 from windsock.spec import find_specs
 from windsock.store import Store
+from windsock_airflow.mlflow_door import ROUTE, link_to, ticket_page
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -59,6 +60,12 @@ def make_app() -> FastAPI:
         if (model := model_of(dag_id)) is None:
             raise HTTPException(404, f"{dag_id} is no DAG of a model.")
         return Response(read_plan(model), media_type="text/plain; charset=utf-8", headers=_HEADERS)
+
+    somebody = Depends(get_user)
+
+    @app.get(ROUTE)
+    def mlflow(to: str = "/", user: Any = somebody) -> Response:
+        return ticket_page(user, to)
 
     return app
 
@@ -118,8 +125,9 @@ RESULT_LINKS = (MlflowVersionLink(), ReportLink())
 def links_of(model: str, result: Mapping[str, Any]) -> dict[str, str]:
     """Return the addresses of a result's ``version`` in MLflow and of its ``report`` in the store."""
     settings, links = Settings.from_env(), {}
-    if result.get("version") is not None and settings.mlflow_uri.startswith("http"):
-        links["mlflow"] = f"{settings.mlflow_uri.rstrip('/')}/#/models/{quote(model)}/versions/{result['version']}"
+    page = f"/models/{quote(model)}/versions/{result.get('version')}"
+    if result.get("version") is not None and (link := link_to(settings, PAGES_PREFIX, page)):
+        links["mlflow"] = link
     if result.get("report"):
         links["report"] = f"{settings.ui_url}{PAGES_PREFIX}/pages/{quote(str(result['report']))}"
     return links

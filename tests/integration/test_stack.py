@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,13 +15,15 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from fake_slack import FakeSlack
 from stack_fixture import Stack, start_session_stack
+from windsock.mlflow_keys import Caller, Kind, sign
 from windsock_local.stack.guardian import database_processes
-from windsock_local.stack.home import SECRETS, Home, read_stack
+from windsock_local.stack.home import MLFLOW_SECRET, SECRETS, Home, read_stack
 from windsock_local.stack.processes import family
 
 pytestmark = pytest.mark.integration
@@ -99,15 +102,52 @@ def test_a_task_starts_with_the_libraries_in_memory_and_finds_the_services(stack
     assert len(stack.api.xcom("sleeper", run_id, "sleep")) == 7
 
 
-def test_mlflow_refuses_a_foreign_host_name_and_serves_its_own(stack: Stack) -> None:
-    import httpx
+def test_mlflow_lets_nobody_in_without_a_key_and_answers_to_its_own_names(stack: Stack) -> None:
+    address, secret = (
+        f"{stack.mlflow_url}/api/2.0/mlflow/experiments/search",
+        Home.of(stack.settings).secret(MLFLOW_SECRET),
+    )
+    key = {"Authorization": f"Bearer {sign(secret, Kind.KEY, Caller('test', 'viewer'), 60)}"}
 
-    address = f"{stack.mlflow_url}/api/2.0/mlflow/experiments/search"
-    own = httpx.post(address, json={"max_results": 1}, trust_env=False)
-    foreign = httpx.post(address, json={"max_results": 1}, headers={"Host": "evil.example"}, trust_env=False)
+    def ask(**headers: str) -> int:
+        return httpx.post(address, json={"max_results": 1}, headers=headers, trust_env=False).status_code
 
-    assert own.status_code == 200
-    assert foreign.status_code == 403
+    assert ask() == 401
+    assert ask(**key) == 200
+    assert ask(**key, Host="evil.example") == 403
+    assert httpx.get(f"{stack.mlflow_url}/health", trust_env=False).status_code == 200
+
+
+def test_who_is_logged_in_to_airflow_comes_in_to_mlflow_as_what_airflow_says(stack: Stack) -> None:
+    with httpx.Client(trust_env=False) as browser:
+        assert browser.get(f"{stack.airflow_url}/windsock/mlflow").status_code == 401
+        login = {"Authorization": stack.api._client.headers["Authorization"]}
+        page = browser.get(f"{stack.airflow_url}/windsock/mlflow?to=/models/fraud", headers=login)
+        target = re.search('action="([^"]+)"', page.text)
+        form = dict(re.findall('name="([^"]+)" value="([^"]*)"', page.text))
+        assert target is not None
+        assert target[1] == f"{stack.mlflow_url}/windsock/ticket"
+
+        came_in = browser.post(target[1], data=form, headers={"Origin": stack.airflow_url})
+
+        assert (came_in.status_code, came_in.headers["location"]) == (303, "/#/models/fraud")
+        assert "text/html" in browser.get(f"{stack.mlflow_url}/").headers["content-type"]
+        # An admin of Airflow is an op of MLflow: refused for the missing name, not at the door.
+        made = f"{stack.mlflow_url}/ajax-api/2.0/mlflow/registered-models/create"
+        assert browser.post(made, json={}, headers={"Origin": stack.mlflow_url}).status_code == 400
+        assert browser.post(target[1], data=form, headers={"Origin": stack.airflow_url}).status_code == 401
+
+
+def test_another_user_of_this_machine_can_read_nothing_below_home(stack: Stack) -> None:
+    names = "\n".join(map(str, [stack.home, *stack.home.rglob("*")]))
+    if os.geteuid() == 0:
+        command = ["/bin/sh", "-c", 'while read -r path; do [ -r "$path" ] && echo "$path"; done; true']
+        stranger = {"user": "nobody", "group": "nogroup", "extra_groups": [], "cwd": "/"}
+        done = subprocess.run(command, input=names, capture_output=True, text=True, check=True, **stranger)
+        assert done.stdout == ""
+    assert stack.home.stat().st_mode & 0o067 == 0
+    logs = Home.of(stack.settings).airflow / "logs"
+    assert not [path for path in logs.rglob("*") if path.stat().st_mode & 0o007]
 
 
 def test_a_part_that_is_killed_is_started_again(stack: Stack) -> None:

@@ -30,6 +30,7 @@ from model_runs import ModelRuns
 from stack_fixture import Stack, start_stack
 from training_world import AS_OF, FIRST, TRAINING, make_world, payments, world_spec
 from windsock.days import day_range
+from windsock.mlflow_keys import task_key
 from windsock.settings import Settings
 from windsock.spec import get_spec
 from windsock.steps import run_step
@@ -128,6 +129,13 @@ class ClusterStack:
             self.run_here("fit", run=run, estimator=estimator)
         self.run_here("choose", run=run)
         return run
+
+    def mlflow_client(self) -> Any:
+        """Return MLflow's client with a key of ``fraud``'s."""
+        from windsock.registry.client import mlflow_client
+
+        os.environ.update(task_key(self.stack.settings.mlflow_secret, "fraud", "test"))
+        return mlflow_client(self.stack.settings)
 
     def logs(self) -> str:
         """Return every log of the stack and of its tasks."""

@@ -114,10 +114,8 @@ def test_the_models_are_those_of_the_local_backend(cluster_stack: ClusterStack, 
 def test_a_challenger_is_registered_with_the_metrics_of_the_local_backend(
     cluster_stack: ClusterStack, trained: Trained
 ) -> None:
-    from windsock.registry.client import mlflow_client
-
     registered = cluster_stack.fraud.result("train", trained.run_id, "register")
-    client = mlflow_client(cluster_stack.stack.settings)
+    client = cluster_stack.mlflow_client()
     version = client.get_model_version_by_alias("fraud", "challenger")
     known = client.get_run(version.run_id).data
     there, here = (run_metrics(cluster_stack, run) for run in (trained.run, trained.here))
@@ -138,9 +136,7 @@ def test_a_challenger_is_registered_with_the_metrics_of_the_local_backend(
 
 
 def test_the_training_was_to_be_watched_in_mlflow(cluster_stack: ClusterStack, trained: Trained) -> None:
-    from windsock.registry.client import mlflow_client
-
-    client = mlflow_client(cluster_stack.stack.settings)
+    client = cluster_stack.mlflow_client()
     experiment = client.get_experiment_by_name("fraud")
     filter_string = f"tags.`{CANDIDATE_TAG}` = '{trained.run}/torch'"
     (watched,) = client.search_runs([experiment.experiment_id], filter_string)

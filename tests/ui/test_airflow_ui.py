@@ -72,3 +72,14 @@ def test_a_backfill_started_in_the_browser_runs_the_days_through_the_chain(stack
     assert len(backfills) == 1
     runs = stack.api.wait_for_backfill(backfills[0]["id"], timeout_seconds=180)
     assert sorted((r["partition_key"], r["state"]) for r in runs) == [(f"2026-09-0{n}", "success") for n in (1, 2, 3)]
+
+
+def test_airflows_menu_leads_into_mlflow_without_another_login(page: Page, stack):
+    refused: list[str] = []
+    page.on("response", lambda answer: refused.append(answer.url) if answer.status in {401, 403} else None)
+    page.goto(f"{stack.airflow_url}/windsock/mlflow?to=/models")
+    expect(page).to_have_url(f"{stack.mlflow_url}/#/models")
+    expect(page.get_by_text("Registered Models").first).to_be_visible(timeout=30_000)
+    page.goto(f"{stack.mlflow_url}/#/experiments")
+    expect(page.get_by_text("Experiments").first).to_be_visible(timeout=30_000)
+    assert refused == []

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from typing import Any
 
+from windsock import mlflow_keys
 from windsock.errors import DataContractError, SpecError, UpstreamUnavailable, WindsockError
 from windsock.runs.contract import REQUEST_VARIABLE, TrainerRequest, read_candidate, request_url
 from windsock.runs.run_folder import REQUEST, RunFolder
@@ -21,7 +22,9 @@ from windsock.trainers.trainer import train
 
 log = logging.getLogger(__name__)
 
-_KEPT_VARIABLES = ("PATH", "LANG", "TMPDIR", "MLFLOW_TRACKING_URI", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+_KEPT_VARIABLES = (
+    *("PATH", "LANG", "TMPDIR", "MLFLOW_TRACKING_URI", mlflow_keys.VARIABLE, "OMP_WAIT_POLICY", "OMP_NUM_THREADS"),
+)
 
 
 def run(ctx: StepContext) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """A step's pod: its manifest, what runs in it, and how its result comes back: always through the store.
 
 It keeps the *restricted* pod security standard: no service-account token, no root, no writable root file system, no
-capabilities; secrets only by reference. Memory is limited to what is asked for, as a pod that takes more would take it
-from its neighbours. Cores are asked for but not limited (unless the site says so): spare cores would else lie idle.
+capabilities; secrets only by reference, but for a key to MLflow, which is the model's own and runs out in a day. Memory
+is limited to what is asked for, as a pod that takes more would take it from its neighbours. Cores are asked for but not
+limited (unless the site says so): spare cores would else lie idle.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from kubernetes.client import V1Pod
 
+from windsock import mlflow_keys
 from windsock.compute import PodNeeds, Volume
 from windsock.errors import DataContractError
 from windsock.runs.contract import REQUEST_VARIABLE, ROLE_VARIABLE, TrainerRequest, request_url
@@ -170,7 +172,7 @@ class TrainerWork:
             REQUEST_VARIABLE: self._url,
             ROLE_VARIABLE: self._role,
             "WINDSOCK_THREADS": str(needs.threads),
-            **_tracking(settings),
+            **_tracking(settings, spec.name, f"{self._role}.{self._estimator}"),
         }
 
     def finished(self) -> dict[str, Any] | None:
@@ -212,7 +214,7 @@ class StepWork:
             "WINDSOCK_STORE": self._store.url(),
             **({"WINDSOCK_STORE_MARK": mark} if mark is not None else {}),
             "WINDSOCK_UI_URL": settings.ui_url,
-            **_tracking(settings),
+            **_tracking(settings, spec.name, step),
         }
 
     def prepare(self) -> None:
@@ -236,8 +238,10 @@ class StepWork:
             ) from err
 
 
-def _tracking(settings: Settings) -> dict[str, str]:
-    """Return where live metrics go, unless no pod could reach it."""
+def _tracking(settings: Settings, model: str, step: str) -> dict[str, str]:
+    """Return where live metrics go, unless no pod could reach it, and a key of the model's own to go there with."""
     address = urlsplit(settings.mlflow_uri)
     reachable = address.scheme in {"http", "https"} and address.hostname not in _LOOPBACK
-    return {"MLFLOW_TRACKING_URI": settings.mlflow_uri} if reachable else {}
+    # The site may name an address that does reach it.
+    key = mlflow_keys.task_key(settings.mlflow_secret, model, step)
+    return {"MLFLOW_TRACKING_URI": settings.mlflow_uri, **key} if reachable else key

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from windsock.settings import REPO_ROOT, Settings
-from windsock_local.stack.home import ADMIN_USER, Home
+from windsock_local.stack.home import ADMIN_USER, MLFLOW_SECRET, Home
 from windsock_local.stack.probes import HOST
 from windsock_local.stack.processes import MARKER_VARIABLE
 
@@ -29,6 +29,17 @@ _MANNERS = {
 # libpq would obey PGPORT and friends, MLflow what another project has set.
 _FOREIGN_PREFIXES = ("AIRFLOW__", "_AIRFLOW", "PG", "MLFLOW_", "_MLFLOW_", "UVICORN_", "GUNICORN_")
 _FOREIGN = {"AIRFLOW_HOME", "AIRFLOW_CONFIG", "PYTHONDONTWRITEBYTECODE", MARKER_VARIABLE}
+_PLAIN = {
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"),
+    *("PYTHONPATH", "VIRTUAL_ENV"),
+}
+_PROCESS = {
+    # Otherwise process titles overwrite the home's mark in the environment, and strays could not be found.
+    "SPT_NOENV": "1",
+    "PYTHONUNBUFFERED": "1",
+    # Each thread that ever allocated keeps an arena of its own otherwise.
+    "MALLOC_ARENA_MAX": "2",
+}
 _MOST_THREADS = 4
 
 AIRFLOW_TUNING = {
@@ -71,6 +82,9 @@ AIRFLOW_TUNING = {
     "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
     "AIRFLOW__CORE__TEST_CONNECTION": "Disabled",
     "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
+    # Airflow sets these whatever the umask.
+    "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS": "0o700",
+    "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS": "0o600",
 }
 """The numbers were measured on a 2-core machine; each carries its reason."""
 
@@ -89,7 +103,6 @@ def airflow_variables(home: Home, *, port: int, database_url: str, environ: Mapp
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins_folder),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__CORE__FERNET_KEY": home.secret("fernet_key"),
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home.passwords_file()),
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": url,
         "AIRFLOW__API__SECRET_KEY": home.secret("api_secret_key"),
@@ -102,7 +115,11 @@ def airflow_variables(home: Home, *, port: int, database_url: str, environ: Mapp
         variables["AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"] = "0"
         variables["WINDSOCK_SCHEDULER_BELL"] = str(home.scheduler_bell)
     overrides = {n.removeprefix("WINDSOCK_"): v for n, v in environ.items() if n.startswith("WINDSOCK_AIRFLOW__")}
-    return {**variables, **overrides}
+    variables |= overrides
+    users = [user.split(":")[0].strip() for user in variables["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"].split(",")]
+    # One that Airflow had to make up it would print.
+    passwords = {"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home.passwords_file(filter(None, users)))}
+    return {**passwords, **variables}
 
 
 def ignored_variables(environ: Mapping[str, str]) -> list[str]:
@@ -135,6 +152,7 @@ def service_env(settings: Settings, *, airflow_url: str, mlflow_url: str) -> dic
         **installation_env(settings),
         "WINDSOCK_UI_URL": airflow_url,
         "MLFLOW_TRACKING_URI": mlflow_url,
+        "WINDSOCK_MLFLOW_SECRET_FILE": str(Home.of(settings).secret_file(MLFLOW_SECRET)),
         **{name: os.environ.get(name) or threads for name in limits},
         **_MANNERS,
         "no_proxy": hosts,
@@ -143,18 +161,36 @@ def service_env(settings: Settings, *, airflow_url: str, mlflow_url: str) -> dic
 
 
 def part_env(settings: Settings, *, airflow_url: str, mlflow_url: str, airflow: Mapping[str, str]) -> dict[str, str]:
-    """Return the whole environment of the stack's own processes."""
+    """Return the whole environment of the stack's Airflow, and of its tasks."""
     inherited = {n: v for n, v in os.environ.items() if n not in _FOREIGN and not n.startswith(_FOREIGN_PREFIXES)}
     return {
         **inherited,
         **service_env(settings, airflow_url=airflow_url, mlflow_url=mlflow_url),
         **airflow,
         "WINDSOCK_GPUS": os.environ.get("WINDSOCK_GPUS") or "1",  # as many slots as the GPUs' pool gets
-        # Otherwise process titles overwrite the home's mark in the environment, and strays could not be found.
-        "SPT_NOENV": "1",
-        "PYTHONUNBUFFERED": "1",
-        # Each thread that ever allocated keeps an arena of its own otherwise.
-        "MALLOC_ARENA_MAX": "2",
+        **_PROCESS,
+    }
+
+
+def plain_env() -> dict[str, str]:
+    """Return the whole environment of a part that is no Airflow: nothing of the user's that it does not need."""
+    kept = {n: v for n, v in os.environ.items() if n in _PLAIN or n.startswith("LC_")}
+    return {**kept, **_PROCESS}
+
+
+def mlflow_env(home: Home, *, database_url: str, airflow_url: str, port: int) -> dict[str, str]:
+    """Return the whole environment of MLflow's server."""
+    names = [f"{host}:{port}" for host in (HOST, "localhost")]
+    return {
+        **plain_env(),
+        **_MANNERS,
+        "WINDSOCK_HOME": str(home.root),
+        "WINDSOCK_UI_URL": airflow_url,
+        "WINDSOCK_MLFLOW_SECRET_FILE": str(home.secret_file(MLFLOW_SECRET)),
+        "MLFLOW_BACKEND_STORE_URI": database_url,
+        "MLFLOW_ARTIFACTS_DESTINATION": home.mlflow_artifacts.as_uri(),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(names),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{name}" for name in names),
     }
 
 

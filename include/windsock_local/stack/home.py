@@ -6,7 +6,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -21,6 +21,7 @@ from windsock_local.stack import processes
 
 MARKER = ".windsock-home"
 ADMIN_USER = "admin"
+MLFLOW_SECRET = "mlflow_secret"
 SUPERVISOR, GUARDIAN = "supervisor", "guardian"
 
 SECRETS: Mapping[str, Callable[[], str]] = {
@@ -30,6 +31,8 @@ SECRETS: Mapping[str, Callable[[], str]] = {
     # Signs API tokens; the same in all Airflow processes.
     "jwt_secret": lambda: secrets.token_urlsafe(64),
     "api_secret_key": lambda: secrets.token_urlsafe(32),
+    # Signs the keys to MLflow's door.
+    MLFLOW_SECRET: lambda: secrets.token_urlsafe(32),
 }
 """The generated secrets of a home, and how each is made."""
 
@@ -135,6 +138,7 @@ class Home:
         try:
             for folder in (self.root, self.run, self.logs, self.airflow, self.mlflow_artifacts):
                 folder.mkdir(parents=True, exist_ok=True)
+            self._close()
             self.secrets.mkdir(mode=0o700, exist_ok=True)
             self.secrets.chmod(0o700)
             if not self.marker.exists():
@@ -145,18 +149,31 @@ class Home:
                 "user may write to, with --home or WINDSOCK_HOME."
             ) from err
 
+    def _close(self) -> None:
+        """Keep other users out; started by root, the database's own user passes through (``Postgres.prepare``)."""
+        mode, most = self.root.stat().st_mode & 0o777, 0o710 if os.geteuid() == 0 else 0o700
+        if mode & ~most:
+            self.root.chmod(mode & most)
+
     def secret(self, name: str) -> str:
         """Return one of :data:`SECRETS`, kept in the file of its name; it is made if it is missing."""
+        return self.secret_file(name).read_text(encoding="utf-8").strip()
+
+    def secret_file(self, name: str) -> Path:
+        """Return the file of one of :data:`SECRETS`; it is made if it is missing."""
         path = self.secrets / name
         if not path.exists():
             replace_file(path, SECRETS[name]().encode(), mode=0o600)
-        return path.read_text(encoding="utf-8").strip()
+        return path
 
-    def passwords_file(self) -> Path:
-        """Return the file that Airflow's simple auth manager reads; it is made if it is missing."""
+    def passwords_file(self, users: Iterable[str] = (ADMIN_USER,)) -> Path:
+        """Return the file that Airflow's simple auth manager reads; passwords that are missing there are made."""
         path = self.secrets / "airflow_passwords.json"
-        if not path.exists():
-            replace_file(path, json.dumps({ADMIN_USER: self.secret("admin_password")}).encode(), mode=0o600)
+        known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        own = {ADMIN_USER: self.secret("admin_password")}
+        made = {user: own.get(user) or secrets.token_urlsafe(15) for user in users if user not in known}
+        if made or not path.exists():
+            replace_file(path, json.dumps({**known, **made}).encode(), mode=0o600)
         return path
 
     def admin_password(self) -> str:

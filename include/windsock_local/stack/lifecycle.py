@@ -58,7 +58,7 @@ def prepared_stack(
     Store.of(settings).look()
     home = Home.of(settings)
     home.create()
-    with locked(home.lock_file, wait=False) as free:
+    with locked(home.lock_file, wait=False) as free, _private_files(settings):
         if not free:
             yield None
             return
@@ -90,6 +90,19 @@ def prepared_stack(
             yield supervisor
         finally:
             supervisor.stop()
+
+
+@contextlib.contextmanager
+def _private_files(settings: Settings) -> Iterator[None]:
+    """Have nobody else read what is written in the block, unless pods of another user may share the store's folder."""
+    if settings.compute != "local" or settings.compute_file is not None:
+        yield
+        return
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def start_detached(settings: Settings, *options: str) -> subprocess.Popen[bytes]:

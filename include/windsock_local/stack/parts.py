@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from windsock.errors import SpecError
 from windsock.settings import Settings
 from windsock_local.stack import probes
+from windsock_local.stack.environment import mlflow_env, plain_env
 from windsock_local.stack.home import Home
 from windsock_local.stack.postgres import Postgres
 from windsock_local.stack.probes import HOST
@@ -46,6 +47,9 @@ class Part:
     user: str | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     env: Mapping[str, str] = field(default_factory=dict)
+    """Added to the stack's environment."""
+    environment: Mapping[str, str] | None = None
+    """Its whole environment, if it is no Airflow and gets nothing of the stack's."""
 
 
 def module(*arguments: str) -> list[str]:
@@ -62,6 +66,7 @@ def database_parts(database: Postgres) -> list[Part]:
         ready=lambda _started: database.answers(),
         after=database.create_databases,
         user=database.user,
+        environment=plain_env(),
         stop_signal=signal.SIGINT,  # "fast shutdown": ends sessions, writes everything out
     )
     if database.is_migrated:
@@ -105,15 +110,10 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
     )
     mlflow = Part(
         MLFLOW,
-        [
-            *module("mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"),
-            *("--artifacts-destination", home.mlflow_artifacts.as_uri()),
-            *("--allowed-hosts", f"{HOST}:{mlflow_port},localhost:{mlflow_port}"),
-            *("--cors-allowed-origins", f"{mlflow_url},http://localhost:{mlflow_port}"),
-        ],
+        module("windsock_mlflow.server", "--host", HOST, "--port", str(mlflow_port)),
         ready=lambda _started: probes.answers(f"{mlflow_url}/health"),
         needs=with_api,
-        env={"MLFLOW_BACKEND_STORE_URI": database.url("mlflow"), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        environment=mlflow_env(home, database_url=database.url("mlflow"), airflow_url=airflow_url, port=mlflow_port),
     )
     dag_processor = Part(DAG_PROCESSOR, module("airflow", "dag-processor"), ready=beats(DAG_PROCESSOR), needs=with_api)
     triggerer_command = module("airflow", "triggerer", "--skip-serve-logs")

@@ -48,7 +48,7 @@ class Postgres:
     """The database server of one home; also knows which user may run it."""
 
     def __init__(self, home: Home) -> None:
-        self._data, self._copied = home.postgres, home.run / "postgres.part"
+        self._home, self._data, self._copied = home, home.postgres, home.run / "postgres.part"
         self._version_file = self._data / "windsock-airflow-version"
         self._programs = _programs()
         self.user = _UNPRIVILEGED_USER if os.geteuid() == 0 else None
@@ -87,7 +87,7 @@ class Postgres:
         """
         if self.user is not None:
             _ensure_user(self.user)
-            _let_pass(self._data, self._programs)
+            _let_pass(self.user, self._home, self._data, self.socket_folder, self._programs)
         if not (self._data / "PG_VERSION").exists():
             if self._data.exists():  # a first start was cut off half-way: nothing in it is usable
                 shutil.rmtree(self._data)
@@ -211,11 +211,14 @@ def _ensure_user(name: str) -> None:
             ) from err
 
 
-def _let_pass(*paths: Path) -> None:
-    """As root: let the database's user walk through (not list) the folders above."""
+def _let_pass(user: str, home: Home, *paths: Path) -> None:
+    """As root: let the database's user walk through (not list) the folders above; within the home him alone."""
     for path in paths:
         for folder in path.resolve().parents:
             mode = folder.stat().st_mode
-            if not mode & 0o001:
+            if folder == home.root or home.root in folder.parents:
+                os.chown(folder, -1, pwd.getpwnam(user).pw_gid)
+                folder.chmod((mode & ~0o077) | 0o010)
+            elif not mode & 0o001:
                 log.info("Letting others pass through %s (mode o+x), so that PostgreSQL can reach %s.", folder, path)
                 folder.chmod(mode | 0o001)

@@ -68,7 +68,7 @@ class Supervisor:
         on_quiet_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._home, self._on_ready, self._on_quiet_turn, self.info = home, on_ready, on_quiet_turn, info
-        self._env = {**env, processes.MARKER_VARIABLE: str(home.root)}
+        self._env, self._mark = env, {processes.MARKER_VARIABLE: str(home.root)}
         self._children = {part.name: Child(part) for part in parts}
         self._own = {SUPERVISOR: PartInfo(os.getpid(), processes.birth(os.getpid()), info.started, ready=True)}
         self._guardian: subprocess.Popen[bytes] | None = None
@@ -164,7 +164,7 @@ class Supervisor:
         started = time.time() - 0.05
         child.process = processes.spawn(
             part.command,
-            env={**self._env, **part.env},
+            env={**(self._env if part.environment is None else part.environment), **part.env, **self._mark},
             log_file=log_file,
             # The database changes into its own folder, the others need one they can write.
             cwd=self._home.airflow if part.user is None else self._home.postgres,

@@ -155,6 +155,16 @@ def test_all_processes_of_airflow_have_the_same_configuration() -> None:
         assert SERVICES[name]["volumes"] == ["logs:/opt/airflow/logs", "home:/var/lib/windsock"]
 
 
+def test_mlflow_stands_behind_the_door_and_only_airflow_signs_keys_to_it() -> None:
+    mlflow = SERVICES["mlflow"]
+    assert "windsock_mlflow.server" in mlflow["command"]
+    assert {name for name, service in SERVICES.items() if "mlflow_secret" in service.get("secrets", ())} == (
+        AIRFLOW | {"mlflow"}
+    )
+    assert mlflow["environment"]["WINDSOCK_UI_URL"] == SERVICES["api-server"]["environment"]["WINDSOCK_UI_URL"]
+    assert "*" not in mlflow["environment"]["MLFLOW_SERVER_ALLOWED_HOSTS"]
+
+
 def test_feast_differs_in_its_online_store_alone() -> None:
     ours = yaml.safe_load((DOCKER / "feature_store.yaml").read_text())
     shipped = yaml.safe_load((REPO_ROOT / "feature_repo" / "feature_store.yaml").read_text())

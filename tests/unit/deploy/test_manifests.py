@@ -119,6 +119,23 @@ def test_airflow_is_told_where_the_store_and_mlflow_are(overlay: str) -> None:
     assert "windsock-mlflow:5000" in data("windsock-mlflow", overlay)["MLFLOW_SERVER_ALLOWED_HOSTS"]
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_mlflow_stands_behind_the_door_and_knows_where_people_come_from(overlay: str) -> None:
+    (container,) = objects("Deployment")["windsock-mlflow"]["spec"]["template"]["spec"]["containers"]
+    sources = {entry["name"]: entry["valueFrom"] for entry in container["env"]}
+    airflow = yaml.safe_load(yaml.safe_load((REPO_ROOT / "docker/helm/values.yaml").read_text())["extraEnvFrom"])
+
+    assert "windsock_mlflow.server" in container["args"]
+    signs = sources["WINDSOCK_MLFLOW_SECRET"]["secretKeyRef"]["name"]
+    assert signs in [source["secretRef"]["name"] for source in airflow if "secretRef" in source]
+    assert sources["WINDSOCK_UI_URL"]["configMapKeyRef"] == {"name": "windsock-settings", "key": "WINDSOCK_UI_URL"}
+    site = yaml.safe_load(data("windsock-compute", overlay)["compute.yaml"])
+    assert signs not in site["env_from_secrets"], "step pods are given keys and sign none"
+    mlflow, settings = data("windsock-mlflow", overlay), data("windsock-settings", overlay)
+    assert settings["WINDSOCK_MLFLOW_URL"] in mlflow["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
+    assert not [name for name in mlflow["MLFLOW_SERVER_ALLOWED_HOSTS"] if "*" in name]
+
+
 # --- security
 
 

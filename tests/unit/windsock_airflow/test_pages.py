@@ -65,9 +65,17 @@ found = runpy.run_path({str(REPO_ROOT / "plugins" / "windsock_pages.py")!r})
 print(found["WindsockPages"].external_views)
 print(sorted(m for m in set(sys.modules) - before if m in ("fastapi", "airflow.api_fastapi.app", "pandas")))
 """
-    env = {"PATH": "", "AIRFLOW_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
-    views, heavy = done.stdout.splitlines()[-2:]
-    assert "'href': 'http://127.0.0.1:5000'" in views
-    assert "'href': '/windsock/plan/{DAG_ID}'" in views
-    assert heavy == "[]"
+    env = {"PATH": "", "AIRFLOW_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": "http://mlflow.example"}
+    for own, href in (
+        ({"WINDSOCK_MLFLOW_SECRET": "s" * 40}, "http://127.0.0.1:8080/windsock/mlflow"),
+        (
+            {},
+            "http://mlflow.example",
+        ),
+    ):
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, env={**env, **own}, capture_output=True, text=True, check=True)
+        views, heavy = done.stdout.splitlines()[-2:]
+        assert f"'href': '{href}'" in views
+        assert "'href': '/windsock/plan/{DAG_ID}'" in views
+        assert heavy == "[]"

@@ -22,6 +22,9 @@ if [ ! -e airflow-keys.env ]; then
     fernet=$(head -c 32 /dev/urandom | base64 | tr '+/' '-_')
     printf '%s\n' "fernet-key=$fernet" "api-secret-key=$(random 32)" "jwt-secret=$(random 64)" >airflow-keys.env
 fi
+if [ ! -e mlflow-door.env ]; then
+    echo "WINDSOCK_MLFLOW_SECRET=$(random 32)" >mlflow-door.env
+fi
 if [ ! -e airflow-passwords.json ]; then
     printf '{"admin": "%s"}\n' "$(random 12)" >airflow-passwords.json
 fi

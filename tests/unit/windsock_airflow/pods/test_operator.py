@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from kubernetes.client import ApiClient, V1ObjectMeta, V1Pod, V1PodStatus
 
 from small_model import small_fraud
+from windsock import mlflow_keys
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.spec.estimators import Estimator
@@ -117,6 +118,15 @@ def test_a_trainer_pod_is_told_its_request_and_no_secret(site: Path):
     assert not container.get("command")
     assert "secret@" not in str(pod)
     assert "very-secret" not in str(pod)
+
+
+def test_a_pod_gets_a_key_to_its_models_mlflow_and_not_what_signs_it(site: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WINDSOCK_MLFLOW_SECRET", secret := "s" * 40)
+    (container,) = manifest(fit(site))["spec"]["containers"]
+    env = {e["name"]: e["value"] for e in container["env"]}
+    caller = mlflow_keys.read(secret, mlflow_keys.Kind.KEY, env["MLFLOW_TRACKING_TOKEN"])
+    assert (caller.role, caller.model) == ("task", "fraud")
+    assert secret not in str(container)
 
 
 def test_the_pod_carries_labels_for_costs_and_for_being_found_again(site: Path):

@@ -1,12 +1,15 @@
 """What the stack's processes inherit, and what they do not."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from windsock.settings import Settings
 from windsock_local.stack.environment import airflow_variables, ignored_variables, part_env, service_env
-from windsock_local.stack.home import Home
+from windsock_local.stack.home import SECRETS, Home
+from windsock_local.stack.parts import MLFLOW, POSTGRES, make_parts
+from windsock_local.stack.postgres import Postgres
 
 
 @pytest.fixture
@@ -66,6 +69,38 @@ def test_variables_of_other_programs_do_not_reach_the_parts(monkeypatch: pytest.
     assert env["MLFLOW_TRACKING_URI"] == "http://m"
     assert env["AIRFLOW_HOME"] == str(home.airflow)
     assert env["AIRFLOW_CONN_WAREHOUSE"] == "postgresql://w"
+
+
+def test_mlflow_and_the_database_get_nothing_of_airflows_and_nothing_of_the_users(
+    monkeypatch: pytest.MonkeyPatch, home: Home
+) -> None:
+    for name in ("AIRFLOW_CONN_WAREHOUSE", "AWS_SECRET_ACCESS_KEY", "WINDSOCK_SLACK_TOKEN", "WINDSOCK_STUDIES"):
+        monkeypatch.setenv(name, "the user's")
+    variables = airflow(home, {})
+    parts = {part.name: part for part in make_parts(home, Postgres(home), airflow_port=1, mlflow_port=2)}
+
+    for name in (MLFLOW, POSTGRES):
+        env = parts[name].environment
+        assert env is not None
+        assert "the user's" not in env.values()
+        assert not [variable for variable in env if variable.startswith("AIRFLOW")]
+        assert not {home.secret(secret) for secret in SECRETS} & set(env.values())
+    assert "WINDSOCK_MLFLOW_SECRET_FILE" not in parts[POSTGRES].environment  # type: ignore[operator]
+    assert {part.environment for part in parts.values() if part.name not in (MLFLOW, POSTGRES)} == {None}
+    assert variables["AIRFLOW__API__SECRET_KEY"] == home.secret("api_secret_key")
+
+
+def test_passwords_of_further_users_are_made_before_airflow_would_print_them(home: Home) -> None:
+    airflow(home, {})
+    users = {"WINDSOCK_AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin, bob:viewer"}
+
+    file = Path(airflow(home, users)["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"])
+
+    passwords = json.loads(file.read_text())
+    assert passwords.keys() == {"admin", "bob"}
+    assert passwords["admin"] == home.admin_password() != passwords["bob"]
+    airflow(home, users)
+    assert json.loads(file.read_text()) == passwords
 
 
 def test_nothing_phones_home_and_loopback_never_goes_through_a_proxy(

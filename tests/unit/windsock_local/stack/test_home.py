@@ -75,7 +75,7 @@ def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
     passwords = [json.loads(home.passwords_file().read_text()) for _ in range(2)]
 
     assert first == second
-    assert len(set(first.values())) == 4
+    assert len(set(first.values())) == len(SECRETS)
     assert len(first["jwt_secret"]) >= 64
     assert passwords == [{"admin": first["admin_password"]}] * 2
     assert {p.stat().st_mode & 0o777 for p in home.secrets.iterdir()} == {0o600}

@@ -1,0 +1,28 @@
+"""``windsock mlflow-key``: a key to MLflow for a program of one's own, a notebook for instance."""
+
+import click
+
+from windsock.errors import UpstreamUnavailable
+from windsock.mlflow_keys import VARIABLE, Caller, Kind, sign
+from windsock.settings import Settings
+from windsock_local.cli.stack import home_option
+from windsock_local.stack.home import MLFLOW_SECRET, Home
+
+
+@click.command()
+@home_option
+@click.option("--write", is_flag=True, help="The key may also write. [default: read]")
+@click.option("--hours", type=click.IntRange(1, 24 * 31), default=8, show_default=True, help="How long it holds.")
+def mlflow_key(settings: Settings, write: bool, hours: int) -> None:
+    """Print a key to this installation's MLflow, which MLflow's client takes from MLFLOW_TRACKING_TOKEN.
+
+    It is as good as a password: keep it out of files and logs.
+    """
+    file = Home.of(settings).secrets / MLFLOW_SECRET
+    secret = settings.mlflow_secret or (file.read_text(encoding="utf-8").strip() if file.is_file() else "")
+    if not secret:
+        raise UpstreamUnavailable(
+            f"There is no secret to sign a key with: no WINDSOCK_MLFLOW_SECRET, and no {file}. Start the stack with "
+            f"`windsock up`, or ask whoever runs MLflow for a key ({VARIABLE})."
+        )
+    click.echo(sign(secret, Kind.KEY, Caller("windsock mlflow-key", "op" if write else "viewer"), hours * 3600))
