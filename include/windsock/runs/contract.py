@@ -146,7 +146,7 @@ class TrainerRequest:
         """Return :meth:`report`, if it answers this very request.
 
         Raises:
-            DataContractError: The candidate is incomplete or was made from another request.
+            DataContractError: The candidate is incomplete, was made from another request, or is damaged.
         """
         found = self.report()
         if found.get("request_sha256") != self.sha256:
@@ -154,6 +154,12 @@ class TrainerRequest:
                 f"{self.store.url(METRICS)}: its request_sha256 is {found.get('request_sha256')!r}, but the bytes of "
                 f"{REQUEST} have {self.sha256}: it was made from another request. Run the step 'fit' again; a trainer "
                 "hashes the file as it lies there, before parsing."
+            )
+        said, model = found.get("model_sha256"), str(self.raw["output"]["model"])
+        if said is not None and said != model_sha256(self.store, model):
+            raise DataContractError(
+                f"{self.store.url(model)}: its files are not the ones that the trainer left: {METRICS} beside it says "
+                "another model_sha256. They were damaged or changed since. Run the step 'fit' again."
             )
         return found
 
@@ -167,9 +173,18 @@ class TrainerRequest:
         """Write the model folder, then ``metrics.json``: with it, the candidate is complete."""
         for name, data in files.items():
             self.store.write_bytes(data, str(self.raw["output"]["model"]), name)
-        full = {"format": CANDIDATE_FORMAT, "request_sha256": self.sha256, **metrics}
+        model = model_sha256(self.store, str(self.raw["output"]["model"]))
+        full = {"format": CANDIDATE_FORMAT, "request_sha256": self.sha256, "model_sha256": model, **metrics}
         self.store.write_json(full, str(self.raw["output"]["metrics"]))
         return full
+
+
+def model_sha256(store: Store, *folder: str) -> str:
+    """Return a SHA-256 over names and bytes of a model folder's files, in order of their names."""
+    digest = hashlib.sha256()
+    for name in store.files(*folder):
+        digest.update(name.encode() + b"\0" + store.read_bytes(*folder, name))
+    return digest.hexdigest()
 
 
 def request_url(folder: RunFolder, estimator: str) -> str:

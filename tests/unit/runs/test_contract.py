@@ -95,6 +95,21 @@ def test_a_candidate_is_complete_only_with_the_metrics_of_this_very_request(cand
         read_candidate(folder, "lightgbm")
 
 
+def test_a_model_that_was_damaged_after_its_trainer_finished_is_no_candidate_and_is_trained_again(candidate):
+    _, folder, url = candidate
+    request, model = TrainerRequest.read(url), ("candidates", "lightgbm", "model")
+    request.write_candidate({"model.txt": b"x", "model.json": b"{}"}, {})
+    whole = read_candidate(folder, "lightgbm")
+    for name, data in (("model.txt", b"y"), ("model.json", b""), ("more.txt", b"")):
+        folder.write_bytes(data, *model, name)
+        with pytest.raises(DataContractError, match="not the ones that the trainer left.*Run the step 'fit' again"):
+            read_candidate(folder, "lightgbm")
+        assert request.finished() is None
+        folder.remove(*model, "more.txt")
+        request.write_candidate({"model.txt": b"x", "model.json": b"{}"}, {})
+        assert read_candidate(folder, "lightgbm") == whole
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [(b"{", "is no JSON"), (b"[]", "is no JSON object"), (b"{}", "must be a JSON object whose format is")],

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from windsock.errors import DataContractError
+from windsock.served.formats.lightgbm_text import checked
 from windsock.served.matrix import Feature
 from windsock.served.model import MODEL_CARD, Scorer, Task, threads
 from windsock.store import to_json
@@ -35,10 +36,11 @@ def read(folder: str, data: bytes, card: Mapping[str, Any], inputs: Sequence[Fea
             f"{where}: is not LightGBM's model text (it starts with {data[:8]!r}), and pickles are never loaded. Save "
             "it with Booster.save_model, or train the version again."
         )
+    text = checked(data, len(inputs), where)
     import lightgbm
 
     try:
-        booster = lightgbm.Booster(model_str=data.decode())
+        booster = lightgbm.Booster(model_str=text)
     except lightgbm.basic.LightGBMError as err:
         raise DataContractError(f"{where}: is damaged: {err}. Fetch or train the version again.") from err
     return booster, lambda x: booster.predict(x, num_threads=threads())
