@@ -54,6 +54,17 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def query_text(sql: str) -> str:
+    """Return a query without the semicolons and comments that end it, so that it can stand in parentheses."""
+    text = sql.encode()  # tokens are placed by bytes
+    stop = len(text)
+    for start, kind in reversed(duckdb.tokenize(sql)):
+        if "comment" not in str(kind).casefold() and text[start:stop].strip() != b";":
+            break
+        stop = start
+    return text[:stop].decode().strip()
+
+
 def parse_query(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
     """Return the tree of one query, as DuckDB's own parser reads it.
 

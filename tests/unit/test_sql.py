@@ -9,7 +9,7 @@ import pytest
 
 from windsock.errors import SpecError
 from windsock.settings import REPO_ROOT
-from windsock.sql import open_duckdb, parse_query, quoted
+from windsock.sql import open_duckdb, parse_query, query_text, quoted
 
 
 def test_nothing_else_in_the_product_connects_to_duckdb():
@@ -71,3 +71,10 @@ def test_every_word_is_a_name_once_it_is_quoted():
         words = [w for (w,) in connection.execute("select keyword_name from duckdb_keywords()").fetchall()]
         names = ", ".join(f"1 as {quoted(w)}" for w in [*words, 'a "quoted" one'])
         assert connection.sql(f"select {names}").columns == [*words, 'a "quoted" one']
+
+
+@pytest.mark.parametrize("end", ["", ";", " ;;\n", "; -- done", "\n-- done; really\n;\n/* ; */", "-- done"])
+def test_a_query_that_ends_in_semicolons_and_comments_can_stand_in_parentheses(end: str):
+    with open_duckdb() as connection:
+        inner = query_text("select 'é; --' as x" + end)
+        assert connection.sql(f"select * from ({inner}\n)").fetchall() == [("é; --",)]

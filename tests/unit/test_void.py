@@ -222,24 +222,28 @@ def test_a_kill_leaves_the_day_in_force_or_taken_out_and_the_next_try_completes(
     assert snapshot(churn.settings, "churn", stages) == before
 
 
-def test_online_a_day_taken_out_is_set_right_by_correcting_a_later_run_of_its_entities(tmp_path: Path) -> None:
+def test_online_a_day_taken_out_is_taken_out_by_correcting_it(tmp_path: Path) -> None:
     settings, spec = two_views(tmp_path)
     ours, mistake = date(2026, 3, 2), date(2026, 3, 30)
-    for day in (ours, mistake):
-        publish(settings, spec, day, {"spending": [(1, at(day.day, 9), 1, 1.0)], "everything": []})
+    for day, entities in ((ours, [1]), (mistake, [1, 2])):
+        publish(settings, spec, day, {"spending": [(e, at(day.day, 9), 1, 1.0) for e in entities], "everything": []})
         run_step("materialize", model="fraud", key=str(day), settings=settings)
     table = table_of(spec, "spending")
 
-    def served() -> int:
-        return open_sink(settings, [table]).read(table, [1])[1].micros
+    def served() -> dict[Any, int]:
+        return {e: row.micros for e, row in open_sink(settings, [table]).read(table, [1, 2]).items()}
 
     run_step(
         "void", model="fraud", key=str(mistake), settings=settings, options={"stage": "features", "reason": "typo"}
     )
-    assert served() == micros_of(at(30, 9)), "taking out a record alone changes nothing that is served"
-    run_step("materialize", model="fraud", key=str(ours), settings=settings, options={"correct": True})
+    at_thirty = micros_of(at(30, 9))
+    assert served() == {1: at_thirty, 2: at_thirty}, "taking out a record alone changes nothing that is served"
+    with pytest.raises(NotReady):
+        run_step("materialize", model="fraud", key=str(mistake), settings=settings)
+    for _ in range(2):
+        run_step("materialize", model="fraud", key=str(mistake), settings=settings, options={"correct": True})
 
-    assert served() == micros_of(at(2, 9))
+        assert served() == {1: micros_of(at(2, 9))}
 
 
 def test_a_store_with_a_key_in_2062_is_well_again_by_the_commands_that_the_doctor_names(

@@ -114,7 +114,7 @@ def _typed(names: frozenset[str] | None, columns: Mapping[str, str]) -> dict[str
 def _reads(sql: str) -> tuple[frozenset[str] | None, frozenset[str]]:
     """Return the names that a query mentions as columns, None where it may see all of them, and the tables it reads."""
     with open_duckdb() as connection:
-        nodes = list(tree_nodes(parse_query(connection, sql.strip().rstrip(";"))))
+        nodes = list(tree_nodes(parse_query(connection, sql)))
     tables = {str(n["table_name"]).casefold() for n in nodes if n.get("type") == "BASE_TABLE"}
     rows = {
         str(n["alias"]).casefold() for n in nodes if "alias" in n and "sample" in n

@@ -20,7 +20,7 @@ from windsock.errors import SpecError
 from windsock.spec import ModelSpec
 from windsock.spec.columns import KNOWN_AT, event_columns, event_known_at, label_columns
 from windsock.spec.modelling import FeatureView
-from windsock.sql import open_duckdb, parse_query, quoted
+from windsock.sql import open_duckdb, parse_query, query_text, quoted
 
 TIMESTAMP = "event_timestamp"
 
@@ -78,7 +78,7 @@ def entity_column(spec: ModelSpec, view: FeatureView) -> str | None:
 
 
 def _sql(spec: ModelSpec, view: FeatureView) -> str:
-    return spec.sql_of(view).strip().rstrip(";")
+    return query_text(spec.sql_of(view))
 
 
 def _columns(spec: ModelSpec, view: FeatureView) -> list[tuple[str, str]]:

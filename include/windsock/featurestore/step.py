@@ -3,7 +3,7 @@
 The store never goes backwards: a backfilled day leaves newer rows alone. When a day was replaced and an event is gone
 with it, whoever is still served that event's features gets the latest ones that the tables hold. With ``correct=True``
 all of the day's entities are set to what the tables hold now, even if that is older or nothing; that is for repairs and
-never happens by itself.
+never happens by itself. So a day that was taken out (see ``void``) is taken out online, too.
 
 Afterwards a sample of the day's entities is looked up. Each must be served the day's own row or a newer one; and
 whatever is served must equal the row of the same entity and time in the tables. A day may be recomputed at this very
@@ -20,7 +20,7 @@ from typing import Any
 
 from windsock.days import end_of, start_of
 from windsock.errors import NotReady, ParityError, SpecError, UpstreamUnavailable
-from windsock.features.demand import demanded, usable
+from windsock.features.demand import Demanded, demanded, usable
 from windsock.features.feature_tables import FeatureTable
 from windsock.featurestore.definitions import apply
 from windsock.featurestore.online_db import Entity, OnlineRow, micros_of, online_rows
@@ -51,14 +51,20 @@ def run(ctx: StepContext) -> dict[str, Any]:
         ParityError: Online and offline disagree.
     """
     day, correct = ctx.day, str(ctx.options.get("correct", False)).lower() in ("true", "1", "yes")
-    tables = list(_served_tables(ctx))
-    if not tables:
+    wanted = list(usable(demanded(ctx.settings, ctx.spec, ctx.day)))
+    taken_out = [each.table for each in wanted if correct and _is_taken_out(each.table.ledger(ctx.store), day)]
+    tables = list(_served_tables(ctx, [each for each in wanted if each.table not in taken_out]))
+    if not tables and not taken_out:
         return {"views": {}, "parity": {"checked": 0, "mismatches": 0}}
     # Feast's own API reads what is written here only once the views are registered.
     apply(ctx.settings, remove_gone=False)
-    sink = open_sink(ctx.settings, tables)
-    ledgers = {table: table.ledger(ctx.store) for table in tables}
+    sink = open_sink(ctx.settings, [*tables, *taken_out])
+    ledgers = {table: table.ledger(ctx.store) for table in [*tables, *taken_out]}
     views: dict[str, dict[str, int]] = {}
+    with sink.day():
+        for table in taken_out:
+            gone = _served(sink, table, day)
+            views[table.feast_name] = _set_right(ctx.store, ledgers[table], sink, table, gone)
     for _ in range(_ROUNDS):
         records = {table: _record(ledgers[table], day) for table in tables}
         latest = {table: _latest(ctx.store, table, [records[table]]) for table in tables}
@@ -100,13 +106,17 @@ def run(ctx: StepContext) -> dict[str, Any]:
     return {"views": views, "parity": {"checked": len(compared), "mismatches": len(faults)}}
 
 
-def _served_tables(ctx: StepContext) -> Iterator[FeatureTable]:
+def _is_taken_out(ledger: Ledger, day: date) -> bool:
+    return ledger.get(day) is None and ledger.last_void(day) is not None
+
+
+def _served_tables(ctx: StepContext, wanted: Iterable[Demanded]) -> Iterator[FeatureTable]:
     """Yield the tables that are materialized; one that was refused for a day is left out, unless it is required.
 
     Raises:
         NotReady: The day has no features yet.
     """
-    for each in usable(demanded(ctx.settings, ctx.spec, ctx.day)):
+    for each in wanted:
         ledger = each.table.ledger(ctx.store)
         if each.required:
             _record(ledger, ctx.day)

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 from pydantic.fields import FieldInfo
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -13,6 +14,17 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 COLUMN_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 Column = Annotated[str, StringConstraints(pattern=COLUMN_PATTERN)]
 """Column names: letters, digits and ``_``; they may be words of SQL."""
+
+
+def check_in_folder(path: str) -> str:
+    """Return a path that stays in the folder it is relative to; what lies elsewhere would not come with the model."""
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"{path!r} must lie in the model's folder: give its path from there")
+    return path
+
+
+FolderFile = Annotated[str, AfterValidator(check_in_folder)]
+"""A file in the model's folder, by its path from there."""
 
 
 class Part(BaseModel):

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from windsock.spec.base import Column, Part, repeated
+from windsock.spec.base import Column, FolderFile, Part, repeated
 
 ColumnType = Literal["int64", "double", "string", "bool", "timestamp", "date"]
 
@@ -232,7 +232,9 @@ class LabelSpec(Part):
 class ValidationSpec(Part):
     """How much dirt a day may carry before it is refused whole."""
 
-    suite: str | None = Field(None, description="GX suite file in the model's folder; default expectations.json.")
+    suite: FolderFile | None = Field(
+        None, description="GX suite file in the model's folder; default expectations.json."
+    )
     quarantine_budget: float = Field(0.05, ge=0, le=1, description="Largest share of rows set aside; above: reject.")
     empty_day: Literal["accept", "reject"] = Field("accept", description="What a day without rows means.")
     volume_tolerance: float = Field(

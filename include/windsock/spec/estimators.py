@@ -3,7 +3,6 @@
 With several in ``training.estimators``, the one that did best in the time-ordered folds goes on to the gate.
 """
 
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -16,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from windsock.spec.base import Name, Part
+from windsock.spec.base import Name, Part, check_in_folder
 from windsock.spec.operations import ComputeSpec
 
 
@@ -153,9 +152,7 @@ class TorchSpec(_Searched):
         if self.module is None and self.arguments:
             raise ValueError("arguments are for a module of your own: give module, or put them into params")
         if self.module is not None:
-            path = PurePosixPath(str(self.module_file))
-            if path.is_absolute() or ".." in path.parts:
-                raise ValueError(f"module {self.module!r} must lie in the model's folder: give its path from there")
+            check_in_folder(str(self.module_file))
             if wrong := sorted(self.params.model_fields_set & _OWN_NETWORK):
                 raise ValueError(f"params.{wrong[0]} is of Windsock's own network: give it in arguments instead")
             ours = {"inputs", "categories", *NetworkParams.model_fields} - _OWN_NETWORK

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from windsock.errors import SpecError
-from windsock.spec.base import Column, Name, Part, repeated
+from windsock.spec.base import Column, FolderFile, Name, Part, repeated
 from windsock.spec.estimators import Estimator, LightGBMSpec
 
 Metric = Literal[
@@ -19,7 +19,7 @@ class FeatureView(Part):
     """A table of features, computed by one SQL file for one entity (or for none)."""
 
     name: Name
-    sql: str = Field(description="File in the model's folder.")
+    sql: FolderFile = Field(description="File in the model's folder.")
     entity: Name | None = Field(None, description="One of the spec's entities; absent: one series for all rows.")
     lookback_days: NonNegativeInt = Field(description="How far back the SQL reads, before the day itself.")
     ttl_days: PositiveInt | None = Field(None, description="Values older than this are not served; absent: never.")

@@ -98,6 +98,14 @@ def test_the_reference_model_loads_and_fits_on_a_page():
             {"gate__floors": {"precision": 1}}, r"gate\.floors.precision.*average_precision", id="metric-name"
         ),
         pytest.param({"source": {"kind": "sql", "url_env": "X", "query": "select 1"}}, r":start and :end", id="sql"),
+        pytest.param(
+            {"features__views": [{"name": "a", "sql": "../fraud2/a.sql", "lookback_days": 1}]},
+            r"features\.views\.0\.sql.*'\.\./fraud2/a\.sql' must lie in the model's folder",
+            id="sql-elsewhere",
+        ),
+        pytest.param(
+            {"validation": {"suite": "/etc/suite.json"}}, r"validation\.suite.*must lie in the model's", id="suite"
+        ),
     ],
 )
 def test_a_faulty_spec_names_the_field_and_the_file(tmp_path: Path, changes: dict[str, Any], says: str):
