@@ -1,12 +1,18 @@
 """Every connection to DuckDB: in UTC, without files, variables, settings or statements beside the query."""
 
+import gc
+import multiprocessing
 import re
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 import duckdb
 import pandas as pd
 import pytest
 
+from windsock import sql
 from windsock.errors import SpecError
 from windsock.settings import REPO_ROOT
 from windsock.sql import open_duckdb, parse_query, query_text, quoted
@@ -78,3 +84,55 @@ def test_a_query_that_ends_in_semicolons_and_comments_can_stand_in_parentheses(e
     with open_duckdb() as connection:
         inner = query_text("select 'é; --' as x" + end)
         assert connection.sql(f"select * from ({inner}\n)").fetchall() == [("é; --",)]
+
+
+def test_who_opens_sees_nothing_of_others_though_they_share_a_database():
+    with open_duckdb() as one, open_duckdb() as other:
+        one.execute("create temp table mine as select 1 as x")
+        one.register("given", pd.DataFrame({"x": [1]}))
+        for name in ("mine", "given"):
+            with pytest.raises(duckdb.CatalogException):
+                other.execute(f"select * from {name}")
+        other.execute("create temp table mine as select 2 as x")
+        assert one.sql("select x from mine").fetchall() == [(1,)]
+    with open_duckdb() as later, pytest.raises(duckdb.CatalogException):
+        later.execute("select * from mine")
+
+
+def test_a_database_that_gave_up_is_replaced():
+    with open_duckdb() as connection:
+        connection.execute("select 1")
+    for database in sql._databases.values():
+        database.close()
+    with open_duckdb() as connection:
+        assert connection.sql("select 1").fetchall() == [(1,)]
+
+
+def test_a_forked_child_opens_its_own_and_ends():
+    with open_duckdb() as connection:
+        connection.execute("select 1")
+    child = multiprocessing.get_context("fork").Process(target=_count_and_exit)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 7
+
+
+def _count_and_exit() -> None:
+    with open_duckdb() as connection:
+        assert connection.sql("select sum(i) from range(10) t(i)").fetchall() == [(45,)]
+    gc.collect()
+    sys.exit(7)
+
+
+def test_what_spills_is_readable_by_its_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with open_duckdb(memory_limit="41MB") as connection:
+        connection.execute("create temp table big as select i, hash(i) as h, hash(-i) as g from range(4000000) t(i)")
+        (folder,) = tmp_path.iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert any(file.suffix == ".tmp" for file in folder.iterdir())
+    assert not any(file.suffix == ".tmp" for file in folder.iterdir())
+    folder.chmod(0o777)  # as if somebody else had made it
+    with open_duckdb(memory_limit="42MB") as connection:
+        connection.execute("select 1")
+    assert len(list(tmp_path.iterdir())) == 2

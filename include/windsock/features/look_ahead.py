@@ -154,6 +154,8 @@ def _first_difference(
     connection: duckdb.DuckDBPyConnection, world: _World, whole: pa.Table, rows: pa.Table, cut: int
 ) -> tuple[str, dict[str, Any], Any, Any] | None:
     """Return the first feature that differs in the latest row up to an instant that does, the row and both values."""
+    if rows.equals(whole.filter(pa.array(_instants(whole[TIMESTAMP]) <= cut))):
+        return None
     keys = [name for name in (world.entity, TIMESTAMP) if name]
     features = [name for name in whole.column_names if name not in keys]
     differs = {name: _differs(quoted(name), whole.schema.field(name).type) for name in features}

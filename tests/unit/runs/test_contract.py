@@ -102,7 +102,7 @@ def test_a_model_that_was_damaged_after_its_trainer_finished_is_no_candidate_and
     whole = read_candidate(folder, "lightgbm")
     for name, data in (("model.txt", b"y"), ("model.json", b""), ("more.txt", b"")):
         folder.write_bytes(data, *model, name)
-        with pytest.raises(DataContractError, match="not the ones that the trainer left.*Run the step 'fit' again"):
+        with pytest.raises(DataContractError, match=r"not the ones that the trainer left.*Run the step 'fit' again"):
             read_candidate(folder, "lightgbm")
         assert request.finished() is None
         folder.remove(*model, "more.txt")
