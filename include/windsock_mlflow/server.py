@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=5000)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn").propagate = False  # it has handlers of its own
     import uvicorn
 
     try:

@@ -138,6 +138,16 @@ def test_who_is_logged_in_to_airflow_comes_in_to_mlflow_as_what_airflow_says(sta
         assert browser.post(target[1], data=form, headers={"Origin": stack.airflow_url}).status_code == 401
 
 
+def test_mlflow_and_postgres_hold_no_key_of_airflows(stack: Stack) -> None:
+    info, home = read_stack(stack.settings), Home.of(stack.settings)
+    assert info is not None
+    for name in ("mlflow", "postgres"):
+        env = info.process(name).environ()  # type: ignore[union-attr]
+        assert env["WINDSOCK_STACK_HOME"] == str(home.root)
+        assert not [variable for variable in env if variable.startswith(("AIRFLOW", "AWS_", "WINDSOCK_SLACK"))]
+        assert not {home.secret(secret) for secret in SECRETS} & set(env.values())
+
+
 def test_another_user_of_this_machine_can_read_nothing_below_home(stack: Stack) -> None:
     names = "\n".join(map(str, [stack.home, *stack.home.rglob("*")]))
     if os.geteuid() == 0:
