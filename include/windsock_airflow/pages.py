@@ -49,6 +49,15 @@ def make_app() -> FastAPI:
 
     app = FastAPI(dependencies=[Depends(get_user)], docs_url=None, redoc_url=None, openapi_url=None)
 
+    @app.exception_handler(401)
+    def to_login(request: Any, err: Any) -> Response:
+        if "text/html" not in request.headers.get("accept", ""):  # no browser of a person
+            return Response(str(err.detail), 401)
+        page = quote(f"{request.url.path}{f'?{request.url.query}' if request.url.query else ''}", safe="")
+        return Response(
+            status_code=303, headers={"Location": f"{Settings.from_env().ui_url}/api/v2/auth/login?next={page}"}
+        )
+
     @app.get("/pages/{path:path}")
     def page(path: str) -> Response:
         if (found := read_page(path)) is None:

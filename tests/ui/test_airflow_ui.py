@@ -83,3 +83,15 @@ def test_airflows_menu_leads_into_mlflow_without_another_login(page: Page, stack
     page.goto(f"{stack.mlflow_url}/#/experiments")
     expect(page.get_by_text("Experiments").first).to_be_visible(timeout=30_000)
     assert refused == []
+
+
+def test_who_opens_mlflow_itself_is_led_by_airflows_login(page: Page, stack):
+    stranger = page.context.browser.new_page()
+    stranger.goto(stack.mlflow_url)
+    stranger.get_by_role("link", name="sign in there").click()
+    stranger.locator("input[name=username]").fill(ADMIN_USER)
+    stranger.locator("input[name=password]").fill(Home.of(stack.settings).admin_password())
+    stranger.locator("button[type=submit]").click()
+    stranger.wait_for_url(f"{stack.mlflow_url}/**", timeout=30_000)
+    expect(stranger.get_by_text("Experiments").first).to_be_visible(timeout=30_000)
+    stranger.close()

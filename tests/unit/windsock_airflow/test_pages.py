@@ -79,3 +79,25 @@ print(sorted(m for m in set(sys.modules) - before if m in ("fastapi", "airflow.a
         assert f"'href': '{href}'" in views
         assert "'href': '/windsock/plan/{DAG_ID}'" in views
         assert heavy == "[]"
+
+
+def test_a_browser_that_is_not_logged_in_is_led_to_the_login_and_a_program_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    from airflow.api_fastapi.core_api.security import get_user
+    from fastapi import FastAPI, HTTPException
+    from fastapi.testclient import TestClient
+
+    def nobody() -> None:
+        raise HTTPException(401, "Not authenticated")
+
+    whole, pages = FastAPI(), make_app()
+    monkeypatch.setitem(pages.dependency_overrides, get_user, nobody)
+    whole.mount("/windsock", pages)
+    with TestClient(whole, follow_redirects=False) as client:
+        asked = "/windsock/mlflow?to=/models"
+        led = client.get(asked, headers={"Accept": "text/html,*/*"})
+        assert led.status_code == 303
+        assert led.headers["location"].endswith("/api/v2/auth/login?next=%2Fwindsock%2Fmlflow%3Fto%3D%2Fmodels")
+        assert client.get(asked).status_code == 401
