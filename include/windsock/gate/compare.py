@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from windsock.errors import DataContractError
 from windsock.served.resampling import ClusteredRows, weighted_metric
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import LOWER_IS_BETTER
@@ -58,9 +59,15 @@ def compare(spec: ModelSpec, rows: ClusteredRows, candidate: Vector, reference: 
     ``(rows,)`` both; ``margin`` is how much worse is still acceptable, in the metric's unit.
 
     Raises:
+        DataContractError: The metric needs both classes, and the rows are of one.
         ValueError: The metric cannot be computed on these rows.
     """
     metric, gate, k = spec.training.metric, spec.gate, spec.training.evaluation.alerts_per_day
+    if metric in ("average_precision", "roc_auc") and len(classes := np.unique(rows.label)) == 1:
+        raise DataContractError(
+            f"all {rows.rows} rows judged have {spec.label.column} = {classes[0]:g}, so {metric} tells no two models "
+            "apart. Lengthen training.holdout_days, or train as of a day by which the other labels are known."
+        )
     candidate_metric, reference_metric = (weighted_metric(metric, rows, score, k=k) for score in (candidate, reference))
     weightings = rows.weightings(gate.resamples, np.random.default_rng(spec.training.seed))
     advantages = signed(metric) * np.concatenate([candidate_metric(w) - reference_metric(w) for w in weightings])

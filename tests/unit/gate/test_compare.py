@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from windsock.errors import DataContractError
 from windsock.gate.compare import Comparison, compare, planted_worse
 from windsock.served.resampling import ClusteredRows
 from windsock.settings import REPO_ROOT
@@ -105,3 +108,12 @@ def test_a_planted_model_is_worse_and_keeps_the_same_scores() -> None:
 
     assert np.array_equal(np.sort(worse), np.sort(truth))
     assert not judged(rows, worse, truth, margin=0.05).passed
+
+
+@pytest.mark.parametrize("metric", ["average_precision", "roc_auc"])
+def test_rows_of_one_class_are_refused_in_a_sentence(metric: str) -> None:
+    rows, truth = sample(1)
+    without = replace(rows, label=np.zeros(len(truth)))
+
+    with pytest.raises(DataContractError, match=r"all 2400 rows judged have TX_FRAUD = 0.*Lengthen training\.holdout"):
+        judged(without, truth, -truth, metric=metric)
