@@ -1,4 +1,4 @@
-"""The pages that steps made (drift reports, gate verdicts) and models' plans, served in the Airflow UI, with buttons.
+"""The pages that steps made (reports, verdicts, Data Docs) and models' plans, served in the Airflow UI, with buttons.
 
 Pages go to logged-in users only, and sandboxed: what a report's own script does cannot reach Airflow. Every task's
 process loads Airflow's plugins, so the web framework is imported at the first request and not before. Airflow asks for
@@ -7,7 +7,6 @@ a button's address in the task's process, right after the task has ended; so the
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,10 +16,11 @@ from urllib.parse import quote
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
 
+from windsock.errors import WindsockError
 from windsock.settings import Settings
 from windsock.spec import find_specs
-from windsock.store import Store
 from windsock_airflow.mlflow_door import ROUTE, link_to, ticket_page
+from windsock_airflow.page_files import open_page
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 PAGES_PREFIX = "/windsock"
 """Where ``plugins/windsock_pages.py`` serves the store's pages."""
 
-_NAME = r"[A-Za-z0-9_-][A-Za-z0-9_.~+-]*"
-_PAGE = re.compile(rf"(?:reports|runs)/{_NAME}/{_NAME}/{_NAME}\.(html|json|png)")
-_KINDS = {"html": "text/html; charset=utf-8", "json": "application/json", "png": "image/png"}
 _PLAN_TIMEOUT_S = 60
-_HEADERS = {"Content-Security-Policy": "sandbox allow-scripts allow-downloads", "X-Content-Type-Options": "nosniff"}
+_HEADERS = {
+    "Content-Security-Policy": "sandbox allow-scripts allow-downloads",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
 
 
 async def lazy_pages(scope: Any, receive: Any, send: Any) -> None:
@@ -45,7 +47,7 @@ def make_app() -> FastAPI:
     """Return the application; every route asks who is there."""
     from airflow.api_fastapi.core_api.security import get_user
     from fastapi import Depends, FastAPI, HTTPException
-    from fastapi.responses import Response
+    from fastapi.responses import Response, StreamingResponse
 
     app = FastAPI(dependencies=[Depends(get_user)], docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -60,9 +62,13 @@ def make_app() -> FastAPI:
 
     @app.get("/pages/{path:path}")
     def page(path: str) -> Response:
-        if (found := read_page(path)) is None:
-            raise HTTPException(404, f"{path} is no page, or not in the store (any more).")
-        return Response(found[0], media_type=found[1], headers=_HEADERS)
+        try:
+            found = open_page(path)
+        except WindsockError as err:
+            raise HTTPException(503, str(err)) from err
+        if found is None:
+            raise HTTPException(404, "This is no page, or it is not there (any more).")
+        return StreamingResponse(found.parts(), media_type=found.media_type, headers=_HEADERS)
 
     @app.get("/plan/{dag_id}")
     def plan(dag_id: str) -> Response:
@@ -96,17 +102,6 @@ def read_plan(model: str) -> str:
     except subprocess.TimeoutExpired:
         return f"windsock plan {model} did not answer within {_PLAN_TIMEOUT_S} s. Run it in a shell."
     return done.stdout or done.stderr
-
-
-def read_page(path: str) -> tuple[bytes, str] | None:
-    """Return a page's bytes and media type; None for whatever is not a page in the store."""
-    matched = _PAGE.fullmatch(path)
-    if matched is None:
-        return None
-    try:
-        return Store.of(Settings.from_env()).read_bytes(path), _KINDS[matched[1]]
-    except FileNotFoundError:
-        return None
 
 
 class MlflowVersionLink(BaseOperatorLink):

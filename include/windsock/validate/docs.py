@@ -7,6 +7,7 @@ Rendering is slow next to validating, so a backfill only keeps results; the site
 them afterwards (``build``), or a single day's page is added (``add_day``). One builder at a time.
 """
 
+import html
 import json
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -25,10 +26,15 @@ from windsock.validate.suites import open_context, output_folder, suite_name
 
 SITE = "local_site"
 BATCH = "deliveries-day"
+_FOUND = ("result", "exception_info")
+"""Fields of one expectation's result that hold what was delivered."""
 
 
 def keep_result(settings: Settings, spec: ModelSpec, day: date, result: dict[str, Any]) -> None:
-    """Keep a day's validation result for Data Docs, replacing an earlier one."""
+    """Keep a day's validation result for Data Docs, replacing an earlier one.
+
+    GX puts values into its pages as they are, so what was delivered is kept escaped: it may hold a script.
+    """
     when = _filed_under(day).isoformat()
     meta = {
         **result.get("meta", {}),
@@ -36,7 +42,20 @@ def keep_result(settings: Settings, spec: ModelSpec, day: date, result: dict[str
         "validation_time": when,
         "batch_markers": {},
     }
-    replace_file(result_path(settings, spec, day), json.dumps({**result, "meta": meta}, sort_keys=True).encode())
+    found = [{**each, **{name: _escaped(each[name]) for name in _FOUND if name in each}} for each in result["results"]]
+    replace_file(
+        result_path(settings, spec, day),
+        json.dumps({**result, "results": found, "meta": meta}, sort_keys=True).encode(),
+    )
+
+
+def _escaped(value: Any) -> Any:
+    """Return plain JSON with every text, names of fields too, fit to stand in a page."""
+    if isinstance(value, dict):
+        return {html.escape(name, quote=False): _escaped(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_escaped(inner) for inner in value]
+    return html.escape(value) if isinstance(value, str) else value
 
 
 def result_path(settings: Settings, spec: ModelSpec, day: date) -> Path:

@@ -88,6 +88,7 @@ def _links(settings: Settings, output: Path, *, stopped: bool) -> dict[str, str]
     }
     if stopped:
         return {**files, "to look around": f"windsock up --home {settings.home}"}
+    files["Data Docs"] = f"{settings.ui_url}/windsock/pages/data-docs/index.html"
     return {
         "Airflow": settings.ui_url,
         "  log in as": f"{ADMIN_USER}, password in {Home.of(settings).secrets / 'admin_password'}",

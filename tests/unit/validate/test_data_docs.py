@@ -1,9 +1,14 @@
 """Data Docs are built from the results of days, and nothing is ever written into the repository."""
 
 import hashlib
+import json
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 
+import pyarrow as pa
+
+from churn_model import COLUMNS, Churn, delivery
+from churn_model import DAY as CHURN_DAY
 from delivered import DAY, Inbox, transactions
 from fork_server import fork_context
 from windsock.settings import REPO_ROOT
@@ -72,3 +77,25 @@ def test_a_bad_days_result_stays_small(tmp_path):
     inbox.ingest(table.set_column(4, "TX_AMOUNT", [[-1.0] * 19_999 + [1.0]]))
 
     assert result_path(inbox.settings, inbox.spec, DAY).stat().st_size < 100_000
+
+
+SCRIPT = "<script>alert('1')</script><img src=x onerror=alert(1)>"
+
+
+def test_a_delivered_value_that_is_a_script_is_text_in_the_page(tmp_path):
+    rule = {"type": "expect_column_values_to_be_in_set", "severity": "warning",
+            "kwargs": {"column": "plan", "value_set": ["a", "b"]}}  # fmt: skip
+    suite = tmp_path / "models" / "churn" / "expectations.json"
+    suite.parent.mkdir(parents=True)
+    suite.write_text(json.dumps({"expectations": [rule]}))
+    churn = Churn.make(tmp_path, events__columns={**COLUMNS, "plan": "string"})
+    churn.ingest(delivery(more={"plan": pa.array([SCRIPT, *["a"] * 199])}))
+
+    page = docs.add_day(churn.settings, churn.spec, CHURN_DAY)
+
+    assert page is not None
+    text = page.read_text(encoding="utf-8")
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert "&lt;script&gt;alert" in text
+    assert "<script>" in str(churn.rows("quarantine").to_pylist())

@@ -1,44 +1,125 @@
 """The pages in the Airflow UI: for users only, from the store only, sandboxed; and light to load."""
 
+import os
+import socket
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from windsock.settings import REPO_ROOT
-from windsock_airflow.pages import make_app, model_of, read_page, read_plan
+from windsock_airflow.page_files import open_page
+from windsock_airflow.pages import make_app, model_of, read_plan
+
+HTML = "text/html; charset=utf-8"
+PAGE, RECORD = "reports/fraud/2026-03-01/drift.html", "runs/fraud/r1/gate.json"
+DOCS = "great_expectations/uncommitted/data_docs/local_site"
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("WINDSOCK_STORE", str(tmp_path))
-    for name in ("reports/fraud/2026-03-01/drift.html", "runs/fraud/r1/gate.json", "runs/fraud/r1/model/model.html"):
-        path = tmp_path / name
+    """A store and a home with some pages, and things that are none."""
+    monkeypatch.setenv("WINDSOCK_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WINDSOCK_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow"))
+    names = (PAGE, RECORD, "runs/fraud/r1/model/model.html", "runs/fraud/r1/request.py", "secrets/fraud/r1/x.json")
+    home = (f"{DOCS}/index.html", f"{DOCS}/static/styles/a.css", f"{DOCS}/../secret.html", "secrets/admin_password")
+    for path in [*(tmp_path / "store" / name for name in names), *(tmp_path / "home" / name for name in home)]:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name, encoding="utf-8")
-    return tmp_path
+        path.write_text(path.name, encoding="utf-8")
+    return tmp_path / "store"
 
 
-def test_reports_and_verdicts_are_served(store: Path):
-    page, record = "reports/fraud/2026-03-01/drift.html", "runs/fraud/r1/gate.json"
-    assert read_page(page) == (page.encode(), "text/html; charset=utf-8")
-    assert read_page(record) == (record.encode(), "application/json")
+@pytest.fixture
+def client(store: Path) -> TestClient:
+    """The app, asked by somebody who is logged in."""
+    from airflow.api_fastapi.core_api.security import get_user
+
+    app = make_app.__wrapped__()
+    app.dependency_overrides[get_user] = lambda: "somebody"
+    return TestClient(app, raise_server_exceptions=True)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "secrets/admin_password",
-        "reports/../secrets/x.json",
-        "runs/fraud/../x.html",
-        "runs/fraud/r1/model/model.html",
-        "/etc/passwd",
-        "reports/fraud/2026-03-01/absent.html",
-    ],
-)
-def test_nothing_else_is_served(store: Path, path: str):
-    assert read_page(path) is None
+def test_reports_verdicts_and_data_docs_are_served_sandboxed(client: TestClient):
+    for path, kind in ((PAGE, HTML), (RECORD, "application/json"), ("data-docs/index.html", HTML),
+                       ("data-docs/static/styles/a.css", "text/css; charset=utf-8")):  # fmt: skip
+        answer = client.get(f"/pages/{path}")
+        assert (answer.status_code, answer.text) == (200, path.rpartition("/")[2]), path
+        assert answer.headers["content-type"] == kind
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("sandbox ")
+        assert "allow-same-origin" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def hostile(store: Path) -> list[str]:
+    """Return paths that lead to no page, though there is something at the end of many of them."""
+    home, folder = store.parent / "home", store / "reports/fraud/2026-03-01"
+    for name, target in (("link.html", home / "secrets/admin_password"), ("inside.html", store / RECORD),
+                         ("relative.html", Path("../../../../home/secrets/admin_password")),
+                         ("itself.html", folder / "itself.html"), ("device.html", Path("/dev/zero"))):  # fmt: skip
+        (folder / name).symlink_to(target)
+    (store / "reports/fraud/elsewhere").symlink_to(home / DOCS)
+    (store / "runs/other").symlink_to("/etc")
+    (home / DOCS / "link.html").symlink_to(home / "secrets/admin_password")
+    (home / DOCS / "out").symlink_to(home)
+    os.mkfifo(folder / "pipe.html")
+    (folder / "folder.html").mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(folder / "socket.html"))
+    day = "reports/fraud/2026-03-01"
+    return [
+        "", "/", ".", "..", "%00", "reports", "reports/", f"{day}/", day, "data-docs", "data-docs/", "data-docs/..",
+        "secrets/admin_password", "secrets/fraud/r1/x.json", "/etc/passwd", "//etc/passwd", "file:///etc/passwd",
+        "http://localhost/x.html", "s3://bucket/reports/fraud/d/x.html", "reports/../secrets/x.json",
+        "runs/fraud/../x.html", "reports/fraud/../../secrets/fraud/r1/x.json", "..%2fhome%2fsecrets%2fadmin_password",
+        f"{day}/..%2f..%2f..%2fsecrets%2fx.json", f"{day}\\drift.html", f"{PAGE}%00", f"{PAGE}/",
+        f"{PAGE}/x.html", f"{PAGE} ", f" {PAGE}", PAGE.upper(), f"{day}/absent.html", f"{day}/{'a' * 300}.html",
+        f"{day}/{'a' * 60_000}.html", f"{'reports/' * 5000}x.html", f"{day}/.hidden.html", f"{day}/drift.htm",
+        f"{day}/drift.html.exe", f"{day}/dr\u0131ft.html", f"{day}/drift\u2024html", "runs/fraud/r1/model/model.html",
+        "runs/fraud/r1/request.py", "runs/other/ssl/openssl.json", "reports/fraud/elsewhere/index.html",
+        f"{day}/link.html", f"{day}/relative.html", f"{day}/itself.html", f"{day}/device.html", f"{day}/pipe.html",
+        f"{day}/folder.html", f"{day}/socket.html", "data-docs/link.html", "data-docs/out/secrets/admin_password",
+        f"data-docs/out/{DOCS}/../secret.html", "data-docs/../secret.html", "data-docs/..%2fsecret.html",
+        f"data-docs/{'a/' * 500}x.html", "data-docs/index.py",
+    ]  # fmt: skip
+
+
+def test_sixty_odd_requests_get_404_and_nothing_of_what_lies_elsewhere(client: TestClient, store: Path):
+    asked = hostile(store)
+    assert len(set(asked)) >= 40
+    for path in asked:
+        answer = client.get(f"/pages/{path}")
+        assert answer.status_code == 404, path
+        assert len(answer.content) < 200, path
+        assert "admin_password" not in answer.text
+    assert client.get("/pages/reports/fraud/2026-03-01/inside.html").text == "gate.json"  # it leads nowhere else
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        assert client.request(method, f"/pages/{PAGE}").status_code == 405
+    for odd in ("fraud", "_train", "../fraud_train", "fraud_train/x", "%00_train", "a" * 10_000):
+        assert client.get(f"/plan/{odd}").status_code == 404, odd
+
+
+def test_a_large_page_is_read_in_parts_and_closed(store: Path):
+    with (store / PAGE).open("wb") as file:
+        file.truncate(64 << 20)
+    page = open_page(PAGE)
+    assert page is not None
+    tracemalloc.start()
+    assert sum(map(len, page.parts())) == 64 << 20
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+    assert page.file.closed
+
+
+def test_a_store_that_cannot_be_read_is_said(client: TestClient, store: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WINDSOCK_STORE", "nosuch://bucket/store")
+    answer = client.get(f"/pages/{PAGE}")
+    assert answer.status_code == 503
+    assert "cannot be opened" in answer.json()["detail"]
 
 
 def test_every_page_asks_who_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
