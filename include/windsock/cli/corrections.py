@@ -42,6 +42,10 @@ def void(model: str, stage: str, day: str, reason: str, by: str) -> None:
     if result["made_from_it"]:
         again = f"They stay until {stage} of {day} is recorded again"
         click.echo(f"{again}; what should not be there at all is taken out in the same way.")
+    if "score" in result["made_from_it"]:
+        click.echo(
+            "Predictions stay even then, as they were made; step score with the option rescore=true makes others."
+        )
     if any(taken.startswith("features/") for taken in result["voided"]):
         click.echo(f"To take it out of the online store, too: windsock materialize {model} {day} --correct")
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import duckdb
 
+from windsock.errors import SpecError
 from windsock.features.sql_rules import row_sql
 from windsock.features.view_sql import entity_column, view_schema
 from windsock.spec import ModelSpec
@@ -42,10 +43,14 @@ def definition_hash(spec: ModelSpec, view: FeatureView) -> str:
     """
     if (frozen := spec.definitions.get(view.name)) is not None:
         return frozen
+    reads = read_columns(spec, view)
+    # Where SQL takes columns by their places (``*``, alias lists), their order is part of what it means.
+    places = {"places": list(reads)} if _columns_of(spec, view) is None else {}
     return _digest(
         "view",
         spec.sql_of(view),
-        read_columns(spec, view),
+        reads,
+        **places,
         entity=entity_column(spec, view),
         lookback_days=view.lookback_days,
         gives=[[name, kind] for name, kind in view_schema(spec, view).items()],
@@ -66,7 +71,7 @@ def row_columns(spec: ModelSpec, name: str) -> dict[str, str]:
 def read_columns(spec: ModelSpec, view: FeatureView) -> dict[str, str]:
     """Return the columns of the events, and the label, that a view's SQL can see, with their types."""
     columns = {**declared_columns(spec), spec.label.column: label_type(spec)}
-    return _typed(_reads(spec.sql_of(view))[0], columns)
+    return _typed(_columns_of(spec, view), columns)
 
 
 def columns_read(spec: ModelSpec) -> list[str]:
@@ -79,7 +84,7 @@ def columns_read(spec: ModelSpec) -> list[str]:
 
 def reads_labels(spec: ModelSpec, view: FeatureView) -> bool:
     """Say whether a view's rows depend on labels, or on when they became known."""
-    names, tables = _reads(spec.sql_of(view))
+    names, tables = _read_by(spec, view)
     return "labels" in tables or names is None or spec.label.column.casefold() in names
 
 
@@ -90,9 +95,10 @@ def known_mark(spec: ModelSpec) -> str:
 
 def normal_form(sql: str) -> str:
     """Return SQL as DuckDB cuts it, without comments, joined by one space; words outside quotes in small letters."""
+    sql = sql.removeprefix("\ufeff")  # a byte order mark says nothing
     text = sql.encode()  # tokens are placed by bytes
     starts = duckdb.tokenize(sql)
-    stops = [start for start, _ in starts[1:]] + [len(text)]
+    stops = [start for start, _ in starts[1:]] + [len(text)] * bool(starts)
     parts = []
     for (start, kind), stop in zip(starts, stops, strict=True):
         part = text[start:stop].decode().strip()
@@ -104,6 +110,18 @@ def normal_form(sql: str) -> str:
 def _digest(kind: str, sql: str, reads: Mapping[str, str], **rest: object) -> str:
     body = {"format": FORMAT, "kind": kind, "sql": normal_form(sql), "reads": dict(reads), **rest}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _columns_of(spec: ModelSpec, view: FeatureView) -> frozenset[str] | None:
+    return _read_by(spec, view)[0]
+
+
+def _read_by(spec: ModelSpec, view: FeatureView) -> tuple[frozenset[str] | None, frozenset[str]]:
+    sql = spec.sql_of(view)
+    try:
+        return _reads(sql)
+    except (SpecError, duckdb.Error) as err:
+        raise SpecError(f"{spec.folder / view.sql}: view {view.name!r}: {' '.join(str(err).split())}") from err
 
 
 def _typed(names: frozenset[str] | None, columns: Mapping[str, str]) -> dict[str, str]:
@@ -123,6 +141,7 @@ def _reads(sql: str) -> tuple[frozenset[str] | None, frozenset[str]]:
     for node in nodes:
         mentioned = [str(part).casefold() for part in node.get("column_names") or node.get("using_columns") or ()]
         hidden = node.get("class") in ("STAR", "POSITIONAL_REFERENCE") or node.get("ref_type") == "NATURAL"
+        hidden = hidden or (node.get("type") == "BASE_TABLE" and bool(node.get("column_name_alias")))
         # A table's name as a value is its whole row; of several parts any may be the column, the rest its fields.
         if hidden or node.get("type") == "PIVOT" or (len(mentioned) == 1 and mentioned[0] in rows):
             return None, frozenset(tables)

@@ -160,25 +160,27 @@ def _first_difference(
     features = [name for name in whole.column_names if name not in keys]
     differs = {name: _differs(quoted(name), whole.schema.field(name).type) for name in features}
     same = " and ".join(f"w.{quoted(key)} is not distinct from o.{quoted(key)}" for key in keys)
+    row_keys = ", ".join(f"coalesce(w.{quoted(key)}, o.{quoted(key)})" for key in keys)
     pairs = ", ".join(
         f"w.{quoted(n)} as w{i}, o.{quoted(n)} as o{i}, {differs[n]} as d{i}" for i, n in enumerate(features)
     )
     connection.register("whole_rows", whole)
     connection.register("other_rows", rows)
+    # Which rows there are may look ahead, too: one that comes, and one that goes, differs.
     found = connection.execute(
-        f"select {', '.join(f'w.{quoted(key)}' for key in keys)}, o.{TIMESTAMP} is null as gone, {pairs} "
-        f"from whole_rows w left join other_rows o on {same} "
-        f"where epoch_us(w.{TIMESTAMP}::timestamp) <= {cut} "
-        f"and (o.{TIMESTAMP} is null or {' or '.join(differs.values())}) "
-        f"order by w.{TIMESTAMP} desc limit 1"
+        f"select {row_keys}, w.{TIMESTAMP} is null as came, o.{TIMESTAMP} is null as gone, {pairs} "
+        f"from whole_rows w full join other_rows o on {same} "
+        f"where epoch_us(coalesce(w.{TIMESTAMP}, o.{TIMESTAMP})::timestamp) <= {cut} "
+        f"and (w.{TIMESTAMP} is null or o.{TIMESTAMP} is null or {' or '.join(differs.values())}) "
+        f"order by coalesce(w.{TIMESTAMP}, o.{TIMESTAMP}) desc limit 1"
     ).fetchall()
     for name in ("whole_rows", "other_rows"):
         connection.unregister(name)
     if not found:
         return None
-    row, (gone, *values) = dict(zip(keys, found[0], strict=False)), found[0][len(keys) :]
-    if gone:
-        return features[0], row, values[0], "not there"
+    row, (came, gone, *values) = dict(zip(keys, found[0], strict=False)), found[0][len(keys) :]
+    if came or gone:
+        return features[0], row, "not there" if came else values[0], "not there" if gone else values[1]
     at = next(i for i in range(len(features)) if values[3 * i + 2])
     return features[at], row, values[3 * at], values[3 * at + 1]
 

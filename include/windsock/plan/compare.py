@@ -11,7 +11,7 @@ from windsock.ingest.gaps import ColumnGap
 from windsock.lint import lint_model
 from windsock.plan.base import Revision
 from windsock.plan.change import NEXT_TRAINING, Change, Days, ModelPlan
-from windsock.plan.columns import column_changes, column_gaps
+from windsock.plan.columns import column_changes, column_gaps, newest_delivery
 from windsock.plan.days import days_to_compute
 from windsock.plan.fields import field_changes, file_changes, first_day_changes
 from windsock.plan.labels import label_changes
@@ -79,7 +79,8 @@ def plan_model(
         changes = [_refusals(name, faults)]
     else:
         days, gaps = _lacking(settings, spec, base, notes) if same and not standing.unread else ([], [])
-        changes += _changes(base, spec, standing, days, gaps)
+        delivered = newest_delivery(settings, spec, standing) if same and not standing.unread else ()
+        changes += _changes(base, spec, standing, days, gaps, delivered)
         changes += _refused(settings, base, spec, path, standing)
         changes += _champion_stops(standing)
         if looks.values and not standing.unread and same:
@@ -133,7 +134,12 @@ def _lacking(
 
 
 def _changes(
-    base: ModelSpec | None, spec: ModelSpec, standing: Standing, days: Sequence[Days], gaps: Sequence[ColumnGap]
+    base: ModelSpec | None,
+    spec: ModelSpec,
+    standing: Standing,
+    days: Sequence[Days],
+    gaps: Sequence[ColumnGap],
+    delivered: Sequence[str],
 ) -> Iterator[Change]:
     if base is None:
         views = ", ".join(view.name for view in spec.features.views) or "no views"
@@ -145,7 +151,7 @@ def _changes(
         view = change.part.removeprefix("view ")
         yield replace(change, notes=(*change.notes, *lacking.get(f"{view}@{change.after}", ())))
     yield from row_changes(base, spec)
-    yield from column_changes(base, spec, standing, gaps)
+    yield from column_changes(base, spec, standing, gaps, delivered)
     yield from label_changes(base, spec, standing, days)
     yield from first_day_changes(base, spec, standing)
     yield from field_changes(base, spec)

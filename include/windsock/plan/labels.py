@@ -66,8 +66,8 @@ def _texts_reading_labels(spec: ModelSpec, standing: Standing) -> dict[str, str]
         owners.append((standing.own, f" of champion {standing.champion.version}"))
     for owner, whose in owners:
         for view in owner.features.views:
-            text = owner.sql_of(view)
             try:
+                text = owner.sql_of(view)
                 if reads_labels(owner, view) and text not in found.values():
                     found[f"{view.sql}{whose}"] = text
             except SpecError:

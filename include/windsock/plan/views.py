@@ -56,7 +56,7 @@ def short_definition(spec: ModelSpec, view: FeatureView) -> str:
 
 def _edited(base: ModelSpec, old: FeatureView, spec: ModelSpec, new: FeatureView) -> Iterator[Change]:
     part, was, now = f"view {new.name}", short_definition(base, old), short_definition(spec, new)
-    old_text, new_text = base.sql_of(old), spec.sql_of(new)
+    old_text, new_text = _text(base, old), _text(spec, new)
     if was != now or now == "?":
         notes, diff = [], tuple[str, ...]()
         if now == "?":
@@ -66,7 +66,7 @@ def _edited(base: ModelSpec, old: FeatureView, spec: ModelSpec, new: FeatureView
         if old.lookback_days != new.lookback_days:
             notes.append(f"lookback_days {old.lookback_days} → {new.lookback_days}")
         else:
-            notes += _reads_otherwise(base, old, spec, new) if was != "?" else []
+            notes += _reads_otherwise(base, old, spec, new) if "?" not in (was, now) else []
             notes += _gives(_schema(base, old), spec, new)
         yield Change("~", part, was, now, NEXT_TRAINING, tuple(notes), diff)
     elif old_text != new_text:
@@ -86,6 +86,13 @@ def _edited(base: ModelSpec, old: FeatureView, spec: ModelSpec, new: FeatureView
 
 def _views(spec: ModelSpec) -> dict[str, FeatureView]:
     return {view.name: view for view in spec.features.views}
+
+
+def _text(spec: ModelSpec, view: FeatureView) -> str:
+    try:
+        return spec.sql_of(view)
+    except SpecError:
+        return ""
 
 
 def _row(spec: ModelSpec, name: str) -> str | None:

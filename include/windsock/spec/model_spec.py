@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from windsock.errors import did_you_mean
+from windsock.errors import SpecError, did_you_mean
 from windsock.spec.base import Column, Name, Part
 from windsock.spec.data import EventsSpec, LabelSpec, Source, ValidationSpec
 from windsock.spec.modelling import FeaturesSpec, FeatureView, GateSpec, TrainingSpec
@@ -67,10 +67,19 @@ class ModelSpec(Part):
         return self._definitions
 
     def sql_of(self, view: FeatureView) -> str:
-        """Return the text of a view's SQL: as frozen, or else as its file has it."""
+        """Return the text of a view's SQL: as frozen, or else as its file has it.
+
+        Raises:
+            SpecError: The file is no text in UTF-8.
+        """
         if (frozen := self._sql.get(view.sql)) is not None:
             return frozen
-        return (self.folder / view.sql).read_text(encoding="utf-8")
+        path = self.folder / view.sql
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as err:
+            line = path.read_bytes()[: err.start].count(b"\n") + 1
+            raise SpecError(f"{path}: line {line} is not in UTF-8: save the file in that encoding.") from err
 
     def frozen(self, sql: Mapping[str, str], definitions: Mapping[str, str], **parts: Any) -> Self:
         """Return a copy with other parts, whose views have these texts (file to SQL) and definitions (view to hash)."""

@@ -85,6 +85,7 @@ class Postgres:
             UpstreamUnavailable: The template could not be copied, or ``initdb`` failed.
             SpecError: The socket's folder belongs to somebody else.
         """
+        self._home.run.mkdir(parents=True, exist_ok=True)
         if self.user is not None:
             _ensure_user(self.user)
             _let_pass(self.user, self._home, self._data, self.socket_folder, self._programs)

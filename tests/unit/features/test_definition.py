@@ -158,6 +158,8 @@ READS = {
     "select customer_id, seen_at as event_timestamp, 1 as f from events natural join labels": {*COLUMNS, "churned"},
     HEAD + "e::varchar as f from events e": {*COLUMNS, "churned"},
     HEAD + "columns('min.*') from events": {*COLUMNS, "churned"},
+    "select c as customer_id, s as event_timestamp, 1 as f from events e(i, s, c)": {*COLUMNS, "churned"},
+    "select c as customer_id, s as event_timestamp, 1 as f from (from events) e(i, s, c)": {*COLUMNS, "churned"},
 }
 
 
@@ -168,7 +170,33 @@ def test_a_definition_reads_the_columns_that_it_names_and_all_where_it_may_see_a
 
 
 @pytest.mark.parametrize(
-    ("source", "reads"), [("events", False), ("history", False), ("labels", True), ("history where churned = 1", True)]
+    ("sql", "moves"),
+    [
+        (HEAD + "minutes as f from events", False),
+        ("select c as customer_id, s as event_timestamp, m as f from events e(i, s, c, m)", True),
+        ("with e(i, s, c, m) as (from events) select c as customer_id, s as event_timestamp, m as f from e", True),
+        ("select #3 as customer_id, #2 as event_timestamp, #4 as f from events", True),
+    ],
+)
+def test_the_order_of_columns_moves_the_name_where_sql_takes_them_by_their_places(churn: Churn, sql: str, moves: bool):
+    churn.write_sql(sql)
+    spec, (event, time, customer, *rest) = churn.spec, churn.spec.events.columns.items()
+    turned = spec.events.with_columns(dict([customer, time, event, *rest]))
+
+    other = definition_hash(spec.model_copy(update={"events": turned}), churn.view)
+
+    assert (other != definition_hash(spec, churn.view)) == moves
+
+
+@pytest.mark.parametrize(
+    ("source", "reads"),
+    [
+        ("events", False),
+        ("history", False),
+        ("labels", True),
+        ("history where churned = 1", True),
+        ("history as h(event_id, seen_at, customer_id, minutes, known_at, y) where y = 1", True),
+    ],
 )
 def test_whoever_names_the_label_or_its_table_reads_labels(churn: Churn, source: str, reads: bool):
     columns = "l.event_time as event_timestamp, 1 as f from labels l" if source == "labels" else None

@@ -43,6 +43,15 @@ LOOKING_AHEAD = {
     "a rank among all": HEAD + "percent_rank() over (order by minutes) as f from events",
     "a row that is there only if another follows": HEAD + f"minutes as f from events qualify lead(seen_at) over ({BY}) "
     "is not null",
+    "a row that is there only if no other follows": HEAD
+    + f"1 as f from events qualify lead(seen_at) over ({BY}) is null",
+    "the last of each day": HEAD + "minutes as f from events qualify row_number() over (partition by customer_id, "
+    "seen_at::date order by seen_at desc) = 1",
+    "a row unless more follow soon": OTHERS + "e.minutes as f from events e where not exists (select 1 from events o "
+    "where o.customer_id = e.customer_id and o.seen_at > e.seen_at and o.seen_at < e.seen_at + interval 8 hours)",
+    "rows without a label of their own": HEAD + "minutes as f from history where churned is null",
+    "a day told at its last event": "select customer_id, max(seen_at) as event_timestamp, sum(minutes) as f "
+    "from events group by customer_id, seen_at::date",
     "a day told at its start": "select customer_id, date_trunc('day', seen_at) as event_timestamp, count(*) as f "
     "from events group by all",
 }
@@ -65,10 +74,12 @@ HONEST = {
     "a row number": HEAD + f"row_number() over ({BY}) as f from events",
     "the last event before": OTHERS + "o.minutes as f from events e asof left join events o "
     "on e.customer_id = o.customer_id and e.seen_at > o.seen_at",
-    "a day told at its last event": "select customer_id, max(seen_at) as event_timestamp, sum(minutes) as f "
-    "from events group by customer_id, seen_at::date",
     "an hour told at its end": "select customer_id, date_trunc('hour', seen_at) + interval 1 hour as event_timestamp, "
     "count(*) as f from events group by all",
+    "a day told at its end": "select customer_id, seen_at::date + interval 1 day - interval 1 microsecond "
+    "as event_timestamp, sum(minutes) as f from events group by all",
+    "the first of each hour": HEAD + "minutes as f from events qualify row_number() over (partition by customer_id, "
+    "date_trunc('hour', seen_at) order by seen_at) = 1",
     "a constant": HEAD + "1 as f from events",
 }
 

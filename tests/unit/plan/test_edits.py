@@ -74,6 +74,26 @@ EDITS: dict[str, tuple[Edit, int, list[str]]] = {
         64,
         ["it does not run", "✗ usage.sql", "1 refused"],
     ),
+    "SQL that does not parse": (
+        lambda e: (e.folder / "usage.sql").write_text("selec"),
+        64,
+        ["it does not run", "✗ usage.sql: view 'usage': syntax error", "Champion 2 goes on with usage@"],
+    ),
+    "an empty SQL file": (
+        lambda e: (e.folder / "usage.sql").write_text(""),
+        64,
+        ["it does not run", "✗ usage.sql: view 'usage': give one SELECT", "Champion 2 goes on with usage@"],
+    ),
+    "SQL that is not in UTF-8": (
+        lambda e: (e.folder / "usage.sql").write_bytes("select 1\n-- größe".encode("latin1")),
+        64,
+        ["it does not run", "✗ usage.sql: ", "line 2 is not in UTF-8", "Champion 2 goes on with usage@"],
+    ),
+    "a byte order mark": (
+        lambda e: (e.folder / "usage.sql").write_text("\ufeff" + (e.folder / "usage.sql").read_text()),
+        0,
+        ["  view usage", "comments or layout only"],
+    ),
     "a column that nobody reads": (
         lambda e: e.set("events.columns.mcc", "int64"),
         2,

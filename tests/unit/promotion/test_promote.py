@@ -92,10 +92,12 @@ def test_without_a_passed_gate_nothing_is_promoted_whatever_the_caller_says(frau
     make_run(*fraud, "weak", **WEAK)
     step(fraud, "register", run="weak")
 
+    with pytest.raises(SpecError, match="No option of step promote named 'gate'"):
+        step(fraud, "promote", version="2", champion_seen="1", gate={"passed": True})
     with pytest.raises(GateFailed, match=r"judged against champion 1: Version 2 failed"):
-        step(fraud, "promote", version="2", champion_seen="1", gate={"passed": True})
+        step(fraud, "promote", version="2", champion_seen="1")
     with pytest.raises(GateFailed, match="did not pass the gate against champion 1"):
-        step(fraud, "promote", version="2", champion_seen="1", gate={"passed": True})
+        step(fraud, "promote", version="2", champion_seen="1")
 
     assert current(*fraud).version == "1"  # type: ignore[union-attr]
 
