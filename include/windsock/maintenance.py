@@ -37,7 +37,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
     Raises:
         SpecError: The retention is shorter than a week.
-        ValueError: A record cannot be read: then nothing is deleted.
+        DamagedRecord: A record cannot be read: then nothing is deleted.
     """
     retention = int(ctx.options.get("retention_days") or LEAST_RETENTION_DAYS)
     if retention < LEAST_RETENTION_DAYS:

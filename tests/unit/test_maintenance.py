@@ -10,7 +10,7 @@ import pytest
 
 from small_model import small_fraud
 from windsock import maintenance, tables
-from windsock.errors import SpecError
+from windsock.errors import DamagedRecord, SpecError
 from windsock.ledger import DayRecord, Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
@@ -104,7 +104,7 @@ def test_an_unreadable_record_stops_everything_before_a_file_is_deleted(fraud: F
     before = parquets(settings)
     Path(settings.store, "fraud", "ledger", "ingest", "2026-03-02.json").write_text("{")
 
-    with pytest.raises(ValueError, match="Expecting"):
+    with pytest.raises(DamagedRecord, match=r"ingest/2026-03-02\.json"):
         maintain(settings)
     assert parquets(settings) == before
 
