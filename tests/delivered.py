@@ -17,6 +17,14 @@ from windsock.steps import run_step
 from windsock.store import Store
 
 DAY = date(2026, 3, 1)
+PAYMENT = {
+    "TRANSACTION_ID": "int64",
+    "TX_DATETIME": "timestamp",
+    "CUSTOMER_ID": "int64",
+    "TERMINAL_ID": "int64",
+    "TX_AMOUNT": "double",
+}
+"""The columns of an event as the fraud model declares them."""
 
 
 def transactions(rows: int = 400, day: date = DAY) -> pa.Table:

@@ -90,15 +90,23 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def tokens(sql: str) -> list[tuple[str, bool]]:
+    """Cut SQL as DuckDB does: each token with the blanks that follow it, and whether it is a comment."""
+    text = sql.encode()  # tokens are placed by bytes
+    found = duckdb.tokenize(sql)
+    stops = [*(start for start, _ in found[1:]), len(text)]
+    return [
+        (text[start:stop].decode(), "comment" in str(kind).casefold())
+        for (start, kind), stop in zip(found, stops, strict=False)
+    ]
+
+
 def query_text(sql: str) -> str:
     """Return a query without the semicolons and comments that end it, so that it can stand in parentheses."""
-    text = sql.encode()  # tokens are placed by bytes
-    stop = len(text)
-    for start, kind in reversed(duckdb.tokenize(sql)):
-        if "comment" not in str(kind).casefold() and text[start:stop].strip() != b";":
-            break
-        stop = start
-    return text[:stop].decode().strip()
+    parts = tokens(sql)
+    while parts and (parts[-1][1] or parts[-1][0].strip() == ";"):
+        parts.pop()
+    return "".join(text for text, _ in parts).strip()
 
 
 def parse_query(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:

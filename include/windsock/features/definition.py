@@ -19,7 +19,7 @@ from windsock.features.view_sql import entity_column, view_schema
 from windsock.spec import ModelSpec
 from windsock.spec.columns import declared_columns, label_type
 from windsock.spec.modelling import FeatureView
-from windsock.sql import open_duckdb, parse_query, tree_nodes
+from windsock.sql import open_duckdb, parse_query, tokens, tree_nodes
 
 FORMAT = 1
 """Counts up when Windsock itself changes what the same text computes: every name is a new one then."""
@@ -45,7 +45,7 @@ def definition_hash(spec: ModelSpec, view: FeatureView) -> str:
         return frozen
     reads = read_columns(spec, view)
     # Where SQL takes columns by their places (``*``, alias lists), their order is part of what it means.
-    places = {"places": list(reads)} if _columns_of(spec, view) is None else {}
+    places = {"places": list(reads)} if _names_in(spec, view)[0] is None else {}
     return _digest(
         "view",
         spec.sql_of(view),
@@ -71,7 +71,7 @@ def row_columns(spec: ModelSpec, name: str) -> dict[str, str]:
 def read_columns(spec: ModelSpec, view: FeatureView) -> dict[str, str]:
     """Return the columns of the events, and the label, that a view's SQL can see, with their types."""
     columns = {**declared_columns(spec), spec.label.column: label_type(spec)}
-    return _typed(_columns_of(spec, view), columns)
+    return _typed(_names_in(spec, view)[0], columns)
 
 
 def columns_read(spec: ModelSpec) -> list[str]:
@@ -84,7 +84,7 @@ def columns_read(spec: ModelSpec) -> list[str]:
 
 def reads_labels(spec: ModelSpec, view: FeatureView) -> bool:
     """Say whether a view's rows depend on labels, or on when they became known."""
-    names, tables = _read_by(spec, view)
+    names, tables = _names_in(spec, view)
     return "labels" in tables or names is None or spec.label.column.casefold() in names
 
 
@@ -95,16 +95,9 @@ def known_mark(spec: ModelSpec) -> str:
 
 def normal_form(sql: str) -> str:
     """Return SQL as DuckDB cuts it, without comments, joined by one space; words outside quotes in small letters."""
-    sql = sql.removeprefix("\ufeff")  # a byte order mark says nothing
-    text = sql.encode()  # tokens are placed by bytes
-    starts = duckdb.tokenize(sql)
-    stops = [start for start, _ in starts[1:]] + [len(text)] * bool(starts)
-    parts = []
-    for (start, kind), stop in zip(starts, stops, strict=True):
-        part = text[start:stop].decode().strip()
-        if "comment" not in str(kind).casefold():
-            parts.append(part.lower() if _WORD.fullmatch(part) else part)
-    return " ".join(parts).rstrip("; ")
+    # A byte order mark says nothing.
+    parts = [text.strip() for text, is_comment in tokens(sql.removeprefix("\ufeff")) if not is_comment]
+    return " ".join(part.lower() if _WORD.fullmatch(part) else part for part in parts).rstrip("; ")
 
 
 def _digest(kind: str, sql: str, reads: Mapping[str, str], **rest: object) -> str:
@@ -112,11 +105,7 @@ def _digest(kind: str, sql: str, reads: Mapping[str, str], **rest: object) -> st
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _columns_of(spec: ModelSpec, view: FeatureView) -> frozenset[str] | None:
-    return _read_by(spec, view)[0]
-
-
-def _read_by(spec: ModelSpec, view: FeatureView) -> tuple[frozenset[str] | None, frozenset[str]]:
+def _names_in(spec: ModelSpec, view: FeatureView) -> tuple[frozenset[str] | None, frozenset[str]]:
     sql = spec.sql_of(view)
     try:
         return _reads(sql)
@@ -140,8 +129,11 @@ def _reads(sql: str) -> tuple[frozenset[str] | None, frozenset[str]]:
     names: set[str] = set()
     for node in nodes:
         mentioned = [str(part).casefold() for part in node.get("column_names") or node.get("using_columns") or ()]
-        hidden = node.get("class") in ("STAR", "POSITIONAL_REFERENCE") or node.get("ref_type") == "NATURAL"
-        hidden = hidden or (node.get("type") == "BASE_TABLE" and bool(node.get("column_name_alias")))
+        hidden = (
+            node.get("class") in ("STAR", "POSITIONAL_REFERENCE")
+            or node.get("ref_type") == "NATURAL"
+            or (node.get("type") == "BASE_TABLE" and node.get("column_name_alias"))
+        )
         # A table's name as a value is its whole row; of several parts any may be the column, the rest its fields.
         if hidden or node.get("type") == "PIVOT" or (len(mentioned) == 1 and mentioned[0] in rows):
             return None, frozenset(tables)

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from delivered import DAY, Inbox
+from delivered import DAY, PAYMENT, Inbox
 from examples import thorough
 from windsock.errors import DayRejected
 from windsock.steps import run_step
@@ -28,11 +28,7 @@ from windsock.steps import run_step
 DELIVERIES = 667 if thorough() else 7
 """Of each kind of file."""
 COLUMNS = {
-    "TRANSACTION_ID": "int64",
-    "TX_DATETIME": "timestamp",
-    "CUSTOMER_ID": "int64",
-    "TERMINAL_ID": "int64",
-    "TX_AMOUNT": "double",
+    **PAYMENT,
     "NOTE": "string",
     "FLAG": "bool",
     "DUE": "date",

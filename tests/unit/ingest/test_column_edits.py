@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from delivered import DAY, Inbox, transactions, with_column
+from delivered import DAY, PAYMENT, Inbox, transactions, with_column
 from examples import examples
 from small_model import small_fraud
 from windsock import tables
@@ -28,13 +28,6 @@ from windsock.steps import run_step
 from windsock.store import Store
 
 NEXT = DAY + timedelta(days=1)
-PLAIN = {
-    "TRANSACTION_ID": "int64",
-    "TX_DATETIME": "timestamp",
-    "CUSTOMER_ID": "int64",
-    "TERMINAL_ID": "int64",
-    "TX_AMOUNT": "double",
-}
 EVENTS: dict[str, Any] = {"time": "TX_DATETIME", "key": "TRANSACTION_ID", "ignore": []}
 MCC = [n % 7 for n in range(400)]
 
@@ -87,22 +80,22 @@ class Edit:
 
 
 def without(name: str) -> dict[str, str]:
-    return {column: kind for column, kind in PLAIN.items() if column != name}
+    return {column: kind for column, kind in PAYMENT.items() if column != name}
 
 
 AMOUNTS = transactions()["TX_AMOUNT"].to_pylist()
 NULLS = [None] * 400
 EDITS = {
-    "added, and delivered all along": Edit({**PLAIN, "MCC": "int64"}, "MCC", NULLS, MCC, {"MCC": MCC}),
+    "added, and delivered all along": Edit({**PAYMENT, "MCC": "int64"}, "MCC", NULLS, MCC, {"MCC": MCC}),
     "added, and delivered all along by another name": Edit(
-        {**PLAIN, "MCC": {"type": "int64", "from": "mcc code"}}, "MCC", NULLS, MCC, {"mcc code": MCC}
+        {**PAYMENT, "MCC": {"type": "int64", "from": "mcc code"}}, "MCC", NULLS, MCC, {"mcc code": MCC}
     ),
-    "added, and never delivered": Edit({**PLAIN, "MCC": "int64"}, "MCC", NULLS, None, {}),
+    "added, and never delivered": Edit({**PAYMENT, "MCC": "int64"}, "MCC", NULLS, None, {}),
     "added, and delivered from a later day on": Edit(
-        {**PLAIN, "MCC": {"type": "int64", "since": "2026-03-02"}}, "MCC", NULLS, NULLS, {}
+        {**PAYMENT, "MCC": {"type": "int64", "since": "2026-03-02"}}, "MCC", NULLS, NULLS, {}
     ),
     "widened": Edit(
-        {**PLAIN, "TERMINAL_ID": "double"},
+        {**PAYMENT, "TERMINAL_ID": "double"},
         "TERMINAL_ID",
         [n % 80 for n in range(400)],
         [n % 80 for n in range(400)],
@@ -114,9 +107,9 @@ EDITS = {
     "in other case": Edit(
         {**without("TX_AMOUNT"), "tx_amount": {"type": "double", "from": "TX_AMOUNT"}}, "tx_amount", NULLS, AMOUNTS, {}
     ),
-    "reordered": Edit(dict(reversed(PLAIN.items())), "TX_AMOUNT", AMOUNTS, AMOUNTS, {}),
+    "reordered": Edit(dict(reversed(PAYMENT.items())), "TX_AMOUNT", AMOUNTS, AMOUNTS, {}),
     "of a new type under a name of its own": Edit(
-        {**PLAIN, "AMOUNT_INT": {"type": "int64", "from": "TX_CENTS"}}, "AMOUNT_INT", NULLS, MCC, {"TX_CENTS": MCC}
+        {**PAYMENT, "AMOUNT_INT": {"type": "int64", "from": "TX_CENTS"}}, "AMOUNT_INT", NULLS, MCC, {"TX_CENTS": MCC}
     ),
 }
 
@@ -127,7 +120,7 @@ def test_of_an_edited_column_stored_days_give_what_was_stored_and_a_rerun_takes_
     tmp_path, name: str, version: str
 ):
     wanted = EDITS[name]
-    inbox = edit(Inbox(tmp_path), PLAIN)
+    inbox = edit(Inbox(tmp_path), PAYMENT)
     inbox.ingest(delivery(**wanted.delivered))
     before = inbox.record()
     if version == "0.1":
@@ -146,10 +139,10 @@ def test_of_an_edited_column_stored_days_give_what_was_stored_and_a_rerun_takes_
 
     assert stored[wanted.column].to_pylist() == wanted.values
     assert read(edited)[wanted.column].to_pylist() == (wanted.again or wanted.values)
-    for column in set(PLAIN) & set(edited.spec.events.columns) - {wanted.column}:
+    for column in set(PAYMENT) & set(edited.spec.events.columns) - {wanted.column}:
         assert stored[column].equals(read(edited)[column])
     if version == "today":
-        kept = set(PLAIN) - {"TERMINAL_ID" if name == "widened" else ""}
+        kept = set(PAYMENT) - {"TERMINAL_ID" if name == "widened" else ""}
         assert columns_hash(edited.record().outputs["events"], kept) == columns_hash(before.outputs["events"], kept)
 
 
@@ -158,7 +151,7 @@ def test_of_an_edited_column_stored_days_give_what_was_stored_and_a_rerun_takes_
     ("column", "kind"), [("TX_AMOUNT", "int64"), ("TERMINAL_ID", "string"), ("TX_DATETIME", "date")]
 )
 def test_a_column_that_becomes_narrower_is_refused_with_the_way_out(tmp_path, column: str, kind: str, version: str):
-    inbox = edit(Inbox(tmp_path), {**PLAIN, "WHEN": {"type": "timestamp", "from": "again"}})
+    inbox = edit(Inbox(tmp_path), {**PAYMENT, "WHEN": {"type": "timestamp", "from": "again"}})
     inbox.ingest(delivery(again=transactions()["TX_DATETIME"].to_pylist()))
     if version == "0.1":
         forget_columns(inbox)
@@ -171,12 +164,12 @@ def test_a_column_that_becomes_narrower_is_refused_with_the_way_out(tmp_path, co
 
 @pytest.mark.parametrize("version", ["0.1", "today"])
 def test_a_column_that_is_removed_stays_in_days_that_have_it_also_when_they_come_again(tmp_path, version: str):
-    inbox = edit(Inbox(tmp_path), {**PLAIN, "MCC": "int64"})
+    inbox = edit(Inbox(tmp_path), {**PAYMENT, "MCC": "int64"})
     inbox.ingest(delivery(MCC=MCC))
     before = inbox.record()
     if version == "0.1":
         forget_columns(inbox)
-    edited = edit(inbox, PLAIN)
+    edited = edit(inbox, PAYMENT)
 
     edited.ingest()
     edited.ingest(delivery(day=NEXT, MCC=MCC), NEXT)
@@ -191,7 +184,7 @@ def test_a_column_that_is_removed_stays_in_days_that_have_it_also_when_they_come
     "kept", [MCC, ["restaurant"] * 400, None], ids=["delivered", "of another type", "not delivered"]
 )
 def test_a_column_that_a_living_version_reads_goes_on_being_stored_and_refuses_no_day(tmp_path, monkeypatch, kept):
-    inbox = edit(Inbox(tmp_path), PLAIN)
+    inbox = edit(Inbox(tmp_path), PAYMENT)
     monkeypatch.setattr(undeclared, "extra_columns", lambda ctx: {"MCC": "int64", "TX_FRAUD": "int64"})
 
     result = inbox.ingest(delivery(**({} if kept is None else {"MCC": kept})))
@@ -206,34 +199,36 @@ def test_a_column_that_a_living_version_reads_goes_on_being_stored_and_refuses_n
 @pytest.mark.parametrize("version", ["0.1", "today"])
 def test_a_column_named_like_ours_is_never_taken_for_ours_nor_ours_for_it(tmp_path, version: str):
     theirs = transactions()["TX_DATETIME"].to_pylist()
-    inbox = edit(Inbox(tmp_path), PLAIN)
+    inbox = edit(Inbox(tmp_path), PAYMENT)
     inbox.ingest(delivery(known_at=theirs))
     ours = read(inbox)["known_at"]
     if version == "0.1":
         forget_columns(inbox)
 
-    added = edit(inbox, {**PLAIN, "known_at": "timestamp"})
+    added = edit(inbox, {**PAYMENT, "known_at": "timestamp"})
     with pytest.raises(SpecError, match=rf"called 'known_at_' now, and otherwise in the rows of {DAY}.*known_at_there"):
         read(added)
     assert added.ingest()["recovered"] == ["known_at"]
     assert read(added)["known_at"].to_pylist() == theirs
     assert read(added)["known_at_"].equals(ours)
 
-    removed = edit(inbox, PLAIN)
+    removed = edit(inbox, PAYMENT)
     with pytest.raises(SpecError, match="called 'known_at' now"):
         read(removed)
     removed.ingest()
     assert read(removed)["known_at"].equals(ours)
 
 
-RENAMED = {name: {"type": kind, "from": f"their {name}"} for name, kind in PLAIN.items()}
+RENAMED = {name: {"type": kind, "from": f"their {name}"} for name, kind in PAYMENT.items()}
 
 
 @pytest.mark.parametrize("kind", ["a file a day", "one file", "one CSV file", "a query"])
 def test_names_in_the_delivery_are_the_sources_business_alone(tmp_path, monkeypatch, kind: str):
     ours = delivery().set_column(0, "TRANSACTION_ID", pa.array([None, *range(1, 400)]))  # one row is set aside
-    theirs = ours.rename_columns([f"their {name}" if name in PLAIN else name for name in ours.column_names])
-    plain, renamed = (edit(Inbox(folder(tmp_path / name)), columns) for name, columns in (("a", PLAIN), ("b", RENAMED)))
+    theirs = ours.rename_columns([f"their {name}" if name in PAYMENT else name for name in ours.column_names])
+    plain, renamed = (
+        edit(Inbox(folder(tmp_path / name)), columns) for name, columns in (("a", PAYMENT), ("b", RENAMED))
+    )
     plain.ingest(ours)
     if kind == "a query":
         monkeypatch.setenv("DB", f"sqlite:///{tmp_path}/db.sqlite")
@@ -267,7 +262,7 @@ def write_database(path: Path, rows: pa.Table) -> None:
 
 
 def test_a_day_from_since_on_must_have_the_column_and_one_before_must_not_have_values_of_it(tmp_path):
-    inbox = edit(Inbox(tmp_path), {**PLAIN, "MCC": {"type": "int64", "since": str(NEXT)}})
+    inbox = edit(Inbox(tmp_path), {**PAYMENT, "MCC": {"type": "int64", "since": str(NEXT)}})
 
     with pytest.raises(DayRejected, match=r"MCC: the declared column \(int64\) is missing.*`since:` from which day on"):
         inbox.ingest(delivery(NEXT), NEXT)
@@ -279,7 +274,7 @@ def test_a_day_from_since_on_must_have_the_column_and_one_before_must_not_have_v
 
 
 def test_rules_about_a_column_are_not_held_against_days_before_it_was_delivered(tmp_path):
-    inbox = edit(Inbox(tmp_path), {**PLAIN, "MCC": {"type": "int64", "since": str(NEXT)}})
+    inbox = edit(Inbox(tmp_path), {**PAYMENT, "MCC": {"type": "int64", "since": str(NEXT)}})
     rule = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "MCC"}, "severity": "critical"}
     suite(inbox, rule)
 
@@ -290,17 +285,17 @@ def test_rules_about_a_column_are_not_held_against_days_before_it_was_delivered(
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "csv.gz"])
 def test_the_kept_deliveries_say_since_when_a_column_is_delivered(tmp_path, ending: str):
-    inbox = edit(Inbox(tmp_path, ending=ending), PLAIN)
+    inbox = edit(Inbox(tmp_path, ending=ending), PAYMENT)
     days = [DAY + timedelta(days=n) for n in range(5)]
     for n, day in enumerate(days):
         inbox.ingest(delivery(day, **({"mcc": MCC} if n in (1, 3, 4) else {})), day)
-    edited = edit(inbox, {**PLAIN, "MCC": {"type": "int64", "from": "mcc"}, "GONE": "string"})
+    edited = edit(inbox, {**PAYMENT, "MCC": {"type": "int64", "from": "mcc"}, "GONE": "string"})
     store = Store.of(edited.settings)
 
     assert delivered_since(store, edited.spec, "MCC") == days[3]
     assert delivered_since(store, edited.spec, "GONE") is None
     assert delivered_since(store, edited.spec, "TX_AMOUNT") == days[0]
-    edited = edit(inbox, {**PLAIN, "MCC": {"type": "int64", "from": "mcc"}})
+    edited = edit(inbox, {**PAYMENT, "MCC": {"type": "int64", "from": "mcc"}})
     edited.ingest(day=days[4])
     store.fs.rm(store.path(edited.record(days[4]).detail["source"]["raw"]))
     store.fs.rm(store.path(edited.record(days[3]).detail["source"]["raw"]))
@@ -308,11 +303,11 @@ def test_the_kept_deliveries_say_since_when_a_column_is_delivered(tmp_path, endi
 
 
 def test_a_gap_in_a_column_is_told_with_its_days_and_the_line_to_write(tmp_path):
-    inbox = edit(Inbox(tmp_path), PLAIN)
+    inbox = edit(Inbox(tmp_path), PAYMENT)
     days = [DAY + timedelta(days=n) for n in range(4)]
     for n, day in enumerate(days):
         inbox.ingest(delivery(day, **({"mcc": MCC} if n >= 2 else {})), day)
-    edited = edit(inbox, {**PLAIN, "MCC": {"type": "int64", "from": "mcc"}, "NEW": "string"})
+    edited = edit(inbox, {**PAYMENT, "MCC": {"type": "int64", "from": "mcc"}, "NEW": "string"})
     store, records = Store.of(edited.settings), Ledger.of(edited.settings, "fraud", "ingest").all()
 
     mcc, new = find_gaps(store, edited.spec, records.values(), ["TX_AMOUNT", "MCC", "NEW"])
@@ -326,7 +321,7 @@ def test_a_gap_in_a_column_is_told_with_its_days_and_the_line_to_write(tmp_path)
     assert mcc.line == f"MCC: {{type: int64, since: {days[2]}, from: mcc}}"
     assert f"write `{mcc.line}` under events.columns" in str(mcc)
     assert (new.days, new.line) == (tuple(days), None)
-    told = edit(inbox, {**PLAIN, "MCC": {"type": "int64", "since": str(days[2]), "from": "mcc"}})
+    told = edit(inbox, {**PAYMENT, "MCC": {"type": "int64", "since": str(days[2]), "from": "mcc"}})
     (left,) = find_gaps(store, told.spec, records.values(), ["MCC"])
     assert left.days == left.recoverable == tuple(days[2:])
     for day in left.recoverable:
@@ -336,10 +331,10 @@ def test_a_gap_in_a_column_is_told_with_its_days_and_the_line_to_write(tmp_path)
 
 
 def test_what_todays_rules_refuse_in_a_kept_delivery_is_asked_of_the_source(tmp_path):
-    inbox = edit(Inbox(tmp_path), PLAIN)
+    inbox = edit(Inbox(tmp_path), PAYMENT)
     inbox.ingest(delivery(MCC=[None, *MCC[1:]]))
     before = inbox.record()
-    edited = edit(inbox, {**PLAIN, "MCC": "string"})
+    edited = edit(inbox, {**PAYMENT, "MCC": "string"})
     (inbox.folder / f"{DAY}.parquet").unlink()
 
     with pytest.raises(UpstreamUnavailable):
@@ -351,16 +346,16 @@ def test_what_todays_rules_refuse_in_a_kept_delivery_is_asked_of_the_source(tmp_
 
 
 def test_a_live_run_asks_the_source_first_and_takes_what_was_kept_if_that_has_nothing(tmp_path):
-    inbox = edit(Inbox(tmp_path), PLAIN)
+    inbox = edit(Inbox(tmp_path), PAYMENT)
     inbox.ingest(delivery(MCC=MCC))
-    edited = edit(inbox, {**PLAIN, "MCC": "int64"})
+    edited = edit(inbox, {**PAYMENT, "MCC": "int64"})
     edited.deliver(delivery(MCC=[9] * 400))
 
     assert "recovered" not in live(edited)
     assert edited.rows()["MCC"].to_pylist() == [9] * 400
 
     (inbox.folder / f"{DAY}.parquet").unlink()
-    renamed = edit(inbox, {**PLAIN, "mcc": {"type": "int64", "from": "MCC"}})
+    renamed = edit(inbox, {**PAYMENT, "mcc": {"type": "int64", "from": "MCC"}})
     assert live(renamed)["recovered"] == ["mcc"]
     assert renamed.rows()["mcc"].to_pylist() == [9] * 400
     with pytest.raises(NotReady):
@@ -382,7 +377,7 @@ def test_no_row_is_lost_or_made_when_a_day_is_derived_again(
 ):
     rows = transactions(20).append_column("MCC", pa.array([None if c is None else str(c) for c in codes]))
     rows = pa.concat_tables([rows, rows.take(pa.array(copies, pa.int64()))])
-    columns = {**PLAIN, "MCC": "int64"} if known else PLAIN
+    columns = {**PAYMENT, "MCC": "int64"} if known else PAYMENT
     overrides = {"validation": {"quarantine_budget": 1.0}}
     inbox = edit(Inbox(tmp_path_factory.mktemp("inbox"), ending="csv"), columns, **overrides)
     try:
@@ -390,7 +385,7 @@ def test_no_row_is_lost_or_made_when_a_day_is_derived_again(
     except DayRejected:  # not one row was left
         assert not any(c in (1, 7, None, "", "n/a", "12.0") for c in codes)
         return
-    edited = edit(inbox, {**PLAIN, "MCC": "int64"}, **overrides)
+    edited = edit(inbox, {**PAYMENT, "MCC": "int64"}, **overrides)
 
     edited.ingest()
 

@@ -12,16 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delivered import transactions, with_column
+from delivered import PAYMENT, transactions, with_column
 from examples import examples
 from windsock.ingest.conform import Quarantine, RowFault, conform
 
 COLUMNS = {
-    "TRANSACTION_ID": "int64",
-    "TX_DATETIME": "timestamp",
-    "CUSTOMER_ID": "int64",
-    "TERMINAL_ID": "int64",
-    "TX_AMOUNT": "double",
+    **PAYMENT,
     "TX_FRAUD": "int64",
 }
 GOOD = transactions(6)

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from delivered import DAY, Inbox, transactions, with_column
+from delivered import DAY, PAYMENT, Inbox, transactions, with_column
 
 TODAY = DAY + timedelta(days=8)
 
@@ -76,11 +76,7 @@ def test_little_history_raises_nothing(tmp_path):
 
 def test_a_jump_of_nulls_in_a_column_that_may_be_null_is_told(tmp_path):
     columns = {
-        "TRANSACTION_ID": "int64",
-        "TX_DATETIME": "timestamp",
-        "CUSTOMER_ID": "int64",
-        "TERMINAL_ID": "int64",
-        "TX_AMOUNT": "double",
+        **PAYMENT,
         "TIP": "double",
     }
     inbox = Inbox(tmp_path, events={"time": "TX_DATETIME", "key": "TRANSACTION_ID", "columns": columns})
@@ -96,11 +92,7 @@ def test_columns_around_zero_and_young_models_raise_no_mean_and_a_shift_of_both_
     rng = np.random.default_rng(0)
     names = [f"Z{n}" for n in range(20)]
     columns = {
-        "TRANSACTION_ID": "int64",
-        "TX_DATETIME": "timestamp",
-        "CUSTOMER_ID": "int64",
-        "TERMINAL_ID": "int64",
-        "TX_AMOUNT": "double",
+        **PAYMENT,
         **dict.fromkeys(names, "double"),
     }
     inbox = Inbox(tmp_path, events={"time": "TX_DATETIME", "key": "TRANSACTION_ID", "columns": columns})

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from delivered import DAY, Inbox, transactions, with_column
+from delivered import DAY, PAYMENT, Inbox, transactions, with_column
 from kill import snapshot
 from small_model import small_fraud
 from windsock.days import last_instant
@@ -285,11 +285,7 @@ def test_raw_deliveries_are_kept_as_they_came_and_once(tmp_path):
 
 def test_delivery_times_decide_when_an_event_is_known(tmp_path):
     columns = {
-        "TRANSACTION_ID": "int64",
-        "TX_DATETIME": "timestamp",
-        "CUSTOMER_ID": "int64",
-        "TERMINAL_ID": "int64",
-        "TX_AMOUNT": "double",
+        **PAYMENT,
         "ARRIVED": "timestamp",
     }
     inbox = Inbox(
