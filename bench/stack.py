@@ -66,8 +66,11 @@ def bench_stack(folder: Path, tasks: int) -> Iterator[BenchStack]:
         "WINDSOCK_BENCH_TASKS": str(tasks),
     }
     settings = Settings.from_env(env)
-    port = probes.choose_port(probes.AIRFLOW_PORT, wanted=None, option="")
-    mlflow_port = probes.choose_port(probes.MLFLOW_PORT, wanted=None, option="", taken=frozenset({port}))
+    with (
+        probes.claimed_port(probes.AIRFLOW_PORT, wanted=None, option="") as port,
+        probes.claimed_port(probes.MLFLOW_PORT, wanted=None, option="") as mlflow_port,
+    ):
+        pass  # the stack claims them for itself
     say("starting a stack ...")
     began = time.monotonic()
     process = spawn(

@@ -92,6 +92,8 @@ def _look(name: str, home: Home, info: StackInfo, airflow: Mapping[str, Any]) ->
 
 def _complaint(name: str, part: PartInfo, home: Home, info: StackInfo, airflow: Mapping[str, Any]) -> str:
     """Return what is wrong with a part that runs; empty if nothing is."""
+    if part.stopped:
+        return f"stopped; `kill -CONT {part.pid}` lets it go on"
     if name == names.POSTGRES:
         return "" if Postgres(home).answers() else "accepts no connection"
     if name == names.MLFLOW:

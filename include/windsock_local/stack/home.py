@@ -61,6 +61,13 @@ class PartInfo:
             return process if processes.birth(self.pid) == self.birth and processes.runs(process) else None
         return None
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it was stopped (SIGSTOP) and waits to be let go on."""
+        with contextlib.suppress(psutil.Error):
+            return self.process is not None and self.process.status() == psutil.STATUS_STOPPED
+        return False
+
 
 @dataclass(frozen=True)
 class StackInfo:

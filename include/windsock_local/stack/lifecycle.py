@@ -58,7 +58,9 @@ def prepared_stack(
     Store.of(settings).look()
     home = Home.of(settings)
     home.create()
-    with locked(home.lock_file, wait=False) as free, _private_files(settings):
+    with contextlib.ExitStack() as held:
+        free = held.enter_context(locked(home.lock_file, wait=False))
+        held.enter_context(_private_files(settings))
         if not free:
             yield None
             return
@@ -70,9 +72,10 @@ def prepared_stack(
                 "To change a setting of Airflow here, put WINDSOCK_ before its name.",
                 ", ".join(ignored),
             )
-        port = probes.choose_port(probes.AIRFLOW_PORT, wanted=airflow_port, option="--port")
-        other_port = probes.choose_port(
-            probes.MLFLOW_PORT, wanted=mlflow_port, option="--mlflow-port", taken=frozenset({port})
+        ports = (probes.AIRFLOW_PORT, airflow_port, "--port"), (probes.MLFLOW_PORT, mlflow_port, "--mlflow-port")
+        port, other_port = (
+            held.enter_context(probes.claimed_port(usual, wanted=wanted, option=option))
+            for usual, wanted, option in ports
         )
         airflow_url, mlflow_url = f"http://{probes.HOST}:{port}", f"http://{probes.HOST}:{other_port}"
         database = Postgres(home)
@@ -119,7 +122,7 @@ def wait_until_ready(
     process: subprocess.Popen[bytes] | None = None,
     on_ready: Callable[[str, float], None] = lambda _name, _seconds: None,
 ) -> StackInfo:
-    """Wait until the stack of a home is ready, or until the supervisor, if it is our ``process``, has ended.
+    """Wait until the stack of a home is ready, or until its supervisor, perhaps our ``process``, has ended.
 
     ``on_ready`` gets each part's name and boot seconds when it is ready.
 
@@ -137,11 +140,16 @@ def wait_until_ready(
                 on_ready(name, time.time() - part.started)
         if info is not None and info.ready:
             return info
-        ended = process is not None and process.poll() is not None
+        ended = process.poll() is not None if process is not None else not _starts(Home.of(settings))
         if ended or time.monotonic() > deadline:
             what = "did not start" if ended else "was not ready in time"
             raise UpstreamUnavailable(f"The stack {what}. The end of {path}:\n{log_tail(path, 40)}")
         time.sleep(_TURN_SECONDS)
+
+
+def _starts(home: Home) -> bool:
+    with locked(home.lock_file, wait=False) as free:
+        return not free
 
 
 def stop_stack(settings: Settings) -> bool:

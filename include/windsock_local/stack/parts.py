@@ -35,11 +35,13 @@ class Part:
     name: str
     command: list[str]
     ready: Callable[[float], bool] = lambda _started: True
-    """Asked with the part's start time (UTC seconds) until it says yes."""
+    """Asked with the part's start time (UTC seconds) until it says yes, and later on whether it still answers."""
     needs: tuple[str, ...] = ()
     """Parts that must be ready before this one starts."""
     go_after: tuple[str, ...] = ()
     """Parts that must be ready before this one, started already, is told ``go``."""
+    asked_through: tuple[str, ...] = ()
+    """Parts without which nobody could tell whether this one, once it was ready, still answers."""
     after: Callable[[], None] = lambda: None
     """Runs when the part has become ready."""
     one_shot: bool = False
@@ -91,18 +93,21 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
 
     database_first = database_parts(database)
     with_tables, with_api = (database_first[-1].name,), (API_SERVER,)
+    beating_through = (POSTGRES, API_SERVER)
     api_server = Part(
         API_SERVER,
         module("airflow", "api-server", "--host", HOST, "--port", str(airflow_port)),
         ready=api_is_warm,
         after=lambda: ensure_gpu_pool(airflow_url, home),
         needs=with_tables,
+        asked_through=(POSTGRES,),
     )
     scheduler = Part(
         SCHEDULER,
         module("windsock_airflow.warm_executor"),
         ready=scheduler_is_warm,
         go_after=with_tables,
+        asked_through=beating_through,
         env={
             "WINDSOCK_EXECUTOR_READY_FILE": str(home.scheduler_ready_file),
             "WINDSOCK_WAIT_FOR_EXECUTION_API": f"{airflow_url}/execution/health",
@@ -113,12 +118,15 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
         module("windsock_mlflow.server", "--host", HOST, "--port", str(mlflow_port)),
         ready=lambda _started: probes.answers(f"{mlflow_url}/health"),
         needs=with_api,
+        asked_through=(POSTGRES,),
         environment=mlflow_env(home, database_url=database.url("mlflow"), airflow_url=airflow_url, port=mlflow_port),
     )
-    dag_processor = Part(DAG_PROCESSOR, module("airflow", "dag-processor"), ready=beats(DAG_PROCESSOR), needs=with_api)
-    triggerer_command = module("airflow", "triggerer", "--skip-serve-logs")
-    triggerer = Part(TRIGGERER, triggerer_command, ready=beats(TRIGGERER), needs=with_api)
-    return [*database_first, api_server, scheduler, mlflow, dag_processor, triggerer]
+    others = {DAG_PROCESSOR: ("dag-processor",), TRIGGERER: ("triggerer", "--skip-serve-logs")}
+    beating = [
+        Part(name, module("airflow", *command), ready=beats(name), needs=with_api, asked_through=beating_through)
+        for name, command in others.items()
+    ]
+    return [*database_first, api_server, scheduler, mlflow, *beating]
 
 
 def ensure_gpu_pool(airflow_url: str, home: Home, environ: Mapping[str, str] = os.environ) -> None:

@@ -122,18 +122,24 @@ class Postgres:
 
     def _run(self, program: str, *arguments: str) -> str:
         """Run one of PostgreSQL's programs as the server's user, and return what it printed."""
-        done: subprocess.CompletedProcess[str] = subprocess.run(
-            [str(self._programs / program), *arguments],
-            env={name: value for name, value in os.environ.items() if not name.startswith("PG")},
-            cwd="/",  # the server's user may not enter where we stand
-            **as_user(self.user),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=_COMMAND_SECONDS,
-            check=False,
-        )
+        try:
+            done: subprocess.CompletedProcess[str] = subprocess.run(
+                [str(self._programs / program), *arguments],
+                env={name: value for name, value in os.environ.items() if not name.startswith("PG")},
+                cwd="/",  # the server's user may not enter where we stand
+                **as_user(self.user),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=_COMMAND_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as err:
+            raise UpstreamUnavailable(
+                f"PostgreSQL's {program} has not ended within {_COMMAND_SECONDS} s for {self._data}. Is the disk slow, "
+                "or the server stopped?"
+            ) from err
         if done.returncode != 0:
             output = done.stdout.strip()[-2000:]
             raise UpstreamUnavailable(

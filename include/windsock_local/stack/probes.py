@@ -1,12 +1,13 @@
 """The services' loopback ports, and short questions to them: does it answer, does its heart beat?
 
-Every question is bounded, usually to a fraction of a second: the supervisor asks between looking after its children.
+Every question is bounded, to a second or two: the supervisor asks between looking after its children.
 """
 
 import http.client
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
@@ -27,27 +28,44 @@ def is_free(port: int) -> bool:
     return True
 
 
-def choose_port(usual: int, *, wanted: int | None, option: str, taken: frozenset[int] = frozenset()) -> int:
-    """Return the usual port, or a free one in its place; what the user ``wanted`` is never replaced.
+@contextmanager
+def claimed_port(usual: int, *, wanted: int | None, option: str) -> Iterator[int]:
+    """Claim the usual port, or a free one in its place, for the block; what the user ``wanted`` is never replaced.
+
+    Its server comes seconds later: without the claim two stacks that start at once would choose the same port.
 
     Raises:
         SpecError: The explicitly wanted port is in use.
     """
     port = wanted or usual
-    if port not in taken and is_free(port):
-        return port
-    if wanted:
+    claim = _claim(port)
+    if claim is None and wanted:
         raise SpecError(
             f"Port {wanted} ({option}) is in use on {HOST}. Name another port, or leave {option} away "
             "and a free one is chosen."
         )
-    while port in taken or not is_free(port):
+    while claim is None:
         with socket.create_server((HOST, 0)) as probe:
             port = int(probe.getsockname()[1])
-    return port
+        claim = _claim(port)
+    with claim:
+        yield port
 
 
-def answers(url: str, *, timeout_seconds: float = 0.5) -> bool:
+def _claim(port: int) -> socket.socket | None:
+    """Take a name that the kernel gives to one process of this machine, until that ends; None if the port is taken."""
+    if not is_free(port):
+        return None
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0windsock-port-{port}")  # no file: an abstract name, which goes with its process
+    except OSError:
+        claim.close()
+        return None
+    return claim
+
+
+def answers(url: str, *, timeout_seconds: float = 2) -> bool:
     """Whether a GET returns 200 in time."""
     return _get(url, timeout_seconds) is not None
 

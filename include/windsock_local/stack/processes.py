@@ -113,12 +113,21 @@ def session_members(leader_pid: int) -> list[psutil.Process]:
     return members
 
 
+def descendants(pid: int) -> list[psutil.Process]:
+    """Return the children of a process and theirs; none of one that is gone."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
+
+
 def end(processes: Iterable[psutil.Process], sig: signal.Signals, *, wait_seconds: float) -> list[psutil.Process]:
     """Signal processes and wait; returns those that still run afterwards."""
     targets = list(processes)
     for process in targets:
         with contextlib.suppress(psutil.Error):
             process.send_signal(sig)
+            process.resume()  # one that is stopped (SIGSTOP) hears of no other signal
     deadline = time.monotonic() + wait_seconds
     while (alive := [p for p in targets if runs(p)]) and time.monotonic() < deadline:
         time.sleep(0.05)

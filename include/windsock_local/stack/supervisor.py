@@ -30,6 +30,9 @@ BOOT_SECONDS = 240.0
 _BUSY_TURN_SECONDS, _QUIET_TURN_SECONDS = 0.1, 5.0
 _MOST_RESTARTS, _RESTART_WINDOW_SECONDS = 5, 600.0
 _LONGEST_PAUSE_SECONDS = 15.0
+_LOOK_SECONDS, _SILENT_LOOK_SECONDS = 15.0, 5.0
+_LONGEST_SILENCE_SECONDS = 60.0
+"""A busy machine makes everybody slow; who says nothing for so long, asked every five seconds, hangs."""
 _TASKS_FINISH_SECONDS = 5.0
 _PARTS_END_SECONDS = 2.0
 
@@ -44,6 +47,8 @@ class Child:
     deaths: list[float] = field(default_factory=list)
     not_before: float = 0.0
     """Monotonic time before which it is not started again."""
+    silent_since: float | None = None
+    """Monotonic time since when it, once ready, has not answered."""
 
     @property
     def ready(self) -> bool:
@@ -74,7 +79,7 @@ class Supervisor:
         self._guardian: subprocess.Popen[bytes] | None = None
         self._signals = 0
         self._handlers_before: dict[signal.Signals, Any] = {}
-        self._began = time.monotonic()
+        self._began = self._next_look = time.monotonic()
         self._wakeups: SimpleQueue[int] = SimpleQueue()
         """Signals that have come: its ``put`` may be called from a handler."""
 
@@ -101,6 +106,8 @@ class Supervisor:
         """Keep the parts alive until a signal comes; a part that died too often to go on is an error."""
         while not self._signals:
             self._turn()
+            if time.monotonic() >= self._next_look:
+                self._end_hung()
             if self._ready(self._children):
                 self._on_quiet_turn()
             self._pause()
@@ -148,7 +155,7 @@ class Supervisor:
                 continue
             exit_code = child.process.poll()
             if exit_code is not None and not (part.one_shot and exit_code == 0):
-                self._bury(child, exit_code)
+                self._bury(child, f"ended by itself ({_how(exit_code)})")
                 continue
             stdin = child.process.stdin
             if stdin is not None and not stdin.closed and self._ready(part.go_after):
@@ -173,6 +180,7 @@ class Supervisor:
             stdin=subprocess.PIPE if part.go_after else subprocess.DEVNULL,
         )
         child.info = PartInfo(child.process.pid, processes.birth(child.process.pid), started)
+        child.silent_since = None
         log.info("Started %s (pid %d).", part.name, child.process.pid)
         self._publish()
 
@@ -184,26 +192,52 @@ class Supervisor:
         self._on_ready(part.name, seconds)
         self._publish()
 
-    def _bury(self, child: Child, exit_code: int) -> None:
-        """Clear up after a part that died by itself, and plan its next start."""
+    def _end_hung(self) -> None:
+        """End the parts that run but have said nothing for too long; they are started again like those that died.
+
+        A part whose answer comes through another that is silent is not judged.
+        """
+        silent: set[str] = set()
+        for name, child in self._children.items():
+            part, info = child.part, child.info
+            if part.one_shot or info is None:
+                continue
+            if silent & set(part.asked_through) or not self._ready(part.asked_through):
+                child.silent_since = None
+                continue
+            now = time.monotonic()
+            if child.ready and part.ready(info.started):
+                child.silent_since = None
+                continue
+            silent.add(name)
+            # One that was started again gets as long as a boot.
+            patience = _LONGEST_SILENCE_SECONDS if child.ready else BOOT_SECONDS
+            child.silent_since = child.silent_since or now
+            if now - child.silent_since >= patience:
+                self._bury(child, f"hung, without an answer for {now - child.silent_since:.0f} s")
+        self._next_look = time.monotonic() + (_SILENT_LOOK_SECONDS if silent else _LOOK_SECONDS)
+
+    def _bury(self, child: Child, how: str) -> None:
+        """Clear up after a part that died or hangs, and plan its next start."""
         name, now = child.part.name, time.monotonic()
         # What it forked would work on beside its successor.
-        if child.info is not None:
-            processes.end(processes.session_members(child.info.pid), signal.SIGKILL, wait_seconds=2)
-        how = f"exit code {exit_code}" if exit_code >= 0 else f"signal {signal.Signals(-exit_code).name}"
+        if child.info is not None and child.process is not None:
+            of_session = processes.session_members(child.info.pid)
+            processes.end([*of_session, *processes.descendants(child.info.pid)], signal.SIGKILL, wait_seconds=2)
+            child.process.poll()
         child.process, child.info = None, None  # what needs it waits until it is back
         if self._signals:
             return
         if self.info.state == "starting":
-            raise self._failure(name, f"ended during boot ({how})")
+            raise self._failure(name, f"{how} during boot")
         child.deaths = [t for t in child.deaths if now - t < _RESTART_WINDOW_SECONDS] + [now]
         if len(child.deaths) > _MOST_RESTARTS:
             within = f"{_RESTART_WINDOW_SECONDS / 60:.0f} minutes"
-            raise self._failure(name, f"died {len(child.deaths)} times in {within} ({how})")
+            raise self._failure(name, f"had to be started again {len(child.deaths)} times in {within}; now it {how}")
         pause = min(2.0 ** (len(child.deaths) - 1), _LONGEST_PAUSE_SECONDS)
         child.not_before = now + pause
         path = self._home.log(name)
-        log.warning("%s ended by itself (%s). Starting it again in %.0f s; see %s.", name, how, pause, path)
+        log.warning("%s %s. Starting it again in %.0f s; see %s.", name, how, pause, path)
         self._publish()
 
     def _ready(self, names: Iterable[str]) -> bool:
@@ -249,3 +283,7 @@ class Supervisor:
     def _failure(self, name: str, what: str) -> UpstreamUnavailable:
         path = self._home.log(name)
         return UpstreamUnavailable(f"{name} {what}. The end of {path}:\n{processes.log_tail(path)}")
+
+
+def _how(exit_code: int) -> str:
+    return f"exit code {exit_code}" if exit_code >= 0 else f"signal {signal.Signals(-exit_code).name}"

@@ -1,4 +1,6 @@
+import dataclasses
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from run_folders import FEATURES, make_run, with_mlflow, world
 from small_model import small_fraud
 from windsock.errors import DataContractError, SpecError, UpstreamUnavailable
 from windsock.registry import versions
-from windsock.registry.client import mlflow_client
+from windsock.registry.client import _ENVIRONMENT, mlflow_client
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import run_step
@@ -155,7 +157,7 @@ def test_an_absent_server_is_a_reason_to_retry_and_found_out_in_bounded_time(
 def test_a_call_to_a_server_does_not_import_feast_for_its_headers() -> None:
     code = """
 import sys
-from windsock.registry.client import mlflow_client
+from windsock.registry.client import _ENVIRONMENT, mlflow_client
 from windsock.settings import Settings
 try:
     mlflow_client(Settings.from_env()).get_experiment_by_name("fraud")
@@ -215,3 +217,23 @@ def test_an_emptied_mlflow_does_not_take_over_the_numbers_of_older_versions(frau
     with pytest.raises(SpecError, match="MLflow's database has been emptied or exchanged"):
         register(replace(settings, mlflow_uri=f"sqlite:///{other.home}/mlflow.db"), "r2")
     assert version_info(settings, spec, "1").run == "r1"
+
+
+def test_a_server_that_hangs_is_a_sentence_within_a_minute(
+    fraud: tuple[Settings, ModelSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, spec = fraud
+    limits = {name: int(_ENVIRONMENT[name]) for name in _ENVIRONMENT if name.startswith("MLFLOW_HTTP_REQUEST")}
+    timeout, retries, backoff = (
+        limits[f"MLFLOW_HTTP_REQUEST_{n}"] for n in ("TIMEOUT", "MAX_RETRIES", "BACKOFF_FACTOR")
+    )
+    assert (retries + 1) * timeout + backoff * 2**retries <= 60
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections, and says nothing
+        hung = dataclasses.replace(settings, mlflow_uri=f"http://127.0.0.1:{mute.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+        with pytest.raises(
+            UpstreamUnavailable, match=r"MLflow at http.* could not look up fraud@challenger: .*retried"
+        ):
+            versions.challenger_version(hung, spec)

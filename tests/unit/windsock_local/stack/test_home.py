@@ -120,6 +120,15 @@ def test_a_second_supervisor_is_kept_out(tmp_path: Path) -> None:
         assert second is None
 
 
+def test_who_waits_for_the_stack_that_another_up_began_is_told_when_that_one_has_ended(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    home.supervisor_log.write_text("no room for the database\n", encoding="utf-8")
+
+    with pytest.raises(UpstreamUnavailable, match=r"The stack did not start[\s\S]*no room for the database"):
+        lifecycle.wait_until_ready(settings_for(home.root))
+
+
 def test_the_usual_port_is_taken_if_free_and_an_explicit_one_never_replaced() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -127,10 +136,15 @@ def test_the_usual_port_is_taken_if_free_and_an_explicit_one_never_replaced() ->
         taken = other.getsockname()[1]
 
         assert not probes.is_free(taken)
-        assert probes.choose_port(taken, wanted=None, option="--port") != taken
+        with probes.claimed_port(taken, wanted=None, option="--port") as port:
+            assert port != taken
         with pytest.raises(SpecError, match=rf"Port {taken} \(--port\) is in use"):
-            probes.choose_port(8080, wanted=taken, option="--port")
-    assert probes.choose_port(taken, wanted=None, option="--port") == taken
+            probes.claimed_port(8080, wanted=taken, option="--port").__enter__()
+    with (
+        probes.claimed_port(taken, wanted=None, option="--port") as port,
+        probes.claimed_port(taken, wanted=None, option="--port") as port_of_another_stack,
+    ):
+        assert port == taken != port_of_another_stack
 
 
 def test_a_long_home_gets_a_socket_in_a_short_private_folder(tmp_path: Path) -> None:

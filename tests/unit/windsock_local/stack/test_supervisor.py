@@ -90,7 +90,9 @@ def test_a_part_that_dies_during_boot_stops_it_with_the_end_of_its_log(
         part("other"),
     )
 
-    with pytest.raises(UpstreamUnavailable, match=r"broken ended during boot \(exit code 3\)[\s\S]*no such table: dag"):
+    with pytest.raises(
+        UpstreamUnavailable, match=r"broken ended by itself \(exit code 3\) during boot[\s\S]*no such table: dag"
+    ):
         stack.boot()
     stack.stop()
 
@@ -103,11 +105,48 @@ def test_a_part_that_dies_later_is_started_again_but_not_for_ever(
     stack = supervise(part("frail", ["sleep", "0.3"], after=lambda: starts.append(time.time())))
 
     assert stack.boot()
-    with pytest.raises(UpstreamUnavailable, match="frail died 6 times in 10 minutes"):
+    with pytest.raises(
+        UpstreamUnavailable, match="frail had to be started again 6 times in 10 minutes; now it ended by"
+    ):
         stack.watch()
     stack.stop()
 
     assert len(starts) == 6
+
+
+def test_a_part_that_hangs_is_started_again_and_nobody_who_is_asked_through_it(
+    home: Home, supervise: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, seconds in (("_QUIET_TURN_SECONDS", 0.05), ("_LOOK_SECONDS", 0.0), ("_SILENT_LOOK_SECONDS", 0.0)):
+        monkeypatch.setattr(supervisor, name, seconds)
+    monkeypatch.setattr(supervisor, "_LONGEST_SILENCE_SECONDS", 1.0)
+    beat, starts = tmp_path / "beat", []
+    beating = script(f"import os, time; os.fork()\nwhile True: open({str(beat)!r}, 'w').close(); time.sleep(0.05)")
+
+    def beats(_started: float) -> bool:
+        return beat.exists() and time.time() - beat.stat().st_mtime < 0.5
+
+    def asked() -> None:
+        """End the watch once the part is back; before that stop it, and what it forked, as the kernel can."""
+        starts.append(time.monotonic())
+        pids = [p.pid for p in family(home.root) if "while True" in " ".join(p.cmdline())]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP if len(starts) == 1 else signal.SIGCONT)
+        if len(starts) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stack = supervise(
+        part("beating", beating, ready=beats, after=asked), part("asker", ready=beats, asked_through=("beating",))
+    )
+    assert stack.boot()
+    asker = home.recorded().parts["asker"]  # type: ignore[union-attr]
+
+    stack.watch()
+
+    assert len(starts) == 2
+    assert home.recorded().parts["asker"] == asker  # type: ignore[union-attr]
+    assert len([p for p in family(home.root) if "while True" in " ".join(p.cmdline())]) <= 2, "none of the first pair"
+    stack.stop()
 
 
 def test_a_signal_ends_the_watch(supervise: Callable[..., Supervisor]) -> None:
