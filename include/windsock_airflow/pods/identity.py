@@ -7,6 +7,7 @@ that both believe they must make the pod ask for the same name, and the cluster 
 import hashlib
 import re
 import time
+import uuid
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
@@ -18,6 +19,9 @@ PREFIX = "windsock.io/"
 TASK_LABEL, INSTALLATION_LABEL = f"{PREFIX}task", f"{PREFIX}installation"
 KEPT_LABEL = f"{PREFIX}settled"
 """On failed pods that were kept to be looked at: no task takes them for its own."""
+NAME_VARIABLE = "windsock_installation"
+"""Airflow's variable that holds the name of this Airflow: made once in each Airflow's own database."""
+ABOUT_NAME = "Tells this Airflow's pods from those of another one on the same store; made once, never changed."
 _NAME_LENGTH = 63
 _RECORD_KEY = "windsock_pod"
 
@@ -85,6 +89,8 @@ class PodRecord:
     memory: str = ""
     """What the next pod gets instead of what was asked for, after one ran out."""
     try_number: int = 0
+    installation: str = ""
+    """Whose the pod of this number is; empty: it was made by a version that knew stores only."""
     max_tries: int = -1
     """Airflow raises it when somebody clears the task."""
     interruptions: int = 0
@@ -138,10 +144,28 @@ class PodRecord:
         self.save()
 
 
-def installation_of(settings: Settings, site: SiteCompute) -> str:
-    """Return a digest that tells installations apart which share a namespace: by their store, and the site's name."""
-    url = Store.of(settings).url()
-    return _digest(url if site.installation is None else f"{url}\n{site.installation}")
+def installation_of(settings: Settings, site: SiteCompute, airflow: str = "") -> str:
+    """Return a digest that tells installations apart which share a namespace: by store, site's name and Airflow.
+
+    Without an ``airflow`` it is what pods had that were made before each Airflow had a name.
+    """
+    return _digest("\n".join(filter(None, (Store.of(settings).url(), site.installation, airflow))))
+
+
+def name_of_airflow() -> str:
+    """Return, within a task, the name by which this Airflow's pods are told from those of another on the same store."""
+    from airflow.sdk import Variable
+
+    if (name := Variable.get(NAME_VARIABLE, default=None)) is None:
+        # No scheduler has begun to look after pods yet, which makes it: a model has only now been moved to pods.
+        Variable.set(NAME_VARIABLE, new_name(), description=ABOUT_NAME)
+        name = Variable.get(NAME_VARIABLE)
+    return str(name)
+
+
+def new_name() -> str:
+    """Return a name that no other Airflow has."""
+    return uuid.uuid4().hex
 
 
 def label_value(text: str) -> str:

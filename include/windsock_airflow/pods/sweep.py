@@ -6,6 +6,7 @@ installation's pods, asks Airflow's execution API for the states of their tasks,
 of those that are over or gone. The top of this module is imported by every task: nothing heavy may stand there.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -23,7 +24,15 @@ from windsock.compute import load_site
 from windsock.settings import Settings
 from windsock.spec import load_specs
 from windsock.spec.operations import ComputeSpec
-from windsock_airflow.pods.identity import INSTALLATION_LABEL, KEPT_LABEL, PREFIX, installation_of
+from windsock_airflow.pods.identity import (
+    ABOUT_NAME,
+    INSTALLATION_LABEL,
+    KEPT_LABEL,
+    NAME_VARIABLE,
+    PREFIX,
+    installation_of,
+    new_name,
+)
 from windsock_airflow.runs import enum_text
 
 log = logging.getLogger(__name__)
@@ -76,7 +85,23 @@ def on_starting(component: Any) -> None:
     import airflow.providers.cncf.kubernetes.hooks.kubernetes
     import airflow.sdk.api.client  # noqa: F401
 
-    threading.Thread(target=_sweep_for_ever, args=(settings,), name="windsock-pods", daemon=True).start()
+    arguments = settings, _name_of_airflow()
+    threading.Thread(target=_sweep_for_ever, args=arguments, name="windsock-pods", daemon=True).start()
+
+
+def _name_of_airflow() -> str:
+    """Return the name of this scheduler's Airflow, made in its database if it has none: several agree on one."""
+    from airflow.models.variable import Variable
+    from airflow.utils.session import create_session
+    from sqlalchemy.exc import IntegrityError
+
+    if (name := Variable.get(NAME_VARIABLE, default_var=None)) is None:
+        with contextlib.suppress(IntegrityError), create_session() as session:  # another scheduler was faster
+            session.add(
+                Variable(key=NAME_VARIABLE, val=new_name(), description=ABOUT_NAME)  # type: ignore[no-untyped-call]
+            )
+        name = Variable.get(NAME_VARIABLE)
+    return str(name)
 
 
 def _compute_specs(settings: Settings) -> list[ComputeSpec]:
@@ -104,12 +129,12 @@ def owner_of(pod: Any) -> tuple[str, str, str, int] | None:
         return None
 
 
-def sweep(settings: Settings, client: Any) -> None:
-    """Look once, in every namespace that pods of this installation may be in."""
+def sweep(settings: Settings, client: Any, airflow: str) -> None:
+    """Look once, in every namespace that pods of this installation may be in; ``airflow`` is the name of this one."""
     from windsock_airflow.pods import cluster
 
     site = load_site(settings)
-    selector = f"{INSTALLATION_LABEL}={installation_of(settings, site)},!{KEPT_LABEL}"
+    selector = f"{INSTALLATION_LABEL}={installation_of(settings, site, airflow)},!{KEPT_LABEL}"
     for namespace in sorted({site.namespace, *(c.namespace or site.namespace for c in _compute_specs(settings))}):
         pods = client.list_namespaced_pod(namespace=namespace, label_selector=selector).items
         for pod in unwanted(pods, _states_of_owners(pods)):
@@ -137,7 +162,7 @@ def _states_of_owners(pods: Iterable[Any]) -> dict[str, States]:
         }
 
 
-def _sweep_for_ever(settings: Settings) -> None:
+def _sweep_for_ever(settings: Settings, airflow: str) -> None:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 
     _wait_for_forks()
@@ -147,7 +172,7 @@ def _sweep_for_ever(settings: Settings) -> None:
         try:
             if client is None:
                 client = KubernetesHook(conn_id=load_site(settings).kubernetes_conn_id).core_v1_client
-            sweep(settings, client)
+            sweep(settings, client, airflow)
             reported = ""
         except Exception as err:
             # A cluster or an Airflow that is away, a faulty site file: reported once, and looked at again.

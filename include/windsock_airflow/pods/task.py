@@ -16,7 +16,7 @@ from windsock.spec import get_spec
 from windsock.store import Store
 from windsock_airflow.pods import cluster
 from windsock_airflow.pods.cluster import OVER, PodStatus, State, has_ended, status_of
-from windsock_airflow.pods.identity import KEPT_LABEL, PREFIX, PodRecord, TaskIdentity, installation_of
+from windsock_airflow.pods.identity import KEPT_LABEL, PREFIX, PodRecord, TaskIdentity, installation_of, name_of_airflow
 from windsock_airflow.pods.manifest import StepWork, TrainerWork, pod_manifest
 from windsock_airflow.step import FAIL_FAST_EXIT_CODES, StepCall, pause_after, reschedule_in
 
@@ -43,8 +43,10 @@ class PodTask:
         self.facts = call.run_facts(context)
         settings = Settings.from_env()
         site, spec = load_site(settings), get_spec(settings, call.model)
-        self.identity = TaskIdentity.of(context, installation_of(settings, site))
         self.record = PodRecord.of(context)
+        if not self.record.made:
+            self.record.installation = installation_of(settings, site, name_of_airflow())
+        self.identity = TaskIdentity.of(context, self.record.installation or installation_of(settings, site))
         options = call.step_options(self.facts, context, own_options)
         trained = spec.training.estimator(options.get("estimator")) if call.step == "fit" else None
         self.needs = needs_of(spec, trained, site)

@@ -38,11 +38,12 @@ def test_a_name_stands_for_one_task_instance_and_number(a: TaskIdentity, b: Task
     assert (a.pod_name("x", m) == b.pod_name("x", n)) == ((a, m) == (b, n))
 
 
-def test_installations_differ_by_their_store_and_the_name_that_the_site_gives():
-    def of(name: str | None = None, **env: str) -> str:
-        return installation_of(Settings.from_env(env), SiteCompute(installation=name))
+def test_installations_differ_by_their_store_the_name_that_the_site_gives_and_their_airflow():
+    def of(name: str | None = None, airflow: str = "", **env: str) -> str:
+        return installation_of(Settings.from_env(env), SiteCompute(installation=name), airflow)
 
     assert of(WINDSOCK_STORE="s3://a/x/") == of(WINDSOCK_STORE="s3://a/x", WINDSOCK_UI_URL="http://elsewhere")
     assert of(WINDSOCK_STORE="s3://a/x") != of(WINDSOCK_STORE="s3://a/y")
     assert of(WINDSOCK_STORE="s3://a/x") == hashlib.sha256(b"s3://a/x").hexdigest()[:16], "pods of 0.1 are not found"
     assert len({of(name, WINDSOCK_STORE="s3://a/x") for name in (None, "blue", "green")}) == 3
+    assert len({of(airflow=name, WINDSOCK_STORE="s3://a/x") for name in ("", "1a", "2b")}) == 3

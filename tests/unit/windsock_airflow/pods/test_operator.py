@@ -18,7 +18,7 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.spec.estimators import Estimator
 from windsock_airflow.blueprint import heavy_step
-from windsock_airflow.pods.identity import PodRecord
+from windsock_airflow.pods.identity import INSTALLATION_LABEL, TASK_LABEL, PodRecord
 from windsock_airflow.pods.operator import PodStepOperator
 from windsock_airflow.pods.task import PodTask
 from windsock_airflow.step import StepOperator
@@ -65,6 +65,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "WINDSOCK_HOME": tmp_path, "WINDSOCK_MODELS": tmp_path / "models", "WINDSOCK_STORE": STORE,
         "WINDSOCK_COMPUTE": "kubernetes", "WINDSOCK_COMPUTE_FILE": file, "WINDSOCK_STUDIES": "postgresql://u:secret@db/x",
         "MLFLOW_TRACKING_URI": "http://mlflow.ml:5000", "AWS_SECRET_ACCESS_KEY": "very-secret",
+        "AIRFLOW_VAR_WINDSOCK_INSTALLATION": "the-only-airflow",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(
@@ -118,6 +119,34 @@ def test_a_trainer_pod_is_told_its_request_and_no_secret(site: Path):
     assert not container.get("command")
     assert "secret@" not in str(pod)
     assert "very-secret" not in str(pod)
+
+
+def test_pods_of_two_airflows_on_one_store_are_never_each_others(site: Path, monkeypatch: pytest.MonkeyPatch):
+    """Blue and green run the same run of the same DAG: neither finds, takes, or sweeps away what the other made."""
+    made = {}
+    for name in ("blue-airflow", "green-airflow"):
+        monkeypatch.setenv("AIRFLOW_VAR_WINDSOCK_INSTALLATION", name)
+        made[name] = manifest(fit(site))["metadata"]
+    blue, green = made.values()
+    assert blue["name"] != green["name"], "the cluster would hand the other's pod to who asks for its own"
+    for label in (TASK_LABEL, INSTALLATION_LABEL):  # what tasks find their pods by, and the sweep
+        assert blue["labels"][label] != green["labels"][label]
+
+
+def test_a_pod_made_before_airflows_had_names_is_still_found(site: Path, monkeypatch: pytest.MonkeyPatch):
+    def digest(**record: Any) -> str:
+        return fit(site, StateStore({"windsock_pod": record} if record else {})).identity.digest
+
+    today, before = digest(), digest(made=True, number=0)
+    assert digest(made=False, number=1) == today != before
+    monkeypatch.setenv("AIRFLOW_VAR_WINDSOCK_INSTALLATION", "another-airflow")
+    assert digest(made=True, number=0) == before
+    store = StateStore()
+    task = fit(site, store)
+    task.record.made = True
+    task.record.save()
+    monkeypatch.setenv("AIRFLOW_VAR_WINDSOCK_INSTALLATION", "named-anew")
+    assert fit(site, store).identity == task.identity, "a task goes on with the pod that it made"
 
 
 def test_a_pod_gets_a_key_to_its_models_mlflow_and_not_what_signs_it(site: Path, monkeypatch: pytest.MonkeyPatch):

@@ -9,10 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from kubernetes.client import V1ObjectMeta, V1Pod
+from kubernetes.client import V1ObjectMeta, V1Pod, V1PodList
 
+from windsock.compute import SiteCompute
+from windsock.settings import Settings
 from windsock_airflow.pods import sweep
-from windsock_airflow.pods.identity import TaskIdentity
+from windsock_airflow.pods.identity import TaskIdentity, installation_of
 
 
 def pod(*, mine: bool = True, deleted: bool = False) -> V1Pod:
@@ -42,10 +44,52 @@ def test_pods_of_others_and_those_being_deleted_are_left_alone():
     assert sweep.unwanted([pod(mine=False), pod(deleted=True)], {}) == []
 
 
+class OneNamespace:
+    """A cluster's client, as far as the sweep uses it."""
+
+    def __init__(self, pods: list[V1Pod]) -> None:
+        self.pods = pods
+
+    def list_namespaced_pod(self, namespace: str, label_selector: str) -> V1PodList:
+        wanted, kept = label_selector.split(",")
+        assert kept.startswith("!")
+        found = [p for p in self.pods if "{}={}".format(*wanted.split("=")) in map("=".join, p.metadata.labels.items())]
+        return V1PodList(items=[p for p in found if kept[1:] not in p.metadata.labels])
+
+    def delete_namespaced_pod(self, name: str, namespace: str, body: Any) -> None:
+        self.pods = [p for p in self.pods if p.metadata.uid != body.preconditions.uid]
+
+
+def test_two_airflows_on_one_store_and_namespace_sweep_only_their_own_pods(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    for name, value in {"MODELS": str(tmp_path), "STORE": "s3://a/x", "COMPUTE": "kubernetes"}.items():
+        monkeypatch.setenv(f"WINDSOCK_{name}", value)
+    settings = Settings.from_env()
+
+    def pod_of(airflow: str) -> V1Pod:
+        owner = TaskIdentity(installation_of(settings, SiteCompute(), airflow), "d", "r", "t", -1)
+        about = V1ObjectMeta(name="p", namespace="windsock", uid=airflow, labels=owner.labels())
+        about.annotations = owner.annotations
+        return V1Pod(metadata=about)
+
+    cluster = OneNamespace([pod_of("blue"), pod_of("green")])
+    # For both of them the run of that name is over: it is the other's that goes on.
+    monkeypatch.setattr(sweep, "_states_of_owners", lambda _pods: {"d": {"r": {"t": "success"}}})
+
+    sweep.sweep(settings, cluster, "blue")
+    assert [pod.metadata.uid for pod in cluster.pods] == ["green"]
+    sweep.sweep(settings, cluster, "green")
+    assert cluster.pods == []
+
+
 def test_only_schedulers_sweep_and_only_if_something_may_run_in_pods(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     began = threading.Event()
-    monkeypatch.setattr(sweep, "_sweep_for_ever", lambda _settings: began.set())
+    monkeypatch.setattr(
+        sweep, "_sweep_for_ever", lambda _settings, name: began.set() if name == "the-only-airflow" else None
+    )
     monkeypatch.setenv("WINDSOCK_MODELS", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW_VAR_WINDSOCK_INSTALLATION", "the-only-airflow")
     for part, compute in (("triggerer", "kubernetes"), ("scheduler", "local")):
         monkeypatch.setattr("sys.argv", ["airflow", part])
         monkeypatch.setenv("WINDSOCK_COMPUTE", compute)
