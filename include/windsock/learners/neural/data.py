@@ -2,7 +2,7 @@
 
 ``resident`` keeps the table on the device and picks each batch there. ``streamed`` leaves it in host memory: a thread
 picks the next batches and, on a GPU, sends them on a stream of its own, so that copying hides behind computing. The
-order of both is a function of seed and epoch, so any epoch can be entered at any step.
+order of both is a function of seed, epoch and kind of device, so any epoch can be entered at any step.
 """
 
 import hashlib
@@ -22,9 +22,15 @@ from windsock.served.formats.network import Preparation
 
 log = logging.getLogger(__name__)
 
+_Shares = list[tuple[slice, int]]
+"""Of some batches: which of its rows are this process's, and how many it has."""
+
 _PREPARED_AT_ONCE = 1 << 16
+_PICKED_AT_ONCE = {"cpu": 1, "cuda": 1 << 16}
+"""Rows of whole batches (at least one) by kind of device: a GPU is through with a small batch before Python has picked
+another, a CPU has one still in its cache."""
 _AHEAD = 3
-"""Streamed batches that are picked before they are asked for."""
+"""Streamed picks that are made before they are asked for."""
 _ROOM = 1.5
 """Free memory that a resident table needs, as a multiple of its own: activations want some too."""
 
@@ -84,52 +90,61 @@ class Batches:
         self._device, self._resident, self._seed = device, resident, seed
         self.rows, self.width = table.shape
         self.steps = -(-self.rows // batch_size)
+        self._at_once = max(1, _PICKED_AT_ONCE[device.type] // batch_size)
         # Batches of nearly equal size: a last one of a few rows would be noise.
         self._bounds = np.linspace(0, self.rows, self.steps + 1).round().astype(np.int64).tolist()
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch (from 0), beginning at any of its steps."""
-        generator = torch.Generator().manual_seed(seed_of(self._seed, "order", epoch))
-        order = torch.randperm(self.rows, generator=generator)
+        # Drawn on the device: a GPU is through with an epoch before a CPU has drawn its order.
+        generator = torch.Generator(self._device).manual_seed(seed_of(self._seed, "order", epoch))
+        order = torch.randperm(self.rows, generator=generator, device=self._device)
         if not self._resident:
-            yield from self._streamed(order, first)
-            return
-        order = order.to(self._device)
-        for places, own, size in self._shares(order, first):
-            yield Batch(self._table.index_select(0, places), own, size)
+            order = order.cpu()
+        for rows, shares in (self._resident_rows if self._resident else self._streamed_rows)(order, first):
+            parts = rows.split([own.stop - own.start for own, _ in shares])
+            for part, (own, size) in zip(parts, shares, strict=True):
+                yield Batch(part, own, size)
 
-    def _shares(self, order: Any, first: int) -> Iterator[tuple[Any, slice, int]]:
-        """Yield this process's share of each batch: places in the table, rows of the batch, its size."""
-        for step in range(first, self.steps):
-            start, size = self._bounds[step], self._bounds[step + 1] - self._bounds[step]
-            own = slice(size * rank() // world(), size * (rank() + 1) // world())
-            yield order[start + own.start : start + own.stop], own, size
+    def _picks(self, order: Any, first: int) -> Iterator[tuple[Any, _Shares]]:
+        """Yield this process's shares of some batches at a time, and where in the table their rows are."""
+        for begin in range(first, self.steps, self._at_once):
+            shares, places = [], []
+            for step in range(begin, min(begin + self._at_once, self.steps)):
+                start, size = self._bounds[step], self._bounds[step + 1] - self._bounds[step]
+                own = slice(size * rank() // world(), size * (rank() + 1) // world())
+                shares.append((own, size))
+                places.append(order[start + own.start : start + own.stop])
+            yield torch.cat(places), shares
 
-    def _streamed(self, order: Any, first: int) -> Iterator[Batch]:
-        on_gpu = self._device.type == "cuda"
-        stream = torch.cuda.Stream(self._device) if on_gpu else None
-        ahead: deque[Future[tuple[Batch, Any]]] = deque()
+    def _resident_rows(self, order: Any, first: int) -> Iterator[tuple[Any, _Shares]]:
+        for places, shares in self._picks(order, first):
+            yield self._table.index_select(0, places), shares
+
+    def _streamed_rows(self, order: Any, first: int) -> Iterator[tuple[Any, _Shares]]:
+        stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        ahead: deque[tuple[Future[tuple[Any, Any]], _Shares]] = deque()
         with ThreadPoolExecutor(1, "windsock-batches") as picker:
-            for share in self._shares(order, first):
-                ahead.append(picker.submit(self._send, stream, *share))
+            for places, shares in self._picks(order, first):
+                ahead.append((picker.submit(self._send, stream, places), shares))
                 if len(ahead) > _AHEAD:
-                    yield self._arrived(*ahead.popleft().result())
+                    yield self._arrived(*ahead.popleft())
             while ahead:
-                yield self._arrived(*ahead.popleft().result())
+                yield self._arrived(*ahead.popleft())
 
-    def _send(self, stream: Any, places: Any, own: slice, size: int) -> tuple[Batch, Any]:
+    def _send(self, stream: Any, places: Any) -> tuple[Any, Any]:
         if stream is None:
-            return Batch(self._table.index_select(0, places), own, size), None
+            return self._table.index_select(0, places), None
         picked = torch.empty((len(places), self.width), pin_memory=True)
         torch.index_select(self._table, 0, places, out=picked)
         with torch.cuda.stream(stream):
             # PyTorch keeps the pinned memory until the copy is done.
-            rows = picked.to(self._device, non_blocking=True)
-            return Batch(rows, own, size), stream.record_event()
+            return picked.to(self._device, non_blocking=True), stream.record_event()
 
-    def _arrived(self, batch: Batch, event: Any) -> Batch:
+    def _arrived(self, sent: Future[tuple[Any, Any]], shares: _Shares) -> tuple[Any, _Shares]:
+        rows, event = sent.result()
         if event is not None:
             current = torch.cuda.current_stream(self._device)
             current.wait_event(event)
-            batch.rows.record_stream(current)
-        return batch
+            rows.record_stream(current)
+        return rows, shares

@@ -90,7 +90,9 @@ class Step:
         # 16 random bits decide about a unit: four units for the price of one number.
         self._dropped = round(plan.dropout * _LEVELS)
         self._masked = hidden if self._dropped else []
-        self._graphs: dict[int, tuple[Any, Batch, Any]] = {}
+        self._graphs: dict[int, tuple[Any, Batch]] = {}
+        self._random: dict[int, Any] = {}
+        """Random bits by size of batch."""
         self._loss = self._loss_of_rows
         if plan.mode == "compiled":
             # Code compiled for an earlier training counts against the number of versions that PyTorch keeps.
@@ -113,15 +115,14 @@ class Step:
 
     def take(self, batch: Batch, number: int) -> None:
         """Take one step; ``number`` counts the steps from 0."""
-        bits = graph = None
+        graph = None
         if self._plan.mode != "eager":
             if batch.size not in self._graphs:
                 self._graphs[batch.size] = self._capture(batch)
-            graph, inputs, bits = self._graphs[batch.size]
+            graph, inputs = self._graphs[batch.size]
             inputs.rows.copy_(batch.rows)
-            batch = inputs
         self._generator.manual_seed(seed_of(self._plan.seed, "dropout", number))
-        bits = self._draw(batch.size, bits)
+        bits = self._draw(batch.size)
         if graph is not None:
             graph.replay()
         else:
@@ -142,7 +143,7 @@ class Step:
         self._body.train()
         self._weights.copy_(own)
 
-    def _capture(self, batch: Batch) -> tuple[Any, Batch, Any]:
+    def _capture(self, batch: Batch) -> tuple[Any, Batch]:
         inputs, bits = Batch(batch.rows.clone(), batch.own, batch.size), self._draw(batch.size)
         before = {name: tensor.clone() for name, tensor in self.state().items()}
         side, current = torch.cuda.Stream(self._device), torch.cuda.current_stream(self._device)
@@ -155,7 +156,7 @@ class Step:
         with torch.cuda.graph(graph):
             self._move(inputs, bits)
         self.restore(before)
-        return graph, inputs, bits
+        return graph, inputs
 
     def _move(self, batch: Batch, bits: Any) -> None:
         loss = self._loss(batch.rows, bits[batch.own] if bits is not None else None)
@@ -192,21 +193,19 @@ class Step:
         # The cache would keep casts from one capture to the next.
         return torch.autocast(self._device.type, torch.bfloat16, cache_enabled=False)  # type: ignore[no-any-return]
 
-    def _draw(self, size: int, bits: Any = None) -> Any:
+    def _draw(self, size: int) -> Any:
         """Draw the random bits of a whole batch, so that processes that share it see one drawing; None: none is needed.
 
-        They are int16, of shape ``(size, units)``; those of an earlier call are drawn anew.
+        They are int16, of shape ``(size, units)``, and lie where those of the last batch of this size lay.
         """
         if not self._masked:
             return None
         wide = sum(self._masked)
-        if bits is None:
-            room = torch.empty((size * wide + 3) // 4, dtype=torch.int64, device=self._device)
-            bits = room.view(torch.int16)[: size * wide].view(size, wide)
-        else:
-            room = bits._base
-        room.random_(-(1 << 63), None, generator=self._generator)
-        return bits
+        if size not in self._random:
+            self._random[size] = torch.empty((size * wide + 3) // 4, dtype=torch.int64, device=self._device)
+        # Generators fill whole 64-bit numbers quickest.
+        self._random[size].random_(-(1 << 63), None, generator=self._generator)
+        return self._random[size].view(torch.int16)[: size * wide].view(size, wide)
 
     def _buffers(self) -> dict[str, Any]:
         return {f"buffers.{name}": buffer for name, buffer in self._body.named_buffers()}

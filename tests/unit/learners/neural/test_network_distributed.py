@@ -26,7 +26,8 @@ def run(home, processes):
     )  # fmt: skip
 
 
-def test_two_processes_train_the_network_that_one_trains(tmp_path):
+def test_two_processes_train_the_network_that_one_trains(tmp_path, monkeypatch):
+    monkeypatch.setenv("WINDSOCK_DEVICE", "cpu")  # where the two train as well
     wanted = Wanted(epochs=3, checkpoint=str(tmp_path / "c"))
     write(wanted, tmp_path)
     ended = run(tmp_path, 2)

@@ -7,10 +7,11 @@ from neural_rows import FEATURES, learner, result, rows, spec_of
 from neural_rows import assert_equal as same
 
 from windsock.errors import SpecError
+from windsock.learners.neural import data
 from windsock.learners.neural.data import Batches, make_table
 from windsock.learners.neural.device import choose_device, choose_mode
 from windsock.learners.neural.step import loss_of
-from windsock.served.formats.network import Perceptron, Preparation, TabularNetwork
+from windsock.served.formats.network import Perceptron, Preparation, TabularNetwork, multiplied
 from windsock.served.matrix import Feature
 from windsock.served.metrics import measure
 
@@ -225,7 +226,9 @@ def test_dropout_drops_its_share_and_depends_on_seed_and_step_alone(monkeypatch)
     assert not np.array_equal(kept_units(monkeypatch, seed=4)[0][0][0], first[0])
 
 
-def test_the_order_of_rows_depends_on_seed_and_epoch_alone():
+@pytest.mark.parametrize("rows_at_once", [1, 8, 100])
+def test_the_order_of_rows_depends_on_seed_and_epoch_alone(monkeypatch, rows_at_once):
+    monkeypatch.setitem(data._PICKED_AT_ONCE, "cpu", rows_at_once)
     table, cpu = torch.arange(20.0).view(10, 2), torch.device("cpu")
 
     def order(seed, epoch, first=0, resident=True):
@@ -237,6 +240,17 @@ def test_the_order_of_rows_depends_on_seed_and_epoch_alone():
     assert [len(rows) for rows in whole] == [3, 4, 3]
     assert order(1, 2, first=1, resident=False) == whole[1:]
     assert order(1, 3) != whole != order(2, 2)
+
+
+def test_a_lookup_by_product_has_the_rows_and_the_gradient_of_a_lookup():
+    table, codes = torch.nn.Embedding(5, 3), torch.tensor([4, 0, 0, 2, 4, 4])
+    weights = torch.rand(6, 3)
+
+    found, expected = multiplied(table, codes), table(codes)
+
+    assert torch.equal(found, expected)
+    gradients = [torch.autograd.grad((rows * weights).sum(), table.weight)[0] for rows in (found, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
