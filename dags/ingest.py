@@ -10,7 +10,8 @@ days go through features and scores by themselves.
 **On failure** the sentence in the log says which column broke which rule and how often.
 The file stays where it came from and is copied to quarantine. Have it delivered again,
 then clear the task. A refused day does not hold up the days after it; for a day that will
-never be delivered, trigger with *No delivery*.
+never be delivered, trigger with *No delivery*. A redelivery that lacks rows or values of the
+day that it would replace is refused, too; if it is right, trigger with *Accept worse*.
 """
 
 from datetime import timedelta
@@ -36,7 +37,7 @@ def ingest_dag(spec: ModelSpec) -> None:
         max_active_runs=16,
         params={
             "no_delivery": forms.flag("No delivery", "Nothing will come for this day: later days need not wait."),
-            "allow_empty": forms.flag("Allow empty", "An empty delivery may replace a day that has rows."),
+            **forms.worse_redelivery(),
         },
     ):
         events, due = assets.of(spec, "events"), assets.of(spec, "labels_due")
@@ -44,7 +45,7 @@ def ingest_dag(spec: ModelSpec) -> None:
         StepOperator(
             step="ingest",
             model=spec.name,
-            form=["no_delivery", "allow_empty"],
+            form=["no_delivery", "accept_worse", "reason"],
             outlets=[events, due] if has_label_files else [events],
             days_from={due.name: "relabel"},
             execution_timeout=timedelta(minutes=30),

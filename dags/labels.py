@@ -32,13 +32,16 @@ def labels_dag(spec: ModelSpec) -> None:
         schedule=PartitionedAssetTimetable(assets=assets.of(spec, "labels_due")),
         is_paused_upon_creation=False,
         max_active_runs=MANY_RUNS,
-        params={"no_delivery": forms.flag("No delivery", "No labels will come for this day.")},
+        params={
+            "no_delivery": forms.flag("No delivery", "No labels will come for this day."),
+            **forms.worse_redelivery(),
+        },
     ):
         events = assets.of(spec, "events")
         StepOperator(
             step="labels",
             model=spec.name,
-            form=["no_delivery"],
+            form=["no_delivery", "accept_worse", "reason"],
             outlets=[events],
             days_from={events.name: "refresh"},
             execution_timeout=timedelta(minutes=30),

@@ -51,8 +51,8 @@ STEPS: Mapping[str, str] = MappingProxyType(
 _TRAINING = ("as_of", "window_days", "holdout_days", "trials", "reason", "reasons", "dedupe_key")
 OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "ingest": ("no_delivery", "allow_empty"),
-        "labels": ("no_delivery",),
+        "ingest": ("no_delivery", "accept_worse", "reason"),
+        "labels": ("no_delivery", "accept_worse", "reason"),
         "materialize": ("correct",),
         "score": ("model_version", "rescore"),
         "prepare": _TRAINING,

@@ -52,6 +52,14 @@ def flag(title: str, description: str) -> Param:
     return Param(False, type="boolean", title=title, description=description)
 
 
+def worse_redelivery() -> dict[str, Param]:
+    """Return the fields by which a person lets a delivery in that is worse than what it replaces."""
+    return {
+        "accept_worse": flag("Accept worse", "A delivery may replace what stands although it lacks rows or values."),
+        "reason": reason("Why the worse delivery is right; with who says so, it is kept in the day's record."),
+    }
+
+
 def reason(description: str, *, required: bool = False) -> Param:
     """Return a text field that ends up in the records."""
     if required:

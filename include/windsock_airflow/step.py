@@ -87,7 +87,7 @@ class StepCall:
 
     def step_options(self, facts: RunFacts, context: Context, own: Mapping[str, Any]) -> dict[str, Any]:
         """Return the step's options: the operator's own go before the form's, these before those of the cause."""
-        by = None if self.keyed else facts.person  # models are signed for, days are not
+        by = facts.person if not self.keyed or "reason" in self.form else None  # what is signed for: not usual days
         given = {"by": by} | {name: facts.latest(name) for name in self.cause}
         for source in ({name: context["params"].get(name) for name in self.form}, own):
             given |= {name: value for name, value in source.items() if value is not None}

@@ -24,6 +24,7 @@ from model_runs import wait_until, wait_until_quiet
 from small_model import small_fraud
 from stack_fixture import Stack
 from windsock.days import day_range
+from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import get_spec
 from windsock_local.stack.airflow_api import AirflowRefused, run_path
@@ -93,8 +94,8 @@ def run_ids(stack: Stack, dag_id: str) -> set[str]:
     return {run["dag_run_id"] for run in stack.api.runs(dag_id)}
 
 
-def run_day(stack: Stack, day: date, dag_id: str = f"{MODEL}_ingest") -> dict[str, Any]:
-    run_id = stack.api.trigger(dag_id, partition_key=str(day))
+def run_day(stack: Stack, day: date, dag_id: str = f"{MODEL}_ingest", **conf: Any) -> dict[str, Any]:
+    run_id = stack.api.trigger(dag_id, partition_key=str(day), conf=conf)
     return stack.api.wait_for_run(dag_id, run_id, 120)
 
 
@@ -174,8 +175,10 @@ def test_a_changed_day_refreshes_exactly_the_later_days_within_the_lookback(chai
     before = feature_bytes(chain.settings)
     known = run_ids(chain, f"{MODEL}_features")
     change_source(chain.models / MODEL, {"day": str(CHANGED), "kind": "half_day"})
-    run = run_day(chain, CHANGED)
+    run = run_day(chain, CHANGED, accept_worse=True, reason="half of it was another shop's")
     assert run["state"] == "success"
+    accepted = Ledger.of(chain.settings, MODEL, "ingest").get(CHANGED).detail["accepted_worse"]
+    assert (accepted["by"], accepted["reason"]) == ("admin", "half of it was another shop's")
     stale = day_range(CHANGED + timedelta(days=1), CHANGED + timedelta(days=LOOKBACK))
     result = chain.api.xcom(f"{MODEL}_ingest", run["dag_run_id"], "ingest")
     assert result["changed"]

@@ -9,7 +9,7 @@ from windsock.days import spans
 from windsock.steps import run_step
 
 
-def _user() -> str:
+def user_name() -> str:
     """Return the name of whoever is at the keyboard, for the record."""
     try:
         return getpass.getuser()
@@ -18,7 +18,7 @@ def _user() -> str:
 
 
 _reason = click.option("--reason", required=True, help="Why; it is kept in the record.")
-_by = click.option("--by", default=_user, show_default="you", help="Who says so; it is kept in the record.")
+_by = click.option("--by", default=user_name, show_default="you", help="Who says so; it is kept in the record.")
 
 
 @click.command()

@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 from rich.progress import track
 
+from windsock.cli.corrections import user_name
 from windsock.days import spans
 from windsock.errors import NotReady, SpecError, TooLittleHistory
 from windsock.settings import Settings
@@ -49,7 +50,10 @@ def step(
         raise SpecError(
             f"--result is a path below the store's root, such as steps/fraud/monitor.json; given: {path!r}."
         )
-    result = run_step(name, model=model, key=key, live=not replayed, origin=origin, options=read_options(pairs))
+    options = read_options(pairs)
+    if "reason" in options:
+        options = {"by": user_name(), **options}
+    result = run_step(name, model=model, key=key, live=not replayed, origin=origin, options=options)
     line = json.dumps(result, default=str)
     if parts:
         Store.of(Settings.from_env()).write_bytes(f"{line}\n".encode(), *parts)

@@ -28,6 +28,7 @@ from windsock.days import end_of, last_instant, start_of
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.ingest.conform import DUPLICATE, Quarantine, RowFault, conform
 from windsock.ingest.records import NO_SOURCE, detail_of, keep_raw, refuse, settle, write_tables
+from windsock.ingest.redelivery import acceptance, how_to_accept, is_accepted, losses
 from windsock.ingest.sources.delivery import Delivery, NotDelivered
 from windsock.ingest.sources.files import fetch_daily
 from windsock.ledger import DayRecord, Ledger
@@ -46,7 +47,8 @@ SEVERAL_EVENTS = "key of one event"
 def run(ctx: StepContext) -> dict[str, Any]:
     """Store the labels that were delivered on the day that the context names.
 
-    Options: ``no_delivery`` (true): no label file will come for this day; record it as empty.
+    Options: ``no_delivery`` (true): no label file will come for this day; record it as empty. ``accept_worse`` (true),
+    with ``reason`` and ``by``: a file may replace a published one although it is worse.
 
     Returns:
         ``status``, ``rows``, ``quarantined``, ``by_rule``, ``warnings``, ``reasons``, ``changed`` and
@@ -99,6 +101,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
         quarantined=quarantine.counts,
         warnings=[*conformed.warnings, *warnings],
     )
+    lost = losses(spec, previous, detail, None)
+    if lost and not is_accepted(ctx):
+        raise refuse(ctx, "labels", previous, delivery, inputs, lost, warnings, how_to_accept(ctx, "labels"))
+    detail |= acceptance(ctx, previous, detail, lost)
     outputs = write_tables(ctx, wanted, previous)
     return _settle(ctx, previous, DayRecord(day.isoformat(), "published", outputs, inputs, detail))
 

@@ -105,10 +105,11 @@ def refuse(
     inputs: Mapping[str, str],
     reasons: Sequence[str],
     warnings: Sequence[str] = (),
+    advice: str = "",
 ) -> DayRejected:
     """Keep a refused delivery with its reasons at ``quarantine/<model>/<day>/<sha256>/`` and record the refusal.
 
-    If the day's earlier content stays in force, its record stays too.
+    If the day's earlier content stays in force, its record stays too. ``advice`` says what else a person may do.
 
     Returns:
         What to raise.
@@ -136,5 +137,5 @@ def refuse(
     return DayRejected(
         f"{spec.name} {day}: {what} was rejected for {len(reasons)} reason{'s' if len(reasons) > 1 else ''}:\n"
         f"{faults}\n{kept}A copy with the reasons lies in the store at {folder}. "
-        f"Have it corrected and delivered again, then run {again}."
+        f"Have it corrected and delivered again, then run {again}.{advice and f' {advice}'}"
     )

@@ -28,6 +28,7 @@ from windsock.ingest.conform import DUPLICATE, Conformed, Quarantine, RowFault, 
 from windsock.ingest.kept import kept_delivery, recoverable_columns
 from windsock.ingest.labels import inline_labels
 from windsock.ingest.records import IN_FORCE, NO_SOURCE, detail_of, keep_raw, refuse, settle, write_tables
+from windsock.ingest.redelivery import acceptance, how_to_accept, is_accepted, losses
 from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
 from windsock.ingest.undeclared import undeclared_columns
 from windsock.ledger import DayRecord, Ledger, Output, Status
@@ -45,7 +46,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     """Ingest the day that the context names.
 
     Options: ``no_delivery`` (true): the day will never be delivered; record it as rejected, so that
-    later days need not wait for it. ``allow_empty`` (true): an empty delivery may replace a published day.
+    later days need not wait for it. ``accept_worse`` (true), with ``reason`` and ``by``: a delivery may replace a
+    published day although it is worse, an empty one too.
 
     Returns:
         ``status``, ``rows``, ``quarantined`` (rows set aside), ``by_rule``, ``warnings``, ``reasons``,
@@ -139,6 +141,10 @@ def _take(ctx: StepContext, previous: DayRecord | None, delivery: Delivery) -> d
         warnings=warnings,
     )
     detail["stats"] = history.stats_of(spec, events)
+    lost = losses(spec, previous, detail, wanted["labels"].num_rows if "labels" in wanted else None)
+    if lost and not is_accepted(ctx):
+        raise _refusal(ctx, previous, delivery, lost, warnings, how_to_accept(ctx, "ingest"))
+    detail |= acceptance(ctx, previous, detail, lost)
     alarms = history.alarms(ctx.settings, spec, day, events, detail["stats"])
     return _settle(ctx, previous, "published", detail, write_tables(ctx, wanted, previous), alarms)
 
@@ -211,15 +217,13 @@ def _empty(
         f"validation.empty_day: {spec.validation.empty_day}), e.g. columns {', '.join(list(spec.events.columns)[:3])} "
         "and no value."
     )
-    replaces = previous is not None and previous.status == "published" and not ctx.options.get("allow_empty")
-    if replaces and previous is not None:
-        sentence += (
-            f" It would replace {previous.rows('events'):,} published rows; run the step with option allow_empty "
-            "if that is meant."
-        )
-    if spec.validation.empty_day == "reject" or replaces:
+    if spec.validation.empty_day == "reject":
         raise _refusal(ctx, previous, delivery, [sentence], conformed.warnings)
-    return _settle(ctx, previous, "empty", detail_of(source, warnings=(*conformed.warnings, sentence)))
+    detail = detail_of(source, warnings=(*conformed.warnings, sentence))
+    lost = losses(spec, previous, detail, None)
+    if lost and not is_accepted(ctx):
+        raise _refusal(ctx, previous, delivery, [sentence, *lost], conformed.warnings, how_to_accept(ctx, "ingest"))
+    return _settle(ctx, previous, "empty", detail | acceptance(ctx, previous, detail, lost))
 
 
 def _give_up(ctx: StepContext, previous: DayRecord | None) -> dict[str, Any]:
@@ -261,9 +265,10 @@ def _refusal(
     delivery: Delivery,
     reasons: Sequence[str],
     warnings: Sequence[str] = (),
+    advice: str = "",
 ) -> DayRejected:
     inputs = {"source": delivery.content_hash or ""}
-    refusal = refuse(ctx, "ingest", previous, delivery, inputs, reasons, warnings)
+    refusal = refuse(ctx, "ingest", previous, delivery, inputs, reasons, warnings, advice)
     _show(ctx)
     return refusal
 

@@ -236,6 +236,9 @@ class ValidationSpec(Part):
         None, description="GX suite file in the model's folder; default expectations.json."
     )
     quarantine_budget: float = Field(0.05, ge=0, le=1, description="Largest share of rows set aside; above: reject.")
+    redelivery_loss: float = Field(
+        0.1, ge=0, lt=1, description="Largest share of rows or values that a redelivery may take away unasked."
+    )
     empty_day: Literal["accept", "reject"] = Field("accept", description="What a day without rows means.")
     volume_tolerance: float = Field(
         0.4, gt=0, description="Warn when rows differ from the recent median by more than this share."

@@ -74,7 +74,7 @@ def test_a_kill_in_the_middle_leaves_days_for_the_next_time_and_none_is_computed
 
 def test_a_day_that_has_changed_since_is_computed_and_its_neighbours_stand(tmp_path: Path):
     churn = left_by_0_1(tmp_path, USAGE)
-    churn.ingest(delivery(DAYS[0], rows=100), DAYS[0])
+    churn.ingest(delivery(DAYS[0], rows=300), DAYS[0])
 
     (lacks,) = lacking(churn.settings, churn.spec, DAYS[0], DAYS[-1])
 

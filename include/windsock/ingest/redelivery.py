@@ -1,0 +1,98 @@
+"""A redelivery that is worse than what it replaces: it is refused, unless a person says why it shall be let in.
+
+A sender that repeats a day usually mends it. One that sends half of it, or leaves the labels out, has made a mistake,
+and the day that stands is the better one. Only another delivery is compared: if the same one gives fewer rows by now,
+somebody has changed the rules on purpose.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from windsock.errors import SpecError
+from windsock.ledger import DayRecord
+from windsock.spec import ModelSpec
+from windsock.steps import StepContext
+
+ACCEPTED = "accepted_worse"
+"""Where a record says who let a worse redelivery in, why, and what was lost by it."""
+
+
+def losses(spec: ModelSpec, previous: DayRecord | None, detail: Mapping[str, Any], labels: int | None) -> list[str]:
+    """Say what a delivery would take away from the published day that it replaces, one sentence for each loss.
+
+    Args:
+        spec: The model.
+        previous: The day's record in force.
+        detail: What the new record is going to say: source, rows published and, of events, ``stats``.
+        labels: How many labels come with the events; None: they are files of their own, or this is one.
+    """
+    if previous is None or previous.status != "published" or _same_delivery(previous, detail):
+        return []
+    return list(_losses(spec, previous, detail, labels))
+
+
+def _losses(spec: ModelSpec, previous: DayRecord, detail: Mapping[str, Any], labels: int | None) -> Iterator[str]:
+    share = spec.validation.redelivery_loss
+    rule = f"rule 'a redelivery takes away at most {share:.0%}', validation.redelivery_loss"
+    before, now = previous.detail["published"], detail["published"]
+    if now < (1 - share) * before:
+        events = "events" in previous.outputs
+        what = f"{spec.events.key}: {now:,} rows" if events else f"{spec.label.column}: {now:,} labels"
+        yield f"{what} would replace {before:,} published ones ({rule})."
+    if not before or not now or "stats" not in detail:
+        return
+    known = previous.rows("labels")
+    if labels is not None and labels / now < known / before - share:
+        yield f"{spec.label.column}: {labels:,} of {now:,} rows have a label, but {known:,} of {before:,} had ({rule})."
+    was, nulls = (one.get("stats", {}).get("null_share", {}) for one in (previous.detail, detail))
+    held = {name for name, _ in previous.outputs["events"].columns}  # none in records of version 0.1
+    for name, null in nulls.items():
+        if name in held and null > was.get(name, 0.0) + share:
+            yield f"{name}: {null:.0%} of {now:,} values are null, but {was.get(name, 0.0):.0%} were ({rule})."
+
+
+def is_accepted(ctx: StepContext) -> bool:
+    """Say whether a person lets a worse redelivery of the day in.
+
+    Raises:
+        SpecError: Nobody says why.
+    """
+    if not ctx.options.get("accept_worse"):
+        return False
+    if not _reason(ctx):
+        raise SpecError(
+            f"{ctx.spec.name}: accept_worse lets a delivery of {ctx.day} in that is worse than what stands; say why, "
+            "as it is kept in the record. Give the option 'reason'."
+        )
+    return True
+
+
+def acceptance(
+    ctx: StepContext, previous: DayRecord | None, detail: Mapping[str, Any], lost: Sequence[str]
+) -> dict[str, Any]:
+    """Return what a record's detail says of a worse redelivery that was let in; nothing if it is not one."""
+    if lost and previous is not None:
+        by = str(ctx.options.get("by") or ctx.origin)
+        return {ACCEPTED: {"by": by, "reason": _reason(ctx), "lost": list(lost), "instead_of": previous.content_hash}}
+    if previous is not None and ACCEPTED in previous.detail and _same_delivery(previous, detail):
+        return {ACCEPTED: previous.detail[ACCEPTED]}  # run again, it stays true
+    return {}
+
+
+def how_to_accept(ctx: StepContext, stage: str) -> str:
+    """Say how a person lets the delivery in."""
+    name, day = ctx.spec.name, ctx.day
+    step = "labels" if stage == "labels" else "ingest"
+    return (
+        f"If it is right as it is, trigger {name}_{step} for {day} with 'Accept worse' and a reason, or run 'windsock "
+        f"step {step} --model {name} --key {day} -o accept_worse=true -o reason=...'."
+    )
+
+
+def _reason(ctx: StepContext) -> str:
+    return str(ctx.options.get("reason") or "").strip()
+
+
+def _same_delivery(previous: DayRecord, detail: Mapping[str, Any]) -> bool:
+    known = previous.detail.get("source", {}).get("hash")
+    return known is not None and known == detail["source"]["hash"]
