@@ -130,12 +130,13 @@ def refuse(
         detail = detail_of(_source(delivery, folder), delivered=rows, warnings=warnings, reasons=reasons)
         record = DayRecord(day.isoformat(), "rejected", {}, inputs, detail)
         Ledger.of(ctx.settings, spec.name, stage).publish(record, origin=ctx.origin)
+    copy = "A copy with the reasons lies" if delivery.raw is not None else "The reasons lie"
     what, again = f"delivery {delivery.name}", f"{spec.name}_ingest for {day}"
     if stage == "labels":
         what, again = f"label file {delivery.name}", f"the labels of {day} again"
     faults = "\n".join(f"  - {reason}" for reason in reasons)
     return DayRejected(
         f"{spec.name} {day}: {what} was rejected for {len(reasons)} reason{'s' if len(reasons) > 1 else ''}:\n"
-        f"{faults}\n{kept}A copy with the reasons lies in the store at {folder}. "
+        f"{faults}\n{kept}{copy} in the store at {folder}. "
         f"Have it corrected and delivered again, then run {again}.{advice and f' {advice}'}"
     )

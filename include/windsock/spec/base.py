@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.fields import FieldInfo
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -32,6 +32,11 @@ class Part(BaseModel):
 
     # By alias: what is written can be read again.
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+
+
+def unless_default(default: Any, **kwargs: Any) -> Any:
+    """Return a field that is written only where it says something else: older specs keep their text and its hash."""
+    return Field(default, exclude_if=lambda value: value == default, **kwargs)
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:

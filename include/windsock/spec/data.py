@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from windsock.spec.base import Column, FolderFile, Part, repeated
+from windsock.spec.base import Column, FolderFile, Part, repeated, unless_default
 
 ColumnType = Literal["int64", "double", "string", "bool", "timestamp", "date"]
 
@@ -238,6 +238,12 @@ class ValidationSpec(Part):
     quarantine_budget: float = Field(0.05, ge=0, le=1, description="Largest share of rows set aside; above: reject.")
     redelivery_loss: float = Field(
         0.1, ge=0, lt=1, description="Largest share of rows or values that a redelivery may take away unasked."
+    )
+    max_bytes: PositiveInt = unless_default(
+        4 * 2**30, description="Largest delivery in files, packed and unpacked; a larger one is refused unread."
+    )
+    max_rows: PositiveInt | None = unless_default(
+        None, description="Most rows in a delivery of events or labels; one with more is refused."
     )
     empty_day: Literal["accept", "reject"] = Field("accept", description="What a day without rows means.")
     volume_tolerance: float = Field(

@@ -24,6 +24,7 @@ from windsock.ingest.casts import ColumnTypeError, cast_column, is_text
 from windsock.ingest.sources.delivery import Delivery, NotDelivered
 from windsock.ingest.sources.parse import (
     INT96_UNIT,
+    Allowance,
     Format,
     Unreadable,
     check_parquet_ends,
@@ -60,16 +61,34 @@ def fetch_daily(spec: ModelSpec, pattern: str, given: Format | None, day: date) 
     """
     url = locate(spec, url_of_day(pattern, day))
     kind, compression = format_of(url, given)
-    with opening(url) as (fs, path):
-        raw = bytes(fs.cat_file(path))
     shown = redact(url)
-    rows, problem = None, None
+    raw, rows, problem = None, None, None
     try:
-        rows = parse(raw, kind, compression)
+        raw = _read(url, allowance(spec))
+        rows = parse(raw, kind, compression, allowance(spec))
     except Unreadable as err:
         problem = f"{shown}: {err}"
     name = url.split("?", 1)[0].rsplit("/", 1)[-1]
     return Delivery(rows, raw, name, shown, problem)
+
+
+def allowance(spec: ModelSpec) -> Allowance:
+    """Return how much a delivery of a model may hold."""
+    return Allowance(spec.validation.max_bytes, spec.validation.max_rows)
+
+
+def _read(url: str, allowed: Allowance) -> bytes:
+    """Return a file's bytes, unless there are more than are allowed."""
+    with opening(url) as (fs, path):
+        if (size := fs.info(path)["size"]) is not None:
+            allowed.take(n_bytes=size)
+            return bytes(fs.cat_file(path))
+        blocks = []
+        with fs.open(path, "rb") as file:  # a web server need not say how long a file is
+            while block := bytes(file.read(1 << 20)):
+                allowed.take(n_bytes=len(block))
+                blocks.append(block)
+        return b"".join(blocks)
 
 
 def locate(spec: ModelSpec, url: str) -> str:
@@ -167,7 +186,12 @@ def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date) -> tuple[pa.Tab
     wanted = (time >= start) & (time < end)
     if day == spec.first_day:
         wanted = wanted | time.is_null()
-    rows = dataset.to_table(filter=wanted)
+    kept, allowed = [], allowance(spec)
+    # One piece after the other: what is read ahead would lie in memory beside it.
+    for batch in dataset.to_batches(filter=wanted, batch_readahead=1, fragment_readahead=1):
+        allowed.take(n_bytes=batch.nbytes, rows=batch.num_rows)
+        kept.append(batch)
+    rows = pa.Table.from_batches(kept, schema=dataset.schema)
     after = dataset.scanner(columns=[spec.events.time_source], filter=time >= end)
     later = rows.num_rows > 0 or after.head(1).num_rows > 0
     return rows, later
@@ -187,7 +211,7 @@ def _sift(batches: Iterable[pa.RecordBatch], schema: pa.Schema, spec: ModelSpec,
         f"the event time column {spec.events.time_source!r} ({kind}) holds no readable time. Deliver timestamps, or "
         "text such as 2026-03-01 13:45:00; a number does not say its unit."
     )
-    later, readable, seen = False, 0, 0
+    later, readable, seen, allowed = False, 0, 0, allowance(spec)
     for batch in batches:
         column = pa.chunked_array([batch.column(spec.events.time_source)])
         try:
@@ -199,7 +223,9 @@ def _sift(batches: Iterable[pa.RecordBatch], schema: pa.Schema, spec: ModelSpec,
         wanted = pc.fill_null(wanted, day == spec.first_day)
         later = later or bool(pc.any(pc.greater_equal(times, end)).as_py())
         seen, readable = seen + len(times), readable + len(times) - times.null_count
-        kept.append(batch.filter(wanted))
+        if (rows := batch.filter(wanted)).num_rows:
+            allowed.take(n_bytes=rows.nbytes, rows=rows.num_rows)
+            kept.append(rows)
     if seen and not readable:
         raise Unreadable(no_times)
     return pa.Table.from_batches(kept, schema=schema), later

@@ -6,6 +6,7 @@ as null: whether ``12,50`` is a number is for the next stage to judge, with a co
 
 import csv
 import re
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -28,10 +29,37 @@ MAGIC = b"PAR1"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BLOCK_BYTES = 4 << 20
 _HEADER_BYTES = 1 << 20
+_PARQUET_ROWS = 1 << 17
 
 
 class Unreadable(Exception):
     """A delivery that cannot be read; its text goes into ``Delivery.problem``."""
+
+
+@dataclass
+class Allowance:
+    """How much a delivery may still hold, so that a huge one, or a small one that unpacks to one, ends nobody."""
+
+    max_bytes: int | None = None
+    max_rows: int | None = None
+    _bytes: int = 0
+    _rows: int = 0
+
+    def take(self, *, n_bytes: int = 0, rows: int = 0) -> None:
+        """Count what was read of the delivery, or is about to be.
+
+        Raises:
+            Unreadable: It is more than the spec allows.
+        """
+        self._bytes, self._rows = self._bytes + n_bytes, self._rows + rows
+        counted = (("bytes", self._bytes, self.max_bytes), ("rows", self._rows, self.max_rows))
+        for what, found, most in counted:
+            if most is not None and found > most:
+                raise Unreadable(
+                    f"the delivery holds more than {most:,} {what}, the most that validation.max_{what} allows (read "
+                    f"so far: {found:,}). It stays where it is: raise the limit in model.yaml if it is meant, or have "
+                    "it delivered again, smaller."
+                )
 
 
 def is_transport(err: Exception) -> bool:
@@ -66,8 +94,8 @@ def _endings(url: str) -> list[str]:
     return url.split("?", 1)[0].rsplit("/", 1)[-1].lower().split(".")[1:]
 
 
-def parse(raw: bytes, kind: Format, compression: str | None) -> pa.Table:
-    """Read all rows of a file.
+def parse(raw: bytes, kind: Format, compression: str | None, allowed: Allowance | None = None) -> pa.Table:
+    """Read all rows of a file, as far as they are allowed.
 
     Raises:
         Unreadable: With a sentence fit for a person.
@@ -77,18 +105,23 @@ def parse(raw: bytes, kind: Format, compression: str | None) -> pa.Table:
     if kind == "parquet":
         check_parquet_ends(pa.BufferReader(raw))
         try:
-            return _read_parquet(raw)
+            return _read_parquet(raw, allowed or Allowance())
         except (pa.ArrowException, OSError, ValueError) as err:
             raise Unreadable(f"the Parquet file is damaged ({redact_line(err)}). Deliver it again.") from err
     if raw.startswith(MAGIC):
         raise Unreadable("the file is Parquet, but is declared or named as CSV. Set source.format: parquet.")
-    batches = list(csv_batches(lambda: pa.BufferReader(raw), compression))
+    batches = list(csv_batches(lambda: pa.BufferReader(raw), compression, allowed))
     return pa.Table.from_batches(batches[1:], schema=batches[0].schema)
 
 
-def _read_parquet(raw: bytes) -> pa.Table:
+def _read_parquet(raw: bytes, allowed: Allowance) -> pa.Table:
     file = pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True, coerce_int96_timestamp_unit=INT96_UNIT)
-    rows = file.read()
+    allowed.take(rows=file.metadata.num_rows)
+    batches = []
+    for batch in file.iter_batches(_PARQUET_ROWS):  # what repeats takes no room in the file, but in memory
+        allowed.take(n_bytes=batch.nbytes)
+        batches.append(batch)
+    rows = pa.Table.from_batches(batches, schema=batches[0].schema if batches else file.schema_arrow)
     fields = [rows.schema.field(n) for n in range(len(rows.schema))]  # a name may be damaged, too
     if "INT96" not in {file.schema.column(n).physical_type for n in range(len(file.schema))}:
         return rows
@@ -126,7 +159,20 @@ def check_parquet_ends(file: Any) -> None:
         )
 
 
-def csv_batches(opener: Any, compression: str | None) -> Any:
+class _Counted:
+    """A binary stream that is read only as far as is allowed."""
+
+    def __init__(self, stream: Any, allowed: Allowance) -> None:
+        self._stream, self._allowed = stream, allowed
+        self.close = stream.close
+
+    def read(self, size: int = -1) -> bytes:
+        block = bytes(self._stream.read(size))
+        self._allowed.take(n_bytes=len(block))
+        return block
+
+
+def csv_batches(opener: Any, compression: str | None, allowed: Allowance | None = None) -> Any:
     """Read a CSV file in blocks, every column as text.
 
     ``opener`` returns a new binary stream over the whole file and is called twice.
@@ -135,8 +181,9 @@ def csv_batches(opener: Any, compression: str | None) -> Any:
         Record batches; the first is empty and carries the schema.
 
     Raises:
-        Unreadable: The file is empty, not UTF-8, or has ragged lines.
+        Unreadable: The file is empty, not UTF-8, or has ragged lines, or there is more of it than is allowed.
     """
+    allowed = allowed or Allowance()
 
     def stream() -> Any:
         source = opener()
@@ -150,7 +197,8 @@ def csv_batches(opener: Any, compression: str | None) -> Any:
         yield pa.RecordBatch.from_arrays([pa.array([], pa.string())] * len(names), schema=schema)
         if not _LINE_END.search(head):  # a header alone, without a line end, is no row but no fault either
             return
-        with stream() as source:
+        with stream() as opened:
+            source = _Counted(opened, allowed)
             reader = pa.csv.open_csv(
                 QuoteWatch(source, delimiter, len(names)),
                 # Single-threaded, because only then does an error name its line.
@@ -163,7 +211,9 @@ def csv_batches(opener: Any, compression: str | None) -> Any:
                     quoted_strings_can_be_null=True,
                 ),
             )
-            yield from reader
+            for batch in reader:
+                allowed.take(rows=batch.num_rows)
+                yield batch
     except StrayQuote as err:
         raise Unreadable(
             f"the CSV file cannot be read ({err}), so nobody can tell where its rows end. "

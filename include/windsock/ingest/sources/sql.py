@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from windsock.days import end_of, start_of
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.ingest.sources.delivery import Delivery, NotDelivered
+from windsock.ingest.sources.parse import Allowance, Unreadable
 from windsock.redact import redact, redact_line
 from windsock.spec import ModelSpec
 from windsock.spec.data import SqlSource
@@ -42,14 +43,20 @@ def fetch(spec: ModelSpec, source: SqlSource, day: date) -> Delivery:
     """
     url = _url(source)
     try:
-        rows = _query(_engine(url, source), url, source, day)
+        most = spec.validation.max_rows
+        rows = _query(_engine(url, source), url, source, day, most)
     except (SpecError, UpstreamUnavailable) as err:
         # Drivers may quote what they were given: the original error is neither shown nor chained.
         raise type(err)(redact(err, [str(url.password or "")])) from None
     delivered = (spec.events.time_source, spec.events.sources[spec.events.key])
+    name, origin = f"{day}.parquet", f"query at ${source.url_env} for {day}"
+    try:
+        Allowance(max_rows=most).take(rows=rows.num_rows)
+    except Unreadable as problem:
+        return Delivery(None, None, name, origin, f"{origin}: {problem}")
     order = [name for name in delivered if name in rows.schema.names]
     rows = rows.sort_by([(name, "ascending") for name in order]) if order and rows.num_rows else rows
-    return Delivery.of_rows(rows, name=f"{day}.parquet", origin=f"query at ${source.url_env} for {day}")
+    return Delivery.of_rows(rows, name=name, origin=origin)
 
 
 def _url(source: SqlSource) -> URL:
@@ -82,11 +89,13 @@ def _engine(url: URL, source: SqlSource) -> Engine:
         ) from None
 
 
-def _query(engine: Engine, url: URL, source: SqlSource, day: date) -> pa.Table:
+def _query(engine: Engine, url: URL, source: SqlSource, day: date, most: int | None) -> pa.Table:
+    """Return the day's rows; one more than ``most``, if there are more."""
     where = f"The database at ${source.url_env} ({url.drivername}, host {url.host or 'local'})"
     bounds = {"start": _bound(start_of(day), url), "end": _bound(end_of(day), url)}
     try:
-        connection = engine.connect()
+        # With a limit, the server keeps the rows that are not asked for.
+        connection = engine.connect().execution_options(stream_results=most is not None)
     except Exception as err:
         raise UpstreamUnavailable(
             f"{where} cannot be reached: {_reason(err)}. Check that it runs and that the URL is right."
@@ -96,7 +105,7 @@ def _query(engine: Engine, url: URL, source: SqlSource, day: date) -> pa.Table:
             if in_utc := _IN_UTC.get(url.get_backend_name()):
                 connection.execute(text(in_utc))
             result = connection.execute(text(source.query), bounds)
-            names, found = list(result.keys()), result.fetchall()
+            names, found = list(result.keys()), result.fetchall() if most is None else result.fetchmany(most + 1)
         except exc.ResourceClosedError:
             raise SpecError("source.query returns no rows. Give a SELECT.") from None
         except exc.SQLAlchemyError as err:
