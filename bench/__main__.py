@@ -25,11 +25,12 @@ BENCHES = ("idle", "task", "asset", "features", "join", "validate", "usual", "pl
 class Session:
     """What the benches of one call share: scratch folder, data, stack; made when first asked for."""
 
-    def __init__(self, folder: Path, size: Size, demo_json: Path | None) -> None:
+    def __init__(self, folder: Path, size: Size, demo_json: Path | None, against: str | None) -> None:
         self.size = size
         self.world = World(folder, size)
         self._folder = folder
         self._demo_json = demo_json
+        self._against = against
 
     def groups(self, names: list[str]) -> Iterator[list[tuple[str, Callable[[], Iterator[Figure]]]]]:
         """Yield benches that share something; what they share is closed before the next group."""
@@ -47,7 +48,7 @@ class Session:
         own: dict[str, Callable[[], Iterator[Figure]]] = {
             "features": lambda: features.run(self.world),
             "join": lambda: join.run(self.world),
-            "validate": lambda: validate.run(self.world),
+            "validate": lambda: validate.run(self.world, self._against),
             "usual": lambda: usual.run(self.world),
             "plan": lambda: plan.run(self._folder, self.size),
             "torch": lambda: torch_training.run(self.size),
@@ -66,8 +67,11 @@ class Session:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Use this result of a demo that ran already (var/demo.json) instead of running one.",
 )
+@click.option(
+    "--against", metavar="REVISION", help="validate: let this revision's code validate the same rows, in turns."
+)
 @click.option("--keep", is_flag=True, help="Leave the scratch folder, and say where it is.")
-def main(only: tuple[str, ...], quick: bool, demo_json: Path | None, keep: bool) -> None:
+def main(only: tuple[str, ...], quick: bool, demo_json: Path | None, against: str | None, keep: bool) -> None:
     """Measure what Windsock costs: JSON lines on stdout, progress on stderr.
 
     Exits with 1 if a bench failed; the others run all the same.
@@ -81,7 +85,7 @@ def main(only: tuple[str, ...], quick: bool, demo_json: Path | None, keep: bool)
     folder = Path(tempfile.mkdtemp(prefix="windsock-bench-"))
     failed = []
     try:
-        session = Session(folder, Size.quick() if quick else Size(), demo_json)
+        session = Session(folder, Size.quick() if quick else Size(), demo_json, against)
         for group in session.groups(names):
             for name, bench in group:
                 began = time.monotonic()
