@@ -12,7 +12,16 @@ import pyarrow.parquet as pq
 
 from windsock import tables
 from windsock.ingest.sources.delivery import Delivery
-from windsock.ingest.sources.parse import MAGIC, Format, Unreadable, compression_of, csv_batches, parse
+from windsock.ingest.sources.packed import BadArchive
+from windsock.ingest.sources.parse import (
+    Allowance,
+    Unreadable,
+    compression_of,
+    csv_batches,
+    kind_of,
+    parse,
+    unpack,
+)
 from windsock.ledger import DayRecord, Ledger
 from windsock.spec import ModelSpec
 from windsock.store import Store
@@ -25,10 +34,10 @@ def kept_delivery(store: Store, record: DayRecord) -> Delivery | None:
         return None
     raw = store.read_bytes(source["raw"])
     # The bytes tell the format: the spec may speak of another source by now.
-    kind: Format = "parquet" if raw.startswith(MAGIC) else "csv"
+    compression = compression_of(source["raw"])
     try:
-        rows = parse(raw, kind, compression_of(source["raw"]))
-    except Unreadable:
+        rows = parse(raw, kind_of(lambda: pa.BufferReader(raw), compression), compression)
+    except (Unreadable, pa.ArrowException, OSError, ValueError):
         return None
     return Delivery(rows, raw, source["name"], source["origin"])
 
@@ -38,13 +47,14 @@ def kept_columns(store: Store, record: DayRecord) -> tuple[str, ...]:
     path = record.detail["source"]["raw"]
     if path is None or not store.exists(path):
         return ()
-    opened = partial(store.fs.open, store.path(path), "rb")
+    opened, compression = partial(store.fs.open, store.path(path), "rb"), compression_of(path)
     try:
+        if kind_of(opened, compression) == "csv":
+            return tuple(next(csv_batches(opened, compression)).schema.names)
         with opened() as file:
-            if file.read(len(MAGIC)) == MAGIC:
-                return tuple(pq.ParquetFile(file).schema_arrow.names)
-        return tuple(next(csv_batches(opened, compression_of(path))).schema.names)
-    except (Unreadable, pa.ArrowException):
+            whole = file if compression is None else pa.BufferReader(unpack(file, compression, Allowance()))
+            return tuple(pq.ParquetFile(whole).schema_arrow.names)
+    except (Unreadable, pa.ArrowException, BadArchive):
         return ()
 
 

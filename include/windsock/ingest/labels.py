@@ -111,8 +111,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
 def fetch_labels(spec: ModelSpec, day: date) -> Delivery:
     """Fetch the label file delivered on one day, as events are fetched."""
-    files = label_files(spec)
-    return fetch_daily(spec, files.url, files.format, day)
+    return fetch_daily(spec, label_files(spec), day)
 
 
 def label_files(spec: ModelSpec) -> LabelFiles:

@@ -11,6 +11,7 @@ from pydantic import (
     Field,
     PositiveInt,
     SerializerFunctionWrapHandler,
+    StringConstraints,
     model_serializer,
     model_validator,
 )
@@ -56,16 +57,27 @@ def _with_a_day(url: str) -> str:
 
 Url = Annotated[str, AfterValidator(_without_other_patterns)]
 """An fsspec URL or a path, with or without the day."""
+MarkName = Annotated[str, StringConstraints(pattern=r"^[^/\\]+$"), AfterValidator(_without_other_patterns)]
+"""A file's name, with or without the day."""
 
 
-class FilesSource(Part):
-    """Files at a URL: one a day by pattern, or one big file that is cut by event time."""
+class DeliveredFiles(Part):
+    """Where files lie, how they are written, and what says that they are whole."""
+
+    url: Url
+    format: Literal["parquet", "csv"] | None = Field(None, description="Default: by the file's ending.")
+    mark: MarkName | None = unless_default(
+        None, description="File that says that the delivery beside it, or the folder, is whole; a folder's: `_SUCCESS`."
+    )
+
+
+class FilesSource(DeliveredFiles):
+    """Files at a URL: a file or a folder of part files a day, or one big file that is cut by event time."""
 
     kind: Literal["files"]
     url: Url = Field(
         description="Any fsspec URL or path; `{ds}` stands for the day, `{ds_nodash}` too. Without: one big file."
     )
-    format: Literal["parquet", "csv"] | None = Field(None, description="Default: by the file's ending.")
 
 
 class SqlSource(Part):
@@ -207,13 +219,12 @@ class EventsSpec(Part):
         return self
 
 
-class LabelFiles(Part):
+class LabelFiles(DeliveredFiles):
     """Labels delivered as files of their own, one a day by day of delivery."""
 
     url: Annotated[Url, AfterValidator(_with_a_day)] = Field(
         description="fsspec URL with `{ds}` or `{ds_nodash}`, the day of delivery."
     )
-    format: Literal["parquet", "csv"] | None = None
     key: Column
     time: Column | None = Field(None, description="When each label became known; default: the end of the day.")
     horizon_days: PositiveInt = Field(90, description="Labels may be for events up to this many days before delivery.")

@@ -15,13 +15,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from windsock.errors import SpecError
+from windsock.ingest.sources.packed import COMPRESSIONS, BadArchive, unpacked
 from windsock.ingest.sources.quotes import QuoteWatch, StrayQuote
 from windsock.redact import redact_line
 
 Format = Literal["parquet", "csv"]
 
 _ENDINGS: dict[str, Format] = {"parquet": "parquet", "pq": "parquet", "csv": "csv", "tsv": "csv", "txt": "csv"}
-_COMPRESSIONS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
 INT96_UNIT = "us"
 """Of times in INT96, as Spark and Impala write them: nanoseconds, the default, wrap beyond 1677 and 2262."""
 MAGIC = b"PAR1"
@@ -79,15 +79,15 @@ def format_of(url: str, given: Format | None) -> tuple[Format, str | None]:
     if found is None:
         raise SpecError(
             f"source.url {redact_line(url)!r}: its ending does not tell the format. "
-            "Add 'format: parquet' or 'format: csv'."
+            "Add 'format: parquet' or 'format: csv', or end it with / if it is a folder of part files."
         )
-    return found, compression if found == "csv" else None
+    return found, compression
 
 
 def compression_of(url: str) -> str | None:
     """Return the compression that the ending of a file's name tells, if it tells one."""
     endings = _endings(url)
-    return _COMPRESSIONS.get(endings[-1]) if endings else None
+    return COMPRESSIONS.get(endings[-1]) if endings else None
 
 
 def _endings(url: str) -> list[str]:
@@ -103,6 +103,7 @@ def parse(raw: bytes, kind: Format, compression: str | None, allowed: Allowance 
     if not raw:
         raise Unreadable("the file is empty (0 bytes). Deliver it again.")
     if kind == "parquet":
+        raw = raw if compression is None else unpack(pa.BufferReader(raw), compression, allowed or Allowance())
         check_parquet_ends(pa.BufferReader(raw))
         try:
             return _read_parquet(raw, allowed or Allowance())
@@ -112,6 +113,31 @@ def parse(raw: bytes, kind: Format, compression: str | None, allowed: Allowance 
         raise Unreadable("the file is Parquet, but is declared or named as CSV. Set source.format: parquet.")
     batches = list(csv_batches(lambda: pa.BufferReader(raw), compression, allowed))
     return pa.Table.from_batches(batches[1:], schema=batches[0].schema)
+
+
+def kind_of(opener: Any, compression: str | None) -> Format:
+    """Tell a file's format by how it begins; ``opener`` returns a new binary stream over it."""
+    with unpacked(opener(), compression) as stream:
+        return "parquet" if bytes(stream.read(len(MAGIC))) == MAGIC else "csv"
+
+
+def unpack(source: Any, compression: str, allowed: Allowance) -> bytes:
+    """Return all that a compressed stream holds, as far as it is allowed.
+
+    Raises:
+        Unreadable: It cannot be unpacked.
+    """
+    blocks = []
+    try:
+        with unpacked(source, compression) as stream:
+            counted = _Counted(stream, Allowance(allowed.max_bytes))
+            while block := counted.read(_BLOCK_BYTES):
+                blocks.append(block)
+    except (pa.ArrowException, OSError, EOFError, ValueError) as err:
+        if is_transport(err):
+            raise
+        raise Unreadable(f"the file cannot be unpacked ({redact_line(err)}). Deliver it again, whole.") from err
+    return b"".join(blocks)
 
 
 def _read_parquet(raw: bytes, allowed: Allowance) -> pa.Table:
@@ -186,8 +212,7 @@ def csv_batches(opener: Any, compression: str | None, allowed: Allowance | None 
     allowed = allowed or Allowance()
 
     def stream() -> Any:
-        source = opener()
-        return pa.CompressedInputStream(source, compression) if compression else source
+        return unpacked(opener(), compression)
 
     try:
         with stream() as source:
@@ -214,6 +239,8 @@ def csv_batches(opener: Any, compression: str | None, allowed: Allowance | None 
             for batch in reader:
                 allowed.take(rows=batch.num_rows)
                 yield batch
+    except BadArchive as err:
+        raise Unreadable(f"{err}. Deliver it again, whole and unlocked.") from err
     except StrayQuote as err:
         raise Unreadable(
             f"the CSV file cannot be read ({err}), so nobody can tell where its rows end. "
