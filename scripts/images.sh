@@ -87,7 +87,8 @@ case $uv in
     local) arguments+=(--build-arg "UV=$(local_uv)") ;;
     *) arguments+=(--build-arg "UV=$uv") ;;
 esac
-wheels=${PIP_FIND_LINKS%% *}
+wheels=${PIP_FIND_LINKS:-}
+wheels=${wheels%% *}
 if [ "$variant" = cpu ] && [ -d "${wheels:-/none}" ]; then arguments+=(--build-context "wheels=$wheels"); fi
 if [ -f "${SSL_CERT_FILE:-/none}" ]; then arguments+=(--secret "id=ca,src=$SSL_CERT_FILE"); fi
 config=${UV_CONFIG_FILE:-$HOME/.config/uv/uv.toml}

@@ -15,9 +15,10 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from windsock.spec import ModelSpec
+from windsock_airflow.step import no_retry_of_faulty_input, require_results
 
-APPROVER = "{{ ti.xcom_pull(task_ids='approval')['responded_by_user']['name'] }}"
-"""Template of the name that goes into the record of promotions."""
+APPROVER = "{{ ((ti.xcom_pull(task_ids='approval') or {}).get('responded_by_user') or {}).get('name', '') }}"
+"""Template of the name that goes into the record of promotions; empty if nobody answered."""
 
 _EVIDENCE = """\
 {%- set verdict = ti.xcom_pull(task_ids="gate") -%}
@@ -65,6 +66,8 @@ class RequestRetraining(TriggerDagRunOperator):
 
     def execute(self, context: Context) -> None:
         """Trigger one run per dedupe key, or skip: there is nothing to request, or it was requested before."""
+        with no_retry_of_faulty_input():
+            require_results(context)
         decision = dict(self.decision)
         if not decision.get("retrain"):
             raise AirflowSkipException("No retraining: " + ("; ".join(decision.get("reasons", ())) or "no signal."))

@@ -28,7 +28,7 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
 )
 
-from windsock.errors import NotReady, TooLittleHistory, WindsockError
+from windsock.errors import NotReady, SpecError, TooLittleHistory, WindsockError
 from windsock_airflow.pages import RESULT_LINKS, links_of
 from windsock_airflow.runs import RunFacts
 
@@ -86,7 +86,13 @@ class StepCall:
         return facts
 
     def step_options(self, facts: RunFacts, context: Context, own: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the step's options: the operator's own go before the form's, these before those of the cause."""
+        """Return the step's options: the operator's own go before the form's, these before those of the cause.
+
+        Raises:
+            SpecError: A task before this one was marked a success by hand, and what it would have said is missing.
+        """
+        if any(value in (None, "") for value in own.values()):
+            require_results(context)
         by = facts.person if not self.keyed or "reason" in self.form else None  # what is signed for: not usual days
         given = {"by": by} | {name: facts.latest(name) for name in self.cause}
         for source in ({name: context["params"].get(name) for name in self.form}, own):
@@ -120,6 +126,21 @@ class StepCall:
             operator.outlets.append(outlet)
 
 
+def require_results(context: Context) -> None:
+    """Look whether each task before this one has left its result.
+
+    Raises:
+        SpecError: One has not: somebody marked it a success, so it never ran, or never to its end.
+    """
+    ti = context["ti"]
+    before = sorted(context["task"].upstream_task_ids)
+    if lacking := [task_id for task_id in before if ti.xcom_pull(task_ids=task_id) is None]:
+        raise SpecError(
+            f"{' and '.join(lacking)} left no result that {ti.task_id} could go on with: what is marked as a success "
+            "by hand does not run. Clear it, so that it does (an approval asks again); the tasks after it then follow."
+        )
+
+
 class StepOperator(BaseSensorOperator):
     """Run one step of a model and announce its result to the DAGs after it.
 
@@ -142,7 +163,8 @@ class StepOperator(BaseSensorOperator):
             **kwargs,
         )
         self.call = call
-        self.options = dict(options or {})
+        # What is None later was to come from a task before this one.
+        self.options = {name: value for name, value in (options or {}).items() if value is not None}
         self.links: dict[str, str] = {}
         self._missing = ""
 

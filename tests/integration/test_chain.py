@@ -23,6 +23,7 @@ from feature_tables import feature_days
 from model_runs import wait_until, wait_until_quiet
 from small_model import small_fraud
 from stack_fixture import Stack
+from windsock.cli import main
 from windsock.days import day_range
 from windsock.ledger import Ledger
 from windsock.settings import Settings
@@ -286,3 +287,22 @@ def test_a_hundred_and_twenty_runs_that_wait_keep_no_backfill_from_being_done(ch
         for run_id in waiting:
             api.call("PATCH", run_path("waiter", run_id), {"state": "failed"})
     settle(chain)
+
+
+def test_a_backfill_that_is_waited_for_tells_of_days_whoever_ran_them(chain: Stack, monkeypatch, capsys):
+    for name, value in chain.env.items():
+        if name.startswith("WINDSOCK_"):
+            monkeypatch.setenv(name, value)
+    again = ["--from", str(REFUSED), "--to", str(REFUSED + timedelta(days=1)), "--wait", "120"]
+
+    assert main(["backfill", MODEL, *again]) == 1
+
+    said = capsys.readouterr()
+    assert f"1 days are left out, as they have a run (failed): {REFUSED}; --again failed runs them again" in said.out
+    assert "2 days: 1 published, 1 rejected" in said.out
+    assert f"The newest run of 1 of 2 days failed: {REFUSED}" in said.err
+
+    run = chain.api.newest_runs(f"{MODEL}_ingest", REFUSED, REFUSED)[REFUSED]
+    chain.api.call("PATCH", run_path(f"{MODEL}_ingest", run["dag_run_id"]), {"state": "success"})
+    assert main(["backfill", MODEL, *again]) == 0
+    assert "2 days: 1 published, 1 rejected" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import click
@@ -23,6 +23,12 @@ from windsock.spec import ModelSpec, get_spec, load_specs
 from windsock.steps import run_step
 from windsock.store import Store
 
+_TEXT = frozenset(
+    {"as_of", "by", "champion_seen", "dedupe_key", "estimator", "model_version", "reason", "role", "run", "stage",
+     "to_version", "version"}
+)  # fmt: skip
+"""Options of steps whose value is text."""
+
 
 @click.command()
 @click.argument("name")
@@ -34,7 +40,7 @@ from windsock.store import Store
     "pairs",
     multiple=True,
     metavar="NAME=VALUE",
-    help="An option of the step; repeat for more. JSON where it is JSON, else text; versions are text.",
+    help="An option of the step; repeat for more. JSON where it is JSON and not meant as text, as a reason is.",
 )
 @click.option("--replayed", is_flag=True, help="As in a backfill: no retraining, no promotion, no alert.")
 @click.option("--origin", default="manual", show_default=True, help="Name of this run in the records.")
@@ -118,19 +124,22 @@ def materialize(model: str, day: str, correct: bool) -> None:
     click.echo(f"parity: {result['parity']['checked']} entities checked, all equal")
 
 
-def read_options(pairs: tuple[str, ...]) -> Mapping[str, Any]:
-    """Turn ``NAME=VALUE`` pairs into options.
+def read_options(pairs: tuple[str, ...], text: Collection[str] = _TEXT) -> Mapping[str, Any]:
+    """Turn ``NAME=VALUE`` pairs into options: values are JSON where they are JSON.
+
+    ``text`` names those whose value is text, whatever it looks like: a ticket's number is a reason, not a number.
 
     Raises:
         SpecError: A pair has no ``=`` or no name.
     """
     options: dict[str, Any] = {}
     for pair in pairs:
-        name, equals, text = pair.partition("=")
+        name, equals, written = pair.partition("=")
         if not equals or not name:
             raise SpecError(f"The option {pair!r} is not of the form NAME=VALUE, for example as_of=2026-03-01.")
-        options[name] = text
-        if not name.endswith("version"):
-            with contextlib.suppress(ValueError):
-                options[name] = json.loads(text)
+        options[name] = written
+        with contextlib.suppress(ValueError):
+            value = json.loads(written)
+            if name not in text or isinstance(value, str):
+                options[name] = value
     return options

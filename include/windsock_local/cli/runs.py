@@ -1,13 +1,17 @@
 """``windsock backfill`` and ``windsock trigger``: runs through Airflow, as its UI would start them."""
 
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
+from datetime import date
+from typing import Any
 
 import click
 
 from windsock.cli.step import read_options
 from windsock.days import parse_day, past_day, spans
 from windsock.errors import NotReady, SpecError, WindsockError
+from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import get_spec
 from windsock_local.cli.stack import home_option
@@ -54,15 +58,36 @@ def backfill(
         # A paused DAG would leave its runs queued, and drop the events that should start it.
         for each in _CHAIN if stage == "ingest" else (stage,):
             api.set_paused(f"{model}_{each}", False)
-        number = api.backfill(f"{model}_{stage}", begin, end, at_a_time, reprocess=again)
-        click.echo(f"Backfill {number} of {model}_{stage} has started: {api.url}/dags/{model}_{stage}/runs")
+        dag_id = f"{model}_{stage}"
+        before = api.newest_runs(dag_id, begin, end)
+        number = api.backfill(dag_id, begin, end, at_a_time, reprocess=again)
+        click.echo(f"Backfill {number} of {dag_id} has started: {api.url}/dags/{dag_id}/runs")
+        _say_what_is_left_out(before, api.newest_runs(dag_id, begin, end))
         if wait is None:
             return
-        runs = api.wait_for_backfill(number, wait)
-    states = Counter(run["state"] for run in runs)
-    click.echo(", ".join(f"{count} {state}" for state, count in sorted(states.items())))
-    if failed := [parse_day(run["partition_key"]) for run in runs if run["state"] == "failed"]:
-        raise RunFailed(f"{len(failed)} of {len(runs)} days failed: {spans(failed)}. Their logs say why.")
+        runs = api.wait_for_days(dag_id, begin, end, wait)
+    recorded = Ledger.of(settings, model, stage).between(begin, end)
+    became = Counter(recorded[day].status if day in recorded else "without a record" for day in runs)
+    click.echo(f"{len(runs)} days: " + ", ".join(f"{count} {status}" for status, count in sorted(became.items())))
+    if failed := [day for day, run in runs.items() if run["state"] == "failed"]:
+        count = f"{len(failed)} of {len(runs)} days"
+        raise RunFailed(f"The newest run of {count} failed: {spans(failed)}. Its log says why.")
+    if marked := [day for day in runs if day not in recorded]:
+        raise RunFailed(
+            f"{spans(marked)}: the newest run is a success, but nothing is recorded: what is marked as a success "
+            "by hand does not run. Run these days with --again completed."
+        )
+
+
+def _say_what_is_left_out(before: Mapping[date, Mapping[str, Any]], now: Mapping[date, Mapping[str, Any]]) -> None:
+    """Say which days have a run that the backfill did not begin again, by what became of that."""
+    queued = {day: run["queued_at"] for day, run in before.items()}
+    same = {day: run["state"] for day, run in now.items() if day in queued and queued[day] == run["queued_at"]}
+    for state in sorted(set(same.values())):
+        days = [day for day in same if same[day] == state]
+        again = {"success": "--again completed", "failed": "--again failed"}.get(state)
+        advice = f"{again} runs them again" if again else "they go on by themselves"
+        click.echo(f"{len(days)} days are left out, as they have a run ({state}): {spans(days)}; {advice}")
 
 
 @click.command()
@@ -75,10 +100,11 @@ def trigger(settings: Settings, dag_id: str, key: str | None, pairs: tuple[str, 
     """Start a run of DAG, for example fraud_train."""
     if key is not None:
         parse_day(key, what="--key")
-    conf = read_options(pairs)
+    read_options(pairs)  # refused before a stack is looked for
     with AirflowApi.of_stack(settings) as api:
         fields = api.form_fields(dag_id)
-        for name in sorted(conf.keys() - set(fields)):  # Airflow would take it, and no step would read it
+        conf = read_options(pairs, [name for name, is_text in fields.items() if is_text])
+        for name in sorted(conf.keys() - fields.keys()):  # Airflow would take it, and no step would read it
             raise SpecError.unknown(f"field of the form of {dag_id}", name, fields)
         api.set_paused(dag_id, False)
         run_id = api.trigger(dag_id, key, conf)

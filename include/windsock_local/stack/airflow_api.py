@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import date
+from itertools import takewhile
 from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
 
+from windsock.days import day_range, parse_day, spans
 from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
 from windsock.settings import Settings
 from windsock_local.stack.home import ADMIN_USER, Home, read_stack
@@ -136,14 +139,15 @@ class AirflowApi:
         """Pause a DAG, or let it run."""
         self.call("PATCH", f"dags/{_quoted(dag_id)}", {"is_paused": paused})
 
-    def form_fields(self, dag_id: str) -> list[str]:
-        """Return the names of the fields in a DAG's trigger form.
+    def form_fields(self, dag_id: str) -> dict[str, bool]:
+        """Return the fields in a DAG's trigger form by name, and whether each takes text.
 
         Raises:
             SpecError: There is no such DAG.
         """
         try:
-            return list(self.call("GET", f"dags/{_quoted(dag_id)}/details")["params"])
+            fields = self.call("GET", f"dags/{_quoted(dag_id)}/details")["params"]
+            return {name: "string" in (field["schema"].get("type") or ()) for name, field in fields.items()}
         except AirflowRefused as err:
             if err.status != 404:
                 raise
@@ -201,21 +205,36 @@ class AirflowApi:
                     raise
                 time.sleep(_RETRY_SECONDS)
 
+    def newest_runs(self, dag_id: str, first: date, last: date) -> dict[date, dict[str, Any]]:
+        """Return the run of each day that was begun, or begun again, last; days without a run are left out."""
+        found = dict[date, dict[str, Any]]()
+        # Not a history of years for a week: what the keys of all these days begin with.
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(str(first), str(last), strict=True))
+        runs = self.runs(dag_id, partition_key_prefix_pattern="".join(letter for letter, _ in alike))
+        for run in sorted(runs, key=lambda run: run["queued_at"] or run["run_after"]):
+            with suppress(SpecError):  # somebody's key that is no day
+                found[parse_day(run["partition_key"])] = run
+        return {day: found[day] for day in day_range(first, last) if day in found}
+
+    def wait_for_days(self, dag_id: str, first: date, last: date, timeout_seconds: float) -> dict[date, dict[str, Any]]:
+        """Wait until the newest run of each day has ended, whoever started it, and return these runs by day."""
+        days = day_range(first, last)
+        for _ in _polls(timeout_seconds):
+            runs = self.newest_runs(dag_id, first, last)
+            still = [day for day in days if day not in runs or runs[day]["state"] not in FINAL_RUN_STATES]
+            if not still:
+                return runs
+        why = f"{dag_id}: {len(still)} of {len(days)} days have not ended: {spans(still)}. Their runs go on."
+        raise UpstreamUnavailable(f"After {timeout_seconds:.0f} s: {why}")
+
     def wait_for_backfill(self, backfill_id: int, timeout_seconds: float = 600) -> list[dict[str, Any]]:
-        """Wait until every run of a backfill has ended, and return the runs of its days.
+        """Wait until the newest run of each of a backfill's days has ended, and return these runs in order.
 
         Airflow itself notes a backfill's end up to half a minute late, so the runs are asked.
         """
         backfill = self.call("GET", f"backfills/{backfill_id}")
-        first, last, dag_id = backfill["from_date"][:10], backfill["to_date"][:10], backfill["dag_id"]
-        for _ in _polls(timeout_seconds):
-            runs = self.runs(dag_id, run_type="backfill")
-            mine = [r for r in runs if first <= (r.get("partition_date") or r["run_after"])[:10] <= last]
-            ended = sum(r["state"] in FINAL_RUN_STATES for r in mine)
-            if mine and ended == len(mine):
-                return mine
-        why = f"Backfill {backfill_id} of {dag_id}: {ended} of {len(mine)} runs have ended."
-        raise UpstreamUnavailable(f"After {timeout_seconds:.0f} s: {why}")
+        first, last = (parse_day(backfill[name][:10]) for name in ("from_date", "to_date"))
+        return list(self.wait_for_days(backfill["dag_id"], first, last, timeout_seconds).values())
 
 
 def run_path(dag_id: str, run_id: str) -> str:

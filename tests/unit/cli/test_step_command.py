@@ -20,8 +20,10 @@ def windsock(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_options_are_json_where_they_are_json_and_versions_stay_text():
+def test_options_are_json_where_they_are_json_and_are_not_meant_as_text():
     pairs = ("as_of=2026-03-01", "trials=3", "correct=true", "version=7", "model_version=7", "reason=a=b", "x=")
+    assert read_options(("reason=12345", "by=true", 'run="7"')) == {"reason": "12345", "by": "true", "run": "7"}
+    assert read_options(("reason=7", "days=[1]"), ["days"]) == {"reason": 7, "days": "[1]"}
     assert read_options(pairs) == {
         "as_of": "2026-03-01",
         "trials": 3,

@@ -1,14 +1,21 @@
 """From the governor's decision to one run of the retrain DAG per drift."""
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowSkipException, DagRunTriggerException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DagRunTriggerException
 
 from windsock_airflow.decisions import RequestRetraining, run_id_for
 
 DECISION = {"retrain": True, "dedupe_key": "fraud/v1/2026-03-01 amounts", "as_of": "2026-03-09", "reasons": ["drift"]}
+
+
+CONTEXT: Any = {
+    "task": SimpleNamespace(upstream_task_ids={"govern"}),
+    "ti": SimpleNamespace(task_id="request", xcom_pull=lambda task_ids: DECISION),
+}
 
 
 def request(**changes: Any) -> RequestRetraining:
@@ -17,7 +24,7 @@ def request(**changes: Any) -> RequestRetraining:
 
 def test_the_run_is_named_by_the_drift_so_that_airflow_refuses_a_second():
     with pytest.raises(DagRunTriggerException) as asked:
-        request().execute({})
+        request().execute(CONTEXT)
     told = asked.value
     assert told.trigger_dag_id == "fraud_retrain"
     assert told.dag_run_id == "drift__fraud-v1-2026-03-01-amounts"
@@ -28,7 +35,13 @@ def test_the_run_is_named_by_the_drift_so_that_airflow_refuses_a_second():
 
 def test_no_request_is_a_skipped_task_that_says_why():
     with pytest.raises(AirflowSkipException, match="cool-down"):
-        request(retrain=False, reasons=["cool-down until 2026-03-20"]).execute({})
+        request(retrain=False, reasons=["cool-down until 2026-03-20"]).execute(CONTEXT)
+
+
+def test_a_decision_that_was_marked_as_a_success_by_hand_is_missed_in_one_sentence():
+    nothing = {**CONTEXT, "ti": SimpleNamespace(task_id="request", xcom_pull=lambda task_ids: None)}
+    with pytest.raises(AirflowFailException, match=r"SpecError: govern left no result .* marked as a success by hand"):
+        RequestRetraining(task_id="request", model="fraud", decision=None).execute(nothing)
 
 
 @pytest.mark.parametrize("key", ["a b", "a/b:c", "ümlaut", "x" * 200])

@@ -202,6 +202,24 @@ def test_options_come_from_the_form_before_the_cause_and_empty_fields_stay_out(c
     ]
 
 
+def test_what_a_task_marked_as_a_success_by_hand_would_have_said_is_missed_by_name(calls: list[dict[str, Any]]):
+    promote = step(keyed=False, options={"version": "7", "champion_seen": None, "by": None})
+    promote.options = {"version": "7", "champion_seen": None, "by": ""}  # as rendered: no champion yet, nobody answered
+    left: dict[str, Any] = {"gate": {"version": "7"}, "approval": None}
+    given = context(key=None)
+    given["task"] = SimpleNamespace(upstream_task_ids=set(left))
+    given["ti"].task_id, given["ti"].xcom_pull = "promote", lambda task_ids: left[task_ids]
+
+    with pytest.raises(AirflowFailException, match=r"^SpecError: approval left no result that promote .* Clear it"):
+        promote.execute(given)
+    assert calls == []
+
+    left["approval"] = {"responded_by_user": {"name": "ada"}}
+    promote.options["by"] = "ada"
+    promote.execute(given)
+    assert [call["options"] for call in calls] == [{"version": "7", "by": "ada"}]
+
+
 def test_a_parameter_that_no_form_has_is_an_error_and_runs_nothing(calls):
     made = context(key=None, as_of=None)
     made["dag"] = SimpleNamespace(params={"as_of": None})
