@@ -65,8 +65,8 @@ ENV PATH=/opt/windsock/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \
     AIRFLOW_HOME=/opt/airflow \
     WINDSOCK_HOME=/var/lib/windsock
-# The same reasons as in include/windsock_local/stack: waiting runs must not keep others out, the first call after a start
-# is slow, nothing phones home, no library spins on a core that another task needs.
+# The same reasons as in include/windsock_local/stack: waiting runs must not keep others out, what a killed scheduler
+# left is taken up within seconds and not minutes, the first call after a start is slow, nothing phones home, no library spins on a core that another task needs.
 ENV AIRFLOW__CORE__LOAD_EXAMPLES=False \
     AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG=5000 \
     AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG=64 \
@@ -74,6 +74,7 @@ ENV AIRFLOW__CORE__LOAD_EXAMPLES=False \
     AIRFLOW__SCHEDULER__CATCHUP_BY_DEFAULT=False \
     AIRFLOW__SCHEDULER__MAX_DAGRUNS_PER_LOOP_TO_SCHEDULE=5000 \
     AIRFLOW__SCHEDULER__MAX_DAGRUNS_TO_CREATE_PER_LOOP=50 \
+    AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL=20 \
     AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT=30 \
     AIRFLOW__API__ENABLE_SWAGGER_UI=False \
     AIRFLOW__API__EXPOSE_CONFIG=False \
