@@ -45,6 +45,9 @@ def _written_beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
             file.flush()
             os.fsync(file.fileno())
         yield temporary
+    except OSError as err:
+        # A write that fails does not say of which file.
+        raise err if err.filename else OSError(err.errno, err.strerror, str(path)) from err
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from windsock import mlflow_keys
 from windsock.days import past_day
-from windsock.errors import SpecError
+from windsock.errors import SpecError, disk_fault
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.store import Store
@@ -142,7 +142,12 @@ def run_step(
     module = importlib.import_module(STEPS[name])
     started = time.monotonic()
     log.info("%s %s %s: started (%s)", model, name, key or "", "live" if live else "replayed")
-    result = module.run(context)
+    try:
+        result = module.run(context)
+    except Exception as err:
+        if (fault := disk_fault(err)) is not None:
+            raise fault from err
+        raise
     seconds = round(time.monotonic() - started, 3)
     log.info("%s %s %s: done in %.1f s", model, name, key or "", seconds)
     return {**result, "seconds": seconds}

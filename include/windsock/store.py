@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from windsock.errors import DamagedRecord, SpecError, UpstreamUnavailable, WindsockError
+from windsock.errors import DamagedRecord, SpecError, UpstreamUnavailable, WindsockError, disk_fault
 from windsock.files import create_file, replace_file
 from windsock.format_numbers import KEY, check, numbered, taken
 from windsock.redact import redact, redact_line
@@ -180,7 +180,7 @@ class Store:
             except FileExistsError:
                 raise
             except OSError as err:
-                raise WindsockError(
+                raise disk_fault(err) or WindsockError(
                     f"{target}: could not be put in place ({err.strerror}). It needs hard links, so that only one of "
                     "two writers wins: put WINDSOCK_STORE on a local disk with room, or in an object store."
                 ) from err

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from windsock import __version__, last_words
-from windsock.errors import SpecError, WindsockError
+from windsock.errors import SpecError, WindsockError, disk_fault
 
 COMMANDS = {
     "lint": ("windsock.cli.models:lint", "Check every model spec."),
@@ -89,6 +89,10 @@ def main(argv: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped.", err=True)
         return 130
+    except Exception as err:
+        if (fault := disk_fault(err)) is None:
+            raise
+        return _fail(f"{type(fault).__name__}: {fault}", fault.exit_code)
     return result if isinstance(result, int) else 0
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from windsock import promotions
-from windsock.errors import GateFailed, UpstreamUnavailable, WindsockError
+from windsock.errors import GateFailed, UpstreamUnavailable, WindsockError, disk_fault
 from windsock.gate.checks import ALL
 from windsock.gate.compare import Comparison
 from windsock.gate.context import Check, GateContext
@@ -146,6 +146,8 @@ def _run(function: Callable[[GateContext], Any], ctx: GateContext) -> Iterator[C
     except UpstreamUnavailable:
         raise
     except Exception as err:  # whatever goes wrong in judging must never let a model pass
+        if (fault := disk_fault(err)) is not None:  # it says nothing about the model
+            raise fault from err
         log.warning("%s: check %s could not be run", ctx.spec.name, function.__name__, exc_info=True)
         text = " ".join(str(err).split())[:500]
         yield Check(function.__name__, False, None, None, f"Could not be run: {type(err).__name__}: {text}")

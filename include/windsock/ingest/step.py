@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from windsock import completeness
 from windsock.column_types import to_pandas
 from windsock.days import last_instant
-from windsock.errors import DayRejected, SpecError, UpstreamUnavailable
+from windsock.errors import DayRejected, SpecError, UpstreamUnavailable, disk_fault
 from windsock.ingest import history
 from windsock.ingest.conform import DUPLICATE, Conformed, Quarantine, RowFault, conform
 from windsock.ingest.kept import kept_delivery, recoverable_columns
@@ -279,8 +279,9 @@ def _show(ctx: StepContext) -> None:
         return
     try:
         page = docs.add_day(ctx.settings, ctx.spec, ctx.day)
-    except Exception:
-        log.exception("%s %s: the Data Docs page could not be built", ctx.spec.name, ctx.day)
+    except Exception as err:
+        about, fault = "%s %s: the Data Docs page could not be built: %s", disk_fault(err)
+        log.warning(about, ctx.spec.name, ctx.day, fault or err, exc_info=fault is None)
         return
     if page is not None:
         log.info("%s %s: Data Docs: %s", ctx.spec.name, ctx.day, page)

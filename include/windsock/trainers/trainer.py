@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from windsock import last_words
-from windsock.errors import SpecError, WindsockError
+from windsock.errors import SpecError, WindsockError, disk_fault
 from windsock.learners import ranks
 from windsock.runs.contract import ROLE_VARIABLE, TrainerRequest, libraries
 
@@ -82,7 +82,8 @@ def main() -> int:
             if (code := relaunch_if_several("windsock.trainers.trainer")) is not None:
                 return code
         train()
-    except Exception as err:
+    except Exception as failure:
+        err = disk_fault(failure) or failure
         last_words.leave(message := f"{type(err).__name__}: {err}")
         if isinstance(err, WindsockError):
             log.error("%s", message)

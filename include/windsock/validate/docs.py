@@ -91,9 +91,16 @@ def add_day(settings: Settings, spec: ModelSpec, day: date) -> Path | None:
         return None
     run = RunIdentifier(run_name=day.isoformat(), run_time=_filed_under(day))
     result = ValidationResultIdentifier(ExpectationSuiteIdentifier(suite_name(spec)), run, BATCH)
+    page = page_path(settings, spec, day)
     with locked(output_folder(settings) / ".data_docs.lock"):
-        open_context(settings).build_data_docs(site_names=[SITE], resource_identifiers=[result])
-    return page_path(settings, spec, day)
+        try:
+            open_context(settings).build_data_docs(site_names=[SITE], resource_identifiers=[result])
+        except OSError:
+            # GX writes in place: of a page that broke off, nothing is better than half. The next build makes it.
+            for half in (page, output_folder(settings) / "data_docs" / SITE / "index.html"):
+                half.unlink(missing_ok=True)
+            raise
+    return page
 
 
 def _filed_under(day: date) -> datetime:

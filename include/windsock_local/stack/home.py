@@ -149,11 +149,11 @@ class Home:
             self.secrets.mkdir(mode=0o700, exist_ok=True)
             self.secrets.chmod(0o700)
             if not self.marker.exists():
-                self.marker.write_text(_MARKER_TEXT, encoding="utf-8")
+                replace_file(self.marker, _MARKER_TEXT.encode())
         except OSError as err:
             raise SpecError(
-                f"{self.root} cannot be made Windsock's home: {err.strerror}: {err.filename}. Name a folder that this "
-                "user may write to, with --home or WINDSOCK_HOME."
+                f"{self.root} cannot be made Windsock's home: {err.strerror}: {err.filename or self.root}. "
+                "Name a folder that this user may write to, with --home or WINDSOCK_HOME."
             ) from err
 
     def _close(self) -> None:

@@ -24,6 +24,7 @@ MARKER_VARIABLE = "WINDSOCK_STACK_HOME"
 """Names the home whose stack a process belongs to."""
 
 _LARGEST_LOG_BYTES = 20 * 1024 * 1024
+_LEAST_ROOM_BYTES = 16 * 1024 * 1024
 _LOG_TAIL_BYTES = 16 * 1024
 _PR_SET_PDEATHSIG = 1
 # Looked up before any fork: a child between fork and exec must not load libraries.
@@ -143,6 +144,12 @@ def log_tail(path: Path, lines: int = 25) -> str:
     except OSError as err:
         return f"  (cannot be read: {err.strerror})"
     return "\n".join(f"  {line}" for line in text.splitlines()[-lines:]) or "  (empty)"
+
+
+def has_room(folder: Path) -> bool:
+    """Whether the disk of a folder can be written and has some room."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize >= _LEAST_ROOM_BYTES and not found.f_flag & os.ST_RDONLY
 
 
 def runs(process: psutil.Process) -> bool:

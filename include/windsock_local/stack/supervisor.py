@@ -169,16 +169,20 @@ class Supervisor:
         part, log_file = child.part, self._home.log(child.part.name)
         # A file's time may be a clock tick older than the process that wrote it.
         started = time.time() - 0.05
-        child.process = processes.spawn(
-            part.command,
-            env={**(self._env if part.environment is None else part.environment), **part.env, **self._mark},
-            log_file=log_file,
-            # The database changes into its own folder, the others need one they can write.
-            cwd=self._home.airflow if part.user is None else self._home.postgres,
-            death_signal=part.stop_signal,
-            user=part.user,
-            stdin=subprocess.PIPE if part.go_after else subprocess.DEVNULL,
-        )
+        try:
+            child.process = processes.spawn(
+                part.command,
+                env={**(self._env if part.environment is None else part.environment), **part.env, **self._mark},
+                log_file=log_file,
+                # The database changes into its own folder, the others need one they can write.
+                cwd=self._home.airflow if part.user is None else self._home.postgres,
+                death_signal=part.stop_signal,
+                user=part.user,
+                stdin=subprocess.PIPE if part.go_after else subprocess.DEVNULL,
+            )
+        except OSError as err:  # its log cannot be written, for instance
+            self._bury(child, f"could not be started ({err})")
+            return
         child.info = PartInfo(child.process.pid, processes.birth(child.process.pid), started)
         child.silent_since = None
         log.info("Started %s (pid %d).", part.name, child.process.pid)
@@ -231,7 +235,9 @@ class Supervisor:
         if self.info.state == "starting":
             raise self._failure(name, f"{how} during boot")
         child.deaths = [t for t in child.deaths if now - t < _RESTART_WINDOW_SECONDS] + [now]
-        if len(child.deaths) > _MOST_RESTARTS:
+        if not processes.has_room(self._home.root):
+            log.warning("%s: the disk is full or read-only. Make room; parts are started again until there is.", name)
+        elif len(child.deaths) > _MOST_RESTARTS:
             within = f"{_RESTART_WINDOW_SECONDS / 60:.0f} minutes"
             raise self._failure(name, f"had to be started again {len(child.deaths)} times in {within}; now it {how}")
         pause = min(2.0 ** (len(child.deaths) - 1), _LONGEST_PAUSE_SECONDS)
@@ -278,7 +284,10 @@ class Supervisor:
         """Write the state file; the lock keeps anybody else from writing it."""
         running = {n: c.info for n, c in self._children.items() if c.info is not None and not c.part.one_shot}
         self.info = replace(self.info, parts={**self._own, **running}, **changes)  # type: ignore[arg-type]
-        self._home.record(self.info)
+        try:
+            self._home.record(self.info)
+        except OSError as err:  # a full disk must not end what runs
+            log.warning("What runs cannot be recorded: %s", err)
 
     def _failure(self, name: str, what: str) -> UpstreamUnavailable:
         path = self._home.log(name)
