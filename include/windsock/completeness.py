@@ -9,13 +9,16 @@ from datetime import date, timedelta
 
 from windsock.days import day_range, spans
 from windsock.errors import NotReady
-from windsock.ledger import DayRecord, Ledger, stages_of
+from windsock.ledger import LATE, DayRecord, Ledger, stages_of
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
 
 FEATURES = "features"
 """What the names of the ledger stages of features begin with."""
+
+UNKNOWN_EVENT = "unknown event"
+"""Rule of labels for which no event was published."""
 
 Reads = Mapping[str, Sequence[str]]
 """Table of the ingested day to the columns of it that are read."""
@@ -97,14 +100,24 @@ def _may_read(made: DayRecord, day: date) -> bool:
 
 
 def stale_label_days(settings: Settings, spec: ModelSpec, day: date) -> list[date]:
-    """List the days of delivery whose labels were matched with other events of ``day`` than are in force now."""
+    """List the days of delivery whose labels were matched with other events than ``day`` has delivered by now.
+
+    Events that came late with ``day`` may be those of labels that had come before it.
+    """
     if spec.label.files is None:
         return []
     current = Ledger.of(settings, spec.name, "ingest").get(day)
     now = current.data_hash if current is not None else None
-    ledger = Ledger.of(settings, spec.name, "labels")
-    reach = ledger.between(day, day + timedelta(days=spec.label.files.horizon_days))
-    return [d for d, record in reach.items() if record.inputs.get(f"ingest/{day}") != now]
+    late = current is not None and current.rows(f"{LATE}events") > 0
+    first, last = day - timedelta(days=spec.events.late_days), day + timedelta(days=spec.label.files.horizon_days)
+    reach = Ledger.of(settings, spec.name, "labels").between(first, last)
+    name = f"ingest/{day}"
+
+    def asks(made: DayRecord) -> bool:
+        waits = name in made.inputs or UNKNOWN_EVENT in made.detail.get("quarantined", {})
+        return made.day >= day or (late and waits)
+
+    return [d for d, made in reach.items() if made.inputs.get(name) != (now if asks(made) else None)]
 
 
 def made_from(settings: Settings, spec: ModelSpec, stage: str, day: date) -> dict[str, list[date]]:

@@ -24,6 +24,9 @@ from windsock.store import Store, damaged, to_json
 
 log = logging.getLogger(__name__)
 
+LATE = "late_"
+"""How the names of tables begin that hold rows of earlier days than their record's, which came with its delivery."""
+
 Status = Literal["published", "empty", "rejected", "no_champion", "void"]
 """``void`` stands in the history alone: it says why what was recorded before was taken out, and is never in force."""
 
@@ -102,12 +105,14 @@ class DayRecord:
     def data_hash_of(self, columns: Mapping[str, Iterable[str]]) -> str:
         """Return :attr:`data_hash` for a reader of some columns: table name to their names; see :func:`columns_hash`.
 
+        Who reads a table reads what came late for it, too.
+
         It is ``data_hash`` itself if any of these tables' rows has no columns' hashes, as in earlier records.
         """
-        read = {name: self.outputs[name] for name in columns if name in self.outputs}
-        if not all(output.column_hashes for output in read.values()):
+        tables = {name: self.outputs[name] for name in self.outputs if name.removeprefix(LATE) in columns}
+        if not all(output.column_hashes for output in tables.values()):
             return self.data_hash
-        hashes = {name: columns_hash(output, columns[name]) for name, output in read.items()}
+        hashes = {name: columns_hash(output, columns[name.removeprefix(LATE)]) for name, output in tables.items()}
         return hashlib.sha256(to_json({"status": self.status, "outputs": hashes})).hexdigest()
 
     def rows(self, table: str) -> int:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from windsock.column_types import arrow_schema, declared_name, widens
 from windsock.days import spans
 from windsock.errors import SpecError
-from windsock.ledger import DayRecord, Output
+from windsock.ledger import LATE, DayRecord, Output
 from windsock.spec import ModelSpec
 from windsock.spec.columns import KNOWN_AT, event_columns, event_known_at, label_columns
 from windsock.store import Store
@@ -91,39 +91,94 @@ def read(
 
 
 def read_events(
-    store: Store, spec: ModelSpec, records: Iterable[DayRecord], columns: Sequence[str] | None = None
+    store: Store,
+    spec: ModelSpec,
+    records: Iterable[DayRecord],
+    columns: Sequence[str] | None = None,
+    *,
+    late_in: Iterable[DayRecord] = (),
 ) -> pa.Table:
     """Read the events of the given days as the spec declares them today; see :func:`read`.
+
+    Those that came late are read with them where ``late_in`` names the records of their deliveries; rows are in order
+    of time then. What is scored and trained on are the events that a day had when it was scored: it names none.
 
     Raises:
         SpecError: A column of the model's own has the name by which some of these days say when events became known.
     """
     schema, records = arrow_schema(event_columns(spec).items()), list(records)
     ours = event_known_at(spec)
-    others = [r.day for r in records if r.rows("events") and _known_at_column(r.outputs["events"]) != ours]
+    late_in = list(late_in)
+    outputs = [
+        (r.day, r.outputs[name])
+        for r in (*records, *late_in)
+        for name in ("events", f"{LATE}events")
+        if name in r.outputs
+    ]
+    others = sorted({day for day, output in outputs if output.rows and _known_at_column(output) != ours})
     if others:
         raise SpecError(
             f"events: when an event became known is called {ours!r} now, and otherwise in the rows of {spans(others)}, "
             f"as the model's columns include {KNOWN_AT!r} on one side only. Ingest those days again, or give the "
             f"column another name, as in {KNOWN_AT}_there: {{type: timestamp, from: {KNOWN_AT}}}."
         )
-    rows = read(store, records, "events", columns, schema=schema)
-    return rows if rows is not None else schema.empty_table().select(list(columns or schema.names))
+    names, same = list(columns or schema.names), (spec.events.key, spec.events.time)
+    late = _late(store, late_in, "events", schema, same, records)
+    needed = names if late is None else list(dict.fromkeys([*names, *same]))
+    rows = read(store, records, "events", needed, schema=schema)
+    if rows is None:
+        rows = schema.empty_table().select(needed)
+    return rows if late is None else _with_late(rows, late.select(needed), same).select(names)
 
 
 def read_labels(store: Store, spec: ModelSpec, records: Iterable[DayRecord]) -> pa.Table:
     """Read the labels of the given days (of events, or of delivery) as the spec declares them today.
 
     When a label that came with its event became known is what the spec says now: a delay that was found to be longer
-    holds for every label at once.
+    holds for every label at once. One that came late was not known before its delivery.
     """
-    schema = arrow_schema(label_columns(spec).items())
+    schema, records = arrow_schema(label_columns(spec).items()), list(records)
     rows = read(store, records, "labels", schema=schema)
     if rows is None:
-        return schema.empty_table()
+        rows = schema.empty_table()
     if spec.label.files is not None:
         return rows
-    return rows.set_column(3, schema.field(3), label_known_at(spec, rows["event_time"]))
+    rows = rows.set_column(3, schema.field(3), label_known_at(spec, rows["event_time"]))
+    same = (spec.events.key, "event_time")
+    late = _late(store, records, "labels", schema, same, records)
+    if late is None:
+        return rows
+    known_at = pc.max_element_wise(label_known_at(spec, late["event_time"]), late[KNOWN_AT])
+    return _with_late(rows, late.set_column(3, schema.field(3), known_at), same)
+
+
+def _late(
+    store: Store,
+    late_in: Iterable[DayRecord],
+    table: str,
+    schema: pa.Schema,
+    same: tuple[str, str],
+    records: Iterable[DayRecord],
+) -> pa.Table | None:
+    """Read the rows of a table that came late for some days, each as it came first; None if there are none.
+
+    ``same`` names the columns that tell rows apart, key and event time.
+    """
+    late = read(store, late_in, f"{LATE}{table}", schema=schema)
+    if late is None:
+        return None
+    key, time = (late[name] for name in same)
+    of_these = pc.is_in(time.cast(pa.date32()), value_set=pa.array([r.day for r in records], pa.date32()))
+    first = pc.equal(places_of([key, time], [key, time]).cast(pa.int64()), pa.array(range(len(late)), pa.int64()))
+    return late.filter(pc.and_(of_these, first))
+
+
+def _with_late(rows: pa.Table, late: pa.Table, same: tuple[str, str]) -> pa.Table:
+    """Add rows that came late, unless they had come in time, in order of time and key."""
+    key, time = same
+    near = rows.select(same).filter(pc.is_in(rows[key], value_set=pc.unique(late[key])))  # the few, of many
+    known = places_of([late[key], late[time]], [near[key], near[time]])
+    return pa.concat_tables([rows, late.filter(known.is_null())]).sort_by([(time, "ascending"), (key, "ascending")])
 
 
 def label_known_at(spec: ModelSpec, event_time: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -16,7 +16,7 @@ from windsock.sql import open_duckdb, quoted
 from windsock.tables import places_of
 
 _LATE_SHARE = 0.1
-"""Largest share of a window's labels that may have come after the gap, where labels are delivered as files."""
+"""Largest share of a window's labels that may have come after the gap, where they are files or may come late."""
 
 
 def attach_labels(spec: ModelSpec, frame: pa.Table, labels: pa.Table, known_by: datetime) -> pa.Table:
@@ -73,7 +73,7 @@ def known_when_made(spec: ModelSpec, rows: pa.Table, windows: Windows) -> tuple[
             "A model made on that day could not have learnt from them, so its score would be too good. "
             f"Remove training.gap_days (the gap is then the delay), or make it at least {spec.label.delay_days}."
         )
-    if spec.label.files is None or late > _LATE_SHARE * rows.num_rows:
+    if (spec.label.files is None and not spec.events.late_days) or late > _LATE_SHARE * rows.num_rows:
         raise DataContractError(
             f"{spec.name}: labels are said to take {spec.label.delay_days} days, but {facts}. "
             "Set label.delay_days (or training.gap_days) to what labels really take."

@@ -41,7 +41,7 @@ class Inputs:
         Labels by files are stored by day of delivery, so every day of the lookback may hold some.
         """
         return (
-            tables.read_events(store, spec, self.events.values()),
+            tables.read_events(store, spec, self.events.values(), late_in=self.events.values()),
             tables.read_labels(store, spec, self.labels.values()),
         )
 

@@ -10,6 +10,9 @@ The key of a run is the day of delivery. Its labels may be for any event of the 
 or whose key several of them have, is set aside, and the day of delivery is run again when such an event
 is published later (see ``windsock.completeness``). An event may be labelled again by a later delivery: readers take the
 latest label that was known by their day.
+
+An event that comes late (``events.late_days``) may come after its label: the day of the label's delivery is run again
+then, and the label counts as known once its event is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +26,7 @@ import pyarrow.compute as pc
 
 from windsock import completeness, tables
 from windsock.column_types import arrow_schema, to_pandas
-from windsock.completeness import settled_days
+from windsock.completeness import UNKNOWN_EVENT, settled_days
 from windsock.days import end_of, last_instant, start_of
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.ingest.conform import DUPLICATE, Quarantine, RowFault, conform
@@ -31,15 +34,13 @@ from windsock.ingest.records import NO_SOURCE, detail_of, keep_raw, refuse, sett
 from windsock.ingest.redelivery import acceptance, how_to_accept, is_accepted, losses
 from windsock.ingest.sources.delivery import Delivery, NotDelivered
 from windsock.ingest.sources.files import fetch_daily
-from windsock.ledger import DayRecord, Ledger
+from windsock.ledger import LATE, DayRecord, Ledger
 from windsock.spec import ModelSpec
-from windsock.spec.columns import label_columns, label_type
+from windsock.spec.columns import event_known_at, label_columns, label_type
 from windsock.spec.data import LabelFiles
 from windsock.steps import StepContext
 from windsock.validate.sentences import show
 
-UNKNOWN_EVENT = "unknown event"
-"""Rule of labels for which no event was published."""
 SEVERAL_EVENTS = "key of one event"
 """Rule of labels whose key several events of the horizon have, as where ids begin anew each day: whose are they?"""
 
@@ -64,7 +65,11 @@ def run(ctx: StepContext) -> dict[str, Any]:
     files = label_files(spec)
     first = day - timedelta(days=files.horizon_days)
     events = settled_days(ctx.settings, spec, "ingest", first, day)
-    inputs = {f"ingest/{r.ds}": r.data_hash for r in events.values()}
+    later = Ledger.of(ctx.settings, spec.name, "ingest").between(
+        day + timedelta(days=1), day + timedelta(days=spec.events.late_days)
+    )
+    late_in = [*events.values(), *(r for r in later.values() if r.rows(f"{LATE}events"))]
+    inputs = {f"ingest/{r.ds}": r.data_hash for r in late_in}
     previous = Ledger.of(ctx.settings, spec.name, "labels").get_if_whole(day)
     if ctx.options.get("no_delivery"):
         return _none(ctx, previous, inputs, "a person said that nothing will be")
@@ -85,7 +90,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     conformed = conform(delivery.rows, _file_columns(spec), key=files.key)
     if conformed.rows is None:
         raise refuse(ctx, "labels", previous, delivery, inputs, conformed.problems)
-    keys = tables.read_events(ctx.store, spec, events.values(), [spec.events.key, spec.events.time])
+    columns = [spec.events.key, spec.events.time, event_known_at(spec)]
+    keys = tables.read_events(ctx.store, spec, events.values(), columns, late_in=late_in)
     rows, quarantine, warnings = _match(spec, day, conformed.rows, conformed.faults, keys)
     # Labels for unknown events lose nothing and do not count.
     harmless = quarantine.counts.get(UNKNOWN_EVENT, 0)
@@ -172,14 +178,16 @@ def _match(
 ) -> tuple[pa.Table, Quarantine, list[str]]:
     """Match the labels delivered on a day, in their declared form, with the events they are for.
 
-    ``faults`` are values that could not be read; ``events`` hold key and event time.
+    ``faults`` are values that could not be read; ``events`` hold key, event time and when each became known.
 
     Returns:
         Table ``labels`` of the day of delivery, the rows set aside, and warnings.
     """
     files, label = label_files(spec), spec.label.column
     given = to_pandas(delivered)
-    given["event_time"], given[SEVERAL_EVENTS] = _event_times(given[files.key], events)
+    given["event_time"], given[SEVERAL_EVENTS] = _event_times(given[files.key], events, 1)
+    if spec.events.late_days:
+        given["event_known"], _ = _event_times(given[files.key], events, 2)
     quarantine = Quarantine(len(given))
     for fault in faults:
         quarantine.add(fault)
@@ -227,9 +235,9 @@ def _rules(spec: ModelSpec, day: date, given: pd.DataFrame) -> Iterator[tuple[st
         yield f"{files.time} not after its delivery", files.time, fresh & (claimed >= pd.Timestamp(end_of(day)))
 
 
-def _event_times(keys: pd.Series, events: pa.Table) -> tuple[pd.Series, pd.Series]:
-    """Return the event time of each key, null if there is no such event, and whether several have that key."""
-    known = pd.Series(events.column(1).to_pandas().to_numpy(), index=pd.Index(events.column(0).to_pandas()))
+def _event_times(keys: pd.Series, events: pa.Table, column: int) -> tuple[pd.Series, pd.Series]:
+    """Return a time of each key's event, null if there is no such event, and whether several have that key."""
+    known = pd.Series(events.column(column).to_pandas().to_numpy(), index=pd.Index(events.column(0).to_pandas()))
     several = known.index[known.index.duplicated()]
     return keys.map(known[~known.index.duplicated(keep="last")]), keys.isin(several)
 
@@ -242,6 +250,8 @@ def _table(spec: ModelSpec, day: date, valid: pd.DataFrame) -> pa.Table:
         known_at = valid[files.time].where(valid[files.time] >= delivered, delivered)
     else:
         known_at = pd.Series(pd.Timestamp(last_instant(day)), index=valid.index)
+    if spec.events.late_days:
+        known_at = known_at.where(known_at >= valid["event_known"], valid["event_known"])
     final = valid.assign(known_at=known_at).sort_values(["event_time", files.key], kind="stable")
     schema = arrow_schema(label_columns(spec).items())
     table = pa.Table.from_pandas(

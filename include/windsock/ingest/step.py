@@ -3,10 +3,6 @@
 Everything before :meth:`Ledger.publish` may be killed and run again: readers find rows only
 through the record. A day that was published stays as it is when a later delivery of it is
 refused, or is empty.
-
-Exact copies are dropped first and cost nothing of the budget: nothing is lost with them. Rows that
-share a key and differ are all set aside, since nobody can tell which of them is true. That a key
-stands in another day already is not looked for here: it would mean reading every day.
 """
 
 import logging
@@ -15,29 +11,27 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from windsock import completeness
-from windsock.column_types import to_pandas
 from windsock.days import last_instant
 from windsock.errors import DayRejected, SpecError, UpstreamUnavailable, disk_fault
 from windsock.ingest import history
-from windsock.ingest.conform import DUPLICATE, Conformed, Quarantine, RowFault, conform
+from windsock.ingest.conform import Conformed, conform
+from windsock.ingest.judge import judge
 from windsock.ingest.kept import kept_delivery, recoverable_columns
 from windsock.ingest.labels import inline_labels
+from windsock.ingest.late import is_late, late_by_day, late_tables
 from windsock.ingest.records import IN_FORCE, NO_SOURCE, detail_of, keep_raw, refuse, settle, write_tables
 from windsock.ingest.redelivery import acceptance, how_to_accept, is_accepted, losses
 from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
 from windsock.ingest.undeclared import undeclared_columns
 from windsock.ledger import DayRecord, Ledger, Output, Status
-from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.columns import declared_columns, event_known_at
 from windsock.steps import StepContext
 from windsock.validate import docs
-from windsock.validate.engine import validate
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +45,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
     Returns:
         ``status``, ``rows``, ``quarantined`` (rows set aside), ``by_rule``, ``warnings``, ``reasons``,
-        ``changed`` (whether the day's rows are others than before) and ``refresh`` (later days made stale).
+        ``changed`` (whether the day's rows are others than before), ``refresh`` (later days made stale), ``relabel``
+        (days of labels made stale) and, with ``events.late_days``, ``late`` (earlier day to rows that came for it).
 
     Raises:
         DayRejected: The delivery was refused; the message holds every reason.
@@ -122,15 +117,19 @@ def _take(ctx: StepContext, previous: DayRecord | None, delivery: Delivery) -> d
         return _empty(ctx, previous, delivery, conformed, source)
     _refuse_late_since(spec, day, conformed.rows)
     quarantine, warnings, reasons, result = judge(ctx.settings, spec, day, conformed.rows, conformed)
-    docs.keep_result(ctx.settings, spec, day, result)
+    if result:
+        docs.keep_result(ctx.settings, spec, day, result)
     if reasons:
         raise _refusal(ctx, previous, delivery, reasons, warnings)
     order = [(spec.events.time, "ascending"), (spec.events.key, "ascending")]
     rows = conformed.rows.filter(pa.array(quarantine.kept())).sort_by(order)
+    came_late = is_late(spec, day, rows)
+    rows, late = rows.filter(pa.array(~came_late)), rows.filter(pa.array(came_late))
     events = with_known_at(spec, day, rows)
     wanted = {"events": events}
     if spec.label.files is None:
         wanted["labels"] = inline_labels(spec, rows)
+    wanted |= late_tables(spec, day, late, with_known_at(spec, day, late))
     if quarantine.counts:
         wanted["quarantine"] = quarantine.table(delivery.rows, spec.events.sources[spec.events.key])
     detail = detail_of(
@@ -140,6 +139,8 @@ def _take(ctx: StepContext, previous: DayRecord | None, delivery: Delivery) -> d
         quarantined=quarantine.counts,
         warnings=warnings,
     )
+    if late.num_rows:
+        detail["late"] = late_by_day(spec, late)
     detail["stats"] = history.stats_of(spec, events)
     lost = losses(spec, previous, detail, wanted["labels"].num_rows if "labels" in wanted else None)
     if lost and not is_accepted(ctx):
@@ -147,41 +148,6 @@ def _take(ctx: StepContext, previous: DayRecord | None, delivery: Delivery) -> d
     detail |= acceptance(ctx, previous, detail, lost)
     alarms = history.alarms(ctx.settings, spec, day, events, detail["stats"])
     return _settle(ctx, previous, "published", detail, write_tables(ctx, wanted, previous), alarms)
-
-
-def judge(
-    settings: Settings, spec: ModelSpec, day: date, rows: pa.Table, conformed: Conformed
-) -> tuple[Quarantine, list[str], list[str], dict[str, Any]]:
-    """Decide which of a day's rows (some, in declared form) stay.
-
-    Returns:
-        What is set aside, what to warn of, why the delivery is refused whole, if it is, and the suite's result.
-    """
-    quarantine, warnings, reasons = Quarantine(rows.num_rows), list(conformed.warnings), list[str]()
-    copies = np.flatnonzero(to_pandas(rows).duplicated(keep="first").to_numpy())
-    if len(copies):
-        example = rows.column(spec.events.key)[int(copies[0])].as_py()
-        sentence = (
-            f"{spec.events.key}: {len(copies):,} of {rows.num_rows:,} rows are exact copies of other rows (rule "
-            f"'{DUPLICATE}'), e.g. {example}. Each is counted once."
-        )
-        quarantine.add(RowFault(DUPLICATE, sentence, copies))
-        warnings.append(sentence)
-    for fault in conformed.faults:
-        quarantine.add(replace(fault, rows=np.setdiff1d(fault.rows, copies)))
-        warnings.append(f"{fault.sentence} Set aside.")
-    once = np.setdiff1d(np.arange(rows.num_rows), copies)
-    found, result = validate(settings, spec, day, rows.take(pa.array(once)))
-    for broken in found:
-        if broken.severity == "critical":
-            reasons.append(broken.sentence)
-        elif broken.severity == "warning" and broken.rows is not None:
-            quarantine.add(RowFault(broken.rule, broken.sentence, once[broken.rows]))
-            warnings.append(f"{broken.sentence} Set aside.")
-        else:
-            warnings.append(broken.sentence)
-    reasons += quarantine.over_budget(spec.validation.quarantine_budget, "rows", least_valid=1)
-    return quarantine, warnings, reasons, result
 
 
 def with_known_at(spec: ModelSpec, day: date, rows: pa.Table) -> pa.Table:
@@ -252,6 +218,9 @@ def _settle(
     result = settle(ctx, "ingest", previous, record, alarms)
     if result["warnings"]:
         _show(ctx)
+    if ctx.spec.events.late_days:
+        result["late"] = dict(detail.get("late", {}))
+        log.info("%s %s: rows that came for earlier days: %s", ctx.spec.name, ctx.day, result["late"] or "none")
     return result | {
         # Also when nothing changed now: an earlier attempt may have been killed after it published.
         "refresh": [d.isoformat() for d in completeness.stale_days(ctx.settings, ctx.spec, ctx.day)],

@@ -31,6 +31,11 @@ _EFFECTS = (
     ("source", FROM_NOW_ON, ("published days stay, new days come from the new place; --probe 3 compares three days",)),
     ("validation", FROM_NOW_ON, ("published days stay; --suite tries the last raw days",)),
     ("events.delivered_at", FROM_NOW_ON, ("published days keep the times at which they were known",)),
+    (
+        "events.late_days",
+        FROM_NOW_ON,
+        ("rows that were set aside join their days once their delivery is ingested again",),
+    ),
     ("events", FROM_NOW_ON, ()),
     ("entities", NEXT_TRAINING, ("an entity's name is Feast's alone; another column is another definition",)),
     ("serving", FROM_NOW_ON, ()),

@@ -8,6 +8,7 @@ import pyarrow as pa
 from windsock import tables
 from windsock.errors import WindsockError
 from windsock.ingest.conform import conform
+from windsock.ingest.late import is_late
 from windsock.ingest.sources.delivery import fetch
 from windsock.ledger import DayRecord, Ledger
 from windsock.settings import Settings
@@ -48,7 +49,8 @@ def _differences(store: Store, spec: ModelSpec, record: DayRecord) -> list[str]:
     if spec.label.files is None:
         labels = tables.read_labels(store, spec, [record]).select([key, spec.label.column])
         published = published.join(labels, key)
-    return _compared(published, conformed.rows, key, record.rows("quarantine"))
+    rows = conformed.rows.filter(pa.array(~is_late(spec, record.day, conformed.rows)))
+    return _compared(published, rows, key, record.rows("quarantine"))
 
 
 def _compared(published: pa.Table, delivered: pa.Table, key: str, set_aside: int) -> list[str]:

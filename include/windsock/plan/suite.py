@@ -7,8 +7,8 @@ from datetime import date
 from pathlib import Path
 
 from windsock.ingest.conform import conform
+from windsock.ingest.judge import judge
 from windsock.ingest.kept import kept_delivery
-from windsock.ingest.step import judge
 from windsock.ledger import DayRecord, Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec

@@ -164,6 +164,12 @@ class EventsSpec(Part):
         (), description="Names in the delivery that are expected and dropped without a word; `''` is pandas' index."
     )
     delivered_at: Column | None = Field(None, description="When the event became known; default: the end of its day.")
+    late_days: int = unless_default(
+        0,
+        ge=0,
+        le=90,
+        description="Rows of up to this many earlier days may come with a day; older ones are set aside.",
+    )
 
     @property
     def columns(self) -> dict[str, ColumnType]:
@@ -247,7 +253,7 @@ class ValidationSpec(Part):
         None, description="GX suite file in the model's folder; default expectations.json."
     )
     quarantine_budget: float = Field(0.05, ge=0, le=1, description="Largest share of rows set aside; above: reject.")
-    redelivery_loss: float = Field(
+    redelivery_loss: float = unless_default(
         0.1, ge=0, lt=1, description="Largest share of rows or values that a redelivery may take away unasked."
     )
     max_bytes: PositiveInt = unless_default(

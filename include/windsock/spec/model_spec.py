@@ -93,6 +93,10 @@ class ModelSpec(Part):
             raise ValueError(f"last_day {self.last_day} lies before first_day {self.first_day}")
         return self
 
+    def oldest_day_in(self, day: date) -> date:
+        """Return the oldest day whose events the delivery of a day may hold."""
+        return max(min(self.first_day, day), day - timedelta(days=self.events.late_days))
+
     @model_validator(mode="after")
     def _entities_are_columns(self) -> Self:
         evaluation, columns = self.training.evaluation, self.events.columns

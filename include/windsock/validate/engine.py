@@ -39,9 +39,12 @@ class Broken:
     """Positions of the rows that break it, ascending; None if it is about the whole."""
 
 
-def validate(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table) -> tuple[list[Broken], dict[str, Any]]:
+def validate(
+    settings: Settings, spec: ModelSpec, day: date, rows: pa.Table, first: date | None = None
+) -> tuple[list[Broken], dict[str, Any]]:
     """Check one day's rows (declared columns, and the inline label) against the model's expectations.
 
+    ``first``: the oldest day that they may be of; default: the day itself.
     What an expectation says of a column that the rows lack, because it was delivered later only, is left out.
 
     Returns:
@@ -62,7 +65,7 @@ def validate(settings: Settings, spec: ModelSpec, day: date, rows: pa.Table) -> 
             return batch.validate(
                 gx.ExpectationSuite(name=suite_name(spec), expectations=some),
                 result_format={"result_format": result_format, "return_unexpected_index_query": False},
-                expectation_parameters={"day_start": start_of(day), "day_end": end_of(day)},
+                expectation_parameters={"day_start": start_of(first or day), "day_end": end_of(day)},
             )
 
     # Listing broken rows is a third of GX's work, so only rules that some rows break are asked for the list.
