@@ -19,7 +19,8 @@ import click
 from bench.figures import Figure, say
 from bench.world import Size, World
 
-BENCHES = ("idle", "task", "asset", "features", "join", "validate", "usual", "plan", "torch", "demo")
+BENCHES = ("idle", "task", "asset", "features", "join", "validate", "usual", "plan", "torch", "demo", "kill")
+_LONG = ("demo", "kill")
 
 
 class Session:
@@ -34,7 +35,7 @@ class Session:
 
     def groups(self, names: list[str]) -> Iterator[list[tuple[str, Callable[[], Iterator[Figure]]]]]:
         """Yield benches that share something; what they share is closed before the next group."""
-        from bench import demo, features, join, plan, torch_training, usual, validate
+        from bench import demo, features, join, kill, plan, torch_training, usual, validate
 
         on_stack = [name for name in names if name in ("idle", "task", "asset")]
         if on_stack:
@@ -53,6 +54,7 @@ class Session:
             "plan": lambda: plan.run(self._folder, self.size),
             "torch": lambda: torch_training.run(self.size),
             "demo": lambda: demo.run(self._folder, self._demo_json),
+            "kill": lambda: kill.run(self._folder),
         }
         yield [(name, own[name]) for name in names if name in own]
 
@@ -60,7 +62,7 @@ class Session:
 @click.command()
 @click.option("--only", multiple=True, type=click.Choice(BENCHES), help="Run this bench; may be given several times.")
 @click.option(
-    "--quick", is_flag=True, help="Tiny sizes, to see that it runs; leaves the demo out unless --only names it."
+    "--quick", is_flag=True, help="Tiny sizes, to see that it runs; leaves out what is long unless --only names it."
 )
 @click.option(
     "--demo-json",
@@ -80,7 +82,7 @@ def main(only: tuple[str, ...], quick: bool, demo_json: Path | None, against: st
     logging.disable(logging.WARNING)
     # Ended by a signal, it takes its stack with it, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    names = [name for name in BENCHES if name in only] or [n for n in BENCHES if not (quick and n == "demo")]
+    names = [name for name in BENCHES if name in only] or [n for n in BENCHES if not (quick and n in _LONG)]
     # A short path: a socket's name may have 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="windsock-bench-"))
     failed = []

@@ -55,8 +55,8 @@ class BenchStack:
 
 
 @contextmanager
-def bench_stack(folder: Path, tasks: int) -> Iterator[BenchStack]:
-    """Run a stack on the benches' DAGs for the block; it dies with this process."""
+def bench_stack(folder: Path, tasks: int, **variables: str) -> Iterator[BenchStack]:
+    """Run a stack on the benches' DAGs, or those that ``variables`` name, for the block; it dies with this process."""
     home = folder / "stack"
     home.mkdir(parents=True)
     env = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
@@ -64,6 +64,7 @@ def bench_stack(folder: Path, tasks: int) -> Iterator[BenchStack]:
         "WINDSOCK_HOME": str(home),
         "WINDSOCK_DAGS_FOLDER": str(DAGS_FOLDER),
         "WINDSOCK_BENCH_TASKS": str(tasks),
+        **variables,
     }
     settings = Settings.from_env(env)
     with (

@@ -9,6 +9,7 @@ limited (unless the site says so): spare cores would else lie idle.
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,14 +43,20 @@ def pod_manifest(
     command: Sequence[str] = (),
     arguments: Sequence[str] = (),
     deadline_seconds: int | None = None,
+    own_folders: Mapping[str, bool] | None = None,
 ) -> V1Pod:
     """Return the pod that runs one command with these needs.
 
+    Of a volume that holds ``own_folders`` (path to whether it may be written to) it sees these alone, not the whole.
     The site's labels give way to ``labels``, the values of ``env`` to the site's; secrets have no place in it.
     Without a ``command`` the image's entrypoint gets the ``arguments``.
     """
     values = {"HOME": "/tmp", "OMP_WAIT_POLICY": "passive", **env, **needs.env}
-    mounted = [*_scratch_volumes(needs), *(_site_volume(v) for v in needs.volumes)]
+    mounted = _scratch_volumes(needs)
+    for site_volume in needs.volumes:
+        volume, mount = _site_volume(site_volume)
+        inside = _inside(site_volume, own_folders or {})
+        mounted += [(volume, each) for each in inside or [mount]]
     container = {
         "name": CONTAINER,
         "image": needs.image,
@@ -86,7 +93,7 @@ def pod_manifest(
         "priorityClassName": needs.priority_class,
         "activeDeadlineSeconds": deadline_seconds,
         "terminationGracePeriodSeconds": needs.termination_grace_seconds,
-        "volumes": [volume for volume, _ in mounted],
+        "volumes": list({volume["name"]: volume for volume, _ in mounted}.values()),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": needs.run_as.user,
@@ -135,6 +142,21 @@ def _site_volume(volume: Volume) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"name": volume.name, **sources}, {"mountPath": volume.mount, "readOnly": read_only}
 
 
+def _inside(volume: Volume, folders: Mapping[str, bool]) -> list[dict[str, Any]]:
+    """Return the mounts of those of the folders that lie in a volume which may be written to, by their place in it."""
+    if volume.read_only:
+        return []
+    places = {folder: PurePosixPath(folder) for folder in folders if PurePosixPath(folder).is_relative_to(volume.mount)}
+    return [
+        {
+            "mountPath": folder,
+            "subPath": str(place.relative_to(volume.mount)),
+            "readOnly": None if folders[folder] else True,
+        }
+        for folder, place in sorted(places.items())
+    ]
+
+
 def _affinity(needs: PodNeeds) -> dict[str, Any] | None:
     """Say how the pod stands to spot nodes, as far as the site says which nodes these are."""
     label = needs.spot_label
@@ -164,6 +186,10 @@ class TrainerWork:
         self._estimator = estimator.name
         self._role = str(options.get("role") or "fit")
         self._url = request_url(self._folder, estimator.name)
+        self.own_folders: dict[str, bool] = {}
+        """Where the store is a folder: the run, to read, and its own candidate, to write to; see ``pod_manifest``."""
+        if self._folder.is_local:
+            self.own_folders = {self._folder.url(): False, self._url.rpartition("/")[0]: True}
         self.title = f"{spec.name}, {self._role} {estimator.name}"
         # Without a command the image's entrypoint runs.
         self.command = tuple(estimator.command) if isinstance(estimator, CustomSpec) else ()
@@ -195,6 +221,7 @@ class StepWork:
     """
 
     command: tuple[str, ...] = ("windsock",)
+    own_folders: Mapping[str, bool] | None = None  # it reads and writes all of the store
 
     def __init__(
         self, settings: Settings, spec: ModelSpec, step: str, facts: RunFacts, options: Mapping[str, Any], digest: str

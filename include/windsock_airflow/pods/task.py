@@ -86,6 +86,7 @@ class PodTask:
             command=self.work.command,
             arguments=self.work.arguments,
             deadline_seconds=int(timeout.total_seconds()) if timeout is not None else None,
+            own_folders=self.work.own_folders,
         )
         return self.operator.build_pod_request_obj(self.context)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import ipaddress
 import os
 import re
 import shutil
@@ -167,6 +168,38 @@ def test_everything_is_denied_first_and_nothing_reaches_a_step() -> None:
             blocks = [peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer]
             wide = [block for block in blocks if block["cidr"].endswith("/0")]
             assert all("169.254.0.0/16" in block["except"] for block in wide), f"{name}: reaches the metadata service"
+
+
+def test_a_step_reaches_no_address_of_the_clusters_own_ranges() -> None:
+    """By what the policies say: a plugin must enforce them."""
+    private = {ipaddress.ip_network(n) for n in ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16")}
+    step = {"app.kubernetes.io/part-of": "windsock", "windsock.io/step": "fit"}
+    selecting = {
+        name: policy["spec"]
+        for name, policy in objects("NetworkPolicy").items()
+        if _selects(policy["spec"]["podSelector"], step)
+    }
+    assert {"windsock-default-deny", "windsock-dns", "windsock-steps"} <= set(selecting)
+    for name, spec in selecting.items():
+        for block in (peer["ipBlock"] for rule in spec.get("egress", []) for peer in rule["to"] if "ipBlock" in peer):
+            reached, left_out = ipaddress.ip_network(block["cidr"]), map(ipaddress.ip_network, block.get("except", []))
+            if reached.prefixlen < 32:
+                assert {n for n in private if n.overlaps(reached)} <= set(left_out), name
+
+
+def _selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    rules = [{"key": k, "operator": "In", "values": [v]} for k, v in selector.get("matchLabels", {}).items()]
+    for rule in (*rules, *selector.get("matchExpressions", [])):
+        found = labels.get(rule["key"])
+        holds = {
+            "In": found in rule.get("values", []),
+            "NotIn": found not in rule.get("values", []),
+            "Exists": found is not None,
+            "DoesNotExist": found is None,
+        }
+        if not holds[rule["operator"]]:
+            return False
+    return True
 
 
 # --- the dev overlay's secrets

@@ -121,6 +121,35 @@ def test_a_trainer_pod_is_told_its_request_and_no_secret(site: Path):
     assert "very-secret" not in str(pod)
 
 
+def test_a_trainer_pod_sees_its_run_and_writes_its_candidate_of_a_store_that_is_a_folder(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WINDSOCK_STORE", "/data/windsock/store")
+    monkeypatch.setenv("WINDSOCK_STORE_MARK", "0" * 32)
+    site.write_text(
+        "namespace: ml\nstep_image: windsock/step:1\nvolumes:\n"
+        "  - {name: store, mount: /data/windsock, claim: windsock-store}\n"
+        "  - {name: words, mount: /words, config_map: words, read_only: true}\n"
+    )
+    spec = manifest(fit(site))["spec"]
+    run = "store/runs/fraud/r-1"
+    assert [m for m in spec["containers"][0]["volumeMounts"] if m["name"] != "windsock-scratch"] == [
+        {"name": "store", "mountPath": f"/data/windsock/{run}", "subPath": run, "readOnly": True},
+        {
+            "name": "store",
+            "mountPath": f"/data/windsock/{run}/candidates/lightgbm",
+            "subPath": f"{run}/candidates/lightgbm",
+        },
+        {"name": "words", "mountPath": "/words", "readOnly": True},
+    ]
+    assert [v["name"] for v in spec["volumes"]] == ["windsock-scratch", "store", "words"], "each once"
+
+    operator = heavy_step(get_spec(Settings.from_env(), "fraud"), step="assemble", keyed=False)
+    assert isinstance(operator, PodStepOperator)
+    mounts = manifest(task_of(operator, context(StateStore())))["spec"]["containers"][0]["volumeMounts"]
+    assert {"name": "store", "mountPath": "/data/windsock"} in mounts, "a step of ours works on all of the store"
+
+
 def test_pods_of_two_airflows_on_one_store_are_never_each_others(site: Path, monkeypatch: pytest.MonkeyPatch):
     """Blue and green run the same run of the same DAG: neither finds, takes, or sweeps away what the other made."""
     made = {}
