@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     Field,
+    NonNegativeInt,
     PositiveInt,
     SerializerFunctionWrapHandler,
     StringConstraints,
@@ -68,6 +69,11 @@ class DeliveredFiles(Part):
     format: Literal["parquet", "csv"] | None = Field(None, description="Default: by the file's ending.")
     mark: MarkName | None = unless_default(
         None, description="File that says that the delivery beside it, or the folder, is whole; a folder's: `_SUCCESS`."
+    )
+    quiet_seconds: NonNegativeInt | None = unless_default(
+        None,
+        description="Seconds without a change after which a file counts as whole. Default: 0; 60 for one big file as "
+        "long as no later event, no mark and no last_day say that the day is over.",
     )
 
 

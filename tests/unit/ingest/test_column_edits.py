@@ -237,7 +237,7 @@ def test_names_in_the_delivery_are_the_sources_business_alone(tmp_path, monkeypa
         source = {"kind": "sql", "url_env": "DB", "query": query}
     else:
         name = {"a file a day": "{ds}.parquet", "one file": "all.parquet", "one CSV file": "all.csv"}[kind]
-        source = {"kind": "files", "url": f"{renamed.folder}/{name}"}
+        source = {"kind": "files", "url": f"{renamed.folder}/{name}", "quiet_seconds": 0}
         write = pyarrow.csv.write_csv if name.endswith("csv") else pyarrow.parquet.write_table
         write(theirs, renamed.folder / name.replace("{ds}", str(DAY)))
     small_fraud(tmp_path / "b", source=source, events=EVENTS | {"columns": RENAMED})

@@ -73,7 +73,9 @@ def test_limits_count_the_day_of_a_big_file_and_the_rows_of_a_query(tmp_path: Pa
         db.execute("create table tx (TRANSACTION_ID integer, TX_DATETIME text)")
         db.executemany("insert into tx values (?, ?)", [(n, f"2026-03-02 {n:02d}:00:00") for n in range(24)])
     query = "select * from tx where TX_DATETIME >= :start and TX_DATETIME < :end"
-    sources = [{"kind": "files", "url": f"{tmp_path}/all.{ending}"} for ending in ("parquet", "csv")]
+    sources = [
+        {"kind": "files", "url": f"{tmp_path}/all.{ending}", "quiet_seconds": 0} for ending in ("parquet", "csv")
+    ]
     for source in (*sources, {"kind": "sql", "url_env": "DB", "query": query}):
         for most, whole in ((24, True), (23, False)):
             _, spec = small_fraud(tmp_path, source=source, validation={"max_rows": most})

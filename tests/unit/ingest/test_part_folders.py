@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import os
 import zipfile
 from datetime import timedelta
 from pathlib import Path
@@ -174,7 +175,8 @@ def test_a_big_file_in_a_zip_is_cut_and_compressed_parquet_says_why_it_is_not(tm
     (tmp_path / "all.parquet.gz").write_bytes(gzip.compress(parquet(table)))
     _, spec = small_fraud(tmp_path, source={"kind": "files", "url": f"{tmp_path}/all.csv.zip"})
     assert fetch(spec, DAY).rows.num_rows == 40
-    _, spec = small_fraud(tmp_path, source={"kind": "files", "url": f"{tmp_path}/all.parquet.gz"})
+    source = {"kind": "files", "url": f"{tmp_path}/all.parquet.gz", "quiet_seconds": 0}
+    _, spec = small_fraud(tmp_path, source=source)
     assert "cannot be cut by day" in fetch(spec, DAY).problem
 
 
@@ -193,6 +195,46 @@ def test_a_file_that_changes_while_it_is_read_is_not_there_yet(tmp_path: Path, m
     monkeypatch.setattr(local, "cat_file", read_while_it_grows)
     with pytest.raises(NotDelivered, match="changed while it was read"):
         fetch(spec, DAY)
+
+
+def test_the_newest_day_of_a_big_file_is_taken_once_something_says_that_it_is_whole(tmp_path: Path) -> None:
+    day, later = transactions(40), transactions(1, DAY + timedelta(days=1))
+    whole = {"csv": csv_bytes(day), "parquet": parquet(day)}
+    for ending, raw in whole.items():
+        path = tmp_path / f"all.{ending}"
+        source = {"kind": "files", "url": str(path)}
+
+        def fetched(source=source, **spec) -> int | None:
+            rows = fetch(small_fraud(tmp_path, source=source, **spec)[1], DAY).rows
+            return None if rows is None else rows.num_rows
+
+        for grown in (raw[: len(raw) // 2], raw):  # a copy: cut within a row or before the footer, then all of it
+            path.write_bytes(grown)
+            with pytest.raises(NotDelivered, match=r"less than 60 seconds ago, so it may still be growing"):
+                fetched()
+        assert fetched(last_day=str(DAY)) == fetched(source={**source, "quiet_seconds": 0}) == 40
+        (tmp_path / f"{ending}.done").touch()
+        assert fetched(source={**source, "mark": f"{ending}.done"}) == 40
+        os.utime(path, (0, 0))
+        assert fetched() == 40
+        path.write_bytes((csv_bytes if ending == "csv" else parquet)(pa.concat_tables([day, later])))
+        assert fetched() == 40
+        path.write_bytes(raw[:-20])
+        os.utime(path, (0, 0))
+        assert fetched() is None
+
+
+def test_files_and_parts_rest_as_long_as_the_spec_says(tmp_path: Path) -> None:
+    spark(tmp_path / str(DAY), [transactions(40)] * 2)
+    (tmp_path / f"{DAY}.csv").write_bytes(csv_bytes(transactions(40)))
+    for ending, rows in (("/", 80), (".csv", 40)):
+        source = {"kind": "files", "url": f"{tmp_path}/{{ds}}{ending}", "quiet_seconds": 3600}
+        _, spec = small_fraud(tmp_path, source=source)
+        with pytest.raises(NotDelivered, match="less than 3600 seconds ago"):
+            fetch(spec, DAY)
+        for path in [*(tmp_path / str(DAY)).glob("part*")] if ending == "/" else [tmp_path / f"{DAY}.csv"]:
+            os.utime(path, (0, 0))
+        assert fetch(spec, DAY).rows.num_rows == rows
 
 
 def test_a_folder_whose_day_is_worse_leaves_the_day_in_force(tmp_path: Path) -> None:

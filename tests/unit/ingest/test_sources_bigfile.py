@@ -25,7 +25,7 @@ def fetch_files(tmp_path: Path) -> Fetch:
     """Return a function that fetches a day of the fraud model whose source is ``files``."""
 
     def do(day: date = DAY, **source: Any) -> Delivery:
-        _, spec = small_fraud(tmp_path, source={"kind": "files", **source})
+        _, spec = small_fraud(tmp_path, source={"kind": "files", "quiet_seconds": 0, **source})
         return fetch(spec, day)
 
     return do

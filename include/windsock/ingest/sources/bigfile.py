@@ -5,8 +5,9 @@ time belong to no day; they come with the model's first day, so that they are se
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -29,20 +30,27 @@ from windsock.redact import redact_line
 from windsock.spec import ModelSpec
 
 
-def cut(fs: Any, path: str, kind: Format, compression: str | None, spec: ModelSpec, day: date) -> pa.Table:
+def cut(
+    fs: Any, path: str, kind: Format, compression: str | None, spec: ModelSpec, day: date
+) -> tuple[pa.Table, Callable[[], bool]]:
     """Return the rows of one day of a big file, in the file's order, without loading the rest of it.
 
     The first day also brings the rows without a readable event time.
+
+    Returns:
+        The rows, and what says whether the file holds events of later days, so that the day is over in it.
 
     Raises:
         Unreadable: The file cannot be read, or its event time is no time.
         NotDelivered: The file ends before the day does; more may come.
     """
+    later: Callable[[], bool]
     if fs.info(path)["size"] == 0:
         raise Unreadable("the file is empty (0 bytes). Deliver it again.")
     if kind == "csv":
         batches = csv_batches(lambda: fs.open(path, "rb"), compression)
-        rows, later = _sift(batches, next(batches).schema, spec, day)
+        rows, passed = _sift(batches, next(batches).schema, spec, day)
+        later = partial(bool, passed)
     elif compression is not None:
         raise Unreadable(f"a Parquet file in {compression} cannot be cut by day. Deliver it as it is: it packs itself.")
     else:
@@ -54,15 +62,15 @@ def cut(fs: Any, path: str, kind: Format, compression: str | None, spec: ModelSp
             if is_transport(err):
                 raise
             raise Unreadable(f"the Parquet file is damaged ({redact_line(err)}). Deliver it again.") from err
-    if rows.num_rows == 0 and not later:
+    if rows.num_rows == 0 and not later():
         raise NotDelivered(
             f"The file holds no event on or after {day} (column {spec.events.time_source!r}), so the day is not "
             f"in it (yet). If no more data will come, set last_day in the model.yaml of {spec.name!r}."
         )
-    return rows
+    return rows, later
 
 
-def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date) -> tuple[pa.Table, bool]:
+def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date) -> tuple[pa.Table, Callable[[], bool]]:
     """Return the day's rows, and whether later ones exist; reads only the row groups that may hold them."""
     parquet = ds.ParquetFileFormat(coerce_int96_timestamp_unit=INT96_UNIT)
     dataset = ds.dataset(path, filesystem=fs, format=parquet)
@@ -70,7 +78,8 @@ def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date) -> tuple[pa.Tab
         raise Unreadable(f"the columns {', '.join(map(repr, twice))} stand more than once. Deliver each column once.")
     kind = _type_of_times(dataset.schema, spec)
     if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-        return _sift(dataset.to_batches(), dataset.schema, spec, day)
+        rows, passed = _sift(dataset.to_batches(), dataset.schema, spec, day)
+        return rows, partial(bool, passed)
     time = ds.field(spec.events.time_source)
     start, end = (_scalar(moment, kind) for moment in (start_of(day), end_of(day)))
     wanted = (time >= start) & (time < end)
@@ -83,8 +92,7 @@ def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date) -> tuple[pa.Tab
         kept.append(batch)
     rows = pa.Table.from_batches(kept, schema=dataset.schema)
     after = dataset.scanner(columns=[spec.events.time_source], filter=time >= end)
-    later = rows.num_rows > 0 or after.head(1).num_rows > 0
-    return rows, later
+    return rows, lambda: after.head(1).num_rows > 0
 
 
 def _scalar(moment: datetime, kind: pa.DataType) -> pa.Scalar:

@@ -4,7 +4,7 @@ A relative path is relative to the model's folder, so that a model folder can be
 read once: hash, raw copy and rows come from the same bytes. What changes while it is read is not there yet.
 """
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from windsock.ingest.sources import bigfile, parts
@@ -18,6 +18,9 @@ from windsock.spec.data import DeliveredFiles, FilesSource, has_day, url_of_day
 _MARKS = ("name", "size", "mtime", "ETag", "LastModified", "last_modified", "updated", "created")
 """What file systems say of a file, each in its own words, that changes with it."""
 
+_BIG_FILE_RESTS = 60
+"""Seconds for which one big file has not changed before its newest day is taken: a copy of it grows row by row."""
+
 
 def fetch(spec: ModelSpec, source: FilesSource, day: date) -> Delivery:
     """Fetch one day from its file or folder, or cut it out of the big file."""
@@ -29,7 +32,17 @@ def fetch(spec: ModelSpec, source: FilesSource, day: date) -> Delivery:
     try:
         with opening(url) as (fs, path):
             seen = _look(fs, path, source, day)
-            rows = bigfile.cut(fs, path, kind, compression, spec, day)
+            rests = _BIG_FILE_RESTS if source.quiet_seconds is None else 0
+            try:
+                rows, over = bigfile.cut(fs, path, kind, compression, spec, day)
+            except Unreadable:
+                _let_it_rest(fs, [path], rests)
+                raise
+            try:
+                _let_it_rest(fs, [path], rests)
+            except NotDelivered:
+                if not (over() or day == spec.last_day or source.mark is not None):
+                    raise
             _look_again(fs, path, source, day, seen, redact(url))
     except Unreadable as problem:
         return Delivery(None, None, name, origin, f"{redact(url)}: {problem}")
@@ -79,7 +92,24 @@ def _look(fs: Any, path: str, files: DeliveredFiles, day: date) -> Any:
                 f"{redact(path)} is there, but not the mark {mark} that says that it is whole. Should the sender write "
                 f"another one, name it by `mark:` beside `url:` in model.yaml."
             )
+    _let_it_rest(fs, [info["name"] for info in infos], files.quiet_seconds or 0)
     return [[str(info.get(name)) for name in _MARKS] for info in infos]
+
+
+def _let_it_rest(fs: Any, paths: list[str], seconds: int) -> None:
+    """Raise NotDelivered for files that changed within so many seconds; what cannot tell when it changed is at rest."""
+    for path in paths if seconds else ():
+        try:
+            changed: datetime = fs.modified(path)
+        except NotImplementedError:
+            continue
+        changed = changed if changed.tzinfo else changed.replace(tzinfo=UTC)
+        if datetime.now(UTC) - changed < timedelta(seconds=seconds):
+            raise NotDelivered(
+                f"{redact(path)} changed at {changed:%Y-%m-%d %H:%M:%S} UTC, less than {seconds} seconds ago, so it "
+                "may still be growing. It is looked at again; `mark:` or `quiet_seconds:` in model.yaml say when it is "
+                "whole."
+            )
 
 
 def _look_again(fs: Any, path: str, files: DeliveredFiles, day: date, seen: Any, shown: str) -> None:
