@@ -35,7 +35,7 @@ class SpecError(WindsockError):
     def unknown(cls, kind: str, name: str, known: Iterable[str], where: str = "") -> Self:
         """Name what was asked for, the nearest match and everything on offer, and where that is."""
         names = sorted(known)
-        on_offer = f"Known{where and f' in {where}'}: {', '.join(names) or 'none'}"
+        on_offer = f"Known{where and f' in {where}'}: {listed(names) or 'none'}"
         return cls(f"No {kind} named {name!r}.{did_you_mean(name, names)} {on_offer}.")
 
 
@@ -109,3 +109,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest known name, or nothing."""
     near = get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def listed(names: Iterable[object], most: int = 10) -> str:
+    """Write names for a message, ten of them at most: ``a, b, c and 4 more``."""
+    given = [str(name) for name in names]
+    some = ", ".join(given[:most])
+    return f"{some} and {len(given) - most} more" if len(given) > most else some

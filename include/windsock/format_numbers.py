@@ -21,6 +21,7 @@ NEWEST: Mapping[str, int] = {
     "trainer request": 1,
     "definition": 1,
     "feature definitions": 1,
+    "profile": 1,
     "store": 1,
     "home": 1,
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from windsock.errors import SpecError, did_you_mean
+from windsock.errors import SpecError, UpstreamUnavailable, did_you_mean
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, find_specs, load_spec
 from windsock.spec.estimators import Choice, CustomSpec, LightGBMSpec, TorchSpec
@@ -38,6 +38,8 @@ class CheckedModel:
     faults: list[str] = field(default_factory=list)
     note: str = ""
     """What was checked, in a few words."""
+    warnings: list[str] = field(default_factory=list)
+    """What a real delivery would be warned of."""
 
 
 def specs_below(settings: Settings, path: Path | None = None, model: str | None = None) -> dict[str, Path]:
@@ -63,7 +65,8 @@ def specs_below(settings: Settings, path: Path | None = None, model: str | None 
 def lint_model(name: str, path: Path, data: Settings | None = None, *, estimators: bool = True) -> CheckedModel:
     """Check one spec, by itself: one broken model hides no other.
 
-    ``data`` are settings that lead to the model's days: its views are then tried on the newest one, too. Without
+    ``data`` are settings that lead to the model's days: the newest delivery is then tried, and its views on the newest
+    day that is ingested. Without
     ``estimators`` their parameters are not held against their libraries, which take seconds to import.
     """
     try:
@@ -79,11 +82,26 @@ def lint_model(name: str, path: Path, data: Settings | None = None, *, estimator
         faults += _estimators(spec)
     views = len(spec.features.views)
     note = f"{len(types)} features ({len(spec.features.row)} of the row, {views} view{'s' if views != 1 else ''})"
+    warnings: list[str] = []
     if data is not None and not faults:
+        delivered, refused, warnings = _newest_delivery(data, spec)
+        faults += refused
+        note += delivered
         day, looking_ahead = try_on_newest_day(data, spec)
         faults += looking_ahead
-        note += f", tried on {day}" if day is not None else ", not tried: no day is ingested yet"
-    return CheckedModel(name, path, faults, note)
+        note += f"; views tried on {day}" if day is not None else "; views were not tried: no day is ingested yet"
+    return CheckedModel(name, path, faults, note, warnings)
+
+
+def _newest_delivery(settings: Settings, spec: ModelSpec) -> tuple[str, list[str], list[str]]:
+    """Return a note on the newest delivery at the model's source, why it would be refused, and warnings."""
+    from windsock.ingest.trial import try_newest_delivery
+
+    try:
+        note, faults, warnings = try_newest_delivery(settings, spec)
+    except (SpecError, UpstreamUnavailable) as err:
+        return "", [f"source: {err}"], []
+    return f"; {note}" if note else "", faults, warnings
 
 
 def _features(spec: ModelSpec, faults: list[str]) -> list[tuple[str, str, str]]:

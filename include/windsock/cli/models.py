@@ -27,7 +27,7 @@ _OF_CHAMPION = ("version", "run", "in_force_from", "as_of", "kind", "reason", "b
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option("--model", "-m", help="Check this model only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-@click.option("--data", is_flag=True, help="Also try every view on the newest ingested day: does it look ahead?")
+@click.option("--data", is_flag=True, help="Also try the newest delivery at the source, and every view on a day.")
 @click.option("--reference", is_flag=True, help="Check nothing; print every field of model.yaml as Markdown.")
 def lint(path: Path | None, model: str | None, as_json: bool, data: bool, reference: bool) -> None:
     """Check model specs: fields, files, SQL, features, parameters.
@@ -51,6 +51,8 @@ def lint(path: Path | None, model: str | None, as_json: bool, data: bool, refere
             console.print(f"{escape(found.model)}: {verdict}  [dim]{escape(str(found.path))}[/]")
             for fault in found.faults:
                 console.print(f"  [red]✗[/] {escape(fault)}")
+            for warning in found.warnings:
+                console.print(f"  [yellow]![/] {escape(warning)}")
             if not count:
                 console.print(f"  [dim]{escape(found.note)}[/]")
     if any(found.faults for found in checked):

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from windsock.column_types import SQL_TYPES, arrow_schema
 from windsock.days import end_of, last_instant, start_of
-from windsock.errors import SpecError
+from windsock.errors import SpecError, listed
 from windsock.spec import ModelSpec
 from windsock.spec.columns import KNOWN_AT, event_columns, event_known_at, label_columns
 from windsock.spec.modelling import FeatureView
@@ -91,7 +91,7 @@ def _columns(spec: ModelSpec, view: FeatureView) -> list[tuple[str, str]]:
     needed = [n for n in (entity_column(spec, view), TIMESTAMP) if n]
     where = f"{spec.folder / view.sql}: view {view.name!r}: it gives"
     if missing := [n for n in needed if n not in names]:
-        raise SpecError(f"{where} no column {' and '.join(missing)}. It gives: {', '.join(names)}.")
+        raise SpecError(f"{where} no column {' and '.join(missing)}. It gives: {listed(names)}.")
     if spec.label.column in names:
         raise SpecError(f"{where} the label {spec.label.column!r} itself as a feature: that leaks the answer.")
     if len(names) == len(needed):

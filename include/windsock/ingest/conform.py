@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from windsock.column_types import arrow_schema
-from windsock.errors import did_you_mean
+from windsock.errors import did_you_mean, listed
 from windsock.ingest.casts import ColumnTypeError, cast_column, is_text
 from windsock.ingest.delivered_values import plain_value, shown
 
@@ -175,9 +175,8 @@ def _cast_fault(
     return RowFault(f"{name} is {kind}", sentence, broken)
 
 
-def _listed(names: list[str], most: int = 10) -> str:
-    some = ", ".join(name if name and name == name.strip() else repr(name) for name in names[:most])
-    return f"{some} and {len(names) - most} more" if len(names) > most else (some or "no column")
+def _listed(names: list[str]) -> str:
+    return listed(name if name and name == name.strip() else repr(name) for name in names) or "no column"
 
 
 @dataclass

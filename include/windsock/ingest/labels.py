@@ -29,6 +29,7 @@ from windsock.column_types import arrow_schema, to_pandas
 from windsock.completeness import UNKNOWN_EVENT, settled_days
 from windsock.days import end_of, last_instant, start_of
 from windsock.errors import SpecError, UpstreamUnavailable
+from windsock.ingest import label_history
 from windsock.ingest.conform import DUPLICATE, Quarantine, RowFault, conform
 from windsock.ingest.records import NO_SOURCE, detail_of, keep_raw, refuse, settle, write_tables
 from windsock.ingest.redelivery import acceptance, how_to_accept, is_accepted, losses
@@ -87,7 +88,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         raise refuse(
             ctx, "labels", previous, delivery, inputs, [delivery.problem or f"{delivery.name}: cannot be read."]
         )
-    conformed = conform(delivery.rows, _file_columns(spec), key=files.key)
+    conformed = conform(delivery.rows, file_columns(spec), key=files.key)
     if conformed.rows is None:
         raise refuse(ctx, "labels", previous, delivery, inputs, conformed.problems)
     columns = [spec.events.key, spec.events.time, event_known_at(spec)]
@@ -111,8 +112,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if lost and not is_accepted(ctx):
         raise refuse(ctx, "labels", previous, delivery, inputs, lost, warnings, how_to_accept(ctx, "labels"))
     detail |= acceptance(ctx, previous, detail, lost)
-    outputs = write_tables(ctx, wanted, previous)
-    return _settle(ctx, previous, DayRecord(day.isoformat(), "published", outputs, inputs, detail))
+    detail["stats"] = label_history.stats_of(spec, rows)
+    record = DayRecord(day.isoformat(), "published", write_tables(ctx, wanted, previous), inputs, detail)
+    return _settle(ctx, previous, record, label_history.alarms(ctx, record, [UNKNOWN_EVENT]))
 
 
 def fetch_labels(spec: ModelSpec, day: date) -> Delivery:
@@ -147,8 +149,10 @@ def _none(ctx: StepContext, previous: DayRecord | None, inputs: dict[str, str], 
     return _settle(ctx, previous, record)
 
 
-def _settle(ctx: StepContext, previous: DayRecord | None, record: DayRecord) -> dict[str, Any]:
-    result = settle(ctx, "labels", previous, record)
+def _settle(
+    ctx: StepContext, previous: DayRecord | None, record: DayRecord, alarms: Sequence[str] = ()
+) -> dict[str, Any]:
+    result = settle(ctx, "labels", previous, record, alarms)
     stale = completeness.stale_days(ctx.settings, ctx.spec, ctx.day, itself=True)
     return result | {"refresh": [d.isoformat() for d in stale]}
 
@@ -161,7 +165,7 @@ def inline_labels(spec: ModelSpec, rows: pa.Table) -> pa.Table:
     return pa.table(columns, schema=arrow_schema(label_columns(spec).items()))
 
 
-def _file_columns(spec: ModelSpec) -> dict[str, str]:
+def file_columns(spec: ModelSpec) -> dict[str, str]:
     """Return name to type of what a label file must hold."""
     files = label_files(spec)
     columns: dict[str, str] = {

@@ -25,6 +25,9 @@ NO_SOURCE: Mapping[str, Any] = MappingProxyType({"name": None, "hash": None, "or
 IN_FORCE = {"ingest": ("published", "empty"), "labels": ("published",)}
 """Statuses of a day whose content stays in force when a later delivery of it is refused."""
 
+SAID_ONCE = "This is said once."
+"""How a warning ends that comes with one day alone and is no lesser for it: the log holds it as an error."""
+
 
 def keep_raw(ctx: StepContext, delivery: Delivery) -> dict[str, Any]:
     """Keep a delivery's bytes at ``raw/<model>/<sha256>.<ending>``, unless they are there.
@@ -84,7 +87,8 @@ def settle(
     Ledger.of(ctx.settings, ctx.spec.name, stage).publish(record, origin=ctx.origin)
     warnings = [*record.detail["warnings"], *alarms]
     for warning in warnings:
-        log.warning("%s %s of %s: %s", ctx.spec.name, stage, ctx.day, warning)
+        level = logging.ERROR if warning.endswith(SAID_ONCE) else logging.WARNING
+        log.log(level, "%s %s of %s: %s", ctx.spec.name, stage, ctx.day, warning)
     by_rule = dict(record.detail["quarantined"])
     return {
         "status": record.status,

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from windsock import completeness
 from windsock.days import last_instant
 from windsock.errors import DayRejected, SpecError, UpstreamUnavailable, disk_fault
-from windsock.ingest import history
+from windsock.ingest import history, lasting
 from windsock.ingest.conform import Conformed, conform
 from windsock.ingest.judge import judge
 from windsock.ingest.kept import kept_delivery, recoverable_columns
@@ -31,7 +31,7 @@ from windsock.ledger import DayRecord, Ledger, Output, Status
 from windsock.spec import ModelSpec
 from windsock.spec.columns import declared_columns, event_known_at
 from windsock.steps import StepContext
-from windsock.validate import docs
+from windsock.validate import docs, profile
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,9 @@ def _take(ctx: StepContext, previous: DayRecord | None, delivery: Delivery) -> d
     if lost and not is_accepted(ctx):
         raise _refusal(ctx, previous, delivery, lost, warnings, how_to_accept(ctx, "ingest"))
     detail |= acceptance(ctx, previous, detail, lost)
-    alarms = history.alarms(ctx.settings, spec, day, events, detail["stats"])
+    alarms = lasting.alarms(ctx, detail, conformed.rows)
+    alarms += history.alarms(ctx.settings, spec, day, events, detail["stats"])
+    alarms += profile.alarms(ctx.settings, spec, day, events)
     return _settle(ctx, previous, "published", detail, write_tables(ctx, wanted, previous), alarms)
 
 

@@ -6,13 +6,11 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from windsock.ingest.conform import conform
-from windsock.ingest.judge import judge
 from windsock.ingest.kept import kept_delivery
+from windsock.ingest.trial import try_delivery
 from windsock.ledger import DayRecord, Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.spec.columns import declared_columns
 from windsock.store import Store
 
 _DAYS = 14
@@ -52,16 +50,5 @@ def _judge(settings: Settings, store: Store, spec: ModelSpec, record: DayRecord)
     delivery = kept_delivery(store, record)
     if delivery is None or delivery.rows is None:
         return None
-    late = [n for n, column in spec.events.declared.items() if column.since is not None and record.day < column.since]
-    conformed = conform(
-        delivery.rows,
-        declared_columns(spec),
-        sources=spec.events.sources,
-        may_lack=late,
-        ignore=spec.events.ignore,
-        key=spec.events.key,
-    )
-    if conformed.rows is None:
-        return delivery.rows.num_rows, 0, list(conformed.problems)
-    quarantine, _, reasons, _ = judge(settings, spec, record.day, conformed.rows, conformed)
-    return delivery.rows.num_rows, conformed.rows.num_rows - int(quarantine.kept().sum()), reasons
+    trial = try_delivery(settings, spec, record.day, delivery)
+    return trial.rows, trial.set_aside, list(trial.reasons)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from windsock.errors import SpecError, did_you_mean
+from windsock.errors import SpecError, did_you_mean, listed
 from windsock.spec.base import Column, Name, Part
 from windsock.spec.data import EventsSpec, LabelSpec, Source, ValidationSpec
 from windsock.spec.modelling import FeaturesSpec, FeatureView, GateSpec, TrainingSpec
@@ -157,7 +157,7 @@ class ModelSpec(Part):
             if dropped := sorted(used & set(self.events.ignore) - set(self.events.columns)):
                 raise ValueError(
                     f"features.row.{name} uses {', '.join(dropped)}, which events.ignore drops; known: "
-                    + ", ".join(sorted(self.events.columns))
+                    + listed(sorted(self.events.columns))
                 )
         return self
 

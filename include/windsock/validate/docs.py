@@ -22,7 +22,7 @@ from great_expectations.data_context.types.resource_identifiers import (
 from windsock.files import locked, replace_file
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.validate.suites import open_context, output_folder, suite_name
+from windsock.validate.suites import open_context, output_folder, profile_name, suite_name
 
 SITE = "local_site"
 BATCH = "deliveries-day"
@@ -30,7 +30,9 @@ _FOUND = ("result", "exception_info")
 """Fields of one expectation's result that hold what was delivered."""
 
 
-def keep_result(settings: Settings, spec: ModelSpec, day: date, result: dict[str, Any]) -> None:
+def keep_result(
+    settings: Settings, spec: ModelSpec, day: date, result: dict[str, Any], suite: str | None = None
+) -> None:
     """Keep a day's validation result for Data Docs, replacing an earlier one.
 
     GX puts values into its pages as they are, so what was delivered is kept escaped: it may hold a script.
@@ -44,7 +46,7 @@ def keep_result(settings: Settings, spec: ModelSpec, day: date, result: dict[str
     }
     found = [{**each, **{name: _escaped(each[name]) for name in _FOUND if name in each}} for each in result["results"]]
     replace_file(
-        result_path(settings, spec, day),
+        result_path(settings, spec, day, suite),
         json.dumps({**result, "results": found, "meta": meta}, sort_keys=True).encode(),
     )
 
@@ -58,15 +60,15 @@ def _escaped(value: Any) -> Any:
     return html.escape(value) if isinstance(value, str) else value
 
 
-def result_path(settings: Settings, spec: ModelSpec, day: date) -> Path:
-    """Return the file of a day's validation result."""
-    folder = output_folder(settings) / "validations" / suite_name(spec) / day.isoformat()
+def result_path(settings: Settings, spec: ModelSpec, day: date, suite: str | None = None) -> Path:
+    """Return the file of a day's validation result, by the model's suite or another."""
+    folder = output_folder(settings) / "validations" / (suite or suite_name(spec)) / day.isoformat()
     return folder / _filed_under(day).strftime("%Y%m%dT%H%M%S.%fZ") / f"{BATCH}.json"
 
 
-def page_path(settings: Settings, spec: ModelSpec, day: date) -> Path:
+def page_path(settings: Settings, spec: ModelSpec, day: date, suite: str | None = None) -> Path:
     """Return the page of one day's validation, built or not."""
-    inner = result_path(settings, spec, day).relative_to(output_folder(settings)).with_suffix(".html")
+    inner = result_path(settings, spec, day, suite).relative_to(output_folder(settings)).with_suffix(".html")
     return output_folder(settings) / "data_docs" / SITE / inner
 
 
@@ -82,7 +84,7 @@ def build(settings: Settings) -> Path:
 
 
 def add_day(settings: Settings, spec: ModelSpec, day: date) -> Path | None:
-    """Build one day's page and the index.
+    """Build one day's pages, that of its profile too, and the index.
 
     Returns:
         The page, or None if the day has no validation result (it was refused before its rows were looked at).
@@ -90,17 +92,18 @@ def add_day(settings: Settings, spec: ModelSpec, day: date) -> Path | None:
     if not result_path(settings, spec, day).is_file():
         return None
     run = RunIdentifier(run_name=day.isoformat(), run_time=_filed_under(day))
-    result = ValidationResultIdentifier(ExpectationSuiteIdentifier(suite_name(spec)), run, BATCH)
-    page = page_path(settings, spec, day)
+    suites = [s for s in (suite_name(spec), profile_name(spec)) if result_path(settings, spec, day, s).is_file()]
+    results = [ValidationResultIdentifier(ExpectationSuiteIdentifier(suite), run, BATCH) for suite in suites]
+    pages = [page_path(settings, spec, day, suite) for suite in suites]
     with locked(output_folder(settings) / ".data_docs.lock"):
         try:
-            open_context(settings).build_data_docs(site_names=[SITE], resource_identifiers=[result])
+            open_context(settings).build_data_docs(site_names=[SITE], resource_identifiers=results)
         except OSError:
             # GX writes in place: of a page that broke off, nothing is better than half. The next build makes it.
-            for half in (page, output_folder(settings) / "data_docs" / SITE / "index.html"):
+            for half in (*pages, output_folder(settings) / "data_docs" / SITE / "index.html"):
                 half.unlink(missing_ok=True)
             raise
-    return page
+    return pages[0]
 
 
 def _filed_under(day: date) -> datetime:

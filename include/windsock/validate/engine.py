@@ -55,6 +55,19 @@ def validate(
     """
     lacking = {*declared_columns(spec)} - {*rows.column_names}
     expectations = [e for e in expectations_of(settings, spec) if lacking.isdisjoint(columns_of(e["kwargs"]))]
+    return check(settings, spec, day, rows, expectations, suite_name(spec), first)
+
+
+def check(
+    settings: Settings,
+    spec: ModelSpec,
+    day: date,
+    rows: pa.Table,
+    expectations: list[dict[str, Any]],
+    name: str,
+    first: date | None = None,
+) -> tuple[list[Broken], dict[str, Any]]:
+    """Check rows against the given expectations, as the suite of a name; see :func:`validate`."""
     frame = _as_gx_is_fast(to_pandas(rows))
     configurations = _configurations(settings, spec, expectations)
     definition = open_context(settings).data_sources.get("deliveries").get_asset("day").get_batch_definition("whole")
@@ -63,7 +76,7 @@ def validate(
     def run(some: list[ExpectationConfiguration], result_format: str) -> Any:
         with np.errstate(invalid="ignore"):  # a spread over infinite values is none; the range rule names them
             return batch.validate(
-                gx.ExpectationSuite(name=suite_name(spec), expectations=some),
+                gx.ExpectationSuite(name=name, expectations=some),
                 result_format={"result_format": result_format, "return_unexpected_index_query": False},
                 expectation_parameters={"day_start": start_of(first or day), "day_end": end_of(day)},
             )

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from windsock.errors import listed
+
 _LARGEST_IN_FULL = 1e22
 """Whole numbers up to here are written without an exponent, as ids are that came as floats."""
 _RULES = {
@@ -40,7 +42,7 @@ def rule_of(config: Mapping[str, Any]) -> str:
     if given := config["meta"].get("rule"):
         return str(given)
     kwargs, kind = config["kwargs"], config["type"]
-    lists = {name: ", ".join(map(str, kwargs.get(name) or [])) for name in ("value_set", "type_list")}
+    lists = {name: listed(kwargs.get(name) or []) for name in ("value_set", "type_list")}
     words = kind.removeprefix("expect_").replace("_", " ")
     if kind in _RULES:
         words = _RULES[kind].format(bounds=_bounds(kwargs), **lists)

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from windsock.errors import SpecError, did_you_mean
+from windsock.errors import SpecError, did_you_mean, listed
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.columns import declared_columns
@@ -56,6 +56,11 @@ def _open(root: Path, output: Path) -> Any:
 def suite_name(spec: ModelSpec) -> str:
     """Return the name of a model's suite."""
     return f"{spec.name}_events"
+
+
+def profile_name(spec: ModelSpec) -> str:
+    """Return the name of the suite that is profiled for a model without one; see ``validate.profile``."""
+    return f"{spec.name}_profile"
 
 
 def find_suite(settings: Settings, spec: ModelSpec) -> Path | None:
@@ -156,7 +161,7 @@ def _read(path: Path, spec: ModelSpec) -> list[dict[str, Any]]:
             if column not in known:
                 raise SpecError(
                     f"{path}: expectations[{n}] ({kind}) names the column {column!r}, which the spec does not declare."
-                    f"{did_you_mean(column, known)} Known: {', '.join(known)}."
+                    f"{did_you_mean(column, known)} Known: {listed(known)}."
                 )
     if spec.label.files is not None:  # the label is not among the events' columns then
         return [e for e in expectations if spec.label.column not in columns_of(e["kwargs"])]

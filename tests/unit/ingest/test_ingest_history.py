@@ -20,7 +20,7 @@ def inbox(tmp_path_factory):
 
 
 def _alarms(inbox, table):
-    result = inbox.ingest(table, TODAY)
+    result = inbox.ingest(table, TODAY, accept_worse=True, reason="other tests deliver this day too")
     usual = ("table:", "CUSTOMER_ID: 50 over", "TERMINAL_ID: 80 over")  # the full-size suite on a small day
     return [w for w in result["warnings"] if not w.startswith(usual)]
 
