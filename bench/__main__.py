@@ -19,7 +19,7 @@ import click
 from bench.figures import Figure, say
 from bench.world import Size, World
 
-BENCHES = ("idle", "task", "asset", "features", "join", "validate", "usual", "plan", "torch", "demo", "kill")
+BENCHES = ("idle", "task", "asset", "features", "join", "validate", "usual", "plan", "year", "torch", "demo", "kill")
 _LONG = ("demo", "kill")
 
 
@@ -35,7 +35,7 @@ class Session:
 
     def groups(self, names: list[str]) -> Iterator[list[tuple[str, Callable[[], Iterator[Figure]]]]]:
         """Yield benches that share something; what they share is closed before the next group."""
-        from bench import demo, features, join, kill, plan, torch_training, usual, validate
+        from bench import demo, features, join, kill, plan, torch_training, usual, validate, year
 
         on_stack = [name for name in names if name in ("idle", "task", "asset")]
         if on_stack:
@@ -52,6 +52,7 @@ class Session:
             "validate": lambda: validate.run(self.world, self._against),
             "usual": lambda: usual.run(self.world),
             "plan": lambda: plan.run(self._folder, self.size),
+            "year": lambda: year.run(self._folder, 365 if self.size.days > 10 else 56),
             "torch": lambda: torch_training.run(self.size),
             "demo": lambda: demo.run(self._folder, self._demo_json),
             "kill": lambda: kill.run(self._folder),

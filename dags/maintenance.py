@@ -1,9 +1,10 @@
 """Keep the store small and fast without losing anything that is pinned.
 
-**Started by** the clock, weekly. Compacts tables and removes files that no table version
-in use, no training run and no promoted model refers to.
+**Started by** the clock, weekly. Removes files of tables that no record names, definitions of features that nobody
+needs, trainings that became no version, checkpoints and studies of searches that are over, and what the spec's
+`retention` lets go of: deliveries, refused deliveries, pages of reports and of Data Docs. Says what it freed.
 
-**Reruns** are safe: a second run finds nothing to do.
+**Reruns** are safe: a second run finds nothing to do, and a killed one is gone on with.
 """
 
 from datetime import timedelta

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_TRIES = 10
+
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Put a file in place in one step, in a folder that is made if need be.
@@ -37,10 +39,9 @@ def create_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 
 @contextmanager
 def _written_beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with open(_new_file(temporary, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -50,6 +51,18 @@ def _written_beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
         raise err if err.filename else OSError(err.errno, err.strerror, str(path)) from err
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _new_file(path: Path, mode: int) -> int:
+    """Open a file that is not there yet, in a folder that is made if need be."""
+    for tries_left in reversed(range(_TRIES)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        except FileNotFoundError:  # maintenance removed the folder, as it was empty
+            if not tries_left:
+                raise
+    raise AssertionError
 
 
 @contextmanager

@@ -17,9 +17,10 @@ from typing import Any, Literal
 from pydantic_core import to_jsonable_python
 
 from windsock.days import ONE_DAY, utc_now
-from windsock.errors import ChampionChanged
+from windsock.errors import ChampionChanged, DamagedRecord
 from windsock.format_numbers import numbered
 from windsock.ledger import Ledger
+from windsock.listing import Listed, listed
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store, damaged, to_json
@@ -27,6 +28,7 @@ from windsock.store import Store, damaged, to_json
 log = logging.getLogger(__name__)
 
 FOLDER = "promotions"
+_NOTE, _FEW = "promotions.json", 4
 CHOSEN_BY = "champion of the day"
 """What the record of a scored day says of its version, if nobody asked for another one."""
 _MEND = "Put the file back from a backup: nothing is scored or promoted as long as it is unknown who is champion."
@@ -71,18 +73,55 @@ def history(settings: Settings, spec: ModelSpec) -> list[Promotion]:
         DamagedRecord: An entry is lost or cannot be read, or contradicts the others: then nobody knows the champion.
     """
     store, found = Store.of(settings), list[Promotion]()
-    for name in store.json_names(spec.name, FOLDER):
-        parts = _parts(spec, len(found) + 1)
+    files = _entry_files(store, spec)
+    known = _noted(store, spec) if len(files) > _FEW else {}
+    for file in files:
+        name, parts = file.name.rsplit("/", 1)[-1].removesuffix(".json"), _parts(spec, len(found) + 1)
         if f"{name}.json" != parts[-1]:
             if not name.isdecimal():
                 where = store.url(spec.name, FOLDER, f"{name}.json")
                 raise damaged(where, "it is not named by a number", "Move it out of the folder of promotions.")
             raise damaged(store.url(*parts), f"it is lost, and {name}.json follows it", _MEND)
-        entry = store.read_record("promotion", Promotion, *parts, mend=_MEND)
+        raw = known.get(_signature(file)) or store.read_json(*parts, mend=_MEND)
+        entry = store.as_record("promotion", Promotion, raw, *parts, mend=_MEND)
         if fault := _contradiction(entry, found):
             raise damaged(store.url(*parts), fault, _MEND)
         found.append(entry)
     return found
+
+
+def note_history(settings: Settings, spec: ModelSpec) -> None:
+    """Note all entries in one object beside them, so that who reads the log reads one, and not each.
+
+    An entry counts as noted only as long as its file has the size and the time that it had then.
+    """
+    history(settings, spec)  # raises if anything is wrong with them
+    store = Store.of(settings)
+    files, known = _entry_files(store, spec), _noted(store, spec)
+    if len(files) > _FEW and {_signature(file) for file in files} != known.keys():
+        content = {_signature(f): known.get(_signature(f)) or store.read_json(f.name, mend=_MEND) for f in files}
+        store.write_json(content, spec.name, _NOTE)
+
+
+def _entry_files(store: Store, spec: ModelSpec) -> list[Listed]:
+    folder = f"{spec.name}/{FOLDER}"
+    inner = ((file, file.name[len(folder) + 1 :]) for file in listed(store, folder))
+    return [file for file, name in inner if name.endswith(".json") and "/" not in name and not name.startswith(".")]
+
+
+def _signature(file: Listed) -> str:
+    return f"{file.name.rsplit('/', 1)[-1]} {file.size} {file.written.isoformat()}"
+
+
+def _noted(store: Store, spec: ModelSpec) -> dict[str, Any]:
+    """Return what is noted of entries; nothing if it cannot be read, as the entries themselves can."""
+    try:
+        return store.read_json(spec.name, _NOTE)
+    except FileNotFoundError:
+        return {}
+    except DamagedRecord as err:
+        log.warning("Passed over: %s", err)
+        return {}
 
 
 def _contradiction(entry: Promotion, before: Sequence[Promotion]) -> str | None:

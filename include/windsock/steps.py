@@ -41,7 +41,7 @@ STEPS: Mapping[str, str] = MappingProxyType(
         "promote": "windsock.promotion.step",
         "rollback": "windsock.promotion.rollback_step",
         "correct": "windsock.promotion.correct_step",
-        "maintain": "windsock.maintenance",
+        "maintain": "windsock.maintenance.step",
         "void": "windsock.void",
     }
 )

@@ -242,7 +242,11 @@ class Store:
             DamagedRecord: It is no such record, or another than its hash says.
             SpecError: It is of a format that this version does not read.
         """
-        raw, where = self.read_json(*parts, mend=mend), self.url(*parts)
+        return self.as_record(kind, form, self.read_json(*parts, mend=mend), *parts, mend=mend)
+
+    def as_record(self, kind: str, form: type[Record], raw: dict[str, Any], *parts: str, mend: str = MEND) -> Record:
+        """Return what a file was found to hold as :meth:`read_record` does."""
+        where = self.url(*parts)
         content = taken(kind, raw, where)
         try:
             record: Record = _reader(form).validate_python(content)  # type: ignore[arg-type]  # a class is hashable

@@ -7,6 +7,7 @@ on the way out a column is only widened, or NULL where a file lacks it.
 
 import hashlib
 import io
+import uuid
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 
@@ -64,8 +65,11 @@ def write_day(
     columns = tuple((field.name, str(field.type)) for field in rows.schema)
     if rows.num_rows == 0:
         return Output(0, digest, (), columns)
-    file = f"{model}/{table}/ds={day}/{digest}.parquet"
-    # Also if it is there: maintenance may be about to remove what no record names.
+    folder = f"{model}/{table}/ds={day}"
+    file = f"{folder}/{digest}.parquet"
+    if f"{digest}.parquet" in store.files(folder):
+        # Of a writer that was killed, it may be, and then maintenance may be about to remove it.
+        file = f"{folder}/{digest}.{uuid.uuid4().hex[:8]}.parquet"
     store.write_bytes(_parquet(rows.replace_schema_metadata(None), row_group_size=_ROW_GROUP), file)
     return Output(rows.num_rows, digest, (file,), columns)
 

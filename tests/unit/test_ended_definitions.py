@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from churn_model import DAY, USAGE, Churn, delivery
-from windsock import maintenance, promotions
+from windsock import promotions
 from windsock.completeness import feature_stages
 from windsock.features.frozen import definitions_of
+from windsock.maintenance import step
+from windsock.maintenance.day_files import NOTE
 from windsock.promotions import Promotion
 from windsock.version_index import VersionInfo, record_version
 
@@ -54,7 +56,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Churn, dict[str, st
 
 @pytest.fixture
 def store_of(lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Churn, dict[str, str]]:
-    monkeypatch.setattr(maintenance, "_rebuild_docs", lambda settings: True)
+    monkeypatch.setattr(step, "rebuild_docs", lambda cleaning: True)
     churn = lived[0].copied(tmp_path, sql_of("spec"), serving={"rollback_days": ROLLBACK})
     age(Path(churn.settings.store).rglob("*"), days=30)
     return churn, lived[1]
@@ -84,8 +86,12 @@ def test_what_nobody_needs_goes_with_its_files_and_all_else_stays_as_it_is(store
     assert set(result["definitions"]) == gone
     assert set(feature_stages(churn.store, "churn")) == set(tables.values()) - gone
     parts = {f"churn/{name}/" for name in gone} | {f"churn/ledger/{name}/" for name in gone}
-    assert churn.files() == {file: f for file, f in before.items() if not file.startswith(tuple(parts))}
+    after = churn.files()
+    del after[f"churn/{NOTE}"]
+    assert after == {file: f for file, f in before.items() if not file.startswith(tuple(parts))}
     assert result["deleted"] == 2 * len(gone)
+    assert result["removed"]["records"]["files"] == 2 * 2 * len(gone), "and their history"
+    assert not (Path(churn.settings.store) / "churn" / "ledger" / tables["retired"]).exists()
 
 
 @pytest.mark.parametrize("owner", ["retired", "abandoned"])

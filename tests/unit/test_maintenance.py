@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 
 from small_model import small_fraud
-from windsock import maintenance, tables
+from windsock import tables
 from windsock.errors import DamagedRecord, SpecError
 from windsock.ledger import DayRecord, Ledger
+from windsock.maintenance import step
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import run_step
@@ -23,7 +24,7 @@ DAY = date(2026, 3, 1)
 
 @pytest.fixture
 def fraud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fraud:
-    monkeypatch.setattr(maintenance, "_rebuild_docs", lambda settings: True)
+    monkeypatch.setattr(step, "rebuild_docs", lambda cleaning: True)
     return small_fraud(tmp_path)
 
 

@@ -4,13 +4,14 @@ Ingest keeps every delivery as it came at ``raw/``, also the columns that the sp
 that is declared later has a past, as far back as it was delivered.
 """
 
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from windsock import tables
+from windsock.days import utc_now
 from windsock.ingest.sources.delivery import Delivery
 from windsock.ingest.sources.packed import BadArchive
 from windsock.ingest.sources.parse import (
@@ -23,16 +24,23 @@ from windsock.ingest.sources.parse import (
     unpack,
 )
 from windsock.ledger import DayRecord, Ledger
+from windsock.listing import listed
 from windsock.spec import ModelSpec
 from windsock.store import Store
+
+_NOT_KEPT = (FileNotFoundError, IsADirectoryError)
+"""It is older than the spec keeps them; or it was refused, and lies in a folder with the reasons."""
 
 
 def kept_delivery(store: Store, record: DayRecord) -> Delivery | None:
     """Return the delivery that a day was made from, as it came; None if it is not kept any more."""
     source = record.detail["source"]
-    if source["raw"] is None or not store.exists(source["raw"]):
+    if source["raw"] is None:
         return None
-    raw = store.read_bytes(source["raw"])
+    try:
+        raw = store.read_bytes(source["raw"])
+    except _NOT_KEPT:
+        return None
     # The bytes tell the format: the spec may speak of another source by now.
     compression = compression_of(source["raw"])
     try:
@@ -45,7 +53,7 @@ def kept_delivery(store: Store, record: DayRecord) -> Delivery | None:
 def kept_columns(store: Store, record: DayRecord) -> tuple[str, ...]:
     """Return the columns of the delivery that a day was made from, by its footer or header; none if it is not kept."""
     path = record.detail["source"]["raw"]
-    if path is None or not store.exists(path):
+    if path is None:
         return ()
     opened, compression = partial(store.fs.open, store.path(path), "rb"), compression_of(path)
     try:
@@ -54,8 +62,30 @@ def kept_columns(store: Store, record: DayRecord) -> tuple[str, ...]:
         with opened() as file:
             whole = file if compression is None else pa.BufferReader(unpack(file, compression, Allowance()))
             return tuple(pq.ParquetFile(whole).schema_arrow.names)
-    except (Unreadable, pa.ArrowException, BadArchive):
+    except (*_NOT_KEPT, Unreadable, pa.ArrowException, BadArchive):
         return ()
+
+
+def derivable_since(store: Store, spec: ModelSpec) -> date | None:
+    """Return the first day from which on every published day can be derived again from its kept delivery.
+
+    What the next maintenance removes by the spec's ``retention.raw_days`` counts as gone.
+
+    Returns:
+        That day; None if the newest published day cannot be.
+    """
+    keep, now = spec.retention.raw_days, utc_now()
+    there = {
+        file.name for file in listed(store, f"raw/{spec.name}") if keep is None or now - file.written < timedelta(keep)
+    }
+    ledger, found = Ledger(store, spec.name, "ingest"), None
+    for day in reversed(ledger.days()):
+        record = ledger.get(day)
+        if record is not None and record.status == "published":
+            if record.detail["source"]["raw"] not in there:
+                break
+            found = day
+    return found
 
 
 def lacking_columns(store: Store, spec: ModelSpec, record: DayRecord) -> list[str]:

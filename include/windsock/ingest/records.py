@@ -122,7 +122,7 @@ def refuse(
     parts = ("quarantine", spec.name, day.isoformat(), delivery.content_hash or "unreadable")
     folder = "/".join(parts)
     # Reasons last: who finds them finds the file beside them.
-    if delivery.raw is not None and not store.exists(*parts, delivery.name):
+    if delivery.raw is not None:  # also if it is there: maintenance may be about to remove what is old
         store.write_bytes(delivery.raw, *parts, delivery.name)
     entry = {"reasons": list(reasons), "origin": delivery.origin, "name": delivery.name}
     store.write_json(entry, *parts, "reasons.json")

@@ -8,6 +8,7 @@ from windsock.errors import DataContractError, NotReady, SpecError
 from windsock.features.definition_checks import refuse_faulty
 from windsock.features.feature_tables import feature_table, feature_tables
 from windsock.ingest.gaps import ColumnGap
+from windsock.ingest.kept import derivable_since
 from windsock.lint import lint_model
 from windsock.plan.base import Revision
 from windsock.plan.change import NEXT_TRAINING, Change, Days, ModelPlan
@@ -92,6 +93,8 @@ def plan_model(
             notes += try_suite(settings, spec, standing.ingested)
         if looks.probe and not standing.unread and same:
             notes += probe_source(settings, spec, standing.ingested, looks.probe)
+        if spec.retention.raw_days is not None and standing.ingested and same:
+            notes.append(_derivable(settings, spec))
     if standing.unread:
         notes.append(f"{standing.unread}: this plan is from the specs alone, without days, values and champion")
     return ModelPlan(
@@ -106,6 +109,15 @@ def plan_model(
         goes_on=tuple(_goes_on(standing)) if path is not None else (),
         notes=(*notes, *standing.notes),
     )
+
+
+def _derivable(settings: Settings, spec: ModelSpec) -> str:
+    """Say how far back days can be derived again, where deliveries are not kept for ever."""
+    first = derivable_since(Store.of(settings), spec)
+    kept = f"deliveries are kept for {spec.retention.raw_days} days (retention.raw_days)"
+    if first is None:
+        return f"{kept}: no published day can be derived again, unless it is delivered again"
+    return f"{kept}: the first day that can be derived again is {first}; earlier ones must be delivered again"
 
 
 def _base(name: str, was: Revision, notes: list[str]) -> ModelSpec | None:

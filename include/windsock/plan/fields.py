@@ -39,6 +39,7 @@ _EFFECTS = (
     ("events", FROM_NOW_ON, ()),
     ("entities", NEXT_TRAINING, ("an entity's name is Feast's alone; another column is another definition",)),
     ("serving", FROM_NOW_ON, ()),
+    ("retention", "next maintenance", ("what a version, a record or a waiting challenger needs stays",)),
     ("last_day", FROM_NOW_ON, ("nothing is computed again",)),
     ("alerts", "next alert", ("nothing is computed",)),
     ("", "at once", ("nothing is computed",)),

@@ -225,14 +225,11 @@ def open_database(shared: SharedStudy, fingerprint: str, direction: Direction) -
             "WINDSOCK_STUDIES is no URL of a PostgreSQL database (it is not shown here: it may hold a password). "
             "It looks like postgresql+psycopg2://user:password@host:5432/studies."
         )
-    connect = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10}
-    if kind == "sqlite":
-        connect = {"timeout": 60}
 
     def open_study() -> optuna.Study:
         storage = _Storage(
             shared.url,
-            engine_kwargs={"connect_args": connect, "pool_pre_ping": True},
+            engine_kwargs=_engine(kind),
             heartbeat_interval=shared.heartbeat_s,
             grace_period=shared.grace_s,
             heartbeat_stale_trial_callback=_retry,
@@ -249,6 +246,27 @@ def open_database(shared: SharedStudy, fingerprint: str, direction: Direction) -
             "of this version of Optuna."
         ) from None
     return KeptStudy(study, errors=errors)
+
+
+def remove_studies(url: str, model: str, over: Callable[[str], bool], *, dry: bool) -> list[str]:
+    """Remove the studies of a model's runs that are ``over``, and return their names.
+
+    Raises:
+        UpstreamUnavailable: The database cannot be reached.
+    """
+    place = sa.make_url(url)
+    with _errors(place):
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=_engine(place.get_backend_name()))
+        names = [name.split("/") for name in optuna.get_all_study_names(storage)]
+        found = ["/".join(name) for name in names if len(name) == 4 and name[0] == model and over(name[1])]
+        for name in found if not dry else ():
+            optuna.delete_study(study_name=name, storage=storage)
+    return found
+
+
+def _engine(kind: str) -> dict[str, Any]:
+    connect = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10}
+    return {"connect_args": {"timeout": 60} if kind == "sqlite" else connect, "pool_pre_ping": True}
 
 
 @contextmanager

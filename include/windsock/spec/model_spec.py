@@ -12,7 +12,14 @@ from windsock.errors import SpecError, did_you_mean, listed
 from windsock.spec.base import Column, Name, Part
 from windsock.spec.data import EventsSpec, LabelSpec, Source, ValidationSpec
 from windsock.spec.modelling import FeaturesSpec, FeatureView, GateSpec, TrainingSpec
-from windsock.spec.operations import AlertsSpec, MonitoringSpec, RetrainingSpec, ScheduleSpec, ServingSpec
+from windsock.spec.operations import (
+    AlertsSpec,
+    MonitoringSpec,
+    RetentionSpec,
+    RetrainingSpec,
+    ScheduleSpec,
+    ServingSpec,
+)
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?!\w|\s*\()")
 """A name in SQL that is no function's: one of a column may be ``left``."""
@@ -41,6 +48,7 @@ class ModelSpec(Part):
     retraining: RetrainingSpec = RetrainingSpec()
     alerts: AlertsSpec = AlertsSpec()
     serving: ServingSpec = ServingSpec()
+    retention: RetentionSpec = RetentionSpec()
 
     _folder: Path = PrivateAttr(default=Path())
     _sql: Mapping[str, str] = PrivateAttr(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The operating half of a spec: schedules, monitoring, retraining, alerts, and what a heavy step runs on."""
+"""The operating half of a spec: schedules, monitoring, retraining, alerts, retention, what a heavy step runs on."""
 
 from typing import Annotated, Literal, Self
 
@@ -69,6 +69,26 @@ class ServingSpec(Part):
     threshold: float | None = None
     rollback_days: NonNegativeInt = Field(
         14, description="Days for which features of a replaced champion are still computed, so that it can come back."
+    )
+
+
+class RetentionSpec(Part):
+    """How long maintenance keeps what grows; days count from when a file was written."""
+
+    raw_days: PositiveInt | None = Field(
+        None, description="Deliveries as they came; older days cannot be derived again. Absent: for ever."
+    )
+    quarantine_days: PositiveInt = Field(
+        180, description="Refused deliveries, unless one is all that there is of its day."
+    )
+    report_days: PositiveInt = Field(
+        90, description="Pages of drift reports and of Data Docs; what was found stays in the records."
+    )
+    run_days: int = Field(
+        90,
+        ge=7,
+        description="Trainings that became no version, whole, and the training rows of versions that are not in use, "
+        "which can be made again.",
     )
 
 

@@ -9,6 +9,8 @@ them afterwards (``build``), or a single day's page is added (``add_day``). One 
 
 import html
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,28 @@ def page_path(settings: Settings, spec: ModelSpec, day: date, suite: str | None 
     """Return the page of one day's validation, built or not."""
     inner = result_path(settings, spec, day, suite).relative_to(output_folder(settings)).with_suffix(".html")
     return output_folder(settings) / "data_docs" / SITE / inner
+
+
+def remove_results(settings: Settings, spec: ModelSpec, before: datetime, *, dry: bool) -> Iterator[int]:
+    """Remove the validation results of a model that were written before a moment, each with its page.
+
+    Yields:
+        The bytes of each.
+    """
+    results, site = output_folder(settings) / "validations", output_folder(settings) / "data_docs" / SITE
+    with locked(output_folder(settings) / ".data_docs.lock"):
+        for result in sorted((results / suite_name(spec)).glob(f"*/*/{BATCH}.json")):
+            if result.stat().st_mtime >= before.timestamp():
+                continue
+            page = (site / "validations" / result.relative_to(results)).with_suffix(".html")
+            # The page first: it is found by the result.
+            files = [file for file in (page, result) if file.is_file()]
+            yield sum(file.stat().st_size for file in files)
+            for file in files if not dry else ():
+                file.unlink()
+                with suppress(OSError):  # another run's result lies there
+                    file.parent.rmdir()
+                    file.parent.parent.rmdir()
 
 
 def build(settings: Settings) -> Path:

@@ -13,7 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from windsock.errors import WindsockError
+from windsock.listing import AREAS, disk_use
+from windsock.redact import redact, redact_line
 from windsock.settings import Settings
+from windsock.spec import find_specs
+from windsock.store import Store
 from windsock_local.stack import health, lifecycle
 from windsock_local.stack.home import ADMIN_USER, Home, StackInfo, read_stack
 
@@ -132,10 +136,11 @@ def down(settings: Settings, wipe: bool) -> None:
 @home_option
 @_json_option
 def status(settings: Settings, as_json: bool) -> int:
-    """Show each part of the stack; exit code 1 unless all are well."""
+    """Show each part of the stack, and what each model takes of the disk; exit code 1 unless all parts are well."""
     state = health.check(settings)
+    use, fault = _disk_use(settings)
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(state), indent=1))
+        click.echo(json.dumps({**dataclasses.asdict(state), "disk_use": use, "disk_fault": fault}, indent=1))
     elif not state.running:
         click.echo(f"No stack runs under {state.home}. Start it with `windsock up`.")
     else:
@@ -146,7 +151,25 @@ def status(settings: Settings, as_json: bool) -> int:
             table.add_row(part.name, _coloured(part.health), str(part.pid or ""), up_for, part.address)
         Console().print(table)
         click.echo(f"Logs: {state.home}/logs, one file per part")
+    if use and not as_json:
+        place = escape(redact(settings.store))
+        sizes = Table("model", *AREAS, "all", title=f"Megabytes in {place}", title_justify="left")
+        for model, areas in use.items():
+            sizes.add_row(escape(model), *(f"{size / 1e6:,.1f}" for size in (*areas.values(), sum(areas.values()))))
+        Console().print(sizes)
+    if fault and not as_json:
+        click.echo(f"What the models take of the disk is not known: {fault}", err=True)
     return 0 if state.healthy else 1
+
+
+def _disk_use(settings: Settings) -> tuple[dict[str, dict[str, int]], str]:
+    """Return model to bytes by area, and why that is not known, if so."""
+    try:
+        return disk_use(Store.of(settings), sorted(find_specs(settings.models))), ""
+    except WindsockError as err:
+        return {}, str(err)
+    except Exception as err:  # every kind of store has errors of its own
+        return {}, f"{type(err).__name__}: {redact_line(err)}"
 
 
 @click.command()

@@ -1,0 +1,67 @@
+"""What lies in a store: files with their sizes and times, and how much of it is a model's.
+
+A listing tells both, so in a bucket it costs one request for a thousand files, and none for each of them.
+"""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+from windsock.store import Store
+
+AREAS: Mapping[str, str] = MappingProxyType(
+    {
+        "tables": "{model}",
+        "raw": "raw/{model}",
+        "runs": "runs/{model}",
+        "reports": "reports/{model}",
+        "quarantine": "quarantine/{model}",
+    }
+)
+"""Parts of a model to the folder that each lies in; ``tables`` are its records, too."""
+_TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
+"""What the kinds of stores call the time at which a file was written."""
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file as a listing shows it."""
+
+    name: str
+    """Path relative to the store's root."""
+    size: int
+    """Bytes."""
+    written: datetime
+
+
+def listed(store: Store, folder: str) -> list[Listed]:
+    """List the files below a folder of a store, in order of their names; none if there is no folder."""
+    root = store.path().rstrip("/")
+    store.fs.invalidate_cache(store.path(folder))
+    found = store.fs.find(store.path(folder), detail=True)
+    return [Listed(name[len(root) :].lstrip("/"), info["size"], _written(info)) for name, info in sorted(found.items())]
+
+
+def _written(info: Mapping[str, Any]) -> datetime:
+    value = next(info[name] for name in _TIMES if info.get(name) is not None)
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    return datetime.fromtimestamp(value, UTC)
+
+
+def disk_use(store: Store, models: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Return model to the bytes in each of its :data:`AREAS`."""
+    places = [(model, area, folder.format(model=model)) for model in models for area, folder in AREAS.items()]
+    store.look()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        sizes = pool.map(lambda place: sum(file.size for file in listed(store, place[2])), places)
+    found: dict[str, dict[str, int]] = {}
+    for (model, area, _), size in zip(places, sizes, strict=True):
+        found.setdefault(model, {})[area] = size
+    return found
