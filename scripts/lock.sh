@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles requirements.in into requirements.txt: one lock for everything, exact pins.
+# Compiles requirements.in into requirements.txt: one lock for everything, exact pins, with the hashes of every wheel.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv=$(command -v uv || echo .uv/bin/uv) # the one beside the project is setup's
@@ -8,9 +8,11 @@ links=()
 for folder in ${PIP_FIND_LINKS:-}; do links+=(--find-links "$folder"); done
 # Pins in force are kept; torch's has to name its CPU build, or its CUDA packages would be locked too.
 [ ! -f requirements.txt ] || sed -i -E 's/^(torch==[0-9.]+)$/\1+cpu/' requirements.txt
-"$uv" pip compile requirements.in --python-version 3.11 "${links[@]}" --no-header --quiet --output-file requirements.txt
-# Plain torch, no CUDA package: pip and uv then take the CPU wheel where one is offered.
-sed -i -E 's/^(torch==[0-9.]+)\+cpu$/\1/' requirements.txt
+"$uv" pip compile requirements.in --python-version 3.11 "${links[@]}" --no-header --quiet \
+    --generate-hashes --output-file requirements.txt
+# Plain torch, no CUDA package: pip and uv then take the CPU wheel where one is offered. Without hashes, as its CPU builds
+# come from another index than its CUDA builds.
+sed -i -E -e '/^torch==/,/^    #/{/^    --hash=/d}' -e 's/^(torch==[0-9.]+)(\+cpu)?( \\)?$/\1/' requirements.txt
 if grep -nE '^(nvidia|triton|cuda)' requirements.txt; then
     echo "lock: the lines above are CUDA packages; compile it where a CPU wheel of torch is offered (PIP_FIND_LINKS)" >&2
     exit 1

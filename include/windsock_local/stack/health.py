@@ -30,7 +30,7 @@ _LEAST_DISK_GB, _AMPLE_DISK_GB = 2.0, 10.0
 _LEAST_MEMORY_GB, _AMPLE_MEMORY_GB = 2.0, 4.0
 _GB = 1024**3
 _MOST_NAMED = 5
-_PIN = re.compile(r"^([\w.-]+)(?:\[\S*\])?==([^\s;+]+)(?:\+[^\s;]+)?$", re.MULTILINE)
+_PIN = re.compile(r"^([\w.-]+)(?:\[\S*\])?==([^\s;+]+)(?:\+[^\s;]+)?(?: \\)?$", re.MULTILINE)
 
 _Findings = Iterator[tuple[str, ...]]
 """Verdict, what was found and, if that is not well, the next step."""
