@@ -21,7 +21,8 @@ ROUTINE = ("ingest", "features", "score", "maintain")
 def requests_of_a_day(home: Path, past: int) -> dict[str, int]:
     """Return what each step of a day asks a bucket that holds so many days, and as many promotions as weeks."""
     year = Year(home, ROUTINE[:3], live=False, first_day=FIRST_DAY - timedelta(days=past))
-    for n in range(1, past + 1):
+    # The first day never came, or the profile of a model's first days would look for published ones among these.
+    for n in range(1, past):
         day = FIRST_DAY - timedelta(days=n)
         for stage in ("ingest", "score"):
             record = DayRecord(str(day), "rejected" if stage == "ingest" else "no_champion", detail={"stage": stage})
