@@ -71,6 +71,10 @@ OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Step name to the options it may be given, beside ``by``, who asked for it; one that is not here takes no other."""
 
 
+FLAGS = frozenset({"accept_worse", "allow_replay", "correct", "dry_run", "no_delivery", "rescore"})
+"""Options that are true or false."""
+
+
 BY_HAND = "manual"
 """Origin of what a person runs without Airflow: no run that could be tried again."""
 
@@ -135,6 +139,9 @@ def run_step(
     for option in options or {}:
         if option not in known:  # a mistyped day would mean another one, in silence
             raise SpecError.unknown(f"option of step {name}", option, known)
+    for option in sorted(FLAGS & {*(options or {})}):
+        if not isinstance(given := (options or {})[option], bool):  # a text such as "False" would count as true
+            raise SpecError(f"The option {option} of step {name} is true or false; given: {given!r}.")
     settings = settings or Settings.from_env()
     context = StepContext(settings, get_spec(settings, model), key, live, origin, dict(options or {}))
     context.store.look()

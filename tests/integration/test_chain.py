@@ -25,11 +25,12 @@ from small_model import small_fraud
 from stack_fixture import Stack
 from windsock.cli import main
 from windsock.days import day_range
+from windsock.ingest.sources.delivery import fetch
 from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import get_spec
 from windsock_local.stack.airflow_api import AirflowRefused, run_path
-from windsock_local.stack.home import ADMIN_USER, Home
+from windsock_local.stack.home import ADMIN_USER, Home, read_stack
 
 pytestmark = pytest.mark.integration
 
@@ -306,3 +307,18 @@ def test_a_backfill_that_is_waited_for_tells_of_days_whoever_ran_them(chain: Sta
     chain.api.call("PATCH", run_path(f"{MODEL}_ingest", run["dag_run_id"]), {"state": "success"})
     assert main(["backfill", MODEL, *again]) == 0
     assert "2 days: 1 published, 1 rejected" in capsys.readouterr().out
+
+
+def test_a_query_of_postgresql_is_read_in_utc_and_up_to_the_limit(chain: Stack, tmp_path: Path, monkeypatch):
+    socket = read_stack(chain.settings).database_socket
+    monkeypatch.setenv("PAYMENTS", f"postgresql+psycopg2://postgres@/postgres?host={socket}")
+    query = """
+        select n as "TRANSACTION_ID", cast(:start as timestamptz) + n * interval '1 minute' as "TX_DATETIME"
+        from generate_series(0, 99) as n where cast(:end as timestamptz) is not null
+    """
+    for most, whole in ((None, True), (100, True), (99, False)):
+        source = {"kind": "sql", "url_env": "PAYMENTS", "query": query}
+        _, spec = small_fraud(tmp_path, source=source, validation={"max_rows": most} if most else {})
+        got = fetch(spec, FIRST)
+        assert (got.rows is not None and got.rows.num_rows == 100) == whole, got.problem
+        assert whole or "more than 99 rows" in got.problem

@@ -225,16 +225,21 @@ def pod_world(cluster: Cluster, image: str) -> Iterator[World]:
     home.chmod(0o755)
     store = home / "store"
     try:
-        trainer = store / "trainer.py"
+        code = home / "code"  # a trainer sees of the store no more than its run
+        trainer = code / "trainer.py"
         store.mkdir()
+        code.mkdir()
         trainer.write_text(_TRAINER)
         _write_model(home / "models", trainer, image)
         for estimator in ESTIMATORS:
             _write_request(store, estimator["name"])
         (home / "dags").mkdir()
         (home / "dags" / "pods.py").write_text(_DAG.replace("%(run)s", RUN))
-        volume = {"name": "store", "mount": str(store), "host_path": str(store)}
-        site = {"namespace": cluster.namespace, "termination_grace_seconds": 1, "volumes": [volume]}
+        volumes = [
+            {"name": "store", "mount": str(store), "host_path": str(store)},
+            {"name": "code", "mount": str(code), "host_path": str(code), "read_only": True},
+        ]
+        site = {"namespace": cluster.namespace, "termination_grace_seconds": 1, "volumes": volumes}
         (home / "site.yaml").write_text(yaml.safe_dump(site))
         stack = start_stack(
             home,

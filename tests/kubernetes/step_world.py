@@ -222,8 +222,7 @@ def _make_days(home: Path) -> ModelSpec:
 
 def _make_ends(home: Path, image: str) -> None:
     """Make the model of custom trainers, their requests and their DAGs."""
-    trainer = home / "store" / "trainer.py"
-    trainer.write_text(_TRAINER)
+    (home / "bin" / "trainer.py").write_text(_TRAINER)
     folder = home / "models" / ENDS
     shutil.copytree(home / "models" / "fraud", folder)
     raw = yaml.safe_load((folder / "model.yaml").read_text(encoding="utf-8"))
@@ -231,7 +230,7 @@ def _make_ends(home: Path, image: str) -> None:
     raw["training"].pop("estimator")
     compute = {"image": image, "cpu": 0.05, "memory": "64Mi", "backend": "kubernetes"}
     raw["training"]["estimators"] = [
-        {"kind": "custom", "name": name, "command": ["python3", str(trainer), what], "compute": compute}
+        {"kind": "custom", "name": name, "command": ["python3", f"{_ROOT}/bin/trainer.py", what], "compute": compute}
         for name, what in TRAINERS.items()
     ]
     (folder / "model.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")

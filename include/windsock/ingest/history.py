@@ -43,10 +43,8 @@ def stats_of(spec: ModelSpec, events: pa.Table) -> dict[str, Any]:
             hours[entry["values"]] = entry["counts"]
     identities = {spec.events.key, *spec.entities.values()}
     means, nulls = {}, {}
-    for name, kind in spec.events.columns.items():
-        if name not in events.column_names:  # it was not delivered yet
-            continue
-        column = events.column(name)
+    for name in events.column_names:
+        column, kind = events.column(name), spec.events.columns.get(name)
         if events.num_rows and column.null_count:
             nulls[name] = round(column.null_count / events.num_rows, 6)
         if kind in ("int64", "double") and name not in identities and column.null_count < len(column):

@@ -33,7 +33,7 @@ from windsock.ingest import label_history
 from windsock.ingest.conform import DUPLICATE, Quarantine, RowFault, conform
 from windsock.ingest.records import NO_SOURCE, detail_of, keep_raw, refuse, settle, write_tables
 from windsock.ingest.redelivery import acceptance, how_to_accept, is_accepted, losses
-from windsock.ingest.sources.delivery import Delivery, NotDelivered
+from windsock.ingest.sources.delivery import Delivery, NotDelivered, NotWhole
 from windsock.ingest.sources.files import fetch_daily
 from windsock.ledger import LATE, DayRecord, Ledger
 from windsock.spec import ModelSpec
@@ -77,9 +77,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
     try:
         delivery = fetch_labels(spec, day)
     except NotDelivered as absent:
-        if files.missing == "wait" and ctx.live:
+        is_coming = files.missing == "wait" or isinstance(absent, NotWhole)
+        if is_coming and ctx.live:
             raise
-        if files.missing == "wait":
+        if is_coming:
             raise UpstreamUnavailable(str(absent)) from absent  # of a day that is long over, it will not come
         return _none(ctx, previous, inputs, f"label.files.missing is 'empty' ({absent})")
     source = keep_raw(ctx, delivery)

@@ -5,7 +5,7 @@ and the day that stands is the better one. Only another delivery is compared: if
 somebody has changed the rules on purpose.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from windsock.errors import SpecError
@@ -13,11 +13,19 @@ from windsock.ledger import DayRecord
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
 
+MOST = "most_published"
+"""Where a record says how many rows the day had before deliveries took some away."""
 ACCEPTED = "accepted_worse"
 """Where a record says who let a worse redelivery in, why, and what was lost by it."""
 
 
-def losses(spec: ModelSpec, previous: DayRecord | None, detail: Mapping[str, Any], labels: int | None) -> list[str]:
+def losses(
+    spec: ModelSpec,
+    previous: DayRecord | None,
+    detail: Mapping[str, Any],
+    labels: int | None,
+    gone: Collection[str] = (),
+) -> list[str]:
     """Say what a delivery would take away from the published day that it replaces, one sentence for each loss.
 
     Args:
@@ -25,23 +33,26 @@ def losses(spec: ModelSpec, previous: DayRecord | None, detail: Mapping[str, Any
         previous: The day's record in force.
         detail: What the new record is going to say: source, rows published and, of events, ``stats``.
         labels: How many labels come with the events; None: they are files of their own, or this is one.
+        gone: Columns that somebody reads and that the delivery lacks.
     """
     if previous is None or previous.status != "published" or _same_delivery(previous, detail):
         return []
-    return list(_losses(spec, previous, detail, labels))
+    return list(_losses(spec, previous, detail, labels, gone))
 
 
-def _losses(spec: ModelSpec, previous: DayRecord, detail: Mapping[str, Any], labels: int | None) -> Iterator[str]:
+def _losses(
+    spec: ModelSpec, previous: DayRecord, detail: Mapping[str, Any], labels: int | None, gone: Collection[str]
+) -> Iterator[str]:
     share = spec.validation.redelivery_loss
     rule = f"rule 'a redelivery takes away at most {share:.0%}', validation.redelivery_loss"
-    before, now = previous.detail["published"], detail["published"]
+    before, now = most_published(previous), detail["published"]
     if now < (1 - share) * before:
         events = "events" in previous.outputs
         what = f"{spec.events.key}: {now:,} rows" if events else f"{spec.label.column}: {now:,} labels"
         yield f"{what} would replace {before:,} published ones ({rule})."
     if not before or not now or "stats" not in detail:
         return
-    known = previous.rows("labels")
+    before, known = previous.detail["published"], previous.rows("labels")
     if labels is not None and labels / now < known / before - share:
         yield f"{spec.label.column}: {labels:,} of {now:,} rows have a label, but {known:,} of {before:,} had ({rule})."
     was, nulls = (one.get("stats", {}).get("null_share", {}) for one in (previous.detail, detail))
@@ -49,6 +60,14 @@ def _losses(spec: ModelSpec, previous: DayRecord, detail: Mapping[str, Any], lab
     for name, null in nulls.items():
         if name in held and null > was.get(name, 0.0) + share:
             yield f"{name}: {null:.0%} of {now:,} values are null, but {was.get(name, 0.0):.0%} were ({rule})."
+    for name in sorted(held.intersection(gone)):
+        there = 1 - was.get(name, 0.0)
+        yield f"{name}: the column is missing, but {there:.0%} of {before:,} values were there ({rule})."
+
+
+def most_published(record: DayRecord) -> int:
+    """Return the most rows that a day had since a person last let a worse delivery in: it may lose them bit by bit."""
+    return int(record.detail.get(MOST, record.detail["published"]))
 
 
 def is_accepted(ctx: StepContext) -> bool:
@@ -70,13 +89,16 @@ def is_accepted(ctx: StepContext) -> bool:
 def acceptance(
     ctx: StepContext, previous: DayRecord | None, detail: Mapping[str, Any], lost: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what a record's detail says of a worse redelivery that was let in; nothing if it is not one."""
+    """Return what a record's detail says of a redelivery that is worse and was let in, or is only a little worse."""
     if lost and previous is not None:
         by = str(ctx.options.get("by") or ctx.origin)
         return {ACCEPTED: {"by": by, "reason": _reason(ctx), "lost": list(lost), "instead_of": previous.content_hash}}
-    if previous is not None and ACCEPTED in previous.detail and _same_delivery(previous, detail):
+    if previous is None:
+        return {}
+    if ACCEPTED in previous.detail and _same_delivery(previous, detail):
         return {ACCEPTED: previous.detail[ACCEPTED]}  # run again, it stays true
-    return {}
+    most = most_published(previous) if previous.status == "published" else 0
+    return {MOST: most} if most > detail["published"] else {}
 
 
 def how_to_accept(ctx: StepContext, stage: str) -> str:

@@ -26,7 +26,7 @@ from windsock.ingest.late import is_late, late_by_day, late_tables
 from windsock.ingest.records import IN_FORCE, NO_SOURCE, detail_of, keep_raw, refuse, settle, write_tables
 from windsock.ingest.redelivery import acceptance, how_to_accept, is_accepted, losses
 from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
-from windsock.ingest.undeclared import undeclared_columns
+from windsock.ingest.undeclared import extra_columns, undeclared_columns
 from windsock.ledger import DayRecord, Ledger, Output, Status
 from windsock.spec import ModelSpec
 from windsock.spec.columns import declared_columns, event_known_at
@@ -142,7 +142,9 @@ def _take(ctx: StepContext, previous: DayRecord | None, delivery: Delivery) -> d
     if late.num_rows:
         detail["late"] = late_by_day(spec, late)
     detail["stats"] = history.stats_of(spec, events)
-    lost = losses(spec, previous, detail, wanted["labels"].num_rows if "labels" in wanted else None)
+    labels = wanted["labels"].num_rows if "labels" in wanted else None
+    gone = {*spec.events.columns, *extra_columns(ctx)} - {*events.column_names}
+    lost = losses(spec, previous, detail, labels, gone)
     if lost and not is_accepted(ctx):
         raise _refusal(ctx, previous, delivery, lost, warnings, how_to_accept(ctx, "ingest"))
     detail |= acceptance(ctx, previous, detail, lost)

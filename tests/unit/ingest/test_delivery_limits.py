@@ -90,7 +90,12 @@ def test_what_unpacks_to_more_than_is_allowed_is_not_unpacked() -> None:
         for _ in range(100):
             file.write(b"a,b\n" * (MiB // 4))
     same = pa.table({"n": np.zeros(8 * MiB, np.int64)})
-    bombs = [(packed.getvalue(), "csv", "gzip"), (parquet(same), "parquet", None)]
+    codes = pa.array(np.zeros(1 << 17, np.int32))
+    long = pa.table({"text": pa.DictionaryArray.from_arrays(codes, pa.array(["x" * 15_000]))})
+    without_hint = io.BytesIO()
+    pq.write_table(long, without_hint, store_schema=False)
+    texts = without_hint.getvalue()
+    bombs = [(packed.getvalue(), "csv", "gzip"), (parquet(same), "parquet", None), (texts, "parquet", None)]
     assert all(len(raw) < MiB for raw, _, _ in bombs)
 
     for raw, kind, compression in bombs:

@@ -143,7 +143,11 @@ def test_a_missing_label_file_is_waited_for_or_taken_as_empty_as_the_spec_says(t
     with pytest.raises(UpstreamUnavailable, match="does not exist"):
         _world(tmp_path / "wait").deliver(None)
 
-    result = _world(tmp_path / "empty", missing="empty").deliver(None)
+    world = _world(tmp_path / "empty", missing="empty", mark="{ds}.done")
+    with pytest.raises(UpstreamUnavailable, match="not the mark"):  # what is on its way is not missing
+        world.deliver(_labels())
+    (tmp_path / "empty" / "labels" / f"{LATER}.parquet").unlink()
+    result = world.deliver(None)
     assert result["status"] == "empty"
     assert "0 labels" in result["warnings"][0]
 

@@ -19,6 +19,7 @@ from small_model import small_fraud
 from windsock.errors import DayRejected, UpstreamUnavailable
 from windsock.ingest.kept import kept_columns, kept_delivery
 from windsock.ingest.sources.delivery import NotDelivered, fetch
+from windsock.ingest.sources.parse import csv_batches
 from windsock.store import Store
 
 PART = "part-0000{}-1f8a-c000.snappy.parquet"
@@ -244,3 +245,18 @@ def test_a_folder_whose_day_is_worse_leaves_the_day_in_force(tmp_path: Path) -> 
     (inbox.folder / f"{DAY}.parquet" / PART.format(0)).write_bytes(b"no Parquet")
     with pytest.raises(DayRejected, match="stays in force"):
         inbox.ingest()
+
+
+def test_a_connection_that_breaks_within_an_archive_is_no_damaged_file() -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.csv", csv_bytes(transactions(4000)))
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() < 1000:
+                raise ConnectionResetError(104, "Connection reset by peer")
+            return super().read(size)
+
+    with pytest.raises(ConnectionResetError):
+        list(csv_batches(lambda: Broken(packed.getvalue()), "zip"))

@@ -96,6 +96,36 @@ def test_a_small_correction_and_the_same_delivery_by_stricter_rules_need_nobody(
     assert stricter.ingest()["rows"] < 0.9 * GOOD.num_rows
 
 
+def test_losses_by_small_steps_count_together(tmp_path):
+    inbox = Inbox(tmp_path)
+    for rows in (400, 380, 361):
+        inbox.ingest(GOOD.slice(400 - rows))
+    with pytest.raises(DayRejected, match="343 rows would replace 400 published ones"):
+        inbox.ingest(GOOD.slice(57))
+
+    inbox.ingest(accept_worse=True, reason="they were copies")
+
+    assert inbox.ingest(GOOD.slice(70))["rows"] == 330  # from here on it is these that count
+
+
+def test_a_column_that_only_a_living_version_reads_is_missed_too(tmp_path, monkeypatch):
+    inbox = Inbox(tmp_path)
+    monkeypatch.setattr("windsock.ingest.undeclared.extra_columns", lambda ctx: {"SHOP": "string"})
+    monkeypatch.setattr("windsock.ingest.step.extra_columns", lambda ctx: {"SHOP": "string"})
+    inbox.ingest(_with_shops(GOOD))
+
+    with pytest.raises(DayRejected, match="SHOP: 50% of 400 values are null, but 0% were"):
+        inbox.ingest(_with_shops(GOOD, 200))
+    with pytest.raises(DayRejected, match="SHOP: the column is missing, but 100% of 400 values were there"):
+        inbox.ingest(GOOD)
+
+
+def test_a_flag_is_true_or_false_and_no_text_counts_as_one(published):
+    for given in ("False", "true", 1, 0):
+        with pytest.raises(SpecError, match=f"accept_worse of step ingest is true or false; given: {given!r}"):
+            published.ingest(accept_worse=given, reason="why not")
+
+
 def test_a_label_file_that_holds_half_of_the_labels_is_let_in_by_a_person_alone(tmp_path):
     url = f"{tmp_path}/labels/{{ds}}.csv"
     files = {"url": url, "key": "TRANSACTION_ID", "horizon_days": 3}

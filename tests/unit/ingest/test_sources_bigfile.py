@@ -9,11 +9,14 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
-from sources_data import parquet, three_days
+from sources_data import csv_bytes, parquet, three_days
 
 from shared_data import shared_data
 from small_model import small_fraud
+from windsock.days import ONE_DAY
+from windsock.ingest.sources import bigfile
 from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
+from windsock.ingest.sources.parse import Unreadable
 
 DAY = date(2026, 3, 2)
 NAME = "2026-03-02.parquet"
@@ -96,6 +99,37 @@ def test_a_big_file_that_ends_before_the_day_may_still_grow(tmp_path: Path, fetc
     assert fetch_files(date(2026, 3, 2), url=url).rows.num_rows == 0
     with pytest.raises(NotDelivered, match="no event on or after 2026-03-04"):
         fetch_files(date(2026, 3, 4), url=url)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_big_file_that_changes_while_it_is_read_is_waited_for_unless_its_day_is_over(
+    tmp_path: Path, fetch_files: Fetch, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    path, cut = tmp_path / f"all.{ending}", bigfile.cut
+    path.write_bytes(csv_bytes(three_days()) if ending == "csv" else parquet(three_days()))
+    whole = path.read_bytes()
+
+    def becomes(content: bytes) -> None:
+        path.write_bytes(whole)
+        monkeypatch.setattr(bigfile, "cut", lambda *given: (cut(*given), path.write_bytes(content))[0])
+
+    becomes(whole + b"\n")  # rows of later days, added at its end
+    assert fetch_files(url=str(path)).rows.num_rows == 24
+    becomes(whole + b"\n")
+    with pytest.raises(NotDelivered, match="still being written"):  # the last day's own rows may be among them
+        fetch_files(DAY + ONE_DAY, url=str(path))
+    becomes(whole[:-9])
+    with pytest.raises(NotDelivered, match="still being written"):
+        fetch_files(url=str(path))
+
+    def broken(*given: Any) -> Any:
+        path.write_bytes(whole)
+        raise Unreadable("truncated")
+
+    path.write_bytes(whole[:-9])
+    monkeypatch.setattr(bigfile, "cut", broken)
+    with pytest.raises(NotDelivered, match="still being written"):  # half a copy is no fault
+        fetch_files(url=str(path))
 
 
 def test_the_identity_of_a_day_is_that_of_its_rows_not_of_the_big_file(tmp_path: Path, fetch_files: Fetch) -> None:

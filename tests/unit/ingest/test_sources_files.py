@@ -236,3 +236,13 @@ def test_the_real_broken_files_are_refused(tmp_path: Path, case: str, says: str)
     assert problem is not None
     assert case in problem
     assert says in problem
+
+
+def test_the_mark_of_a_web_address_is_looked_for_beside_the_file(tmp_path: Path, fetch_files: Fetch, web: str) -> None:
+    (tmp_path / NAME).write_bytes(parquet(three_days()))
+    asked = {"url": f"{web}/{{ds}}.parquet?sig=a/b", "mark": "{ds}.done"}
+
+    with pytest.raises(NotDelivered, match=r"not the mark 2026-03-02\.done"):
+        fetch_files(**asked)
+    (tmp_path / "2026-03-02.done").touch()
+    assert fetch_files(**asked).rows.num_rows == 72

@@ -53,6 +53,17 @@ def test_a_day_is_judged_as_by_one_complete_run_of_its_suite(tmp_path, values):
                            if not r["success"] and lists[r["expectation_config"]["id"]])  # fmt: skip
 
 
+def test_rules_about_types_see_the_type_that_is_stored(tmp_path):
+    inbox = Inbox(tmp_path)
+    typed = {"column": "TX_DATETIME", "type_list": ["datetime64[us]"]}
+    rule = {"type": "expect_column_values_to_be_in_type_list", "severity": "critical", "kwargs": typed}
+    (inbox.spec.folder / "expectations.json").write_text(json.dumps({"expectations": [rule]}))
+
+    broken, result = validate(inbox.settings, inbox.spec, DAY, transactions())
+
+    assert (broken, result["success"]) == ([], True)
+
+
 def _comparable(result):
     for each in result["results"]:
         each["exception_info"] = "exception_message" in str(each["exception_info"])

@@ -17,13 +17,14 @@ import pyarrow.dataset as ds
 from windsock.days import end_of, start_of
 from windsock.ingest.casts import ColumnTypeError, cast_column, is_text
 from windsock.ingest.sources.delivery import NotDelivered
+from windsock.ingest.sources.packed import is_transport
 from windsock.ingest.sources.parse import (
     INT96_UNIT,
     Format,
     Unreadable,
     check_parquet_ends,
     csv_batches,
-    is_transport,
+    rows_at_once,
 )
 from windsock.ingest.sources.places import allowance
 from windsock.redact import redact_line
@@ -87,7 +88,8 @@ def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date) -> tuple[pa.Tab
         wanted = wanted | time.is_null()
     kept, allowed = [], allowance(spec)
     # One piece after the other: what is read ahead would lie in memory beside it.
-    for batch in dataset.to_batches(filter=wanted, batch_readahead=1, fragment_readahead=1):
+    at_once = max(rows_at_once(fragment.metadata, allowed) for fragment in dataset.get_fragments())
+    for batch in dataset.to_batches(filter=wanted, batch_size=at_once, batch_readahead=1, fragment_readahead=1):
         allowed.take(n_bytes=batch.nbytes, rows=batch.num_rows)
         kept.append(batch)
     rows = pa.Table.from_batches(kept, schema=dataset.schema)

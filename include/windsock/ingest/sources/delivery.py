@@ -21,6 +21,10 @@ class NotDelivered(NotReady):
     """The place was reached, but the day's delivery is not there (yet)."""
 
 
+class NotWhole(NotDelivered):
+    """The delivery is on its way: it is being written, or lacks the mark that says that it is whole."""
+
+
 @dataclass(frozen=True)
 class Delivery:
     """One day's delivery, as it came."""

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from windsock.ingest.sources import bigfile, parts
-from windsock.ingest.sources.delivery import Delivery, NotDelivered
+from windsock.ingest.sources.delivery import Delivery, NotWhole
 from windsock.ingest.sources.parse import Unreadable, format_of, parse
 from windsock.ingest.sources.places import allowance, locate, opening, read_file
 from windsock.redact import redact
@@ -35,15 +35,14 @@ def fetch(spec: ModelSpec, source: FilesSource, day: date) -> Delivery:
             rests = _BIG_FILE_RESTS if source.quiet_seconds is None else 0
             try:
                 rows, over = bigfile.cut(fs, path, kind, compression, spec, day)
-            except Unreadable:
+            except Unreadable:  # what is half written is no fault yet
                 _let_it_rest(fs, [path], rests)
+                _look_again(fs, path, source, day, seen, redact(url))
                 raise
-            try:
+            is_over = over() or day == spec.last_day
+            if not is_over and source.mark is None:
                 _let_it_rest(fs, [path], rests)
-            except NotDelivered:
-                if not (over() or day == spec.last_day or source.mark is not None):
-                    raise
-            _look_again(fs, path, source, day, seen, redact(url))
+            _look_again(fs, path, source, day, seen, redact(url), may_grow=is_over)
     except Unreadable as problem:
         return Delivery(None, None, name, origin, f"{redact(url)}: {problem}")
     return Delivery.of_rows(rows, name=name, origin=origin)
@@ -63,11 +62,13 @@ def fetch_daily(spec: ModelSpec, files: DeliveredFiles, day: date) -> Delivery:
     try:
         with opening(url) as (fs, path):
             seen = _look(fs, path, files, day)
-            if told is None:
-                name, found = f"{day}.parquet", parts.read_parts(fs, path, files.format, allowance(spec), shown)
-            else:
-                found, raw = None, read_file(fs, path, allowance(spec))
-            _look_again(fs, path, files, day, seen, shown)
+            try:
+                if told is None:
+                    name, found = f"{day}.parquet", parts.read_parts(fs, path, files.format, allowance(spec), shown)
+                else:
+                    found, raw = None, read_file(fs, path, allowance(spec))
+            finally:  # what is half written is no fault yet
+                _look_again(fs, path, files, day, seen, shown)
         if found is not None:
             return Delivery.of_rows(found, name=name, origin=shown)
         rows = parse(raw or b"", *told, allowance(spec)) if told is not None else None
@@ -80,15 +81,16 @@ def _look(fs: Any, path: str, files: DeliveredFiles, day: date) -> Any:
     """Return what changes when a delivery does.
 
     Raises:
-        NotDelivered: It lacks its mark, or is being written.
+        NotWhole: It lacks its mark, or is being written.
     """
     folder = files.url.endswith("/")
     infos = parts.listed(fs, path) if folder else [fs.info(path)]
     mark = url_of_day(files.mark, day) if files.mark is not None else parts.MARK if folder else None
     if mark is not None:
-        where = path if folder else path.rpartition("/")[0]
-        if not fs.exists(f"{where}/{mark}"):
-            raise NotDelivered(
+        place, asked, query = path.partition("?")  # of a web address
+        where = place if folder else place.rpartition("/")[0]
+        if not fs.exists(f"{where}/{mark}{asked}{query}"):
+            raise NotWhole(
                 f"{redact(path)} is there, but not the mark {mark} that says that it is whole. Should the sender write "
                 f"another one, name it by `mark:` beside `url:` in model.yaml."
             )
@@ -97,7 +99,7 @@ def _look(fs: Any, path: str, files: DeliveredFiles, day: date) -> Any:
 
 
 def _let_it_rest(fs: Any, paths: list[str], seconds: int) -> None:
-    """Raise NotDelivered for files that changed within so many seconds; what cannot tell when it changed is at rest."""
+    """Raise NotWhole for files that changed within so many seconds; what cannot tell when it changed is at rest."""
     for path in paths if seconds else ():
         try:
             changed: datetime = fs.modified(path)
@@ -105,14 +107,23 @@ def _let_it_rest(fs: Any, paths: list[str], seconds: int) -> None:
             continue
         changed = changed if changed.tzinfo else changed.replace(tzinfo=UTC)
         if datetime.now(UTC) - changed < timedelta(seconds=seconds):
-            raise NotDelivered(
+            raise NotWhole(
                 f"{redact(path)} changed at {changed:%Y-%m-%d %H:%M:%S} UTC, less than {seconds} seconds ago, so it "
                 "may still be growing. It is looked at again; `mark:` or `quiet_seconds:` in model.yaml say when it is "
                 "whole."
             )
 
 
-def _look_again(fs: Any, path: str, files: DeliveredFiles, day: date, seen: Any, shown: str) -> None:
+def _look_again(
+    fs: Any, path: str, files: DeliveredFiles, day: date, seen: Any, shown: str, *, may_grow: bool = False
+) -> None:
+    """Raise NotWhole for what has changed since ``seen``; ``may_grow``: further rows are of later days."""
     fs.invalidate_cache()
-    if _look(fs, path, files, day) != seen:
-        raise NotDelivered(f"{shown} changed while it was read: it is still being written.")
+    now = _look(fs, path, files, day)
+    if now == seen:
+        return
+    # An object of a bucket is replaced whole, and its tag tells; a file that was appended to has only become longer.
+    (_, size, *_), (_, now_size, _, tag, *_) = seen[0], now[0]
+    if may_grow and tag == "None" and int(now_size) > int(size):
+        return
+    raise NotWhole(f"{shown} changed while it was read: it is still being written.")

@@ -9,6 +9,11 @@ COMPRESSIONS = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "zip": "zip"}
 """Ending of a file's name to compression."""
 
 
+def is_transport(err: Exception) -> bool:
+    """Tell a file that cannot be reached from one that cannot be read: parsers set no error number."""
+    return isinstance(err, (ConnectionError, TimeoutError)) or (isinstance(err, OSError) and err.errno is not None)
+
+
 class BadArchive(ValueError):
     """A zip archive that cannot be read, or holds no single file."""
 
@@ -39,12 +44,16 @@ class _Member:
         except BadArchive:
             raise
         except Exception as err:  # whatever zipfile and its codecs say of a damaged or locked one
+            if is_transport(err):
+                raise
             raise BadArchive(f"the zip archive cannot be read: {err}") from err
 
     def read(self, size: int = -1) -> bytes:
         try:
             return self._file.read(size)
         except Exception as err:  # as above; its checksum is compared at the end
+            if is_transport(err):
+                raise
             raise BadArchive(f"the zip archive cannot be read: {err}") from err
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from windsock.errors import SpecError
-from windsock.ingest.sources.packed import COMPRESSIONS, BadArchive, unpacked
+from windsock.ingest.sources.packed import COMPRESSIONS, BadArchive, is_transport, unpacked
 from windsock.ingest.sources.quotes import QuoteWatch, StrayQuote
 from windsock.redact import redact_line
 
@@ -60,11 +60,6 @@ class Allowance:
                     f"so far: {found:,}). It stays where it is: raise the limit in model.yaml if it is meant, or have "
                     "it delivered again, smaller."
                 )
-
-
-def is_transport(err: Exception) -> bool:
-    """Tell a file that cannot be reached from one that cannot be read: parsers set no error number."""
-    return isinstance(err, (ConnectionError, TimeoutError)) or (isinstance(err, OSError) and err.errno is not None)
 
 
 def format_of(url: str, given: Format | None) -> tuple[Format, str | None]:
@@ -144,7 +139,7 @@ def _read_parquet(raw: bytes, allowed: Allowance) -> pa.Table:
     file = pq.ParquetFile(pa.BufferReader(raw), page_checksum_verification=True, coerce_int96_timestamp_unit=INT96_UNIT)
     allowed.take(rows=file.metadata.num_rows)
     batches = []
-    for batch in file.iter_batches(_PARQUET_ROWS):  # what repeats takes no room in the file, but in memory
+    for batch in file.iter_batches(rows_at_once(file.metadata, allowed)):
         allowed.take(n_bytes=batch.nbytes)
         batches.append(batch)
     rows = pa.Table.from_batches(batches, schema=batches[0].schema if batches else file.schema_arrow)
@@ -161,6 +156,17 @@ def _read_parquet(raw: bytes, allowed: Allowance) -> pa.Table:
             last = pa.scalar(2**63 - 1, pa.int64()).cast(field.type)
             rows = rows.set_column(n, field, pc.if_else(pc.fill_null(held, True), rows.column(n), last))
     return rows
+
+
+def rows_at_once(metadata: Any, allowed: Allowance) -> int:
+    """Return how many rows of a Parquet file to read at a time, so that they hold no more bytes than are allowed.
+
+    What repeats takes no room in the file, but in memory; no value is longer than its column is in the file, unpacked.
+    """
+    groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
+    longest = max((sum(g.column(n).total_uncompressed_size for n in range(g.num_columns)) for g in groups), default=1)
+    at_most = _PARQUET_ROWS if allowed.max_bytes is None else allowed.max_bytes // max(longest, 1)
+    return min(max(at_most, 1), _PARQUET_ROWS)
 
 
 def check_parquet_ends(file: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from windsock.ingest.sources.delivery import NotDelivered
+from windsock.ingest.sources.delivery import NotWhole
 from windsock.ingest.sources.parse import Allowance, Format, Unreadable, format_of, parse
 from windsock.ingest.sources.places import read_file
 from windsock.redact import redact_line
@@ -22,13 +22,13 @@ def listed(fs: Any, path: str) -> list[dict[str, Any]]:
     """Return what the file system says of each part file, by name.
 
     Raises:
-        NotDelivered: One of them is being written.
+        NotWhole: One of them is being written.
         Unreadable: There are none, or there are further folders.
     """
     infos = sorted(fs.ls(path, detail=True), key=lambda info: str(info["name"]))
     found = [info for info in infos if (name := _name(info)) and not name.startswith(("_", "."))]
     if writing := [name for info in found if (name := _name(info)).lower().endswith(_BEING_WRITTEN)]:
-        raise NotDelivered(f"{path} is not whole yet: {writing[0]} is being written.")
+        raise NotWhole(f"{path} is not whole yet: {writing[0]} is being written.")
     if folders := [_name(info) for info in found if info["type"] == "directory"]:
         raise Unreadable(
             f"the folder holds another folder, {folders[0]!r}, whose name may say what its rows do not. Deliver the "

@@ -94,8 +94,7 @@ def _query(engine: Engine, url: URL, source: SqlSource, day: date, most: int | N
     where = f"The database at ${source.url_env} ({url.drivername}, host {url.host or 'local'})"
     bounds = {"start": _bound(start_of(day), url), "end": _bound(end_of(day), url)}
     try:
-        # With a limit, the server keeps the rows that are not asked for.
-        connection = engine.connect().execution_options(stream_results=most is not None)
+        connection = engine.connect()
     except Exception as err:
         raise UpstreamUnavailable(
             f"{where} cannot be reached: {_reason(err)}. Check that it runs and that the URL is right."
@@ -104,7 +103,9 @@ def _query(engine: Engine, url: URL, source: SqlSource, day: date, most: int | N
         try:
             if in_utc := _IN_UTC.get(url.get_backend_name()):
                 connection.execute(text(in_utc))
-            result = connection.execute(text(source.query), bounds)
+            # With a limit, the server keeps the rows that are not asked for.
+            streamed = {"stream_results": most is not None}
+            result = connection.execute(text(source.query), bounds, execution_options=streamed)
             names, found = list(result.keys()), result.fetchall() if most is None else result.fetchmany(most + 1)
         except exc.ResourceClosedError:
             raise SpecError("source.query returns no rows. Give a SELECT.") from None

@@ -150,7 +150,10 @@ def _looked_up(table: nn.Embedding, codes: Any) -> Any:
 
 
 def multiplied(table: nn.Embedding, codes: Any) -> Any:
-    """Return what ``table(codes)`` gives, to the bit, by a product that has a matrix product as its gradient."""
+    """Return what ``table(codes)`` gives of finite weights, by a product that has a matrix product as its gradient.
+
+    Equal to the bit; under autocast in the precision of products.
+    """
     chosen = codes[:, None] == torch.arange(table.num_embeddings, device=codes.device)
     return chosen.to(table.weight.dtype) @ table.weight
 
