@@ -1,7 +1,7 @@
 # Windsock: every command a developer or CI uses. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test test-thorough test-fast test-kubernetes mutations images lint lint-deploy format bench lock clean
+.PHONY: help setup demo up down status test test-thorough test-fast test-kubernetes mutations images lint lint-deploy format bench sbom lock clean
 
 BIN := .venv/bin
 # Heavy libraries must not spin while they wait for a core that somebody else uses.
@@ -57,6 +57,10 @@ format: setup ## Put the code into the house format
 
 bench: setup ## Measure, as JSON lines with the physical limit beside each figure
 	@$(BIN)/python -m bench $(ARGS)
+
+sbom: ## Write the parts list of the locked packages, with their hashes, to var/sbom.json (CycloneDX)
+	@mkdir -p var && $$(command -v uv || echo .uv/bin/uv) tool run --quiet --from cyclonedx-bom==7.5.0 \
+		cyclonedx-py requirements requirements.txt --output-reproducible --output-format JSON --output-file var/sbom.json
 
 lock: ## Compile requirements.in into requirements.txt
 	@scripts/lock.sh
