@@ -6,7 +6,7 @@ if the whole delivery is text (CSV). Refused: text in a typed file, numbers as t
 A time outside the years 1 to 9999, which nothing later could name, is a fault of its row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 
@@ -86,6 +86,34 @@ def cast_column(column: pa.ChunkedArray, kind: str, *, from_text: bool) -> tuple
             given = pc.and_(given, pc.invert(pc.fill_null(pc.is_nan(array), False)))
     broken = pc.and_(pc.is_null(values), given)
     return values, np.flatnonzero(broken.to_numpy(zero_copy_only=False))
+
+
+def map_column(column: pa.ChunkedArray, values: Mapping[str, int]) -> tuple[pa.Array, np.ndarray]:
+    """Read a column of words, numbers or truth values as the int64 that stands for each.
+
+    Returns:
+        The numbers (null where there is no value, or one that has no name here) and the positions of the latter.
+
+    Raises:
+        ColumnTypeError: The column holds something else, times for example.
+    """
+    array = column.combine_chunks()
+    array = array.dictionary_decode() if t.is_dictionary(array.type) else array
+    if t.is_boolean(array.type) or t.is_integer(array.type) or t.is_null(array.type):
+        text = array.cast(pa.string())
+    elif t.is_floating(array.type) or t.is_decimal(array.type):
+        text = _from_typed(array, "int64").cast(pa.string())
+    else:
+        text = pc.utf8_trim_whitespace(_text(array))
+        nothing = pa.array([word for word in _NULL_WORDS if word not in values])
+        is_nothing = pc.is_in(pc.utf8_lower(text), nothing)
+        array, text = pc.if_else(is_nothing, None, text), pc.if_else(is_nothing, None, text)
+    named = pc.index_in(text, pa.array(list(values), pa.string()))
+    found = pa.array(list(values.values()), pa.int64()).take(named)
+    given = array.is_valid()
+    if t.is_floating(array.type):
+        given = pc.and_(given, pc.invert(pc.fill_null(pc.is_nan(array), False)))
+    return found, np.flatnonzero(pc.and_(given, pc.is_null(found)).to_numpy(zero_copy_only=False))
 
 
 def _text(array: pa.Array) -> pa.Array:

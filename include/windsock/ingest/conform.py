@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from windsock.column_types import arrow_schema
 from windsock.errors import did_you_mean, listed
-from windsock.ingest.casts import ColumnTypeError, cast_column, is_text
+from windsock.ingest.casts import ColumnTypeError, cast_column, is_text, map_column
 from windsock.ingest.delivered_values import plain_value, shown
 
 DUPLICATE = "duplicate copy"
@@ -62,6 +62,7 @@ def conform(
     may_lack: Collection[str] = (),
     extra: Mapping[str, str] = MappingProxyType({}),
     ignore: Iterable[str] = (),
+    values: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
     key: str,
 ) -> Conformed:
     """Pick columns (name to type) out of a delivery and give them their declared types.
@@ -73,6 +74,7 @@ def conform(
         may_lack: Columns that are left out, without a word, where the delivery does not hold them.
         extra: Further columns, which are left out where they lack, and with a warning where they are of another type.
         ignore: Delivered columns that are dropped without a word.
+        values: Columns to what may stand in them, as text, and the number that it stands for.
         key: The key column, for examples in messages.
     """
     names, may_lack = delivered.schema.names, {*may_lack, *extra}
@@ -87,12 +89,16 @@ def conform(
         return Conformed(None, tuple(problems), (), warnings)
     if delivered.num_rows == 0:  # an empty file's types say nothing: writers guess them from values
         return Conformed(arrow_schema(columns.items()).empty_table(), (), (), warnings)
-    text = all(is_text(delivered.schema.field(sources[name]).type) for name in columns)
+    text = all(is_text(delivered.schema.field(sources[name]).type) for name in columns if name not in values)
     arrays, faults = {}, []
     for name, kind in columns.items():
         column = delivered.column(sources[name])
         try:
-            array, broken = cast_column(column, kind, from_text=text)
+            if name in values:
+                kind = f"one of {listed(map(repr, values[name]))}"
+                array, broken = map_column(column, values[name])
+            else:
+                array, broken = cast_column(column, kind, from_text=text)
         except ColumnTypeError as err:
             sentence = (
                 f"{name}: declared {kind}, delivered as {err.found}: {err.count:,} of {delivered.num_rows:,} values "

@@ -37,7 +37,7 @@ from windsock.ingest.sources.delivery import Delivery, NotDelivered, NotWhole
 from windsock.ingest.sources.files import fetch_daily
 from windsock.ledger import LATE, DayRecord, Ledger
 from windsock.spec import ModelSpec
-from windsock.spec.columns import event_known_at, label_columns, label_type
+from windsock.spec.columns import event_known_at, label_columns, label_type, label_values
 from windsock.spec.data import LabelFiles
 from windsock.steps import StepContext
 from windsock.validate.sentences import show
@@ -89,7 +89,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         raise refuse(
             ctx, "labels", previous, delivery, inputs, [delivery.problem or f"{delivery.name}: cannot be read."]
         )
-    conformed = conform(delivery.rows, file_columns(spec), key=files.key)
+    conformed = conform(delivery.rows, file_columns(spec), values=label_values(spec), key=files.key)
     if conformed.rows is None:
         raise refuse(ctx, "labels", previous, delivery, inputs, conformed.problems)
     columns = [spec.events.key, spec.events.time, event_known_at(spec)]

@@ -29,7 +29,7 @@ from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
 from windsock.ingest.undeclared import extra_columns, undeclared_columns
 from windsock.ledger import DayRecord, Ledger, Output, Status
 from windsock.spec import ModelSpec
-from windsock.spec.columns import declared_columns, event_known_at
+from windsock.spec.columns import declared_columns, event_known_at, label_values
 from windsock.steps import StepContext
 from windsock.validate import docs, profile
 
@@ -109,6 +109,7 @@ def _take(ctx: StepContext, previous: DayRecord | None, delivery: Delivery) -> d
         may_lack=[n for n, column in spec.events.declared.items() if column.since is not None and day < column.since],
         extra=undeclared_columns(ctx, previous),
         ignore=spec.events.ignore,
+        values=label_values(spec),
         key=spec.events.key,
     )
     if conformed.rows is None:

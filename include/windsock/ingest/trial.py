@@ -14,7 +14,7 @@ from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
 from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.spec.columns import declared_columns
+from windsock.spec.columns import declared_columns, label_values
 from windsock.spec.data import FilesSource, has_day
 
 _DAYS = 14
@@ -49,6 +49,7 @@ def try_delivery(settings: Settings, spec: ModelSpec, day: date, delivery: Deliv
         sources=spec.events.sources,
         may_lack=[n for n, column in spec.events.declared.items() if column.since is not None and day < column.since],
         ignore=spec.events.ignore,
+        values=label_values(spec),
         key=spec.events.key,
     )
     if conformed.rows is None or rows == 0:
@@ -100,7 +101,7 @@ def _try_labels(settings: Settings, spec: ModelSpec, faults: list[str], warnings
     if delivery.rows is None or spec.label.files is None:
         faults.append(f"{name}: {delivery.problem or 'cannot be read.'}")
         return ""
-    conformed = conform(delivery.rows, file_columns(spec), key=spec.label.files.key)
+    conformed = conform(delivery.rows, file_columns(spec), values=label_values(spec), key=spec.label.files.key)
     faults += [f"{name}: {sentence}" for sentence in conformed.problems]
     warnings += [f"{name}: {s}" for s in (*conformed.warnings, *(fault.sentence for fault in conformed.faults))]
     if conformed.rows is None or spec.label.task != "binary":

@@ -1,5 +1,7 @@
 """The columns that a spec declares, and those of the tables made from it, with their types."""
 
+from collections.abc import Mapping
+
 from windsock.spec.model_spec import ModelSpec
 
 KNOWN_AT = "known_at"
@@ -9,6 +11,11 @@ KNOWN_AT = "known_at"
 def label_type(spec: ModelSpec) -> str:
     """Return the declared type of the label: whole numbers for classes, else real ones."""
     return "int64" if spec.label.task == "binary" else "double"
+
+
+def label_values(spec: ModelSpec) -> dict[str, Mapping[str, int]]:
+    """Return the label's column to what is delivered in it, as text, and its class; empty where it needs no words."""
+    return {} if spec.label.values is None else {spec.label.column: spec.label.values}
 
 
 def declared_columns(spec: ModelSpec) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pydantic import (
     PositiveInt,
     SerializerFunctionWrapHandler,
     StringConstraints,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -250,6 +251,24 @@ class LabelSpec(Part):
     task: Literal["binary", "regression"]
     delay_days: int = Field(ge=0, le=365, description="Days from the event until its label is known.")
     files: LabelFiles | None = Field(None, description="Absent: the label is a column of the events.")
+    values: dict[str, Literal[0, 1]] | None = unless_default(
+        None,
+        description="What is delivered to 0 or 1, say {fraud: 1, ok: 0}; absent: 0, 1 or a truth value.",
+    )
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _as_text(cls, values: Any) -> Any:
+        """Let a file's -1 or true stand for what is written so in a delivery."""
+        if not isinstance(values, dict):
+            return values
+        return {str(v).lower() if isinstance(v, bool) else str(v): label for v, label in values.items()}
+
+    @model_validator(mode="after")
+    def _both_classes(self) -> Self:
+        if self.values is not None and (self.task != "binary" or {*self.values.values()} != {0, 1}):
+            raise ValueError("label.values says of a binary label what is 0 and what is 1; name at least one of each.")
+        return self
 
 
 class ValidationSpec(Part):

@@ -331,3 +331,36 @@ def test_an_instant_keeps_its_utc_value_whatever_zone_it_is_written_in():
     for zone in ("UTC", "America/New_York", "Asia/Kolkata"):
         found = _one("timestamp", pa.array([moment], pa.timestamp("ms", zone)))
         assert found.rows["x"].to_pylist() == [datetime(2026, 7, 1, 12)]
+
+
+@pytest.mark.parametrize(
+    ("values", "delivered"),
+    [
+        pytest.param({"-1": 0, "1": 1}, pa.array([-1, 1, None], pa.int8()), id="minus one and one"),
+        pytest.param({"-1": 0, "1": 1}, pa.array([-1.0, 1.0, float("nan")]), id="as floats"),
+        pytest.param({"-1": 0, "1": 1}, pa.array(["-1", " 1", ""]), id="in a CSV"),
+        pytest.param({"N": 0, "Y": 1}, pa.array(["N", "Y", None]), id="Y and N"),
+        pytest.param({"N": 0, "Y": 1}, pa.array([b"N", b"Y", None]), id="bytes"),
+        pytest.param({"ok": 0, "fraud": 1}, pa.array(["ok", "fraud", None]).dictionary_encode(), id="categories"),
+        pytest.param({"true": 0, "false": 1}, pa.array([True, False, None]), id="truth values, turned round"),
+        pytest.param({"none": 0, "some": 1}, pa.array(["none", "some", "nan"]), id="a word for nothing that is one"),
+    ],
+)
+def test_labels_may_be_told_by_words_and_other_numbers(values, delivered):
+    table = pa.table({"id": [1, 2, 3], "label": delivered})
+
+    found = conform(table, {"id": "int64", "label": "int64"}, values={"label": values}, key="id")
+
+    assert found.problems == found.faults == ()
+    assert found.rows["label"].to_pylist() == [0, 1, None]
+
+
+def test_a_label_that_no_word_names_is_set_aside_with_the_words():
+    table = pa.table({"id": [1, 2, 3], "label": ["ok", "Fraud", "fraud"]})
+
+    found = conform(table, {"id": "int64", "label": "int64"}, values={"label": {"ok": 0, "fraud": 1}}, key="id")
+
+    (fault,) = found.faults
+    assert fault.rule == "label is one of 'ok', 'fraud'"
+    assert fault.rows.tolist() == [1]
+    assert "'Fraud' (row 1, id 2)" in fault.sentence

@@ -356,3 +356,19 @@ def test_a_day_that_was_not_delivered_is_waited_for_live_and_ends_a_replay(tmp_p
     with pytest.raises(UpstreamUnavailable, match="does not exist") as caught:
         run_step("ingest", model="fraud", key=str(DAY), live=live, settings=inbox.settings)
     assert type(caught.value) is raised  # a sensor waits on the first, and Airflow gives up on the second
+
+
+def test_labels_that_are_words_become_classes_and_another_word_is_set_aside(tmp_path):
+    inbox = Inbox(tmp_path, label={"column": "TX_FRAUD", "task": "binary", "delay_days": 2, "values": {"no": 0, -1: 1}})
+    words = ["no"] * 390 + ["-1"] * 9 + ["yes"]
+
+    result = inbox.ingest(with_column(transactions(), "TX_FRAUD", words, pa.string()))
+
+    assert (result["rows"], result["by_rule"]) == (399, {"TX_FRAUD is one of 'no', '-1'": 1})
+    assert sum(inbox.rows(table="labels")["TX_FRAUD"].to_pylist()) == 9
+
+
+@pytest.mark.parametrize("values", [{"no": 0}, {"a": 0, "b": 2}, {"a": 0, "b": 0}])
+def test_words_for_labels_name_both_classes(tmp_path, values):
+    with pytest.raises(SpecError, match=r"label\.values"):
+        Inbox(tmp_path, label={"column": "TX_FRAUD", "task": "binary", "delay_days": 2, "values": values})
