@@ -175,7 +175,7 @@ def test_the_day_that_is_delivered_or_computed_again_is_whole_again(delivered: C
     delivered.step("features")
     stages = ("ingest", delivered.table.name)
     files = {file: file.read_bytes() for stage in stages for file in records_of(delivered, stage)}
-    before = [replace(delivered.record(stage), recorded_at="", seconds=0.0) for stage in stages]
+    before = [what_it_says(delivered.record(stage)) for stage in stages]
     for file, whole in files.items():
         file.write_bytes(DAMAGE["cut"](whole))
     with pytest.raises(DamagedRecord, match=f"windsock step ingest --model churn --key {DAY}"):
@@ -184,8 +184,14 @@ def test_the_day_that_is_delivered_or_computed_again_is_whole_again(delivered: C
         delivered.step("ingest")  # the day is recorded, and then its features are asked whether they are out of date
     delivered.step("features")
     assert delivered.step("ingest")["changed"] is False
-    assert [replace(delivered.record(stage), recorded_at="", seconds=0.0) for stage in stages] == before
+    assert [what_it_says(delivered.record(stage)) for stage in stages] == before
     assert sorted(file for stage in stages for file in records_of(delivered, stage)) == sorted(files)
+
+
+def what_it_says(record: DayRecord) -> DayRecord:
+    """Return a record without when it was made, and without the names of its files: orphans keep theirs."""
+    outputs = {name: replace(output, files=()) for name, output in record.outputs.items()}
+    return replace(record, recorded_at="", seconds=0.0, outputs=outputs)
 
 
 def records_of(churn: Churn, stage: str) -> list[Path]:

@@ -70,7 +70,7 @@ def set_aside_daily(budget: float, harmless: Collection[str] = (), cause: Callab
 
     def rule(records: Sequence[DayRecord]) -> str | None:
         recent = [_lost(record.detail, harmless) for record in records[-_DAYS:]]
-        delivered = [max(record.detail["delivered"], 1) for record in records[-_DAYS:]]
+        delivered = [max(record.detail.get("delivered", 0), 1) for record in records[-_DAYS:]]
         shares = [sum(lost.values()) / rows for lost, rows in zip(recent, delivered, strict=True)]
         if len(shares) < _DAYS or min(shares) < _SHARE:
             return None
@@ -112,4 +112,4 @@ def likely_cause(spec: ModelSpec, day: date, times: pa.ChunkedArray) -> str:
 
 
 def _lost(detail: Mapping[str, Any], harmless: Collection[str]) -> dict[str, int]:
-    return {rule: n for rule, n in detail["quarantined"].items() if rule != DUPLICATE and rule not in harmless}
+    return {rule: n for rule, n in detail.get("quarantined", {}).items() if rule != DUPLICATE and rule not in harmless}

@@ -52,7 +52,7 @@ def _losses(
         yield f"{what} would replace {before:,} published ones ({rule})."
     if not before or not now or "stats" not in detail:
         return
-    before, known = previous.detail["published"], previous.rows("labels")
+    before, known = _published(previous), previous.rows("labels")
     if labels is not None and labels / now < known / before - share:
         yield f"{spec.label.column}: {labels:,} of {now:,} rows have a label, but {known:,} of {before:,} had ({rule})."
     was, nulls = (one.get("stats", {}).get("null_share", {}) for one in (previous.detail, detail))
@@ -67,7 +67,11 @@ def _losses(
 
 def most_published(record: DayRecord) -> int:
     """Return the most rows that a day had since a person last let a worse delivery in: it may lose them bit by bit."""
-    return int(record.detail.get(MOST, record.detail["published"]))
+    return int(record.detail.get(MOST, _published(record)))
+
+
+def _published(record: DayRecord) -> int:
+    return record.rows("events" if "events" in record.outputs else "labels")
 
 
 def is_accepted(ctx: StepContext) -> bool:

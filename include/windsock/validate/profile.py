@@ -73,7 +73,7 @@ def find_profile(settings: Settings, spec: ModelSpec) -> dict[str, Any] | None:
 def _first_days(settings: Settings, spec: ModelSpec) -> list[DayRecord]:
     """Return the model's first published days, up to the first day that is not done."""
     ledger, day, found = Ledger.of(settings, spec.name, "ingest"), spec.first_day, list[DayRecord]()
-    while len(found) < DAYS and (record := ledger.get(day)) is not None:
+    while len(found) < DAYS and (record := ledger.get_if_whole(day)) is not None:
         if record.status == "published":
             found.append(record)
         day += ONE_DAY

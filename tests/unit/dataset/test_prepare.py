@@ -111,7 +111,7 @@ def test_the_champion_s_definitions_are_asked_for_too_on_the_days_of_the_holdout
     champion_s = churn.table.name
     churn.write_sql(EDITED)
     for day in (FIRST_TRAINED, HOLDOUT[1]):  # delivered anew, with other rows
-        churn.ingest(delivery(day, rows=100), day)
+        churn.ingest(delivery(day, rows=190), day)
 
     lacking = prepare(churn)["lacking"]
 

@@ -185,7 +185,7 @@ EDITS: dict[str, tuple[Edit, int, list[str]]] = {
     "another source": (
         lambda e: e.set("source", {"kind": "files", "url": "/elsewhere/{ds}.csv"}),
         2,
-        ["~ source  {kind: files, url: ", "[days from now on]", "published days stay"],
+        ["~ source  {url: ", "→ {url: /elsewhere/{ds}.csv, kind: files}", "[days from now on]", "published days stay"],
     ),
     "an earlier first day": (
         lambda e: e.set("first_day", "2026-02-27"),

@@ -93,7 +93,9 @@ def test_a_mistyped_field_of_a_form_starts_no_run(
     api: AirflowApi, server: type[FakeAirflow], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(AirflowApi, "of_stack", lambda _: api)
-    server.answers[:] = [(200, {"params": {"as_of": {}, "trials": {}}})]
+    server.answers[:] = [
+        (200, {"params": {name: {"schema": {"type": ["null", "string"]}} for name in ("as_of", "trials")}})
+    ]
 
     assert main(["trigger", "fraud_train", "--conf", "trails=3"]) == 64
     assert "No field of the form of fraud_train named 'trails'. Did you mean 'trials'?" in capsys.readouterr().err
