@@ -2,7 +2,8 @@
 
 A sender that repeats a day usually mends it. One that sends half of it, or leaves the labels out, has made a mistake,
 and the day that stands is the better one. Only another delivery is compared: if the same one gives fewer rows by now,
-somebody has changed the rules on purpose.
+somebody has changed the rules on purpose. Each is compared with the one before it, no further back: what a record says
+must not depend on which deliveries there were once.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,8 +14,6 @@ from windsock.ledger import DayRecord
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
 
-MOST = "most_published"
-"""Where a record says how many rows the day had before deliveries took some away."""
 ACCEPTED = "accepted_worse"
 """Where a record says who let a worse redelivery in, why, and what was lost by it."""
 
@@ -45,14 +44,14 @@ def _losses(
 ) -> Iterator[str]:
     share = spec.validation.redelivery_loss
     rule = f"rule 'a redelivery takes away at most {share:.0%}', validation.redelivery_loss"
-    before, now = most_published(previous), detail["published"]
+    before, now = _published(previous), detail["published"]
     if now < (1 - share) * before:
         events = "events" in previous.outputs
         what = f"{spec.events.key}: {now:,} rows" if events else f"{spec.label.column}: {now:,} labels"
         yield f"{what} would replace {before:,} published ones ({rule})."
     if not before or not now or "stats" not in detail:
         return
-    before, known = _published(previous), previous.rows("labels")
+    known = previous.rows("labels")
     if labels is not None and labels / now < known / before - share:
         yield f"{spec.label.column}: {labels:,} of {now:,} rows have a label, but {known:,} of {before:,} had ({rule})."
     was, nulls = (one.get("stats", {}).get("null_share", {}) for one in (previous.detail, detail))
@@ -63,11 +62,6 @@ def _losses(
     for name in sorted(held.intersection(gone)):
         there = 1 - was.get(name, 0.0)
         yield f"{name}: the column is missing, but {there:.0%} of {before:,} values were there ({rule})."
-
-
-def most_published(record: DayRecord) -> int:
-    """Return the most rows that a day had since a person last let a worse delivery in: it may lose them bit by bit."""
-    return int(record.detail.get(MOST, _published(record)))
 
 
 def _published(record: DayRecord) -> int:
@@ -93,16 +87,13 @@ def is_accepted(ctx: StepContext) -> bool:
 def acceptance(
     ctx: StepContext, previous: DayRecord | None, detail: Mapping[str, Any], lost: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what a record's detail says of a redelivery that is worse and was let in, or is only a little worse."""
+    """Return what a record's detail says of a worse redelivery that was let in; nothing if it is not one."""
     if lost and previous is not None:
         by = str(ctx.options.get("by") or ctx.origin)
         return {ACCEPTED: {"by": by, "reason": _reason(ctx), "lost": list(lost), "instead_of": previous.content_hash}}
-    if previous is None:
-        return {}
-    if ACCEPTED in previous.detail and _same_delivery(previous, detail):
+    if previous is not None and ACCEPTED in previous.detail and _same_delivery(previous, detail):
         return {ACCEPTED: previous.detail[ACCEPTED]}  # run again, it stays true
-    most = most_published(previous) if previous.status == "published" else 0
-    return {MOST: most} if most > detail["published"] else {}
+    return {}
 
 
 def how_to_accept(ctx: StepContext, stage: str) -> str:

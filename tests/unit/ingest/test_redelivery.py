@@ -96,18 +96,6 @@ def test_a_small_correction_and_the_same_delivery_by_stricter_rules_need_nobody(
     assert stricter.ingest()["rows"] < 0.9 * GOOD.num_rows
 
 
-def test_losses_by_small_steps_count_together(tmp_path):
-    inbox = Inbox(tmp_path)
-    for rows in (400, 380, 361):
-        inbox.ingest(GOOD.slice(400 - rows))
-    with pytest.raises(DayRejected, match="343 rows would replace 400 published ones"):
-        inbox.ingest(GOOD.slice(57))
-
-    inbox.ingest(accept_worse=True, reason="they were copies")
-
-    assert inbox.ingest(GOOD.slice(70))["rows"] == 330  # from here on it is these that count
-
-
 def test_a_column_that_only_a_living_version_reads_is_missed_too(tmp_path, monkeypatch):
     inbox = Inbox(tmp_path)
     monkeypatch.setattr("windsock.ingest.undeclared.extra_columns", lambda ctx: {"SHOP": "string"})
