@@ -215,7 +215,7 @@ def test_correcting_removes_entities_that_the_tables_do_not_know(tmp_path: Path)
     materialize(settings, 5)
     publish(settings, spec, date(2026, 3, 5), {}, status="rejected")
 
-    result = materialize(settings, 5, correct="true")
+    result = materialize(settings, 5, correct=True)
 
     assert counts_of(result, spec)["removed"] == 1  # entity 3 goes back to its row of day 3
     assert online(settings, spec) == {3: latest([3])[3]}
