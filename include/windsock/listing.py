@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+from windsock.errors import WindsockError
 from windsock.store import Store
 
 AREAS: Mapping[str, str] = MappingProxyType(
@@ -23,7 +24,7 @@ AREAS: Mapping[str, str] = MappingProxyType(
 )
 """Parts of a model to the folder that each lies in; ``tables`` are its records, too."""
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
-"""What the kinds of stores call the time at which a file was written."""
+"""What the kinds of file systems call the time at which a file was written."""
 _AT_ONCE = 8
 
 
@@ -46,13 +47,22 @@ def listed(store: Store, folder: str) -> list[Listed]:
     return [Listed(name[len(root) :].lstrip("/"), info["size"], _written(info)) for name, info in sorted(found.items())]
 
 
-def _written(info: Mapping[str, Any]) -> datetime:
-    value = next(info[name] for name in _TIMES if info.get(name) is not None)
+def written_at(info: Mapping[str, Any]) -> datetime | None:
+    """Return when a file was written, by what its file system says of it; None if that is not said."""
+    value = next((info[name] for name in _TIMES if info.get(name) is not None), None)
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     if isinstance(value, datetime):
         return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-    return datetime.fromtimestamp(value, UTC)
+    return None if value is None else datetime.fromtimestamp(value, UTC)
+
+
+def _written(info: Mapping[str, Any]) -> datetime:
+    if (written := written_at(info)) is None:
+        raise WindsockError(
+            f"{info['name']}: the store does not say when it was written, so it is not known how old it is."
+        )
+    return written
 
 
 def disk_use(store: Store, models: Iterable[str]) -> dict[str, dict[str, int]]:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from windsock.days import end_of, start_of
 from windsock.ingest.casts import ColumnTypeError, cast_column, is_text
@@ -55,10 +56,11 @@ def cut(
     elif compression is not None:
         raise Unreadable(f"a Parquet file in {compression} cannot be cut by day. Deliver it as it is: it packs itself.")
     else:
-        with fs.open(path, "rb") as file:
-            check_parquet_ends(file)
         try:
-            rows, later = _cut_parquet(fs, path, spec, day)
+            with fs.open(path, "rb") as file:
+                check_parquet_ends(file)
+                at_once = rows_at_once(pq.read_metadata(file), allowance(spec))
+            rows, later = _cut_parquet(fs, path, spec, day, at_once)
         except (pa.ArrowException, OSError) as err:
             if is_transport(err):
                 raise
@@ -71,8 +73,11 @@ def cut(
     return rows, later
 
 
-def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date) -> tuple[pa.Table, Callable[[], bool]]:
-    """Return the day's rows, and whether later ones exist; reads only the row groups that may hold them."""
+def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date, at_once: int) -> tuple[pa.Table, Callable[[], bool]]:
+    """Return the day's rows, and whether later ones exist; reads only the row groups that may hold them.
+
+    They are read ``at_once`` rows at a time.
+    """
     parquet = ds.ParquetFileFormat(coerce_int96_timestamp_unit=INT96_UNIT)
     dataset = ds.dataset(path, filesystem=fs, format=parquet)
     if twice := sorted(name for name, n in Counter(dataset.schema.names).items() if n > 1):
@@ -88,7 +93,6 @@ def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date) -> tuple[pa.Tab
         wanted = wanted | time.is_null()
     kept, allowed = [], allowance(spec)
     # One piece after the other: what is read ahead would lie in memory beside it.
-    at_once = max(rows_at_once(fragment.metadata, allowed) for fragment in dataset.get_fragments())
     for batch in dataset.to_batches(filter=wanted, batch_size=at_once, batch_readahead=1, fragment_readahead=1):
         allowed.take(n_bytes=batch.nbytes, rows=batch.num_rows)
         kept.append(batch)

@@ -11,12 +11,16 @@ from windsock.ingest.sources import bigfile, parts
 from windsock.ingest.sources.delivery import Delivery, NotWhole
 from windsock.ingest.sources.parse import Unreadable, format_of, parse
 from windsock.ingest.sources.places import allowance, locate, opening, read_file
+from windsock.listing import written_at
 from windsock.redact import redact
 from windsock.spec import ModelSpec
 from windsock.spec.data import DeliveredFiles, FilesSource, has_day, url_of_day
 
 _MARKS = ("name", "size", "mtime", "ETag", "LastModified", "last_modified", "updated", "created")
 """What file systems say of a file, each in its own words, that changes with it."""
+
+Infos = list[dict[str, Any]]
+"""What a file system says of some files."""
 
 _BIG_FILE_RESTS = 60
 """Seconds for which one big file has not changed before its newest day is taken: a copy of it grows row by row."""
@@ -36,13 +40,16 @@ def fetch(spec: ModelSpec, source: FilesSource, day: date) -> Delivery:
             try:
                 rows, over = bigfile.cut(fs, path, kind, compression, spec, day)
             except Unreadable:  # what is half written is no fault yet
-                _let_it_rest(fs, [path], rests)
+                _let_it_rest(seen, rests)
                 _look_again(fs, path, source, day, seen, redact(url))
                 raise
-            is_over = over() or day == spec.last_day
-            if not is_over and source.mark is None:
-                _let_it_rest(fs, [path], rests)
-            _look_again(fs, path, source, day, seen, redact(url), may_grow=is_over)
+            try:
+                _let_it_rest(seen, 0 if source.mark is not None else rests)
+                _look_again(fs, path, source, day, seen, redact(url))
+            except NotWhole:
+                if not (over() or day == spec.last_day):
+                    raise
+                _look_again(fs, path, source, day, seen, redact(url), may_grow=True)
     except Unreadable as problem:
         return Delivery(None, None, name, origin, f"{redact(url)}: {problem}")
     return Delivery.of_rows(rows, name=name, origin=origin)
@@ -77,8 +84,8 @@ def fetch_daily(spec: ModelSpec, files: DeliveredFiles, day: date) -> Delivery:
     return Delivery(rows, raw, name, shown, problem)
 
 
-def _look(fs: Any, path: str, files: DeliveredFiles, day: date) -> Any:
-    """Return what changes when a delivery does.
+def _look(fs: Any, path: str, files: DeliveredFiles, day: date) -> Infos:
+    """Return what the file system says of a delivery's files.
 
     Raises:
         NotWhole: It lacks its mark, or is being written.
@@ -94,36 +101,35 @@ def _look(fs: Any, path: str, files: DeliveredFiles, day: date) -> Any:
                 f"{redact(path)} is there, but not the mark {mark} that says that it is whole. Should the sender write "
                 f"another one, name it by `mark:` beside `url:` in model.yaml."
             )
-    _let_it_rest(fs, [info["name"] for info in infos], files.quiet_seconds or 0)
-    return [[str(info.get(name)) for name in _MARKS] for info in infos]
+    _let_it_rest(infos, files.quiet_seconds or 0)
+    return infos
 
 
-def _let_it_rest(fs: Any, paths: list[str], seconds: int) -> None:
+def _let_it_rest(infos: Infos, seconds: int) -> None:
     """Raise NotWhole for files that changed within so many seconds; what cannot tell when it changed is at rest."""
-    for path in paths if seconds else ():
-        try:
-            changed: datetime = fs.modified(path)
-        except NotImplementedError:
-            continue
-        changed = changed if changed.tzinfo else changed.replace(tzinfo=UTC)
-        if datetime.now(UTC) - changed < timedelta(seconds=seconds):
+    for info in infos if seconds else ():
+        changed = written_at(info)
+        if changed is not None and datetime.now(UTC) - changed < timedelta(seconds=seconds):
             raise NotWhole(
-                f"{redact(path)} changed at {changed:%Y-%m-%d %H:%M:%S} UTC, less than {seconds} seconds ago, so it "
-                "may still be growing. It is looked at again; `mark:` or `quiet_seconds:` in model.yaml say when it is "
-                "whole."
+                f"{redact(info['name'])} changed at {changed:%Y-%m-%d %H:%M:%S} UTC, less than {seconds} seconds ago, "
+                "so it may still be growing. It is looked at again; `mark:` or `quiet_seconds:` in model.yaml say when "
+                "it is whole."
             )
 
 
 def _look_again(
-    fs: Any, path: str, files: DeliveredFiles, day: date, seen: Any, shown: str, *, may_grow: bool = False
+    fs: Any, path: str, files: DeliveredFiles, day: date, seen: Infos, shown: str, *, may_grow: bool = False
 ) -> None:
     """Raise NotWhole for what has changed since ``seen``; ``may_grow``: further rows are of later days."""
     fs.invalidate_cache()
     now = _look(fs, path, files, day)
-    if now == seen:
+    if _marks(now) == _marks(seen):
         return
     # An object of a bucket is replaced whole, and its tag tells; a file that was appended to has only become longer.
-    (_, size, *_), (_, now_size, _, tag, *_) = seen[0], now[0]
-    if may_grow and tag == "None" and int(now_size) > int(size):
+    if may_grow and now[0].get("ETag") is None and int(now[0]["size"]) > int(seen[0]["size"]):
         return
     raise NotWhole(f"{shown} changed while it was read: it is still being written.")
+
+
+def _marks(infos: Infos) -> list[list[str]]:
+    return [[str(info.get(name)) for name in _MARKS] for info in infos]
