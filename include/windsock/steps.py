@@ -73,6 +73,11 @@ OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 FLAGS = frozenset({"accept_worse", "allow_replay", "correct", "dry_run", "no_delivery", "rescore"})
 """Options that are true or false."""
+TEXTS = frozenset(
+    {"as_of", "by", "champion_seen", "dedupe_key", "estimator", "model_version", "reason", "role", "run", "stage",
+     "to_version", "version"}
+)  # fmt: skip
+"""Options whose value is text, whatever it looks like."""
 
 
 BY_HAND = "manual"

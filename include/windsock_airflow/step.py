@@ -85,6 +85,11 @@ class StepCall:
             )
         return facts
 
+    @staticmethod
+    def own_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the options that a DAG file gives; what of these is null later was to come from a task before."""
+        return {name: value for name, value in (options or {}).items() if value is not None}
+
     def step_options(self, facts: RunFacts, context: Context, own: Mapping[str, Any]) -> dict[str, Any]:
         """Return the step's options: the operator's own go before the form's, these before those of the cause.
 
@@ -163,8 +168,7 @@ class StepOperator(BaseSensorOperator):
             **kwargs,
         )
         self.call = call
-        # What is None later was to come from a task before this one.
-        self.options = {name: value for name, value in (options or {}).items() if value is not None}
+        self.options = call.own_options(options)
         self.links: dict[str, str] = {}
         self._missing = ""
 

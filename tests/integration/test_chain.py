@@ -128,7 +128,8 @@ def days_as_keys(*days: date) -> Counter[str]:
 def test_thirteen_days_four_at_a_time_give_each_day_exactly_one_run_per_dag(chain: Stack):
     api = chain.api
     api.set_paused(f"{MODEL}_ingest", False)
-    runs = api.wait_for_backfill(api.backfill(f"{MODEL}_ingest", FIRST, LAST, max_active_runs=4), 400)
+    api.backfill(f"{MODEL}_ingest", FIRST, LAST, max_active_runs=4)
+    runs = list(api.wait_for_days(f"{MODEL}_ingest", FIRST, LAST, 400).values())
     assert Counter(r["partition_key"] for r in runs) == days_as_keys(*day_range(FIRST, LAST))
     assert [r["partition_key"] for r in runs if r["state"] != "success"] == [str(REFUSED)]
     assert most_at_once(runs) == 4
@@ -282,8 +283,9 @@ def test_a_hundred_and_twenty_runs_that_wait_keep_no_backfill_from_being_done(ch
     waiting = [api.trigger("waiter") for _ in range(120)]
     try:
         wait_until(lambda: len(api.runs("waiter", state=["running"])) == len(waiting), 120, "all of them waiting")
-        runs = api.wait_for_backfill(api.backfill(f"{MODEL}_ingest", day, day, reprocess="completed"), 120)
-        assert {run["state"] for run in runs} == {"success"}
+        api.backfill(f"{MODEL}_ingest", day, day, reprocess="completed")
+        runs = api.wait_for_days(f"{MODEL}_ingest", day, day, 120)
+        assert {run["state"] for run in runs.values()} == {"success"}
     finally:
         for run_id in waiting:
             api.call("PATCH", run_path("waiter", run_id), {"state": "failed"})

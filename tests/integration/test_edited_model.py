@@ -63,8 +63,9 @@ def edited(stack: Stack) -> ModelRuns:
     for stage in ("ingest", "features", "score", "train", "promote", "rollback"):
         stack.api.wait_for_dag(runs.dag(stage), 240)
         stack.api.set_paused(runs.dag(stage), False)
-    backfill = stack.api.backfill(runs.dag("ingest"), FIRST, AS_OF)
-    assert {run["state"] for run in stack.api.wait_for_backfill(backfill, 400)} == {"success"}
+    stack.api.backfill(runs.dag("ingest"), FIRST, AS_OF)
+    ended = stack.api.wait_for_days(runs.dag("ingest"), FIRST, AS_OF, 400)
+    assert {run["state"] for run in ended.values()} == {"success"}
     runs.wait_until_quiet()
     train_and_promote(runs)
     return runs

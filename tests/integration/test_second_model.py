@@ -75,8 +75,9 @@ def test_one_more_folder_is_one_more_set_of_dags(bikes: ModelRuns):
 def test_its_backfill_carries_each_day_to_features_and_scores(bikes: ModelRuns):
     settings = bikes.stack.settings
     bikes.stack.api.set_paused(bikes.dag("ingest"), False)
-    runs = bikes.stack.api.wait_for_backfill(bikes.stack.api.backfill(bikes.dag("ingest"), FIRST, LAST), 400)
-    assert {run["state"] for run in runs} == {"success"}
+    bikes.stack.api.backfill(bikes.dag("ingest"), FIRST, LAST)
+    runs = bikes.stack.api.wait_for_days(bikes.dag("ingest"), FIRST, LAST, 400)
+    assert {run["state"] for run in runs.values()} == {"success"}
     bikes.wait_until_quiet()
     days = day_range(FIRST, LAST)
     for stage in ("ingest", "features", "score"):

@@ -5,6 +5,7 @@
 
 import shutil
 from collections.abc import Iterator
+from datetime import date
 
 import pytest
 from browser import CHROMIUM_NAMES, browser_page, log_in, open_dag, open_trigger_dialog
@@ -70,7 +71,7 @@ def test_a_backfill_started_in_the_browser_runs_the_days_through_the_chain(stack
     expect(dialog).to_be_hidden(timeout=30_000)
     backfills = list(stack.api.pages("backfills", "backfills", dag_id="fraud_ingest"))
     assert len(backfills) == 1
-    runs = stack.api.wait_for_backfill(backfills[0]["id"], timeout_seconds=180)
+    runs = stack.api.wait_for_days("fraud_ingest", date(2026, 9, 1), date(2026, 9, 3), 180).values()
     assert sorted((r["partition_key"], r["state"]) for r in runs) == [(f"2026-09-0{n}", "success") for n in (1, 2, 3)]
 
 

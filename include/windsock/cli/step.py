@@ -20,14 +20,8 @@ from windsock.days import spans
 from windsock.errors import NotReady, SpecError, TooLittleHistory
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec, load_specs
-from windsock.steps import run_step
+from windsock.steps import TEXTS, run_step
 from windsock.store import Store
-
-_TEXT = frozenset(
-    {"as_of", "by", "champion_seen", "dedupe_key", "estimator", "model_version", "reason", "role", "run", "stage",
-     "to_version", "version"}
-)  # fmt: skip
-"""Options of steps whose value is text."""
 
 
 @click.command()
@@ -124,7 +118,7 @@ def materialize(model: str, day: str, correct: bool) -> None:
     click.echo(f"parity: {result['parity']['checked']} entities checked, all equal")
 
 
-def read_options(pairs: tuple[str, ...], text: Collection[str] = _TEXT) -> Mapping[str, Any]:
+def read_options(pairs: tuple[str, ...], text: Collection[str] = TEXTS) -> Mapping[str, Any]:
     """Turn ``NAME=VALUE`` pairs into options: values are JSON where they are JSON.
 
     ``text`` names those whose value is text, whatever it looks like: a ticket's number is a reason, not a number.

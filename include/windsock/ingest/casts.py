@@ -63,13 +63,11 @@ def cast_column(column: pa.ChunkedArray, kind: str, *, from_text: bool) -> tuple
     Raises:
         ColumnTypeError: The column's type does not fit at all.
     """
-    array = column.combine_chunks()
-    if t.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = _plain(column)
     target = ARROW_TYPES[kind]
     if t.is_null(array.type) or (array.null_count == len(array) and not t.is_nested(array.type)):
         return pa.nulls(len(array), target), np.empty(0, dtype=np.int64)
-    given = array.is_valid()
+    given = _present(array)
     if kind == "string" or is_text(array.type):
         if kind != "string" and not from_text:
             raise ColumnTypeError(
@@ -82,8 +80,6 @@ def cast_column(column: pa.ChunkedArray, kind: str, *, from_text: bool) -> tuple
         values = text if kind == "string" else _from_text(text, kind)
     else:
         values = _from_typed(array, kind)
-        if t.is_floating(array.type):
-            given = pc.and_(given, pc.invert(pc.fill_null(pc.is_nan(array), False)))
     broken = pc.and_(pc.is_null(values), given)
     return values, np.flatnonzero(broken.to_numpy(zero_copy_only=False))
 
@@ -97,23 +93,30 @@ def map_column(column: pa.ChunkedArray, values: Mapping[str, int]) -> tuple[pa.A
     Raises:
         ColumnTypeError: The column holds something else, times for example.
     """
-    array = column.combine_chunks()
-    array = array.dictionary_decode() if t.is_dictionary(array.type) else array
+    array = _plain(column)
+    given = _present(array)
     if t.is_boolean(array.type) or t.is_integer(array.type) or t.is_null(array.type):
         text = array.cast(pa.string())
     elif t.is_floating(array.type) or t.is_decimal(array.type):
         text = _from_typed(array, "int64").cast(pa.string())
     else:
         text = pc.utf8_trim_whitespace(_text(array))
-        nothing = pa.array([word for word in _NULL_WORDS if word not in values])
-        is_nothing = pc.is_in(pc.utf8_lower(text), nothing)
-        array, text = pc.if_else(is_nothing, None, text), pc.if_else(is_nothing, None, text)
+        words = [word for word in _NULL_WORDS if word not in values]
+        given = pc.and_(given, pc.invert(pc.is_in(pc.utf8_lower(text), pa.array(words))))
     named = pc.index_in(text, pa.array(list(values), pa.string()))
     found = pa.array(list(values.values()), pa.int64()).take(named)
-    given = array.is_valid()
-    if t.is_floating(array.type):
-        given = pc.and_(given, pc.invert(pc.fill_null(pc.is_nan(array), False)))
     return found, np.flatnonzero(pc.and_(given, pc.is_null(found)).to_numpy(zero_copy_only=False))
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks()
+    return array.dictionary_decode() if t.is_dictionary(array.type) else array
+
+
+def _present(array: pa.Array) -> pa.Array:
+    """Return where there is a value; NaN is none."""
+    given = array.is_valid()
+    return pc.and_(given, pc.invert(pc.fill_null(pc.is_nan(array), False))) if t.is_floating(array.type) else given
 
 
 def _text(array: pa.Array) -> pa.Array:

@@ -1,23 +1,43 @@
-"""Deciding which rows of a delivery stay, which are set aside, and whether it is refused whole.
+"""Deciding which rows of a delivery of events stay, which are set aside, and whether it is refused whole.
 
 Exact copies are dropped first and cost nothing of the budget: nothing is lost with them. Rows that
 share a key and differ are all set aside, since nobody can tell which of them is true. That a key
 stands in another day already is not looked for here: it would mean reading every day.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from windsock.column_types import to_pandas
-from windsock.ingest.conform import DUPLICATE, Conformed, Quarantine, RowFault
+from windsock.ingest.conform import DUPLICATE, Conformed, Quarantine, RowFault, conform
 from windsock.ingest.late import is_late, none_of_its_day
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
+from windsock.spec.columns import declared_columns, label_values
 from windsock.validate.engine import validate
+
+
+def conform_events(
+    spec: ModelSpec, day: date, delivered: pa.Table, extra: Mapping[str, str] = MappingProxyType({})
+) -> Conformed:
+    """Bring a day's delivery of events into the form that the spec declares; ``extra`` as for :func:`conform`."""
+    events = spec.events
+    return conform(
+        delivered,
+        declared_columns(spec),
+        sources=events.sources,
+        may_lack=[n for n, column in events.declared.items() if column.since is not None and day < column.since],
+        extra=extra,
+        ignore=events.ignore,
+        values=label_values(spec),
+        key=events.key,
+    )
 
 
 def judge(

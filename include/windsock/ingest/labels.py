@@ -30,9 +30,9 @@ from windsock.completeness import UNKNOWN_EVENT, settled_days
 from windsock.days import end_of, last_instant, start_of
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.ingest import label_history
-from windsock.ingest.conform import DUPLICATE, Quarantine, RowFault, conform
+from windsock.ingest.conform import DUPLICATE, Conformed, Quarantine, RowFault, conform
 from windsock.ingest.records import NO_SOURCE, detail_of, keep_raw, refuse, settle, write_tables
-from windsock.ingest.redelivery import acceptance, how_to_accept, is_accepted, losses
+from windsock.ingest.redelivery import compare, how_to_accept
 from windsock.ingest.sources.delivery import Delivery, NotDelivered, NotWhole
 from windsock.ingest.sources.files import fetch_daily
 from windsock.ledger import LATE, DayRecord, Ledger
@@ -89,7 +89,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         raise refuse(
             ctx, "labels", previous, delivery, inputs, [delivery.problem or f"{delivery.name}: cannot be read."]
         )
-    conformed = conform(delivery.rows, file_columns(spec), values=label_values(spec), key=files.key)
+    conformed = conform_labels(spec, delivery.rows)
     if conformed.rows is None:
         raise refuse(ctx, "labels", previous, delivery, inputs, conformed.problems)
     columns = [spec.events.key, spec.events.time, event_known_at(spec)]
@@ -109,10 +109,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
         quarantined=quarantine.counts,
         warnings=[*conformed.warnings, *warnings],
     )
-    lost = losses(spec, previous, detail, None)
-    if lost and not is_accepted(ctx):
+    lost, accepted = compare(ctx, previous, detail)
+    if lost:
         raise refuse(ctx, "labels", previous, delivery, inputs, lost, warnings, how_to_accept(ctx, "labels"))
-    detail |= acceptance(ctx, previous, detail, lost)
+    detail |= accepted
     detail["stats"] = label_history.stats_of(spec, rows)
     record = DayRecord(day.isoformat(), "published", write_tables(ctx, wanted, previous), inputs, detail)
     return _settle(ctx, previous, record, label_history.alarms(ctx, record, [UNKNOWN_EVENT]))
@@ -166,8 +166,8 @@ def inline_labels(spec: ModelSpec, rows: pa.Table) -> pa.Table:
     return pa.table(columns, schema=arrow_schema(label_columns(spec).items()))
 
 
-def file_columns(spec: ModelSpec) -> dict[str, str]:
-    """Return name to type of what a label file must hold."""
+def conform_labels(spec: ModelSpec, delivered: pa.Table) -> Conformed:
+    """Bring a label file into the form that the spec declares."""
     files = label_files(spec)
     columns: dict[str, str] = {
         files.key: spec.events.columns[spec.events.key],
@@ -175,7 +175,7 @@ def file_columns(spec: ModelSpec) -> dict[str, str]:
     }
     if files.time is not None:
         columns[files.time] = "timestamp"
-    return columns
+    return conform(delivered, columns, values=label_values(spec), key=files.key)
 
 
 def _match(

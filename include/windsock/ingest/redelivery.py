@@ -6,7 +6,7 @@ somebody has changed the rules on purpose. Each is compared with the one before 
 must not depend on which deliveries there were once.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from windsock.errors import SpecError
@@ -18,25 +18,39 @@ ACCEPTED = "accepted_worse"
 """Where a record says who let a worse redelivery in, why, and what was lost by it."""
 
 
-def losses(
-    spec: ModelSpec,
+def compare(
+    ctx: StepContext,
     previous: DayRecord | None,
     detail: Mapping[str, Any],
-    labels: int | None,
+    labels: int | None = None,
     gone: Collection[str] = (),
-) -> list[str]:
-    """Say what a delivery would take away from the published day that it replaces, one sentence for each loss.
+) -> tuple[list[str], dict[str, Any]]:
+    """Compare a delivery with the published day that it replaces.
 
     Args:
-        spec: The model.
+        ctx: The step.
         previous: The day's record in force.
         detail: What the new record is going to say: source, rows published and, of events, ``stats``.
         labels: How many labels come with the events; None: they are files of their own, or this is one.
         gone: Columns that somebody reads and that the delivery lacks.
+
+    Returns:
+        What it would take away and nobody lets in, one sentence for each loss: it is to be refused, then; and what the
+        record says besides of losses that a person let in.
+
+    Raises:
+        SpecError: A person lets it in, but does not say why.
     """
-    if previous is None or previous.status != "published" or _same_delivery(previous, detail):
-        return []
-    return list(_losses(spec, previous, detail, labels, gone))
+    if previous is None:
+        return [], {}
+    if _same_delivery(previous, detail):  # run again, it stays true
+        return [], {name: previous.detail[name] for name in (ACCEPTED,) if name in previous.detail}
+    if previous.status != "published" or not (lost := list(_losses(ctx.spec, previous, detail, labels, gone))):
+        return [], {}
+    if not _is_accepted(ctx):
+        return lost, {}
+    by = str(ctx.options.get("by") or ctx.origin)
+    return [], {ACCEPTED: {"by": by, "reason": _reason(ctx), "lost": lost, "instead_of": previous.content_hash}}
 
 
 def _losses(
@@ -68,7 +82,7 @@ def _published(record: DayRecord) -> int:
     return record.rows("events" if "events" in record.outputs else "labels")
 
 
-def is_accepted(ctx: StepContext) -> bool:
+def _is_accepted(ctx: StepContext) -> bool:
     """Say whether a person lets a worse redelivery of the day in.
 
     Raises:
@@ -82,18 +96,6 @@ def is_accepted(ctx: StepContext) -> bool:
             "as it is kept in the record. Give the option 'reason'."
         )
     return True
-
-
-def acceptance(
-    ctx: StepContext, previous: DayRecord | None, detail: Mapping[str, Any], lost: Sequence[str]
-) -> dict[str, Any]:
-    """Return what a record's detail says of a worse redelivery that was let in; nothing if it is not one."""
-    if lost and previous is not None:
-        by = str(ctx.options.get("by") or ctx.origin)
-        return {ACCEPTED: {"by": by, "reason": _reason(ctx), "lost": list(lost), "instead_of": previous.content_hash}}
-    if previous is not None and ACCEPTED in previous.detail and _same_delivery(previous, detail):
-        return {ACCEPTED: previous.detail[ACCEPTED]}  # run again, it stays true
-    return {}
 
 
 def how_to_accept(ctx: StepContext, stage: str) -> str:

@@ -18,18 +18,18 @@ from windsock import completeness
 from windsock.days import last_instant
 from windsock.errors import DayRejected, SpecError, UpstreamUnavailable, disk_fault
 from windsock.ingest import history, lasting
-from windsock.ingest.conform import Conformed, conform
-from windsock.ingest.judge import judge
+from windsock.ingest.conform import Conformed
+from windsock.ingest.judge import conform_events, judge
 from windsock.ingest.kept import kept_delivery, recoverable_columns
 from windsock.ingest.labels import inline_labels
 from windsock.ingest.late import is_late, late_by_day, late_tables
 from windsock.ingest.records import IN_FORCE, NO_SOURCE, detail_of, keep_raw, refuse, settle, write_tables
-from windsock.ingest.redelivery import acceptance, how_to_accept, is_accepted, losses
+from windsock.ingest.redelivery import compare, how_to_accept
 from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
 from windsock.ingest.undeclared import extra_columns, undeclared_columns
 from windsock.ledger import DayRecord, Ledger, Output, Status
 from windsock.spec import ModelSpec
-from windsock.spec.columns import declared_columns, event_known_at, label_values
+from windsock.spec.columns import event_known_at
 from windsock.steps import StepContext
 from windsock.validate import docs, profile
 
@@ -102,16 +102,7 @@ def _take(ctx: StepContext, previous: DayRecord | None, delivery: Delivery) -> d
         problem = delivery.problem or f"{delivery.name}: cannot be read."
         rule = "Rule: a delivery is a readable table; all its columns and rows are affected."
         raise _refusal(ctx, previous, delivery, [f"{problem} {rule}"])
-    conformed = conform(
-        delivery.rows,
-        declared_columns(spec),
-        sources=spec.events.sources,
-        may_lack=[n for n, column in spec.events.declared.items() if column.since is not None and day < column.since],
-        extra=undeclared_columns(ctx, previous),
-        ignore=spec.events.ignore,
-        values=label_values(spec),
-        key=spec.events.key,
-    )
+    conformed = conform_events(spec, day, delivery.rows, undeclared_columns(ctx, previous))
     if conformed.rows is None:
         raise _refusal(ctx, previous, delivery, conformed.problems, conformed.warnings)
     if conformed.rows.num_rows == 0:
@@ -145,10 +136,10 @@ def _take(ctx: StepContext, previous: DayRecord | None, delivery: Delivery) -> d
     detail["stats"] = history.stats_of(spec, events)
     labels = wanted["labels"].num_rows if "labels" in wanted else None
     gone = {*spec.events.columns, *extra_columns(ctx)} - {*events.column_names}
-    lost = losses(spec, previous, detail, labels, gone)
-    if lost and not is_accepted(ctx):
+    lost, accepted = compare(ctx, previous, detail, labels, gone)
+    if lost:
         raise _refusal(ctx, previous, delivery, lost, warnings, how_to_accept(ctx, "ingest"))
-    detail |= acceptance(ctx, previous, detail, lost)
+    detail |= accepted
     alarms = lasting.alarms(ctx, detail, conformed.rows)
     alarms += history.alarms(ctx.settings, spec, day, events, detail["stats"])
     alarms += profile.alarms(ctx.settings, spec, day, events)
@@ -191,10 +182,10 @@ def _empty(
     if spec.validation.empty_day == "reject":
         raise _refusal(ctx, previous, delivery, [sentence], conformed.warnings)
     detail = detail_of(source, warnings=(*conformed.warnings, sentence))
-    lost = losses(spec, previous, detail, None)
-    if lost and not is_accepted(ctx):
+    lost, accepted = compare(ctx, previous, detail)
+    if lost:
         raise _refusal(ctx, previous, delivery, [sentence, *lost], conformed.warnings, how_to_accept(ctx, "ingest"))
-    return _settle(ctx, previous, "empty", detail | acceptance(ctx, previous, detail, lost))
+    return _settle(ctx, previous, "empty", detail | accepted)
 
 
 def _give_up(ctx: StepContext, previous: DayRecord | None) -> dict[str, Any]:

@@ -7,14 +7,12 @@ from datetime import date, timedelta
 import pyarrow.compute as pc
 
 from windsock.days import ONE_DAY, utc_now
-from windsock.ingest.conform import conform
-from windsock.ingest.judge import judge
-from windsock.ingest.labels import fetch_labels, file_columns
+from windsock.ingest.judge import conform_events, judge
+from windsock.ingest.labels import conform_labels, fetch_labels
 from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
 from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.spec.columns import declared_columns, label_values
 from windsock.spec.data import FilesSource, has_day
 
 _DAYS = 14
@@ -43,15 +41,7 @@ def try_delivery(settings: Settings, spec: ModelSpec, day: date, delivery: Deliv
     if delivery.rows is None:
         return Trial(0, reasons=(delivery.problem or f"{delivery.name}: cannot be read.",))
     rows = delivery.rows.num_rows
-    conformed = conform(
-        delivery.rows,
-        declared_columns(spec),
-        sources=spec.events.sources,
-        may_lack=[n for n, column in spec.events.declared.items() if column.since is not None and day < column.since],
-        ignore=spec.events.ignore,
-        values=label_values(spec),
-        key=spec.events.key,
-    )
+    conformed = conform_events(spec, day, delivery.rows)
     if conformed.rows is None or rows == 0:
         return Trial(rows, reasons=conformed.problems, warnings=conformed.warnings)
     quarantine, warnings, reasons, _ = judge(settings, spec, day, conformed.rows, conformed)
@@ -101,7 +91,7 @@ def _try_labels(settings: Settings, spec: ModelSpec, faults: list[str], warnings
     if delivery.rows is None or spec.label.files is None:
         faults.append(f"{name}: {delivery.problem or 'cannot be read.'}")
         return ""
-    conformed = conform(delivery.rows, file_columns(spec), values=label_values(spec), key=spec.label.files.key)
+    conformed = conform_labels(spec, delivery.rows)
     faults += [f"{name}: {sentence}" for sentence in conformed.problems]
     warnings += [f"{name}: {s}" for s in (*conformed.warnings, *(fault.sentence for fault in conformed.faults))]
     if conformed.rows is None or spec.label.task != "binary":

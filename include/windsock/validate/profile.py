@@ -62,12 +62,15 @@ def alarms(settings: Settings, spec: ModelSpec, day: date, events: pa.Table) -> 
 def find_profile(settings: Settings, spec: ModelSpec) -> dict[str, Any] | None:
     """Return a model's profile, made now if its days have just become complete; None if they are not yet."""
     store, parts = Store.of(settings), (spec.name, _FILE)
-    if not store.exists(*parts):
+    try:
+        made = store.read_json(*parts)
+    except FileNotFoundError:
         records = _first_days(settings, spec)
         if len(records) < DAYS:
             return None
         store.write_json(numbered("profile", _profile(store, spec, records)), *parts)
-    return taken("profile", store.read_json(*parts), store.url(*parts))
+        made = store.read_json(*parts)
+    return taken("profile", made, store.url(*parts))
 
 
 def _first_days(settings: Settings, spec: ModelSpec) -> list[DayRecord]:

@@ -69,8 +69,7 @@ class PodStepOperator(KubernetesPodOperator):
         # The result is read from the store; the base class would add a sidecar for it.
         self.do_xcom_push = True
         self.call = call
-        # What is None later was to come from a task before this one.
-        self.options = {name: value for name, value in (options or {}).items() if value is not None}
+        self.options = call.own_options(options)
         self.links: dict[str, str] = {}
         self._phase, self._parent = "", 0
         self._task: PodTask | None = None

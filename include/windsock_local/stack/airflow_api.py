@@ -227,15 +227,6 @@ class AirflowApi:
         why = f"{dag_id}: {len(still)} of {len(days)} days have not ended: {spans(still)}. Their runs go on."
         raise UpstreamUnavailable(f"After {timeout_seconds:.0f} s: {why}")
 
-    def wait_for_backfill(self, backfill_id: int, timeout_seconds: float = 600) -> list[dict[str, Any]]:
-        """Wait until the newest run of each of a backfill's days has ended, and return these runs in order.
-
-        Airflow itself notes a backfill's end up to half a minute late, so the runs are asked.
-        """
-        backfill = self.call("GET", f"backfills/{backfill_id}")
-        first, last = (parse_day(backfill[name][:10]) for name in ("from_date", "to_date"))
-        return list(self.wait_for_days(backfill["dag_id"], first, last, timeout_seconds).values())
-
 
 def run_path(dag_id: str, run_id: str) -> str:
     """Return a run's path: run ids hold ``+`` and ``:``."""
