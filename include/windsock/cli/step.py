@@ -108,10 +108,22 @@ def _compute_ahead(settings: Settings, spec: ModelSpec) -> bool:
 
 @click.command()
 @click.argument("model")
-@click.argument("day")
+@click.argument("day", required=False)
 @click.option("--correct", is_flag=True, help="Also overwrite newer rows: make online equal to the tables.")
-def materialize(model: str, day: str, correct: bool) -> None:
+@click.option("--all", "every_day", is_flag=True, help="All days: fill a store that was emptied or has lost rows.")
+def materialize(model: str, day: str | None, correct: bool, every_day: bool) -> None:
     """Write the features of MODEL of DAY (YYYY-MM-DD) to the online store and check them."""
+    if every_day:
+        if day is not None or correct:
+            raise click.UsageError("--all goes with neither a day nor --correct: it writes what is missing or older.")
+        from windsock.featurestore.refill import refill_model
+
+        settings = Settings.from_env()
+        for view, days, rows in refill_model(settings, get_spec(settings, model)):
+            click.echo(f"{view}: {days} days, {rows} rows were missing or older")
+        return
+    if day is None:
+        raise click.UsageError("Name a day, as in windsock materialize MODEL 2026-10-05, or --all.")
     result = run_step("materialize", model=model, key=day, options={"correct": correct})
     for view, counts in result["views"].items():
         click.echo(f"{view}: " + ", ".join(f"{n} {what}" for what, n in counts.items()))

@@ -78,7 +78,7 @@ def _fingerprint(settings: Settings) -> str:
     parts = [_LAYOUT, version("feast"), settings.store, raw_config(settings)]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     for spec in load_specs(settings)[0].values():
-        day = _newest_day(settings, spec)
+        day = newest_day(settings, spec)
         champion = promotions.champion_on(settings, spec, day)
         in_force = [versions_needed(settings, spec, day), champion.version if champion is not None else None]
         digest.update(json.dumps([spec.name, *in_force]).encode())
@@ -132,7 +132,7 @@ def _usable(settings: Settings) -> tuple[dict[str, list[Any]], dict[str, str]]:
     owner: dict[str, str] = {}
     for name, spec in specs.items():
         try:
-            asked = demanded(settings, spec, _newest_day(settings, spec))
+            asked = demanded(settings, spec, newest_day(settings, spec))
             served = list(usable(asked))
             # Names in Feast may be another model's: ``a`` with view ``b__c``, ``a__b`` with view ``c``.
             views = [feast_name(name, each.view.name) for each in served]
@@ -151,7 +151,7 @@ def _usable(settings: Settings) -> tuple[dict[str, list[Any]], dict[str, str]]:
 
 def _services(settings: Settings, spec: ModelSpec, served: Sequence[Demanded]) -> dict[str, list[str]]:
     """Return each service's name and its views: one for each version that is needed, and the model's own."""
-    champion = promotions.champion_on(settings, spec, _newest_day(settings, spec))
+    champion = promotions.champion_on(settings, spec, newest_day(settings, spec))
     own = NEXT_TRAINING if champion is None else f"version {champion.version}"
     names = dict.fromkeys(by for each in served for by in each.by)
     services = {f"{spec.name}__v{by.split()[-1]}": by for by in names if by != NEXT_TRAINING}
@@ -161,7 +161,7 @@ def _services(settings: Settings, spec: ModelSpec, served: Sequence[Demanded]) -
     }
 
 
-def _newest_day(settings: Settings, spec: ModelSpec) -> date:
+def newest_day(settings: Settings, spec: ModelSpec) -> date:
     """Return the newest day that was ingested: it decides which champion is in force, never the clock."""
     days = Ledger.of(settings, spec.name, "ingest").days()
     return days[-1] if days else spec.first_day

@@ -1,9 +1,8 @@
-"""Materializing into an online store that only Feast knows (Redis, PostgreSQL, DynamoDB, ...).
+"""Materializing into an online store that only Feast knows (PostgreSQL, DynamoDB, ...); for Redis see ``redis_sink``.
 
-Feast's stores overwrite with whatever comes last, or refuse what is not newer (Redis, and
-then also a recomputed day of the same time). So rows are compared with what is stored
-before they are written. Between reading and writing another writer may come: the embedded
-store excludes that, most others do not; ``feature_store.yaml`` says so where they are chosen.
+Feast's stores overwrite with whatever comes last. So rows are compared with what is stored before they are written.
+Between reading and writing another writer may come: the embedded store and Redis exclude that, the others do not;
+``feature_store.yaml`` says so where they are chosen.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -52,27 +51,23 @@ class FeastSink:
 
     def write(self, table: FeatureTable, rows: Mapping[Entity, OnlineRow], *, regardless_of_time: bool) -> int:
         """Read, compare, write what differs and is not older."""
-        stored = self.read(table, rows)
-        newer, overwritten = {}, {}
-        for entity, row in rows.items():
-            old = stored.get(entity)
-            later = 1 if old is None else row.micros // self.resolution_us - old.micros // self.resolution_us
-            if later > 0:
-                newer[entity] = row
-            elif (later == 0 and old is not None and old.values != row.values) or (later < 0 and regardless_of_time):
-                overwritten[entity] = row
-        self._send(table, newer)
-        self._send(table, overwritten, forced=True)
-        return len(newer) + len(overwritten)
+        stored, step = self.read(table, rows), self.resolution_us
+        changed = {
+            entity: row
+            for entity, row in rows.items()
+            if (old := stored.get(entity)) is None
+            or (
+                (row.micros // step, row.values) != (old.micros // step, old.values)
+                and (regardless_of_time or row.micros // step >= old.micros // step)
+            )
+        }
+        self._send(table, changed)
+        return len(changed)
 
-    def _send(self, table: FeatureTable, rows: Mapping[Entity, OnlineRow], *, forced: bool = False) -> None:
-        """Write rows; ``forced`` lets Redis overwrite what is not older than the new row."""
+    def _send(self, table: FeatureTable, rows: Mapping[Entity, OnlineRow]) -> None:
         if not rows:
             return
-        view, config = self._view(table), self._config
-        if forced and hasattr(config.online_store, "skip_dedup"):
-            config = config.model_copy()
-            config._online_store = config.online_store.model_copy(update={"skip_dedup": True})
+        view = self._view(table)
         types = {f.name: f.dtype for f in view.features}
         data: OnlineData = [
             (
@@ -83,12 +78,12 @@ class FeastSink:
             )
             for entity, row in rows.items()
         ]
-        self._online.online_write_batch(config, view, data, None)
+        self._online.online_write_batch(self._config, view, data, None)
 
     def delete(self, table: FeatureTable, entities: Sequence[Entity]) -> int:
         """Serve NULLs for entities that have no row: Feast's stores have no way to remove one."""
         nothing = OnlineRow(0, tuple(None for _ in table.features))
-        self._send(table, dict.fromkeys(entities, nothing), forced=True)
+        self._send(table, dict.fromkeys(entities, nothing))
         return len(entities)
 
     def read(self, table: FeatureTable, entities: Collection[Entity]) -> dict[Entity, OnlineRow]:
@@ -111,7 +106,9 @@ class FeastSink:
     def note_day(self, table: FeatureTable, day: date, content_hash: str) -> None:
         """Note nothing: Feast's stores have no place for it."""
 
-    def observe(self, table: FeatureTable, entities: Collection[Entity]) -> tuple[dict[Entity, OnlineRow], None]:
+    def observe(
+        self, table: FeatureTable, entities: Collection[Entity]
+    ) -> tuple[dict[Entity, OnlineRow], Mapping[str, str] | None]:
         """Return what is served for these entities; from which versions is not known."""
         return self.read(table, entities), None
 

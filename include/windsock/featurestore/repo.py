@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -67,13 +68,14 @@ def raw_config(settings: Settings) -> dict[str, Any]:
     """
     path = settings.feature_repo / "feature_store.yaml"
     try:
-        raw = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as err:
         raise SpecError(
             f"{path}: cannot be read: {err.strerror}. Set WINDSOCK_FEATURE_REPO to the folder that holds it."
         ) from err
     except yaml.YAMLError as err:
         raise SpecError(f"{path}: is not valid YAML: {' '.join(str(err).split())}") from err
+    raw = _filled_in(raw, path)
     if not isinstance(raw, dict) or not isinstance(raw.get("project"), str):
         raise SpecError(f"{path}: names no project. Start it with 'project: windsock'.")
     home = feast_home(settings)
@@ -86,6 +88,24 @@ def raw_config(settings: Settings) -> dict[str, Any]:
         if isinstance(section, dict) and section.get(kind) == ours:
             raw[part] = {key: value, **{k: v for k, v in section.items() if v}}
     return raw
+
+
+def _filled_in(value: Any, path: Path) -> Any:
+    """Fill in environment variables, in what was read: a secret may hold any character, and no message quotes it.
+
+    Raises:
+        SpecError: A variable is not set.
+    """
+    if isinstance(value, dict):
+        return {key: _filled_in(each, path) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_filled_in(each, path) for each in value]
+    if not isinstance(value, str):
+        return value
+    for name in re.findall(r"\$\{(\w+)\}", value):
+        if name not in os.environ:
+            raise SpecError(f"{path}: needs the environment variable {name}, which is not set (docs/settings.md).")
+    return os.path.expandvars(value)
 
 
 def embedded_online_path(settings: Settings) -> Path | None:

@@ -1,6 +1,6 @@
-"""Where materialized rows go: the embedded online store directly, or any store through Feast.
+"""Where materialized rows go: the embedded online store or Redis directly, or any other store through Feast.
 
-Both sinks offer the same operations, so that the step and the parity check need not know
+All sinks offer the same operations, so that the step and the parity check need not know
 which store is configured. The embedded one imports no Feast.
 """
 
@@ -95,12 +95,15 @@ def open_sink(settings: Settings, tables: Sequence[FeatureTable]) -> Sink:
         SpecError: The configuration is wrong, or a store other than the embedded one lacks a view.
         UpstreamUnavailable: The store cannot be reached.
     """
-    path = embedded_online_path(settings)
+    path, config = embedded_online_path(settings), raw_config(settings)
     if path is None:
         import_feast()
+        if config["online_store"].get("type") == "redis":
+            from windsock.featurestore.redis_sink import RedisSink
+
+            return RedisSink(settings)
         from windsock.featurestore.feast_sink import FeastSink
 
         return FeastSink(settings)
-    config = raw_config(settings)
     db = OnlineDb(path, float(config["online_store"].get("busy_timeout_s", 60.0)))
     return EmbeddedSink(db, config["project"], tables)

@@ -3,7 +3,8 @@
 The store never goes backwards: a backfilled day leaves newer rows alone. When a day was replaced and an event is gone
 with it, whoever is still served that event's features gets the latest ones that the tables hold. With ``correct=True``
 all of the day's entities are set to what the tables hold now, even if that is older or nothing; that is for repairs and
-never happens by itself. So a day that was taken out (see ``void``) is taken out online, too.
+never happens by itself. So a day that was taken out (see ``void``) is taken out online, too. A store that has lost
+everything is filled again first (see ``refill``).
 
 Afterwards a sample of the day's entities is looked up. Each must be served the day's own row or a newer one; and
 whatever is served must equal the row of the same entity and time in the tables. A day may be recomputed at this very
@@ -24,6 +25,7 @@ from windsock.features.demand import Demanded, demanded, usable
 from windsock.features.feature_tables import FeatureTable
 from windsock.featurestore.definitions import apply
 from windsock.featurestore.online_db import Entity, OnlineRow, micros_of, online_rows
+from windsock.featurestore.refill import refill_empty, remember_filled
 from windsock.featurestore.sinks import Sink, open_sink
 from windsock.ledger import DayRecord, Ledger
 from windsock.steps import StepContext
@@ -44,6 +46,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     Returns:
         ``views``: per view rows ``written`` and ``skipped`` (older than or equal to what was stored), and
         ``retracted`` (served a row that is gone from the tables, and set right) or, when correcting, ``removed``;
+        ``refilled`` (rows of other days, brought along to a store that was empty);
         ``parity``: entities ``checked`` and ``mismatches``.
 
     Raises:
@@ -61,6 +64,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     sink = open_sink(ctx.settings, [*tables, *taken_out])
     ledgers = {table: table.ledger(ctx.store) for table in [*tables, *taken_out]}
     views: dict[str, dict[str, int]] = {}
+    refilled = refill_empty(ctx.store, sink, tables, but=day)
     with sink.day():
         for table in taken_out:
             gone = _served(sink, table, day)
@@ -82,13 +86,17 @@ def run(ctx: StepContext) -> dict[str, Any]:
                     views[name] = {"written": written, "skipped": len(rows) - written}
                     if written_before[table] not in (None, version):
                         views[name]["retracted"] = _retract(ctx.store, ledger, sink, table, day, rows)
+                views[name] |= {"refilled": refilled[table]} if refilled.get(table) else {}
                 sink.note_day(table, day, version)
-        break
+        # Not every store excludes other writers, so a version that came meanwhile may have been written first.
+        if all(_record(ledgers[table], day).content_hash == records[table].content_hash for table in tables):
+            break
     else:
         raise UpstreamUnavailable(
             f"{ctx.spec.name}: the features of {day} were replaced {_ROUNDS} times while they were materialized. "
             "Run the step again when recomputation is quiet."
         )
+    remember_filled(ctx.store, refilled)
     compared = [
         (table, fault) for table in tables for fault in _compare(ctx.store, sink, table, records[table], latest[table])
     ]

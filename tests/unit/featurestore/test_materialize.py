@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from windsock.featurestore.repo import feast_home
 from windsock.featurestore.sinks import open_sink
 from windsock.settings import Settings
 from windsock.steps import run_step
+from windsock.store import Store
 
 DAYS = {
     2: [(1, at(2, 9), 1, 1.0), (1, at(2, 20), 2, 1.5), (2, at(2, 10), 1, 2.0)],
@@ -87,7 +89,8 @@ def filled(tmp_path_factory):
 
 
 def forget(settings: Settings, spec) -> None:
-    """Empty the online store, as it is before the first day."""
+    """Empty the online store, as it is before the first day: nothing remembers that it was ever filled."""
+    shutil.rmtree(Store.of(settings).path(spec.name, "online"), ignore_errors=True)
     for table in (*(online_table(spec, view) for view in ("spending", "everything")), "windsock_days"):
         with sqlite3.connect(feast_home(settings) / "online.db") as connection:
             connection.execute(f'delete from "{table}"')
@@ -106,6 +109,21 @@ def test_any_order_and_any_repetition_serve_the_latest_of_what_was_materialized(
         assert all(now[e].micros >= row.micros for e, row in before.items()), "an entity went backwards"
         before = now
     assert before == latest(set(order))
+
+
+def test_a_store_that_was_lost_is_filled_again_by_the_next_day_and_only_then(tmp_path: Path):
+    settings, spec = two_views(tmp_path)
+    fill(settings, spec)
+    for day in (2, 4, 5):
+        first = materialize(settings, day)
+        assert "refilled" not in counts_of(first, spec), "a new store gets the days that are materialized"
+    (feast_home(settings) / "online.db").unlink()
+
+    again = materialize(settings, 2)
+
+    assert counts_of(again, spec) == {"written": 0, "skipped": 2, "refilled": 4}
+    assert online(settings, spec) == latest(DAYS)
+    assert counts_of(materialize(settings, 3), spec) == {"written": 0, "skipped": 2}
 
 
 def test_running_a_day_again_changes_nothing(tmp_path: Path):
