@@ -21,7 +21,7 @@ from airflow.sdk import DAG, task
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
-from windsock_airflow.blueprint import daily, for_each_model, identity, live_from, live_until
+from windsock_airflow.blueprint import MANY_RUNS, daily, for_each_model, identity, live_from, live_until
 from windsock_airflow.runs import RunFacts
 from windsock_airflow.step import StepOperator
 
@@ -34,7 +34,7 @@ def ingest_dag(spec: ModelSpec) -> None:
         schedule=daily(spec.schedule.ingest),
         start_date=live_from(spec),
         end_date=live_until(spec),
-        max_active_runs=16,
+        max_active_runs=MANY_RUNS,
         params={
             "no_delivery": forms.flag("No delivery", "Nothing will come for this day: later days need not wait."),
             **forms.worse_redelivery(),
@@ -54,7 +54,7 @@ def ingest_dag(spec: ModelSpec) -> None:
         if has_label_files:
             # Beside, not behind: a day whose events are refused has its delivery of labels all the same.
             @task(outlets=[due], execution_timeout=timedelta(minutes=5))
-            def labels_due(**context: Any) -> None:
-                context["outlet_events"][due].extra = RunFacts.of(context, keyed=True).event_extra()
+            def labels_due(outlet_events: dict, **context: Any) -> None:
+                outlet_events[due].extra = RunFacts.of(context, model=spec.name, keyed=True).event_extra()
 
             labels_due()

@@ -39,7 +39,7 @@ def retrain_dag(spec: ModelSpec) -> None:
         @task(outlets=[requested], execution_timeout=timedelta(minutes=5))
         def announce(params: dict, outlet_events: dict, **context: Any) -> None:
             with no_retry_of_faulty_input():
-                RunFacts.of(context, keyed=False)
+                RunFacts.of(context, model=spec.name, keyed=False)
             given = {name: params[name] for name in ("as_of", "reasons", "dedupe_key")}
             outlet_events[requested].extra = {"live": True, **{k: v for k, v in given.items() if v}}
 

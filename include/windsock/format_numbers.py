@@ -22,6 +22,7 @@ NEWEST: Mapping[str, int] = {
     "definition": 1,
     "feature definitions": 1,
     "profile": 1,
+    "run of a DAG": 1,
     "store": 1,
     "home": 1,
 }

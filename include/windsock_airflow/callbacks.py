@@ -13,7 +13,7 @@ from windsock.alerts import FailedTask, send
 from windsock.errors import WindsockError
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, find_specs, load_spec
-from windsock_airflow.runs import enum_text, is_replay, run_id_of
+from windsock_airflow.runs import enum_text, run_id_of, was_replayed
 
 log = logging.getLogger("windsock.alerts")
 
@@ -39,7 +39,8 @@ def on_task_failure(context: Mapping[str, Any]) -> None:
             url=run_url(settings, dag_id, run_id, task_id, index if isinstance(index, int) else -1) if run_id else None,
         )
         spec = _spec(settings, dag_id)
-        if is_replay(context) and not (spec is not None and spec.alerts.on_replay):
+        on_replay = spec is not None and spec.alerts.on_replay
+        if not on_replay and was_replayed(context, settings, spec.name if spec is not None else None):
             log.error("%s", failed.as_line([settings.slack_token]))
         else:
             send(settings, failed, spec)

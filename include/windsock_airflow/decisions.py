@@ -14,7 +14,10 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
+from windsock.settings import Settings
 from windsock.spec import ModelSpec
+from windsock.store import Store
+from windsock_airflow.runs import RunFacts
 from windsock_airflow.step import no_retry_of_faulty_input, require_results
 
 APPROVER = "{{ ((ti.xcom_pull(task_ids='approval') or {}).get('responded_by_user') or {}).get('name', '') }}"
@@ -49,7 +52,8 @@ def ask_for_approval(spec: ModelSpec) -> ApprovalOperator:
 class RequestRetraining(TriggerDagRunOperator):
     """Start the model's retrain DAG if the ``decision``, the result of the step ``govern``, says so; skip otherwise.
 
-    The run's id is made of the governor's dedupe key: Airflow itself refuses a second run for the same drift.
+    The run's id is made of the governor's dedupe key: Airflow itself refuses a second run for the same drift, and
+    the record of the first refuses one after its history in Airflow was deleted.
     """
 
     template_fields = ("decision",)
@@ -63,6 +67,7 @@ class RequestRetraining(TriggerDagRunOperator):
             **kwargs,
         )
         self.decision = decision
+        self.model = model
 
     def execute(self, context: Context) -> None:
         """Trigger one run per dedupe key, or skip: there is nothing to request, or it was requested before."""
@@ -72,6 +77,12 @@ class RequestRetraining(TriggerDagRunOperator):
         if not decision.get("retrain"):
             raise AirflowSkipException("No retraining: " + ("; ".join(decision.get("reasons", ())) or "no signal."))
         self.trigger_run_id = run_id_for(decision["dedupe_key"])
+        store = Store.of(Settings.from_env())
+        if RunFacts.recorded(store, self.model, self.trigger_dag_id, self.trigger_run_id) is not None:
+            raise AirflowSkipException(
+                f"This drift was asked about before, by run {self.trigger_run_id} of {self.trigger_dag_id}. To train "
+                f"again all the same, trigger {self.model}_train."
+            )
         self.conf = {name: decision.get(name) for name in ("as_of", "reasons", "dedupe_key")}
         super().execute(context)
 

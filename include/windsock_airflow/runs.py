@@ -4,25 +4,38 @@ The day comes from the partition key and never from the clock. A run is *replaye
 that caused it was (each event hands ``live`` on, down the whole chain), or when its configuration says
 ``{"live": false}``; everything else is live. With several causes one replayed suffices: a replay must never retrain,
 promote or alert, while the live day's own schedule comes again.
+
+Airflow's history is pruned, cleared and deleted, and events get lost. So a run's facts are written to the store at its
+first try, once, and are what every later try goes by. A run that events started, but of which neither events nor
+record are left, is not live: nobody can tell.
 """
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from airflow.sdk import Context
 
 from windsock.days import parse_day
-from windsock.errors import SpecError
+from windsock.errors import SpecError, WindsockError
+from windsock.format_numbers import numbered
+from windsock.settings import Settings
+from windsock.store import Store, to_json
 
 _BACKFILL = "backfill__"
 _LIVE = "live"
 """What a run's configuration may say beside its DAG's own parameters."""
+STARTED = "started"
+"""Folder of a model's runs that have begun, by DAG."""
+_KIND = "run of a DAG"
+_MEND = "Remove it: the next try writes it anew, from what Airflow still knows."
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """The facts of one DAG run."""
+    """The facts of one DAG run, as they were at its first try."""
 
     dag_id: str
     run_id: str
@@ -37,32 +50,52 @@ class RunFacts:
     """Extras of the asset events that started it, oldest first."""
 
     @classmethod
-    def of(cls, context: Context, *, keyed: bool) -> Self:
-        """Read the facts from a task's context; ``keyed``: this DAG's runs are for one day each.
+    def of(cls, context: Context, *, model: str, keyed: bool) -> Self:
+        """Return the facts of a task's run, and write them down if no try before has.
+
+        Args:
+            context: The task's.
+            model: The model that the DAG is of.
+            keyed: Whether this DAG's runs are for one day each.
 
         Raises:
             SpecError: The partition key is missing or malformed, or there is one where none belongs; or the run was
                 given a parameter that its DAG does not have.
+            DamagedRecord: What the first try wrote cannot be read.
         """
         run: Any = context["dag_run"]
         _refuse_unknown(context, getattr(run, "conf", None) or {})
-        key = context.get("partition_key")
-        if keyed:
-            key = parse_day(key).isoformat()
-        elif key is not None:
-            raise SpecError(
-                f"{run.dag_id} works on the whole model, not on a day, but this run has the partition key {key!r}. "
-                "Its events would not reach the DAGs after it. Trigger it again without a partition key."
-            )
-        return cls(
+        now = cls(
             dag_id=run.dag_id,
             run_id=run.run_id,
-            key=key,
-            live=not is_replay(context),
+            key=_checked_key(context, model, keyed=keyed),
+            live=not is_replay(context) and not _cause_is_lost(context),
             scheduled=enum_text(run.run_type) == "scheduled",
             person=getattr(run, "triggering_user_name", None),
             causes=tuple(e.extra or {} for e in sorted(_causing_events(context), key=lambda e: e.timestamp)),
         )
+        store = Store.of(Settings.from_env())
+        # A backfill that begins a live run again makes a replay of it.
+        first = cls.recorded(store, model, now.dag_id, now.run_id, now.key) or now._record(store, model)
+        return replace(first, live=first.live and not is_replay(context))
+
+    @classmethod
+    def recorded(cls, store: Store, model: str, dag_id: str, run_id: str, key: str | None = None) -> Self | None:
+        """Return what a run's first try wrote down, or None if it has not begun.
+
+        Raises:
+            DamagedRecord: It cannot be read.
+        """
+        with suppress(FileNotFoundError):
+            return store.read_record(_KIND, cls, *_place(model, dag_id, run_id, key), mend=_MEND)
+        return None
+
+    def _record(self, store: Store, model: str) -> Self:
+        """Write the facts down, and return those in force: another task of this run may have been faster."""
+        content = to_json(numbered(_KIND, asdict(self)))
+        with suppress(FileExistsError):
+            store.create_bytes(content, *_place(model, self.dag_id, self.run_id, self.key))
+        return self.recorded(store, model, self.dag_id, self.run_id, self.key) or self
 
     def event_extra(self) -> dict[str, Any]:
         """Return what every event of this run says about its cause."""
@@ -74,6 +107,30 @@ class RunFacts:
         return next((cause[name] for cause in reversed(self.causes) if cause.get(name) is not None), None)
 
 
+def _place(model: str, dag_id: str, run_id: str, key: str | None) -> tuple[str, ...]:
+    """Return where a run's facts lie; with the key, as a person may use a run id again for another day."""
+    name = hashlib.sha256(f"{run_id} {key or ''}".encode()).hexdigest()[:32]
+    return (model, STARTED, dag_id.removeprefix(f"{model}_"), f"{name}.json")
+
+
+def _checked_key(context: Context, model: str, *, keyed: bool) -> str | None:
+    """Return the run's day, or None for a DAG that works on the whole model."""
+    dag_id = context["dag_run"].dag_id
+    key = context.get("partition_key")
+    if not keyed and key is not None:
+        raise SpecError(
+            f"{dag_id} works on the whole model, not on a day, but this run has the partition key {key!r}. "
+            "Its events would not reach the DAGs after it. Trigger it again without a partition key."
+        )
+    if keyed and not key:
+        step = f"windsock step {dag_id.removeprefix(f'{model}_')} --model {model} --key YYYY-MM-DD"
+        raise SpecError(
+            f"The partition key is missing: {dag_id} works on one day, and this run does not say which. Trigger it "
+            f"with one (YYYY-MM-DD), or run '{step}': `airflow dags test` and `airflow tasks test` cannot give any."
+        )
+    return parse_day(key).isoformat() if keyed else None
+
+
 def _refuse_unknown(context: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
     """Raise SpecError for a value of a run's configuration that no form has: Airflow takes any, and nobody reads it."""
     known = [*getattr(context.get("dag"), "params", conf), _LIVE]
@@ -82,8 +139,21 @@ def _refuse_unknown(context: Mapping[str, Any], conf: Mapping[str, Any]) -> None
             raise SpecError.unknown("parameter", name, known)
 
 
+def was_replayed(context: Mapping[str, Any], settings: Settings, model: str | None) -> bool:
+    """Say whether a run is or was replayed, by its record first; a callback's context may lack any part."""
+    if is_replay(context):
+        return True
+    run, first = context.get("dag_run"), None
+    if model is not None and (dag_id := getattr(run, "dag_id", None)) is not None:
+        key = context.get("partition_key") or getattr(run, "partition_key", None)
+        # What cannot be read hides no failure.
+        with suppress(WindsockError, OSError):
+            first = RunFacts.recorded(Store.of(settings), model, dag_id, run_id_of(context), key)
+    return not first.live if first is not None else _cause_is_lost(context)
+
+
 def is_replay(context: Mapping[str, Any]) -> bool:
-    """Say whether a run is replayed; a callback's context may lack any part."""
+    """Say whether Airflow still knows that a run is replayed; a callback's context may lack any part."""
     run = context.get("dag_run")
     if enum_text(getattr(run, "run_type", "")) == "backfill" or run_id_of(context).startswith(_BACKFILL):
         return True
@@ -95,6 +165,12 @@ def is_replay(context: Mapping[str, Any]) -> bool:
         or (getattr(event, "extra", None) or {}).get("live") is False
         for event in _causing_events(context)
     )
+
+
+def _cause_is_lost(context: Mapping[str, Any]) -> bool:
+    """Say whether events started a run, and none of them is left to say whether it is live."""
+    run_type = enum_text(getattr(context.get("dag_run"), "run_type", ""))
+    return run_type == "asset_triggered" and not _causing_events(context)
 
 
 def run_id_of(context: Mapping[str, Any]) -> str:

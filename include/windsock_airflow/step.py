@@ -77,7 +77,7 @@ class StepCall:
             SpecError: The run has the wrong kind of key.
             AirflowSkipException: The run is replayed, and this step must not act then.
         """
-        facts = RunFacts.of(context, keyed=self.keyed)
+        facts = RunFacts.of(context, model=self.model, keyed=self.keyed)
         if self.skip_replayed and not facts.live:
             raise AirflowSkipException(
                 f"{self.step} does not run for replays: {facts.run_id} is a backfill or was caused by one. "

@@ -73,6 +73,8 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Churn:
     for day in (DAY, LAST):
         churn.store.write_bytes(b"<p>", "reports", "churn", str(day), "drift.html")
     churn.store.write_json({"as_of": str(DAY)}, "churn", "trainings", "0123.json")
+    for stage in ("features", "retrain"):
+        churn.store.write_json({"live": False}, "churn", "started", stage, "0123.json")
     churn.store.write_json({}, "steps", "churn", "0123.json")
     return churn
 
@@ -118,7 +120,8 @@ def test_of_trainings_goes_what_nobody_needs_and_what_is_needed_stays_whole(chur
     assert run_files(churn, "at-work") == set(PARTS) - {METRICS}, "it is written to"
     assert not Path(churn.settings.store, "runs", "churn", "abandoned").exists()
     assert result["removed"]["checkpoints"]["files"] == len(VERSIONS) + 1
-    assert result["removed"]["notes"]["files"] == 2
+    assert result["removed"]["notes"]["files"] == 3
+    assert churn.files("churn", "started").keys() == {"retrain/0123.json"}, "or the drift would be asked about again"
     assert result["freed_bytes"] == sum(kind["bytes"] for kind in result["removed"].values()) > 0
 
 

@@ -55,11 +55,15 @@ def remove_trainings(cleaning: Cleaning) -> None:
 
 
 def remove_notes(cleaning: Cleaning) -> None:
-    """Remove what runs of Airflow left for their own next tries: the day that each training chose, results of pods."""
-    limit = timedelta(days=cleaning.spec.retention.run_days)
-    chosen = [f for f in cleaning.areas["tables"] if f.name.startswith(f"{cleaning.spec.name}/trainings/")]
-    results = listed(cleaning.store, f"steps/{cleaning.spec.name}")
-    cleaning.remove("notes", cleaning.older([*chosen, *results], limit), "its run is long over")
+    """Remove what runs of Airflow left for their own next tries: their facts, days that trainings chose, pods' results.
+
+    What says that a drift was asked about stays.
+    """
+    model, limit = cleaning.spec.name, timedelta(days=cleaning.spec.retention.run_days)
+    folders = (f"{model}/trainings/", f"{model}/started/")
+    own = [f for f in cleaning.areas["tables"] if f.name.startswith(folders) and "/started/retrain/" not in f.name]
+    results = listed(cleaning.store, f"steps/{model}")
+    cleaning.remove("notes", cleaning.older([*own, *results], limit), "its run is long over")
 
 
 def _is_at_work(cleaning: Cleaning, files: Mapping[str, Listed]) -> bool:

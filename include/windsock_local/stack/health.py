@@ -274,6 +274,15 @@ def _days(settings: Settings) -> _Findings:
         yield "ok", f"nothing is dated after today, {today} (UTC)"
 
 
+def _runs(settings: Settings) -> _Findings:
+    from windsock_local.stack.stuck_runs import stuck_runs
+
+    stuck = list(stuck_runs(settings))
+    yield from (("warning", *finding) for finding in stuck)
+    if not stuck:
+        yield "ok", "none is stuck"
+
+
 _CHECKS: dict[str, Callable[[Settings], _Findings]] = {
     "python": _python,
     "system": _system,
@@ -287,4 +296,5 @@ _CHECKS: dict[str, Callable[[Settings], _Findings]] = {
     "stack": _stack,
     "models": _models,
     "days": _days,
+    "runs": _runs,
 }

@@ -1,6 +1,7 @@
 """How a step's outcome becomes a task's: done, waiting, skipped, failed for good or to be retried."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,6 +59,12 @@ def context(
         "outlet_events": {EVENTS: Outlet()},
         "ti": ti,
     }
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINDSOCK_HOME", str(tmp_path))
+    monkeypatch.delenv("WINDSOCK_STORE", raising=False)
 
 
 @pytest.fixture
@@ -132,7 +139,7 @@ def test_the_weekly_run_is_skipped_while_there_are_too_few_days(calls: list[dict
     with pytest.raises(AirflowSkipException, match="no day"):
         weekly.execute(context(key=None, run_type="scheduled"))
     with pytest.raises((AirflowRescheduleException, AirflowFailException)):
-        weekly.execute(context(key=None, run_type="manual"))
+        weekly.execute(context(key=None, run_type="manual", run_id="manual__2"))
 
 
 @pytest.mark.parametrize("key", [None, "", "2026-3-1", "2026-02-30", "yesterday"])

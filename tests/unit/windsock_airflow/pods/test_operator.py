@@ -17,6 +17,7 @@ from windsock import mlflow_keys
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.spec.estimators import Estimator
+from windsock.store import Store
 from windsock_airflow.blueprint import heavy_step
 from windsock_airflow.pods.identity import INSTALLATION_LABEL, TASK_LABEL, PodRecord
 from windsock_airflow.pods.operator import PodStepOperator
@@ -71,6 +72,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
         "airflow.providers.cncf.kubernetes.hooks.kubernetes.KubernetesHook.is_in_cluster", property(lambda _: True)
     )
+    # The facts of runs lie in a folder: the bucket is not there.
+    monkeypatch.setattr("windsock_airflow.runs.Store", SimpleNamespace(of=lambda _: Store(str(tmp_path / "facts"))))
     return file
 
 

@@ -1,0 +1,69 @@
+"""Runs of Airflow that will never go on by themselves: of cancelled backfills, and of DAGs that are gone."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from windsock.days import parse_day, spans
+from windsock.errors import SpecError, UpstreamUnavailable
+from windsock.settings import Settings
+from windsock_local.stack.airflow_api import AirflowApi
+
+ACTIVE = ("queued", "running")
+
+
+def stuck_runs(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Ask the stack's Airflow; yield each finding with what to do about it, and nothing where no stack answers."""
+    try:
+        with AirflowApi.of_stack(settings) as api:
+            yield from _of_cancelled_backfills(api)
+            yield from _of_lost_dags(api)
+    except UpstreamUnavailable:
+        return
+
+
+def _of_cancelled_backfills(api: AirflowApi) -> Iterator[tuple[str, str]]:
+    """Airflow starts no run of a backfill that is paused, and one that was cancelled stays so for ever."""
+    queued = defaultdict(list)
+    for run in api.runs(state="queued", run_type="backfill"):
+        queued[run["dag_id"]].append(run)
+    for dag_id, runs in sorted(queued.items()):
+        backfills = list(api.pages("backfills", "backfills", dag_id=dag_id))
+        days = [run["partition_key"] for run in runs if _is_left_behind(run, backfills)]
+        if days:
+            yield (
+                f"{dag_id}: runs of a cancelled backfill were cleared and stay queued for ever: {_written(days)}",
+                f"delete them ({api.url}/dags/{dag_id}/runs?state=queued), then `windsock trigger {dag_id} --key DAY`",
+            )
+
+
+def _is_left_behind(run: Mapping[str, Any], backfills: list[dict[str, Any]]) -> bool:
+    at = run["partition_date"] or run["logical_date"] or run["run_after"]
+    of_day = [b for b in backfills if _time(b["from_date"]) <= _time(at) <= _time(b["to_date"])]
+    return bool(of_day) and all(b["is_paused"] and b["completed_at"] for b in of_day)
+
+
+def _of_lost_dags(api: AirflowApi) -> Iterator[tuple[str, str]]:
+    lost = {dag["dag_id"] for dag in api.pages("dags", "dags", exclude_stale=False) if dag["is_stale"]}
+    if not lost:
+        return
+    active = [run for run in api.runs(state=ACTIVE) if run["dag_id"] in lost]
+    for dag_id in sorted({run["dag_id"] for run in active}):
+        days = [run["partition_key"] for run in active if run["dag_id"] == dag_id]
+        yield (
+            f"{dag_id}: {len(days)} runs wait, but its model was renamed or removed, or cannot be read: "
+            f"{_written(days)}",
+            f"`windsock lint`; put the model back, or delete the runs: {api.url}/dags/{dag_id}/runs",
+        )
+
+
+def _written(keys: list[str | None]) -> str:
+    try:
+        return spans(parse_day(key) for key in keys)
+    except SpecError:
+        return ", ".join(key or "without a day" for key in keys)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
