@@ -21,7 +21,7 @@ from windsock.registry.versions import folder_hash
 from windsock.served.resampling import ClusteredRows
 from windsock.settings import REPO_ROOT
 from windsock.spec import get_spec
-from windsock.spec.data import SimulatorSource
+from windsock.spec.sources import SimulatorSource
 from windsock.steps import run_step
 from windsock.version_index import VersionInfo, record_version
 

@@ -22,7 +22,7 @@ from windsock.features.feature_tables import feature_tables
 from windsock.ingest.sources import simulator
 from windsock.ledger import DayRecord, Ledger
 from windsock.spec import get_spec
-from windsock.spec.data import SimulatorSource
+from windsock.spec.sources import SimulatorSource
 from windsock.store import Store
 
 pytestmark = pytest.mark.integration

@@ -192,10 +192,10 @@ def _times(array: pa.Array) -> pa.Array:
     iso = _matching(array, r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$")
     for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
         try:
-            return _in_calendar(iso.cast(kind)).cast(pa.timestamp("us"))
+            return in_calendar(iso.cast(kind)).cast(pa.timestamp("us"))
         except pa.ArrowInvalid:  # with a zone, or without; parts of a microsecond, or no time at all
             continue
-    return _in_calendar(_times_by_parts(iso))
+    return in_calendar(_times_by_parts(iso))
 
 
 def _times_by_parts(array: pa.Array) -> pa.Array:
@@ -217,7 +217,7 @@ def _times_by_parts(array: pa.Array) -> pa.Array:
     return pa.array(times, pa.timestamp("us"), mask=~real)
 
 
-def _in_calendar(times: pa.Array) -> pa.Array:
+def in_calendar(times: pa.Array) -> pa.Array:
     """Return times or dates with null for those outside the years 1 to 9999.
 
     Arrow's casts between units wrap what does not fit: of the year 635,000 they would make another date.
@@ -244,7 +244,7 @@ def _from_typed(array: pa.Array, kind: str) -> pa.Array:
         if not (t.is_timestamp(given) or t.is_date(given)):
             raise ColumnTypeError(array, "A number does not say its unit or zone: have the sender deliver timestamps.")
         # Of a time with a zone, Arrow keeps the instant and drops the zone: UTC, as wanted.
-        times = _in_calendar(array).cast(pa.timestamp("us"), safe=False)
+        times = in_calendar(array).cast(pa.timestamp("us"), safe=False)
         return times if kind == "timestamp" else _days(times)
     if kind in ("bool", "int64") and t.is_boolean(given):
         return array if kind == "bool" else array.cast(pa.int8()).cast(pa.int64())

@@ -25,6 +25,7 @@ from windsock.column_types import arrow_schema
 from windsock.errors import did_you_mean, listed
 from windsock.ingest.casts import ColumnTypeError, cast_column, is_text, map_column
 from windsock.ingest.delivered_values import plain_value, shown
+from windsock.ingest.zones import cast_times
 
 DUPLICATE = "duplicate copy"
 """Rule of rows that say exactly what another row says: nothing is lost with them."""
@@ -63,6 +64,7 @@ def conform(
     extra: Mapping[str, str] = MappingProxyType({}),
     ignore: Iterable[str] = (),
     values: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+    zone: str | None = None,
     key: str,
 ) -> Conformed:
     """Pick columns (name to type) out of a delivery and give them their declared types.
@@ -75,6 +77,7 @@ def conform(
         extra: Further columns, which are left out where they lack, and with a warning where they are of another type.
         ignore: Delivered columns that are dropped without a word.
         values: Columns to what may stand in them, as text, and the number that it stands for.
+        zone: Time zone of the times that do not say theirs; None: UTC.
         key: The key column, for examples in messages.
     """
     names, may_lack = delivered.schema.names, {*may_lack, *extra}
@@ -97,6 +100,10 @@ def conform(
             if name in values:
                 kind = f"one of {listed(map(repr, values[name]))}"
                 array, broken = map_column(column, values[name])
+            elif kind == "timestamp" and zone is not None:
+                kind = f"timestamp in {zone}"
+                array, broken, twice = cast_times(column, zone, from_text=text)
+                warnings += _clocks_set_back(name, column, zone, twice)
             else:
                 array, broken = cast_column(column, kind, from_text=text)
         except ColumnTypeError as err:
@@ -168,6 +175,17 @@ def _words_for_nothing(name: str, array: pa.Array) -> tuple[str, ...]:
     return (
         f"{name}: {len(found):,} of {len(array):,} values are words for no value, e.g. {example!r} "
         "(rule: no value is delivered as null); they were kept as text. Have the sender leave such fields empty.",
+    )
+
+
+def _clocks_set_back(name: str, column: pa.ChunkedArray, zone: str, twice: np.ndarray) -> tuple[str, ...]:
+    if not len(twice):
+        return ()
+    row = int(twice[0])
+    return (
+        f"{name}: {len(twice):,} of {len(column):,} times were shown twice by the clocks of {zone}, which were set "
+        f"back, e.g. {shown(plain_value(column[row]))} in row {row} (rule: a time says its instant). Each was read as "
+        "the first of the two. Have the sender deliver times in UTC, or with their offset.",
     )
 
 

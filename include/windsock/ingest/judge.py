@@ -24,9 +24,13 @@ from windsock.validate.engine import validate
 
 
 def conform_events(
-    spec: ModelSpec, day: date, delivered: pa.Table, extra: Mapping[str, str] = MappingProxyType({})
+    spec: ModelSpec,
+    day: date,
+    delivered: pa.Table,
+    extra: Mapping[str, str] = MappingProxyType({}),
+    zone: str | None = None,
 ) -> Conformed:
-    """Bring a day's delivery of events into the form that the spec declares; ``extra`` as for :func:`conform`."""
+    """Bring a day's delivery of events into the form that the spec declares; the rest as for :func:`conform`."""
     events = spec.events
     return conform(
         delivered,
@@ -36,6 +40,7 @@ def conform_events(
         extra=extra,
         ignore=events.ignore,
         values=label_values(spec),
+        zone=zone,
         key=events.key,
     )
 

@@ -47,7 +47,7 @@ def kept_delivery(store: Store, record: DayRecord) -> Delivery | None:
         rows = parse(raw, kind_of(lambda: pa.BufferReader(raw), compression), compression)
     except (Unreadable, pa.ArrowException, OSError, ValueError):
         return None
-    return Delivery(rows, raw, source["name"], source["origin"])
+    return Delivery(rows, raw, source["name"], source["origin"], zone=source.get("zone"))
 
 
 def kept_columns(store: Store, record: DayRecord) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from windsock.ingest.records import NO_SOURCE, detail_of, keep_raw, refuse, sett
 from windsock.ingest.redelivery import compare, how_to_accept
 from windsock.ingest.sources.delivery import Delivery, NotDelivered, NotWhole
 from windsock.ingest.sources.files import fetch_daily
+from windsock.ingest.sources.local_days import last_day_over
 from windsock.ledger import LATE, DayRecord, Ledger
 from windsock.spec import ModelSpec
 from windsock.spec.columns import event_known_at, label_columns, label_type, label_values
@@ -89,7 +90,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         raise refuse(
             ctx, "labels", previous, delivery, inputs, [delivery.problem or f"{delivery.name}: cannot be read."]
         )
-    conformed = conform_labels(spec, delivery.rows)
+    conformed = conform_labels(spec, delivery.rows, delivery.zone)
     if conformed.rows is None:
         raise refuse(ctx, "labels", previous, delivery, inputs, conformed.problems)
     columns = [spec.events.key, spec.events.time, event_known_at(spec)]
@@ -119,8 +120,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
 
 def fetch_labels(spec: ModelSpec, day: date) -> Delivery:
-    """Fetch the label file delivered on one day, as events are fetched."""
-    return fetch_daily(spec, label_files(spec), day)
+    """Fetch the label file delivered on one day: of local days, the newest one that was over by its end."""
+    files = label_files(spec)
+    return fetch_daily(spec, files, day if files.timezone is None else last_day_over(day, files.timezone))
 
 
 def label_files(spec: ModelSpec) -> LabelFiles:
@@ -166,7 +168,7 @@ def inline_labels(spec: ModelSpec, rows: pa.Table) -> pa.Table:
     return pa.table(columns, schema=arrow_schema(label_columns(spec).items()))
 
 
-def conform_labels(spec: ModelSpec, delivered: pa.Table) -> Conformed:
+def conform_labels(spec: ModelSpec, delivered: pa.Table, zone: str | None = None) -> Conformed:
     """Bring a label file into the form that the spec declares."""
     files = label_files(spec)
     columns: dict[str, str] = {
@@ -175,7 +177,7 @@ def conform_labels(spec: ModelSpec, delivered: pa.Table) -> Conformed:
     }
     if files.time is not None:
         columns[files.time] = "timestamp"
-    return conform(delivered, columns, values=label_values(spec), key=files.key)
+    return conform(delivered, columns, values=label_values(spec), zone=zone, key=files.key)
 
 
 def _match(

@@ -101,7 +101,7 @@ def likely_cause(spec: ModelSpec, day: date, times: pa.ChunkedArray) -> str:
         zone = f"UTC{'+' if first < start else '-'}{minutes // 60}{f':{minutes % 60:02d}' if minutes % 60 else ''}"
         return (
             f" Likely cause: the source cuts its days in a time zone of its own. The delivery of {day} holds a whole "
-            f"day in {zone}, from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC; have it cut by UTC."
+            f"day in {zone}, from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC; say so by source.timezone."
         )
     if early.sum() > late.sum():
         return (

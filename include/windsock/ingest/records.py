@@ -45,7 +45,8 @@ def keep_raw(ctx: StepContext, delivery: Delivery) -> dict[str, Any]:
 
 
 def _source(delivery: Delivery, kept_at: str | None) -> dict[str, Any]:
-    return {"name": delivery.name, "hash": delivery.content_hash, "origin": delivery.origin, "raw": kept_at}
+    found = {"name": delivery.name, "hash": delivery.content_hash, "origin": delivery.origin, "raw": kept_at}
+    return found if delivery.zone is None else {**found, "zone": delivery.zone}
 
 
 def detail_of(

@@ -102,7 +102,7 @@ def _take(ctx: StepContext, previous: DayRecord | None, delivery: Delivery) -> d
         problem = delivery.problem or f"{delivery.name}: cannot be read."
         rule = "Rule: a delivery is a readable table; all its columns and rows are affected."
         raise _refusal(ctx, previous, delivery, [f"{problem} {rule}"])
-    conformed = conform_events(spec, day, delivery.rows, undeclared_columns(ctx, previous))
+    conformed = conform_events(spec, day, delivery.rows, undeclared_columns(ctx, previous), delivery.zone)
     if conformed.rows is None:
         raise _refusal(ctx, previous, delivery, conformed.problems, conformed.warnings)
     if conformed.rows.num_rows == 0:

@@ -13,7 +13,7 @@ from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
 from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.spec.data import FilesSource, has_day
+from windsock.spec.sources import FilesSource, has_day
 
 _DAYS = 14
 """Days that are looked back for a file."""
@@ -41,7 +41,7 @@ def try_delivery(settings: Settings, spec: ModelSpec, day: date, delivery: Deliv
     if delivery.rows is None:
         return Trial(0, reasons=(delivery.problem or f"{delivery.name}: cannot be read.",))
     rows = delivery.rows.num_rows
-    conformed = conform_events(spec, day, delivery.rows)
+    conformed = conform_events(spec, day, delivery.rows, zone=delivery.zone)
     if conformed.rows is None or rows == 0:
         return Trial(rows, reasons=conformed.problems, warnings=conformed.warnings)
     quarantine, warnings, reasons, _ = judge(settings, spec, day, conformed.rows, conformed)
@@ -91,7 +91,7 @@ def _try_labels(settings: Settings, spec: ModelSpec, faults: list[str], warnings
     if delivery.rows is None or spec.label.files is None:
         faults.append(f"{name}: {delivery.problem or 'cannot be read.'}")
         return ""
-    conformed = conform_labels(spec, delivery.rows)
+    conformed = conform_labels(spec, delivery.rows, delivery.zone)
     faults += [f"{name}: {sentence}" for sentence in conformed.problems]
     warnings += [f"{name}: {s}" for s in (*conformed.warnings, *(fault.sentence for fault in conformed.faults))]
     if conformed.rows is None or spec.label.task != "binary":

@@ -1,144 +1,23 @@
-"""The data half of a spec: where days come from, what they hold, what is valid."""
+"""The data half of a spec: what days hold, labels, what is valid; where they come from stands in ``sources``."""
 
-import re
 from collections.abc import Mapping
 from datetime import date
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     Field,
-    NonNegativeInt,
     PositiveInt,
     SerializerFunctionWrapHandler,
-    StringConstraints,
     field_validator,
     model_serializer,
     model_validator,
 )
 
 from windsock.spec.base import Column, FolderFile, Part, repeated, unless_default
+from windsock.spec.sources import DeliveredFiles, Url, with_a_day
 
 ColumnType = Literal["int64", "double", "string", "bool", "timestamp", "date"]
-
-
-_DAY = MappingProxyType({"{ds}": "%Y-%m-%d", "{ds_nodash}": "%Y%m%d"})
-"""What stands for the day in a URL, and how the day is written there."""
-_OTHER_PATTERNS = re.compile(r"\$?\{[^}]*\}*|\}+|\*|%Y|YYYY|yyyy")
-
-
-def has_day(url: str) -> bool:
-    """Say whether a URL names another place every day."""
-    return any(name in url for name in _DAY)
-
-
-def url_of_day(url: str, day: date) -> str:
-    """Return the URL of one day."""
-    for name, form in _DAY.items():
-        url = url.replace(name, day.strftime(form))
-    return url
-
-
-def _without_other_patterns(url: str) -> str:
-    """Refuse what would be taken for part of a file's name: nobody would be told why the file does not come."""
-    bare = re.sub("|".join(rf"(?<![{{$]){re.escape(name)}(?!\}})" for name in _DAY), "", url)
-    if found := _OTHER_PATTERNS.search(bare):
-        raise ValueError(
-            f"{found.group()!r} stands for nothing here: write {{ds}} for the day as 2026-03-01, {{ds_nodash}} for "
-            "20260301, and no other pattern"
-        )
-    return url
-
-
-def _with_a_day(url: str) -> str:
-    if not has_day(url):
-        raise ValueError("names the same file every day: write {ds} (2026-03-01) or {ds_nodash} (20260301) for the day")
-    return url
-
-
-Url = Annotated[str, AfterValidator(_without_other_patterns)]
-"""An fsspec URL or a path, with or without the day."""
-MarkName = Annotated[str, StringConstraints(pattern=r"^[^/\\]+$"), AfterValidator(_without_other_patterns)]
-"""A file's name, with or without the day."""
-
-
-class DeliveredFiles(Part):
-    """Where files lie, how they are written, and what says that they are whole."""
-
-    url: Url
-    format: Literal["parquet", "csv"] | None = Field(None, description="Default: by the file's ending.")
-    mark: MarkName | None = unless_default(
-        None, description="File that says that the delivery beside it, or the folder, is whole; a folder's: `_SUCCESS`."
-    )
-    quiet_seconds: NonNegativeInt | None = unless_default(
-        None,
-        description="Seconds without a change after which a file counts as whole. Default: 0; 60 for one big file as "
-        "long as no later event, no mark and no last_day say that the day is over.",
-    )
-
-
-class FilesSource(DeliveredFiles):
-    """Files at a URL: a file or a folder of part files a day, or one big file that is cut by event time."""
-
-    kind: Literal["files"]
-    url: Url = Field(
-        description="Any fsspec URL or path; `{ds}` stands for the day, `{ds_nodash}` too. Without: one big file."
-    )
-
-
-class SqlSource(Part):
-    """A query against a database, run once a day."""
-
-    kind: Literal["sql"]
-    url_env: str = Field(description="Environment variable that holds the SQLAlchemy URL (it may carry a password).")
-    query: str = Field(description="SQL with :start and :end, the day's first instant and the next day's.")
-
-    @model_validator(mode="after")
-    def _asks_for_one_day(self) -> Self:
-        if missing := [name for name in (":start", ":end") if name not in self.query]:
-            raise ValueError(f"the query does not use {' and '.join(missing)}: every run would read all days")
-        return self
-
-
-class Drift(Part):
-    """A change that the simulator makes from a given day on."""
-
-    kind: Literal["amounts", "fraud_pattern", "terminal_mix"]
-    from_day: date
-    size: float = Field(2.0, gt=0, description="Strength: a factor on amounts, on the pattern's rate or on the mix.")
-
-
-class Dirt(Part):
-    """One day that the simulator delivers broken, to show what validation catches."""
-
-    day: date
-    kind: Literal[
-        "missing_column",
-        "amount_as_text",
-        "null_keys",
-        "duplicate_rows",
-        "outside_day",
-        "negative_amounts",
-        "half_day",
-        "amount_in_cents",
-        "zero_rows",
-        "extra_columns",
-    ]
-
-
-class SimulatorSource(Part):
-    """Card transactions of the fraud handbook's process; any day directly from seed and day."""
-
-    kind: Literal["simulator"]
-    seed: int = 0
-    customers: PositiveInt = 5000
-    terminals: PositiveInt = 10000
-    drift: tuple[Drift, ...] = ()
-    dirt: tuple[Dirt, ...] = ()
-
-
-Source = Annotated[FilesSource | SqlSource | SimulatorSource, Field(discriminator="kind")]
 
 
 class EventColumn(Part):
@@ -162,7 +41,7 @@ class EventColumn(Part):
 class EventsSpec(Part):
     """What one event is."""
 
-    time: Column = Field(description="Event time; a time without zone is read as UTC.")
+    time: Column = Field(description="Event time; one without zone is read as UTC, or as source.timezone says.")
     key: Column = Field(description="Unique within all days.")
     declared: dict[Column, EventColumn] = Field(
         alias="columns", min_length=2, description="Every column that is kept: its type, or more (docs/change.md)."
@@ -235,7 +114,7 @@ class EventsSpec(Part):
 class LabelFiles(DeliveredFiles):
     """Labels delivered as files of their own, one a day by day of delivery."""
 
-    url: Annotated[Url, AfterValidator(_with_a_day)] = Field(
+    url: Annotated[Url, AfterValidator(with_a_day)] = Field(
         description="fsspec URL with `{ds}` or `{ds_nodash}`, the day of delivery."
     )
     key: Column

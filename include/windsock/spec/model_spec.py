@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from windsock.errors import SpecError, did_you_mean, listed
 from windsock.spec.base import Column, Name, Part
-from windsock.spec.data import EventsSpec, LabelSpec, Source, ValidationSpec
+from windsock.spec.data import EventsSpec, LabelSpec, ValidationSpec
 from windsock.spec.modelling import FeaturesSpec, FeatureView, GateSpec, TrainingSpec
 from windsock.spec.operations import (
     AlertsSpec,
@@ -20,6 +20,7 @@ from windsock.spec.operations import (
     ScheduleSpec,
     ServingSpec,
 )
+from windsock.spec.sources import Source
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?!\w|\s*\()")
 """A name in SQL that is no function's: one of a column may be ``left``."""

@@ -61,7 +61,7 @@ def test_parts_that_do_not_fit_together_are_refused_with_the_part(tmp_path: Path
     table = transactions(40)
     cases = {
         "has not the columns that part-0000": [table, table.drop(["TERMINAL_ID"])],
-        "in different types": [table, with_column(table, "TX_AMOUNT", ["x"] * 40)],
+        "not in the same type": [table, with_column(table, "TX_AMOUNT", ["x"] * 40)],
         "holds no part file": [],
     }
     for n, (says, parts) in enumerate(cases.items()):

@@ -16,7 +16,7 @@ from shared_data import shared_data
 from small_model import small_fraud
 from windsock.ingest.sources import simulator
 from windsock.ingest.sources.delivery import fetch
-from windsock.spec.data import SimulatorSource
+from windsock.spec.sources import SimulatorSource
 
 FIRST = date(2026, 3, 1)
 COLUMNS = {

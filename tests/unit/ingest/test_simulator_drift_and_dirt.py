@@ -10,7 +10,7 @@ import pytest
 from small_model import small_fraud
 from windsock.ingest.sources import simulator
 from windsock.ingest.sources.delivery import fetch
-from windsock.spec.data import Dirt, Drift, SimulatorSource
+from windsock.spec.sources import Dirt, Drift, SimulatorSource
 
 FIRST, FROM = date(2026, 3, 1), date(2026, 4, 10)
 DAY = date(2026, 4, 12)

@@ -8,7 +8,7 @@ import yaml
 from windsock.errors import SpecError
 from windsock.settings import REPO_ROOT, Settings
 from windsock.spec import get_spec, load_spec, load_specs
-from windsock.spec.data import url_of_day
+from windsock.spec.sources import url_of_day
 
 FRAUD = REPO_ROOT / "include" / "models" / "fraud"
 

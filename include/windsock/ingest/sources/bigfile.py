@@ -6,7 +6,7 @@ time belong to no day; they come with the model's first day, so that they are se
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from windsock.days import end_of, start_of
-from windsock.ingest.casts import ColumnTypeError, cast_column, is_text
+from windsock.ingest.casts import ColumnTypeError, is_text
 from windsock.ingest.sources.delivery import NotDelivered
 from windsock.ingest.sources.packed import is_transport
 from windsock.ingest.sources.parse import (
@@ -28,16 +28,17 @@ from windsock.ingest.sources.parse import (
     rows_at_once,
 )
 from windsock.ingest.sources.places import allowance
+from windsock.ingest.zones import cast_times
 from windsock.redact import redact_line
 from windsock.spec import ModelSpec
 
 
 def cut(
-    fs: Any, path: str, kind: Format, compression: str | None, spec: ModelSpec, day: date
+    fs: Any, path: str, kind: Format, compression: str | None, spec: ModelSpec, day: date, zone: str | None = None
 ) -> tuple[pa.Table, Callable[[], bool]]:
     """Return the rows of one day of a big file, in the file's order, without loading the rest of it.
 
-    The first day also brings the rows without a readable event time.
+    The first day also brings the rows without a readable event time. Times that say no zone are of ``zone``.
 
     Returns:
         The rows, and what says whether the file holds events of later days, so that the day is over in it.
@@ -51,7 +52,7 @@ def cut(
         raise Unreadable("the file is empty (0 bytes). Deliver it again.")
     if kind == "csv":
         batches = csv_batches(lambda: fs.open(path, "rb"), compression)
-        rows, passed = _sift(batches, next(batches).schema, spec, day)
+        rows, passed = _sift(batches, next(batches).schema, spec, day, zone)
         later = partial(bool, passed)
     elif compression is not None:
         raise Unreadable(f"a Parquet file in {compression} cannot be cut by day. Deliver it as it is: it packs itself.")
@@ -60,7 +61,7 @@ def cut(
             with fs.open(path, "rb") as file:
                 check_parquet_ends(file)
                 at_once = rows_at_once(pq.read_metadata(file), allowance(spec))
-            rows, later = _cut_parquet(fs, path, spec, day, at_once)
+            rows, later = _cut_parquet(fs, path, spec, day, at_once, zone)
         except (pa.ArrowException, OSError) as err:
             if is_transport(err):
                 raise
@@ -73,7 +74,9 @@ def cut(
     return rows, later
 
 
-def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date, at_once: int) -> tuple[pa.Table, Callable[[], bool]]:
+def _cut_parquet(
+    fs: Any, path: str, spec: ModelSpec, day: date, at_once: int, zone: str | None
+) -> tuple[pa.Table, Callable[[], bool]]:
     """Return the day's rows, and whether later ones exist; reads only the row groups that may hold them.
 
     They are read ``at_once`` rows at a time.
@@ -84,8 +87,10 @@ def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date, at_once: int) -
         raise Unreadable(f"the columns {', '.join(map(repr, twice))} stand more than once. Deliver each column once.")
     kind = _type_of_times(dataset.schema, spec)
     if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-        rows, passed = _sift(dataset.to_batches(), dataset.schema, spec, day)
+        rows, passed = _sift(dataset.to_batches(), dataset.schema, spec, day, zone)
         return rows, partial(bool, passed)
+    if zone is not None and getattr(kind, "tz", None) is None:
+        return _cut_by_clocks(dataset, kind, spec, day, at_once, zone)
     time = ds.field(spec.events.time_source)
     start, end = (_scalar(moment, kind) for moment in (start_of(day), end_of(day)))
     wanted = (time >= start) & (time < end)
@@ -101,13 +106,33 @@ def _cut_parquet(fs: Any, path: str, spec: ModelSpec, day: date, at_once: int) -
     return rows, lambda: after.head(1).num_rows > 0
 
 
+def _cut_by_clocks(
+    dataset: Any, kind: pa.DataType, spec: ModelSpec, day: date, at_once: int, zone: str
+) -> tuple[pa.Table, Callable[[], bool]]:
+    """Cut a day by times without a zone, which are of ``zone``: no clock shows another day than UTC's neighbours."""
+    time, first, last = ds.field(spec.events.time_source), _near(day, -1, kind), _near(day, 2, kind)
+    near = (time >= first) & (time < last)
+    if day == spec.first_day:
+        near = near | time.is_null()
+    batches = dataset.to_batches(filter=near, batch_size=at_once, batch_readahead=1, fragment_readahead=1)
+    rows, passed = _sift(batches, dataset.schema, spec, day, zone)
+    after = dataset.scanner(columns=[spec.events.time_source], filter=time >= last)
+    return rows, lambda: passed or after.head(1).num_rows > 0
+
+
+def _near(day: date, days: int, kind: pa.DataType) -> pa.Scalar:
+    return _scalar(start_of(day) + timedelta(days), kind)
+
+
 def _scalar(moment: datetime, kind: pa.DataType) -> pa.Scalar:
     if pa.types.is_date(kind):
         return pa.scalar(moment.date(), kind)
     return pa.scalar(moment.replace(tzinfo=UTC) if kind.tz else moment, kind)
 
 
-def _sift(batches: Iterable[pa.RecordBatch], schema: pa.Schema, spec: ModelSpec, day: date) -> tuple[pa.Table, bool]:
+def _sift(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, spec: ModelSpec, day: date, zone: str | None
+) -> tuple[pa.Table, bool]:
     """Return the day's rows of a stream of batches, and whether later ones passed by."""
     start, end = (pa.scalar(moment, pa.timestamp("us")) for moment in (start_of(day), end_of(day)))
     kept, kind = [], _type_of_times(schema, spec)
@@ -119,7 +144,7 @@ def _sift(batches: Iterable[pa.RecordBatch], schema: pa.Schema, spec: ModelSpec,
     for batch in batches:
         column = pa.chunked_array([batch.column(spec.events.time_source)])
         try:
-            times, _ = cast_column(column, "timestamp", from_text=is_text(kind))
+            times, _, _ = cast_times(column, zone, from_text=is_text(kind))
         except ColumnTypeError:
             raise Unreadable(no_times) from None
         wanted = pc.and_(pc.greater_equal(times, start), pc.less(times, end))

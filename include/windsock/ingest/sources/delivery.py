@@ -40,6 +40,8 @@ class Delivery:
     """Where it came from, for records and messages; never holds a secret."""
     problem: str | None = None
     """Why the delivery cannot be read: what is wrong, where, and what to do."""
+    zone: str | None = None
+    """Time zone of the times that do not say theirs; None: UTC."""
 
     @cached_property
     def content_hash(self) -> str | None:
@@ -47,12 +49,12 @@ class Delivery:
         return hashlib.sha256(self.raw).hexdigest() if self.raw is not None else None
 
     @classmethod
-    def of_rows(cls, rows: pa.Table, *, name: str, origin: str) -> Self:
+    def of_rows(cls, rows: pa.Table, *, name: str, origin: str, zone: str | None = None) -> Self:
         """Make the delivery of a source that has no file for the day; equal rows give equal bytes."""
         sink = pa.BufferOutputStream()
         # Chunks and schema metadata depend on how rows were read, not on what they are.
         pq.write_table(rows.replace_schema_metadata(None).combine_chunks(), sink, compression="zstd")
-        return cls(rows, bytes(sink.getvalue()), name, origin)
+        return cls(rows, bytes(sink.getvalue()), name, origin, zone=zone)
 
 
 def fetch(spec: ModelSpec, day: date) -> Delivery:

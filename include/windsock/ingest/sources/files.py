@@ -1,20 +1,23 @@
 """Files: one a day by pattern, a folder of part files a day, or one big file of which each day is cut (``bigfile``).
 
+Those that are named by the days of another zone than UTC are read by ``local_days``.
+
 A relative path is relative to the model's folder, so that a model folder can be moved with its data. A daily file is
 read once: hash, raw copy and rows come from the same bytes. What changes while it is read is not there yet.
 """
 
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
-from windsock.ingest.sources import bigfile, parts
+from windsock.ingest.sources import bigfile, local_days, parts
 from windsock.ingest.sources.delivery import Delivery, NotWhole
 from windsock.ingest.sources.parse import Unreadable, format_of, parse
 from windsock.ingest.sources.places import allowance, locate, opening, read_file
 from windsock.listing import written_at
 from windsock.redact import redact
 from windsock.spec import ModelSpec
-from windsock.spec.data import DeliveredFiles, FilesSource, has_day, url_of_day
+from windsock.spec.sources import DeliveredFiles, FilesSource, has_day, url_of_day
 
 _MARKS = ("name", "size", "mtime", "ETag", "LastModified", "last_modified", "updated", "created")
 """What file systems say of a file, each in its own words, that changes with it."""
@@ -29,7 +32,9 @@ _BIG_FILE_RESTS = 60
 def fetch(spec: ModelSpec, source: FilesSource, day: date) -> Delivery:
     """Fetch one day from its file or folder, or cut it out of the big file."""
     if has_day(source.url):
-        return fetch_daily(spec, source, day)
+        ask = partial(fetch_daily, spec, source)
+        zone = source.timezone
+        return ask(day) if zone is None else local_days.fetch_overlapping(spec, source, zone, day, ask)
     url = locate(spec, source.url)
     kind, compression = format_of(url, source.format)
     name, origin = f"{day}.parquet", f"{day} of {redact(url)}"
@@ -38,7 +43,7 @@ def fetch(spec: ModelSpec, source: FilesSource, day: date) -> Delivery:
             seen = _look(fs, path, source, day)
             rests = _BIG_FILE_RESTS if source.quiet_seconds is None else 0
             try:
-                rows, over = bigfile.cut(fs, path, kind, compression, spec, day)
+                rows, over = bigfile.cut(fs, path, kind, compression, spec, day, source.zone_of_times)
             except Unreadable:  # what is half written is no fault yet
                 _let_it_rest(seen, rests)
                 _look_again(fs, path, source, day, seen, redact(url))
@@ -52,7 +57,7 @@ def fetch(spec: ModelSpec, source: FilesSource, day: date) -> Delivery:
                 _look_again(fs, path, source, day, seen, redact(url), may_grow=True)
     except Unreadable as problem:
         return Delivery(None, None, name, origin, f"{redact(url)}: {problem}")
-    return Delivery.of_rows(rows, name=name, origin=origin)
+    return Delivery.of_rows(rows, name=name, origin=origin, zone=source.zone_of_times)
 
 
 def fetch_daily(spec: ModelSpec, files: DeliveredFiles, day: date) -> Delivery:
@@ -77,11 +82,11 @@ def fetch_daily(spec: ModelSpec, files: DeliveredFiles, day: date) -> Delivery:
             finally:  # what is half written is no fault yet
                 _look_again(fs, path, files, day, seen, shown)
         if found is not None:
-            return Delivery.of_rows(found, name=name, origin=shown)
+            return Delivery.of_rows(found, name=name, origin=shown, zone=files.zone_of_times)
         rows = parse(raw or b"", *told, allowance(spec)) if told is not None else None
     except Unreadable as err:
         problem = f"{shown}: {err}"
-    return Delivery(rows, raw, name, shown, problem)
+    return Delivery(rows, raw, name, shown, problem, files.zone_of_times)
 
 
 def _look(fs: Any, path: str, files: DeliveredFiles, day: date) -> Infos:

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from windsock.ingest.sources.delivery import NotWhole
+from windsock.ingest.sources.joined import join_rows
 from windsock.ingest.sources.parse import Allowance, Format, Unreadable, format_of, parse
 from windsock.ingest.sources.places import read_file
-from windsock.redact import redact_line
 
 MARK = "_SUCCESS"
 """What says that a folder is whole, unless the spec names another mark."""
@@ -67,12 +67,7 @@ def read_parts(fs: Any, path: str, given: Format | None, allowed: Allowance, sho
         tables.append(rows.select(tables[0].column_names) if in_order else rows)
     if not tables:
         raise Unreadable("all its part files are empty (0 bytes). Deliver it again.")
-    try:  # a part without any value of a column has no type for it
-        return pa.concat_tables(tables, promote_options="default")
-    except pa.ArrowException as err:
-        raise Unreadable(
-            f"its parts hold a column in different types ({redact_line(err)}). Deliver all parts with the same types."
-        ) from err
+    return join_rows(tables)
 
 
 def _name(info: dict[str, Any]) -> str:

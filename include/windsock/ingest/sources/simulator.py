@@ -33,7 +33,7 @@ from windsock.days import start_of
 from windsock.ingest.sources.delivery import Delivery
 from windsock.ingest.sources.dirt import spoil
 from windsock.spec import ModelSpec
-from windsock.spec.data import Drift, SimulatorSource
+from windsock.spec.sources import Drift, SimulatorSource
 
 GRID = 100.0
 """Side of the square that customers and terminals lie in."""

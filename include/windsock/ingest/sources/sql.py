@@ -21,7 +21,7 @@ from windsock.ingest.sources.delivery import Delivery, NotDelivered
 from windsock.ingest.sources.parse import Allowance, Unreadable
 from windsock.redact import redact, redact_line
 from windsock.spec import ModelSpec
-from windsock.spec.data import SqlSource
+from windsock.spec.sources import SqlSource
 
 # Bounds carry no zone; a session in another one would move the day's edges of columns that do.
 _IN_UTC = {

@@ -9,7 +9,7 @@ from windsock.learners.learner import Rows
 from windsock.learners.neural.learner import NetworkLearner
 from windsock.served.matrix import Feature
 from windsock.served.metrics import measure
-from windsock.spec.data import SimulatorSource
+from windsock.spec.sources import SimulatorSource
 
 DAYS, TERMINALS = 45, 600
 FEATURES = [Feature("amount"), Feature("usual_amount"), Feature("terminal_risk"), Feature("night", (0, 1))]
