@@ -1,6 +1,7 @@
 """Running a suite on one day's rows and sorting what it found by consequence."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -9,6 +10,7 @@ import great_expectations as gx
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 from great_expectations.expectations.registry import list_registered_expectation_implementations
 
@@ -76,7 +78,8 @@ def check(
     batch = definition.get_batch({"dataframe": frame})
 
     def run(some: list[ExpectationConfiguration], result_format: str) -> Any:
-        with np.errstate(invalid="ignore"):  # a spread over infinite values is none; the range rule names them
+        # A spread over infinite values is none; the range rule names them.
+        with np.errstate(invalid="ignore"), _configurations_kept():
             return batch.validate(
                 gx.ExpectationSuite(name=name, expectations=some),
                 result_format={"result_format": result_format, "return_unexpected_index_query": False},
@@ -95,6 +98,28 @@ def check(
     failed = [(r, e) for r, e in zip(outcome.results, expectations, strict=True) if not r.success]
     broken = [b for result, given in failed if (b := _broken(result, given, spec, frame)) is not None]
     return broken, _short(outcome.to_json_dict())
+
+
+@contextmanager
+def _configurations_kept() -> Iterator[None]:
+    """Let GX make each expectation's configuration once.
+
+    It makes another one whenever it looks up a single argument, dozens for each metric: on small days this is more work
+    than everything else that ingest does. The expectations are GX's own, which nothing changes while it validates.
+    """
+    made_anew, kept = Expectation.configuration, dict[int, tuple[Expectation, ExpectationConfiguration]]()
+
+    def configuration(self: Expectation) -> ExpectationConfiguration:
+        if id(self) not in kept:
+            # With the expectation itself: another one could get the id of one that is gone.
+            kept[id(self)] = self, made_anew.__get__(self)
+        return kept[id(self)][1]
+
+    Expectation.configuration = property(configuration)  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        Expectation.configuration = made_anew  # type: ignore[method-assign]
 
 
 def _as_gx_is_fast(frame: pd.DataFrame, as_they_are: Collection[str]) -> pd.DataFrame:
