@@ -119,13 +119,16 @@ def test_it_keeps_every_clause_of_the_contract(tmp_path):
         ("catboost", {"depth": 99}, "CatBoost refuses params"),
     ],
 )
-def test_what_does_not_convert_is_refused_with_a_sentence(tmp_path, library, params, says):
+def test_what_does_not_convert_is_refused_with_a_sentence(tmp_path, library, params, says, monkeypatch):
+    trainer, _ = trainer_of(library, monkeypatch)
     request = Path(practice_run(str(tmp_path), custom(params), rows=400))
-    ended = ProgramRunner((sys.executable, "-I", str(program_of(library))), {}).start(request).wait(300)
 
-    assert ended is not None
-    assert ended.code == 64
-    assert says in ended.message
+    with pytest.raises(trainer.Refused) as refused:
+        trainer.run(request)
+
+    code, why = refused.value.args
+    assert code == 64
+    assert says in why
     assert not (request.parent / "metrics.json").exists()
 
 

@@ -111,9 +111,10 @@ class Network(nn.Module):
 def test_what_is_served_scores_as_the_module_does(tmp_path, source):
     _, spec = installed(tmp_path, source, arguments={"units": 8}, search={})
     learned, x = trained(spec), rows(10_000).x
+    files = learned.files()
     folder = tmp_path / "model"
     folder.mkdir()
-    for name, content in learned.files().items():
+    for name, content in files.items():
         (folder / name).write_bytes(content)
     model = load(folder)
 
@@ -122,8 +123,8 @@ def test_what_is_served_scores_as_the_module_does(tmp_path, source):
     kinds = pa.array(["x", "y"]).take(pa.array(x[:, 1], mask=np.isnan(x[:, 1])).cast(pa.int64()))
     table = pa.table({"a": x[:, 0], "kind": kinds, "b": pa.array(x[:, 2], mask=np.isnan(x[:, 2]))})
     np.testing.assert_allclose(model.predict(table), learned.predict(to_matrix(table, FEATURES)), rtol=1e-5, atol=1e-6)
-    assert learned.files() == trained(spec).files()
-    assert str(tmp_path).encode() not in learned.files()["model.onnx"]
+    assert files == trained(spec).files()
+    assert str(tmp_path).encode() not in files["model.onnx"]
 
 
 def test_a_networks_own_state_is_part_of_a_checkpoint(tmp_path):
