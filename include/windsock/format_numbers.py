@@ -23,6 +23,7 @@ NEWEST: Mapping[str, int] = {
     "feature definitions": 1,
     "profile": 1,
     "run of a DAG": 1,
+    "alert": 1,
     "store": 1,
     "home": 1,
 }

@@ -30,6 +30,14 @@ def versions_needed(settings: Settings, spec: ModelSpec, day: date) -> list[str]
     return list(dict.fromkeys(found))
 
 
+def unjudged_version(settings: Settings, spec: ModelSpec) -> str | None:
+    """Return the newest version if no gate has judged it and it has never been champion, else None."""
+    newest = list_versions(settings, spec)[-1:]
+    promoted = {entry.version for entry in promotions.history(settings, spec)}
+    judged = (Store.of(settings).exists(version_info(settings, spec, v).run_folder, "gate.json") for v in newest)
+    return next((v for v, done in zip(newest, judged, strict=True) if v not in promoted and not done), None)
+
+
 def _was_refused(settings: Settings, spec: ModelSpec, version: str) -> bool:
     folder = version_info(settings, spec, version).run_folder
     try:

@@ -1,7 +1,8 @@
 """The failure callback of every task: one message when a task has failed for good.
 
-Runs in the task's own process, or in the DAG processor when that process was lost; there the context holds no
-exception. It never raises and never holds a task up for more than about five seconds.
+Runs in the task's own process, in the DAG processor when Airflow lost that, and in the scheduler for all that nobody
+else has reported (``failures``); in the last two the context holds no exception. All three name the same cause, and one
+message is sent. It never raises and never holds a task up for more than about five seconds.
 """
 
 import logging
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from windsock.alerts import FailedTask, send
+from windsock.alerts import Alert, send
 from windsock.errors import WindsockError
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, find_specs, load_spec
@@ -31,14 +32,15 @@ def on_task_failure(context: Mapping[str, Any]) -> None:
         settings = Settings.from_env()
         dag_id = str(getattr(ti, "dag_id", None) or getattr(context.get("dag"), "dag_id", None) or "unknown")
         task_id, run_id, index = getattr(ti, "task_id", None), run_id_of(context), getattr(ti, "map_index", None)
-        failed = FailedTask(
+        failed = Alert(
             dag_id,
             why(context),
             task_id=task_id,
             day=_day(context),
             url=run_url(settings, dag_id, run_id, task_id, index if isinstance(index, int) else -1) if run_id else None,
+            cause=cause_of(ti) if task_id and run_id else "",
         )
-        spec = _spec(settings, dag_id)
+        spec = spec_of(settings, dag_id)
         on_replay = spec is not None and spec.alerts.on_replay
         if not on_replay and was_replayed(context, settings, spec.name if spec is not None else None):
             log.error("%s", failed.as_line([settings.slack_token]))
@@ -46,6 +48,12 @@ def on_task_failure(context: Mapping[str, Any]) -> None:
             send(settings, failed, spec)
     except Exception as err:
         log.error("The failure could not be reported: %s", type(err).__name__)
+
+
+def cause_of(ti: Any) -> str:
+    """Name one failed try of a task, the same wherever it is seen."""
+    index = -1 if ti.map_index is None else ti.map_index
+    return f"failed {ti.dag_id} {ti.run_id} {ti.task_id} {index} {getattr(ti, 'try_number', 1)}"
 
 
 def run_url(settings: Settings, dag_id: str, run_id: str, task_id: str | None = None, map_index: int = -1) -> str:
@@ -79,13 +87,17 @@ def why(context: Mapping[str, Any]) -> str:
     )
 
 
-def _spec(settings: Settings, dag_id: str) -> ModelSpec | None:
+def model_of(settings: Settings, dag_id: str) -> str | None:
+    """Return the model that a DAG is of, or None for a DAG that is no model's."""
+    # The longest name that fits: of models `fraud` and `fraud_eu`, `fraud_eu_ingest` is the second's.
+    return max((n for n in find_specs(settings.models) if dag_id.startswith(f"{n}_")), key=len, default=None)
+
+
+def spec_of(settings: Settings, dag_id: str) -> ModelSpec | None:
     """Return the spec of the model that a DAG is of; None if it cannot be read, which must not hide the failure."""
     try:
-        paths = find_specs(settings.models)
-        # The longest name that fits: of models `fraud` and `fraud_eu`, `fraud_eu_ingest` is the second's.
-        names = sorted((n for n in paths if dag_id.startswith(f"{n}_")), key=len)
-        return load_spec(paths[names[-1]]) if names else None
+        model = model_of(settings, dag_id)
+        return load_spec(find_specs(settings.models)[model]) if model is not None else None
     except Exception as err:
         log.warning("The model of DAG %s could not be read: %s", dag_id, type(err).__name__)
         return None

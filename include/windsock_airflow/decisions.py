@@ -20,6 +20,8 @@ from windsock.store import Store
 from windsock_airflow.runs import RunFacts
 from windsock_airflow.step import no_retry_of_faulty_input, require_results
 
+APPROVAL = "approval"
+"""Name of the task that asks a person."""
 APPROVER = "{{ ((ti.xcom_pull(task_ids='approval') or {}).get('responded_by_user') or {}).get('name', '') }}"
 """Template of the name that goes into the record of promotions; empty if nobody answered."""
 
@@ -39,7 +41,7 @@ Approve: it scores from the next day on. Reject: the champion stays, and the run
 def ask_for_approval(spec: ModelSpec) -> ApprovalOperator:
     """Return the task that shows the gate's evidence and waits for *Approve* or *Reject*."""
     return ApprovalOperator(
-        task_id="approval",
+        task_id=APPROVAL,
         subject=f"Make this version of {spec.name} the champion?",
         body=_EVIDENCE,
         # Asked again, a person would have to answer twice; a rejection is final for this run.

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from sqlalchemy import create_engine, text
 
 from fake_slack import FakeSlack
 from feature_tables import feature_days
@@ -29,8 +30,10 @@ from windsock.ingest.sources.delivery import fetch
 from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import get_spec
+from windsock.store import Store
 from windsock_local.stack.airflow_api import AirflowRefused, run_path
 from windsock_local.stack.home import ADMIN_USER, Home, read_stack
+from windsock_local.stack.stuck_runs import stuck_runs
 
 pytestmark = pytest.mark.integration
 
@@ -51,6 +54,26 @@ window recent as (
 """
 
 
+VICTIM = f"""
+import os, signal
+from airflow.sdk import dag, task
+from windsock_airflow.callbacks import on_task_failure
+
+@dag(dag_id="{MODEL}_victim", schedule=None, is_paused_upon_creation=False)
+def victim():
+    @task(retries=1, retry_delay=1, on_failure_callback=[on_task_failure])
+    def killed():
+        os.kill(os.getpid(), signal.SIGKILL)
+    killed()
+
+victim()
+"""
+"""A DAG of the model whose task's process is killed in each try, as happens where memory runs out."""
+WAITING = ("up_for_reschedule", "deferred")
+NEVER = date(2026, 4, 20)
+"""A day whose lookback is not there: features of it wait."""
+
+
 @pytest.fixture(scope="module")
 def chain(stack: Stack) -> Stack:
     """The session's stack with one model more."""
@@ -64,9 +87,12 @@ def chain(stack: Stack) -> Stack:
     change_spec(folder, name=MODEL, features={"row": row, "views": [view]}, label=label)
     change_source(folder, {"day": str(REFUSED), "kind": "missing_column"})
     folder.rename(stack.models / MODEL)
+    (stack.home / "dags" / "victim.py").write_text(VICTIM, encoding="utf-8")
     shutil.rmtree(aside)
     for stage in STAGES:
         stack.api.wait_for_dag(f"{MODEL}_{stage}", 240)
+    stack.api.wait_for_dag(f"{MODEL}_victim", 60)
+    stack.api.trigger(f"{MODEL}_victim")  # a while before the test that looks what became of it
     return stack
 
 
@@ -212,6 +238,21 @@ def test_a_malformed_day_is_refused_by_the_form_or_by_the_first_task(chain: Stac
     assert "'yesterday' is not a day" in chain.api.task_log(f"{MODEL}_features", run_id, "features")
 
 
+def test_a_task_that_is_killed_in_each_try_is_reported(chain: Stack, slack: FakeSlack):
+    dag_id = f"{MODEL}_features"
+    waiting = run_path(dag_id, chain.api.trigger(dag_id, partition_key=str(NEVER)))
+    state = f"{waiting}/taskInstances/features"
+    wait_until(lambda: chain.api.call("GET", state)["state"] in WAITING, 60, "a waiting task")
+    chain.api.call("PATCH", state, {"new_state": "failed"})  # by hand: the last test looks whether it was reported
+
+    def told() -> list[str]:
+        return [m["text"] for m in slack.messages if f"{MODEL}_victim" in m["text"]]
+
+    wait_until(lambda: bool(told()), 120, "a message")
+    (text,) = told()
+    assert "was killed, ran out of memory or lost its worker" in text
+
+
 def test_a_failing_task_posts_one_message_and_a_backfill_none(chain: Stack, slack: FakeSlack):
     assert not [m for m in slack.messages if str(REFUSED) in str(m)], "the backfill has alerted"
     before = len(slack.messages)
@@ -325,3 +366,49 @@ def test_a_query_of_postgresql_is_read_in_utc_and_up_to_the_limit(chain: Stack, 
         got = fetch(spec, FIRST)
         assert (got.rows is not None and got.rows.num_rows == 100) == whole, got.problem
         assert whole or "more than 99 rows" in got.problem
+
+
+def test_a_replay_whose_events_were_purged_stays_one(chain: Stack):
+    dag_id, day = f"{MODEL}_features", date(2026, 3, 3)
+    run = chain.api.newest_runs(dag_id, day, day)[day]
+    socket = read_stack(chain.settings).database_socket
+    with create_engine(f"postgresql+psycopg2://postgres@/airflow?host={socket}").begin() as database:
+        ours = f"select id from asset where name like '{MODEL}_%'"
+        assert database.execute(text(f"delete from asset_event where asset_id in ({ours})")).rowcount > 0
+
+    chain.api.call("POST", f"{run_path(dag_id, run['dag_run_id'])}/clear", {"dry_run": False})
+    assert chain.api.wait_for_run(dag_id, run["dag_run_id"], 120)["state"] == "success"
+    for number in (1, 2):
+        log = chain.api.task_log(dag_id, run["dag_run_id"], "features", number)
+        assert f"features {day}: started (replayed)" in log
+    settle(chain)
+
+
+def test_doctor_finds_a_cleared_run_of_a_cancelled_backfill(chain: Stack):
+    dag_id = f"{MODEL}_monitor"
+    chain.api.set_paused(dag_id, True)  # so that the run is not begun before the backfill is cancelled
+    number = chain.api.backfill(dag_id, LAST, LAST)
+    assert not list(stuck_runs(chain.settings)), "it is only paused"
+    chain.api.call("PUT", f"backfills/{number}/cancel")
+    (run,) = chain.api.runs(dag_id, run_type="backfill")
+    chain.api.call("POST", f"{run_path(dag_id, run['dag_run_id'])}/clear", {"dry_run": False})
+    try:
+        assert chain.api.call("GET", run_path(dag_id, run["dag_run_id"]))["state"] == "queued"
+        ((finding, step),) = stuck_runs(chain.settings)
+        assert f"{dag_id}: runs of a cancelled backfill" in finding
+        assert str(LAST) in finding
+        assert f"windsock trigger {dag_id} --key DAY" in step
+    finally:
+        chain.api.call("DELETE", run_path(dag_id, run["dag_run_id"]))
+        chain.api.set_paused(dag_id, False)
+
+
+def test_each_failure_was_reported_once_and_what_a_person_did_not_at_all(chain: Stack):
+    store = Store.of(chain.settings)
+    causes = [store.read_json("alerts", f"{name}.json")["cause"] for name in store.json_names("alerts")]
+    failed = Counter(cause.split()[1] for cause in causes if cause.startswith(f"failed {MODEL}_"))
+    assert failed[f"{MODEL}_victim"] == 1
+    assert failed[f"{MODEL}_ingest"] >= 2, "with Slack there, and with Slack away"
+    by_hand = [run["dag_run_id"] for run in chain.api.runs(f"{MODEL}_features") if run["partition_key"] == str(NEVER)]
+    assert by_hand
+    assert not [cause for cause in causes if cause.split()[2] in by_hand]

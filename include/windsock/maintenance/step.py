@@ -20,6 +20,7 @@ from windsock.maintenance.deliveries import remove_deliveries, remove_refused
 from windsock.maintenance.pages import rebuild_docs, remove_reports
 from windsock.maintenance.studies import remove_studies
 from windsock.maintenance.trainings import remove_notes, remove_trainings
+from windsock.outbox import Outbox
 from windsock.steps import StepContext
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     remove_refused(cleaning)
     remove_reports(cleaning)
     cleaning.remove("temporary", cleaning.older(cleaning.temporary, _TEMPORARY_AGE), "a killed writer left it")
+    if not cleaning.dry:
+        Outbox(cleaning.store).prune()
     docs = rebuild_docs(cleaning)
     removed = {kind: {"files": n, "bytes": cleaning.bytes[kind]} for kind, n in sorted(cleaning.files.items())}
     freed = cleaning.bytes.total()

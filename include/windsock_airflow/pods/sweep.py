@@ -165,7 +165,7 @@ def _states_of_owners(pods: Iterable[Any]) -> dict[str, States]:
 def _sweep_for_ever(settings: Settings, airflow: str) -> None:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 
-    _wait_for_forks()
+    wait_for_forks()
     client, reported = None, ""
     while True:
         time.sleep(SWEEP_SECONDS)
@@ -183,7 +183,7 @@ def _sweep_for_ever(settings: Settings, airflow: str) -> None:
             time.sleep(SWEEP_SECONDS)
 
 
-def _wait_for_forks() -> None:
+def wait_for_forks() -> None:
     """Wait until the embedded stack's executor has forked its workers: forks and busy threads do not mix."""
     file, started = os.environ.get(_FORKED_VARIABLE), time.time()
     while file and time.time() - started < _LONGEST_FORK_S:

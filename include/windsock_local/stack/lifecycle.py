@@ -18,6 +18,7 @@ from windsock.settings import Settings
 from windsock.store import Store
 from windsock.store_memory import REMEMBERED
 from windsock_local.stack import probes
+from windsock_local.stack.absences import Absences
 from windsock_local.stack.environment import airflow_variables, ignored_variables, installation_env, part_env
 from windsock_local.stack.guardian import database_processes, end_leftovers
 from windsock_local.stack.home import GUARDIAN, MARKER, SUPERVISOR, Home, StackInfo, read_stack, refuse_unsafe_home
@@ -81,17 +82,25 @@ def prepared_stack(
         database = Postgres(home)
         airflow = airflow_variables(home, port=port, database_url=database.url("airflow"), environ=os.environ)
         database.prepare()
+        parts = make_parts(home, database, airflow_port=port, mlflow_port=other_port)
         supervisor = Supervisor(
             home,
-            make_parts(home, database, airflow_port=port, mlflow_port=other_port),
+            parts,
             part_env(settings, airflow_url=airflow_url, mlflow_url=mlflow_url, airflow=airflow),
             StackInfo(str(home.root), "starting", airflow_url, mlflow_url, str(database.socket_folder), time.time()),
             on_ready,
             SpecWatch(settings, airflow_url).look,
         )
+        absences = Absences(settings, [part.name for part in parts if not part.one_shot])
+        end_watch = absences.watch(lambda: supervisor.info)
         try:
             yield supervisor
+        except UpstreamUnavailable as err:
+            if supervisor.info.state == "ready":  # else whoever starts it reads why
+                absences.report_end(err)
+            raise
         finally:
+            end_watch()
             supervisor.stop()
 
 

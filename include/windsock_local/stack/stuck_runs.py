@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
 from windsock.days import parse_day, spans
@@ -39,8 +38,8 @@ def _of_cancelled_backfills(api: AirflowApi) -> Iterator[tuple[str, str]]:
 
 
 def _is_left_behind(run: Mapping[str, Any], backfills: list[dict[str, Any]]) -> bool:
-    at = run["partition_date"] or run["logical_date"] or run["run_after"]
-    of_day = [b for b in backfills if _time(b["from_date"]) <= _time(at) <= _time(b["to_date"])]
+    day = run["partition_key"] or run["run_after"][:10]
+    of_day = [backfill for backfill in backfills if backfill["from_date"][:10] <= day <= backfill["to_date"][:10]]
     return bool(of_day) and all(b["is_paused"] and b["completed_at"] for b in of_day)
 
 
@@ -63,7 +62,3 @@ def _written(keys: list[str | None]) -> str:
         return spans(parse_day(key) for key in keys)
     except SpecError:
         return ", ".join(key or "without a day" for key in keys)
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)

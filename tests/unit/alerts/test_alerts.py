@@ -9,10 +9,10 @@ import pytest
 
 from fake_slack import TOKEN, FakeSlack
 from small_model import small_fraud
-from windsock.alerts import FailedTask, send
+from windsock.alerts import Alert, send
 from windsock.settings import Settings
 
-ALERT = FailedTask(
+ALERT = Alert(
     "fraud_ingest",
     "Column TX_AMOUNT: 12 values < 0 & more, for example -3.",
     task_id="ingest",
@@ -39,7 +39,7 @@ def test_what_cannot_even_be_written_is_logged_and_no_error_of_the_caller(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with FakeSlack() as slack:
-        assert not send(settings(tmp_path, **slack.env), FailedTask("fraud_ingest", None))  # type: ignore[arg-type]
+        assert not send(settings(tmp_path, **slack.env), Alert("fraud_ingest", None))  # type: ignore[arg-type]
 
     assert slack.requests == 0
     assert "An alert could not be sent: " in caplog.text
@@ -54,7 +54,7 @@ def test_a_models_own_channel_comes_first(tmp_path: Path) -> None:
 
 
 def test_without_slack_the_log_has_it_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    two_lines = FailedTask("fraud_ingest", "one\ntwo", day="2026-03-05")
+    two_lines = Alert("fraud_ingest", "one\ntwo", day="2026-03-05")
     with caplog.at_level(logging.INFO):
         assert not send(settings(tmp_path), two_lines)
 
@@ -129,13 +129,13 @@ def test_an_odd_token_neither_raises_nor_shows(token: str, tmp_path: Path, caplo
 def test_secrets_in_the_text_are_struck_out() -> None:
     text = f"connect to postgresql+psycopg2://ann:pa:ss@db/x failed, token {TOKEN}"
 
-    for written in (FailedTask("d", text).as_slack(), FailedTask("d", text).as_line()):
+    for written in (Alert("d", text).as_slack(), Alert("d", text).as_line()):
         assert "connect to postgresql+psycopg2://***@db/x failed, token ***" in written
         assert TOKEN not in written
 
 
 def test_text_from_data_cannot_call_people_or_forge_links() -> None:
-    text = FailedTask("d", "<!channel> <https://evil|here>", url="http://x/a|b>c").as_slack()
+    text = Alert("d", "<!channel> <https://evil|here>", url="http://x/a|b>c").as_slack()
 
     assert "<!channel>" not in text
     assert "<https://evil" not in text
@@ -143,4 +143,4 @@ def test_text_from_data_cannot_call_people_or_forge_links() -> None:
 
 
 def test_long_reasons_are_shortened() -> None:
-    assert len(FailedTask("d", "x" * 100_000).as_slack()) < 2000
+    assert len(Alert("d", "x" * 100_000).as_slack()) < 2000

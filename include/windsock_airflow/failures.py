@@ -1,0 +1,171 @@
+"""Troubles that no task reports, from where each is seen: a thread of the scheduler.
+
+A task whose process is killed (what happens when memory runs out) says nothing, and Airflow calls its callback only
+if the worker is lost too. So the scheduler, told of each run that fails, looks a little later at the tasks that failed
+lately, and reports those that nobody has; what a scheduler that was killed meanwhile did not see, the next one finds
+when it starts. The same thread reports approvals that wait for a day and challengers that nobody judged, and sends
+what Slack did not take.
+
+The top of this module is imported by every task: nothing heavy may stand there. ``plugins/windsock_alerts.py``
+registers it.
+"""
+
+import logging
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+from windsock.alerts import Alert, send, send_waiting
+from windsock.settings import Settings
+from windsock.spec import load_specs
+from windsock_airflow.callbacks import cause_of, model_of, on_task_failure, run_url, spec_of
+from windsock_airflow.pods.sweep import wait_for_forks
+
+log = logging.getLogger(__name__)
+
+_GRACE = timedelta(seconds=30)
+"""So long after a task failed, it has said what it has to say itself."""
+_LOOK_BACK = timedelta(hours=6)
+_LONG_WAIT = timedelta(hours=24)
+_ROUND_S = 60.0
+_ROUNDS_BETWEEN_WAITS = 10
+_ROUNDS_BETWEEN_CHALLENGERS = 60
+_failed = threading.Event()
+
+
+@hookimpl
+def on_starting(component: Any) -> None:
+    """Start the thread if this process is a scheduler."""
+    if sys.argv[1:2] == ["scheduler"]:
+        threading.Thread(
+            target=_watch_for_ever, args=(Settings.from_env(),), name="windsock-alerts", daemon=True
+        ).start()
+
+
+@hookimpl
+def on_dag_run_failed(dag_run: Any, msg: str) -> None:
+    """Have the thread look; in other processes nobody does."""
+    _failed.set()
+
+
+class Watch:
+    """One scheduler's looks at the database; ``known`` are the causes that it has dealt with."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._known: set[str] = set()
+        self._unjudged: dict[str, str] = {}
+        """Model to the version that nobody had judged at the last look."""
+
+    def report_failures(self, session: Any, now: datetime) -> None:
+        """Report the tasks that failed lately and for good, unless a person failed them or they are reported."""
+        from airflow.models.log import Log
+        from airflow.models.taskinstance import TaskInstance
+        from sqlalchemy import exists, select
+
+        since = now - _LOOK_BACK
+        by_hand = exists().where(
+            Log.dag_id == TaskInstance.dag_id,
+            Log.run_id == TaskInstance.run_id,
+            Log.event.in_(_BY_HAND),
+            Log.dttm >= TaskInstance.start_date,
+        )
+        failed = select(TaskInstance).where(
+            TaskInstance.state == "failed", TaskInstance.end_date.between(since, now - _GRACE), ~by_hand
+        )
+        for ti in session.scalars(failed):
+            if (cause := cause_of(ti)) not in self._known and model_of(self._settings, ti.dag_id) is not None:
+                self._known.add(cause)
+                run = ti.dag_run
+                on_task_failure({"ti": ti, "dag_run": run, "run_id": ti.run_id, "partition_key": run.partition_key})
+
+    def report_waits(self, session: Any, now: datetime) -> None:
+        """Report approvals that nobody has answered for a day, with the promotions that wait behind them."""
+        from airflow.models.dagrun import DagRun
+        from airflow.models.taskinstance import TaskInstance
+        from sqlalchemy import func, select
+
+        from windsock_airflow.decisions import APPROVAL
+
+        unanswered = select(TaskInstance).where(
+            TaskInstance.task_id == APPROVAL,
+            TaskInstance.state.in_(("deferred", "awaiting_input")),
+            TaskInstance.start_date < now - _LONG_WAIT,
+        )
+        for ti in session.scalars(unanswered):
+            cause = f"unanswered {ti.dag_id} {ti.run_id} {ti.try_number}"
+            spec = spec_of(self._settings, ti.dag_id)
+            if cause in self._known or spec is None:
+                continue
+            self._known.add(cause)
+            queued = select(func.count()).where(DagRun.dag_id == ti.dag_id, DagRun.state == "queued")
+            behind = session.scalar(queued)
+            more = f" {behind} more promotions wait behind it." if behind else ""
+            sentence = (
+                f"A version of {spec.name} passed the gate and waits for Approve or Reject since "
+                f"{ti.start_date:%Y-%m-%d %H:%M} UTC.{more} Answer it under Required Actions; until then the champion "
+                "stays."
+            )
+            url = run_url(self._settings, ti.dag_id, ti.run_id, ti.task_id)
+            send(self._settings, Alert(ti.dag_id, sentence, ti.task_id, None, url, "Approval waits", cause), spec)
+
+    def report_challengers(self, session: Any) -> None:
+        """Report the newest version of a model that nobody has judged since the last look, nor is about to."""
+        from airflow.models.dagrun import DagRun
+        from sqlalchemy import func, select
+
+        from windsock.living_versions import unjudged_version
+
+        for model, spec in load_specs(self._settings)[0].items():
+            version, before = unjudged_version(self._settings, spec), self._unjudged.pop(model, None)
+            if version is None:
+                continue
+            self._unjudged[model] = version
+            dag_id, cause = f"{model}_promote", f"unjudged {model} {version}"
+            at_work = select(func.count()).where(DagRun.dag_id == dag_id, DagRun.state.in_(("queued", "running")))
+            if version != before or cause in self._known or session.scalar(at_work):
+                continue
+            self._known.add(cause)
+            sentence = (
+                f"Version {version} of {model} was registered, and no run of {dag_id} has judged it: it came while "
+                f"another was under way, or the DAG was paused. Trigger {dag_id}; the champion stays meanwhile."
+            )
+            send(self._settings, Alert(dag_id, sentence, headline="Challenger waits", cause=cause), spec)
+
+
+_BY_HAND = (
+    *("patch_task_instance", "bulk_task_instances", "patch_task_group_instances", "patch_dag_run", "bulk_dag_runs"),
+)
+"""What Airflow's audit log calls it when a person sets the state of tasks and runs."""
+
+
+def _watch_for_ever(settings: Settings) -> None:
+    from airflow.utils.session import create_session
+
+    wait_for_forks()
+    watch, look, complaint, rounds = Watch(settings), True, "", 0
+    while True:
+        if _failed.wait(_ROUND_S):
+            _failed.clear()
+            look = True
+            time.sleep(_GRACE.total_seconds() + 1)
+        try:
+            now = datetime.now(UTC)
+            with create_session() as session:
+                if look:
+                    watch.report_failures(session, now)
+                if rounds % _ROUNDS_BETWEEN_WAITS == 0:
+                    watch.report_waits(session, now)
+                if rounds % _ROUNDS_BETWEEN_CHALLENGERS == 0:
+                    watch.report_challengers(session)
+            look, complaint, rounds = False, "", rounds + 1
+            send_waiting(settings)
+        except Exception as err:
+            # A database or a store that is away: said once, and looked at again.
+            if (sentence := f"{type(err).__name__}: {str(err)[:300]}") != complaint:
+                log.warning("Alerts could not be looked after: %s", sentence)
+            complaint = sentence
