@@ -30,6 +30,7 @@ from windsock.completeness import UNKNOWN_EVENT, settled_days
 from windsock.days import end_of, last_instant, start_of
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.ingest import label_history
+from windsock.ingest.appended import adds, with_earlier
 from windsock.ingest.conform import DUPLICATE, Conformed, Quarantine, RowFault, conform
 from windsock.ingest.records import NO_SOURCE, detail_of, keep_raw, refuse, settle, write_tables
 from windsock.ingest.redelivery import compare, how_to_accept
@@ -84,6 +85,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
         if is_coming:
             raise UpstreamUnavailable(str(absent)) from absent  # of a day that is long over, it will not come
         return _none(ctx, previous, inputs, f"label.files.missing is 'empty' ({absent})")
+    if adds(files):
+        delivery = with_earlier(ctx, "labels", delivery, label_file_columns(spec))
     source = keep_raw(ctx, delivery)
     inputs["source"] = delivery.content_hash or ""
     if delivery.rows is None:
@@ -110,7 +113,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         quarantined=quarantine.counts,
         warnings=[*conformed.warnings, *warnings],
     )
-    lost, accepted = compare(ctx, previous, detail)
+    lost, accepted = compare(ctx, None if adds(files) else previous, detail)
     if lost:
         raise refuse(ctx, "labels", previous, delivery, inputs, lost, warnings, how_to_accept(ctx, "labels"))
     detail |= accepted
@@ -170,14 +173,15 @@ def inline_labels(spec: ModelSpec, rows: pa.Table) -> pa.Table:
 
 def conform_labels(spec: ModelSpec, delivered: pa.Table, zone: str | None = None) -> Conformed:
     """Bring a label file into the form that the spec declares."""
+    key = label_files(spec).key
+    return conform(delivered, label_file_columns(spec), values=label_values(spec), zone=zone, key=key)
+
+
+def label_file_columns(spec: ModelSpec) -> dict[str, str]:
+    """Return name to type of what a label file must hold."""
     files = label_files(spec)
-    columns: dict[str, str] = {
-        files.key: spec.events.columns[spec.events.key],
-        spec.label.column: label_type(spec),
-    }
-    if files.time is not None:
-        columns[files.time] = "timestamp"
-    return conform(delivered, columns, values=label_values(spec), zone=zone, key=files.key)
+    columns: dict[str, str] = {files.key: spec.events.columns[spec.events.key], spec.label.column: label_type(spec)}
+    return columns if files.time is None else {**columns, files.time: "timestamp"}
 
 
 def _match(

@@ -18,6 +18,7 @@ from windsock import completeness
 from windsock.days import last_instant
 from windsock.errors import DayRejected, SpecError, UpstreamUnavailable, disk_fault
 from windsock.ingest import history, lasting
+from windsock.ingest.appended import adds, with_earlier
 from windsock.ingest.conform import Conformed
 from windsock.ingest.judge import conform_events, judge
 from windsock.ingest.kept import kept_delivery, recoverable_columns
@@ -29,7 +30,7 @@ from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
 from windsock.ingest.undeclared import extra_columns, undeclared_columns
 from windsock.ledger import DayRecord, Ledger, Output, Status
 from windsock.spec import ModelSpec
-from windsock.spec.columns import event_known_at
+from windsock.spec.columns import event_known_at, needed_sources
 from windsock.steps import StepContext
 from windsock.validate import docs, profile
 
@@ -71,6 +72,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
             raise  # it may come, or answer, later today
         # A replay asks for days that are long over, and waiting would keep the rest of a backfill out.
         raise UpstreamUnavailable(str(absent)) from absent
+    if adds(spec.source):
+        delivery = with_earlier(ctx, "ingest", delivery, needed_sources(spec, day))
     return _take(ctx, previous, delivery)
 
 
@@ -136,7 +139,8 @@ def _take(ctx: StepContext, previous: DayRecord | None, delivery: Delivery) -> d
     detail["stats"] = history.stats_of(spec, events)
     labels = wanted["labels"].num_rows if "labels" in wanted else None
     gone = {*spec.events.columns, *extra_columns(ctx)} - {*events.column_names}
-    lost, accepted = compare(ctx, previous, detail, labels, gone)
+    replaced = None if adds(spec.source) else previous
+    lost, accepted = compare(ctx, replaced, detail, labels, gone)
     if lost:
         raise _refusal(ctx, previous, delivery, lost, warnings, how_to_accept(ctx, "ingest"))
     detail |= accepted

@@ -1,6 +1,7 @@
 """The columns that a spec declares, and those of the tables made from it, with their types."""
 
 from collections.abc import Mapping
+from datetime import date
 
 from windsock.spec.model_spec import ModelSpec
 
@@ -24,6 +25,12 @@ def declared_columns(spec: ModelSpec) -> dict[str, str]:
     if spec.label.files is None:
         columns[spec.label.column] = label_type(spec)
     return columns
+
+
+def needed_sources(spec: ModelSpec, day: date) -> set[str]:
+    """Return the columns that a delivery of events of a day may not lack, by their names in it."""
+    later = {n for n, column in spec.events.declared.items() if column.since is not None and day < column.since}
+    return {spec.events.sources.get(name, name) for name in declared_columns(spec) if name not in later}
 
 
 def event_known_at(spec: ModelSpec) -> str:

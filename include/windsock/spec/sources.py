@@ -83,6 +83,9 @@ class DeliveredFiles(Part):
     naive_times: Literal["local", "utc"] = unless_default(
         "local", description="Whether times without a zone in them are of `timezone` or, all the same, of UTC."
     )
+    deliveries: Literal["replace", "append"] = unless_default(
+        "replace", description="What a further delivery of a day does with what was delivered of it before."
+    )
 
     @property
     def zone_of_times(self) -> str | None:
@@ -97,6 +100,15 @@ class FilesSource(DeliveredFiles):
     url: Url = Field(
         description="Any fsspec URL or path; `{ds}` stands for the day, `{ds_nodash}` too. Without: one big file."
     )
+
+    @model_validator(mode="after")
+    def _appends_to_days(self) -> Self:
+        if self.deliveries == "append" and not has_day(self.url):
+            raise ValueError(
+                "deliveries: append is for a file or folder a day. Write {ds} in the url, or remove it: one big file "
+                "is read as it grows"
+            )
+        return self
 
 
 class SqlSource(Part):

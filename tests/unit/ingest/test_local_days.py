@@ -171,7 +171,10 @@ def test_a_file_whose_times_cannot_be_read_refuses_the_days_it_is_needed_for(tmp
     inbox.deliver(transactions(48).drop_columns("TX_DATETIME"), DAY + timedelta(days=1))
     with pytest.raises(DayRejected, match="'TX_DATETIME' stands in the file 0 times"):
         inbox.ingest()
-    rows = transactions(48)
+    rows = transactions(48, DAY + timedelta(days=1))
+    inbox.deliver(rows.drop_columns("TX_AMOUNT"), DAY + timedelta(days=1))
+    with pytest.raises(DayRejected, match="'TX_AMOUNT': missing in some of its files"):
+        inbox.ingest()
     inbox.deliver(with_column(rows, "TX_DATETIME", range(48), pa.int64()), DAY + timedelta(days=1))
     with pytest.raises(DayRejected, match="holds no times"):
         inbox.ingest()

@@ -1,6 +1,6 @@
 """Rows of several files as one table: of part files, of two local days, of one delivery after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 import pyarrow.types as t
@@ -9,23 +9,35 @@ from windsock.ingest.sources.parse import Unreadable
 from windsock.redact import redact_line
 
 
-def join_rows(tables: Sequence[pa.Table]) -> pa.Table:
+def join_rows(tables: Sequence[pa.Table], needed: Sequence[Collection[str]] = ()) -> pa.Table:
     """Put rows one after the other; a column that only some tables have is null in the others.
 
     Types may differ where no value changes by it: whole numbers beside floats, units of time, zones.
 
+    Args:
+        tables: The rows.
+        needed: Of each table, the columns that it may not lack if another has them.
+
     Raises:
-        Unreadable: A column is of types that do not go together.
+        Unreadable: A column is of types that do not go together, or a needed one is missing.
     """
+    names = {name for rows in tables for name in rows.column_names}
+    for rows, some in zip(tables, needed, strict=False):
+        if missing := sorted(names.intersection(some).difference(rows.column_names)):
+            raise Unreadable(
+                f"{', '.join(map(repr, missing))}: missing in some of its files (rule: every declared column is "
+                "delivered), which would be null there without a word. Deliver all files with it."
+            )
     try:
-        return pa.concat_tables(map(_plain, tables) if len(tables) > 1 else tables, promote_options="permissive")
+        alike = all(rows.schema.equals(tables[0].schema) for rows in tables)
+        return pa.concat_tables(tables if alike else map(plain_types, tables), promote_options="permissive")
     except pa.ArrowException as err:
         raise Unreadable(
             f"a column is not in the same type throughout ({redact_line(err)}). Deliver all files with the same types."
         ) from err
 
 
-def _plain(rows: pa.Table) -> pa.Table:
+def plain_types(rows: pa.Table) -> pa.Table:
     """Decode dictionaries, and name instants by UTC, as far as tables of different writers may differ in them."""
     for n, field in enumerate(rows.schema):
         if t.is_dictionary(field.type):

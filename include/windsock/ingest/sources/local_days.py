@@ -20,6 +20,7 @@ from windsock.ingest.sources.joined import join_rows
 from windsock.ingest.sources.parse import Unreadable
 from windsock.ingest.zones import cast_times
 from windsock.spec import ModelSpec
+from windsock.spec.columns import needed_sources
 from windsock.spec.sources import FilesSource
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ def fetch_overlapping(
         NotDelivered: One of them is not there yet.
     """
     found: dict[str, pa.Table] = {}
+    needed = []
     for local in local_days(day, zone):
         try:
             delivery = ask(local)
@@ -67,11 +69,13 @@ def fetch_overlapping(
             return delivery
         try:
             found[delivery.origin] = _rows_of(spec, source, zone, day, local, delivery.rows)
+            needed.append(needed_sources(spec, local))
         except Unreadable as err:
             return Delivery(None, delivery.raw, delivery.name, delivery.origin, f"{delivery.origin}: {err}")
     name, origin = f"{day}.parquet", f"{day} (UTC) of {' and '.join(found)}"
+    parts = [(rows, some) for rows, some in zip(found.values(), needed, strict=True) if rows.num_rows]
     try:  # an empty file's types say nothing
-        rows = join_rows([rows for rows in found.values() if rows.num_rows] or [*found.values()][:1])
+        rows = join_rows(*zip(*parts, strict=True)) if parts else next(iter(found.values()))
     except Unreadable as err:
         return Delivery(None, None, name, origin, f"{origin}: {err}")
     return Delivery.of_rows(rows, name=name, origin=origin, zone=source.zone_of_times)
