@@ -179,6 +179,9 @@ def stack(slack: FakeSlack) -> Iterator[Stack]:
     running = start_session_stack(home, slack)
     _end.callback(lifecycle.stop_stack, running.settings)
     _end.callback(running.api.close)
+    # It would start and tell things of every model, at times of its own.
+    running.api.wait_for_dag("windsock_watch", 240)
+    running.api.set_paused("windsock_watch", True)
     yield running
     end_session_stack()
 

@@ -24,6 +24,8 @@ NEWEST: Mapping[str, int] = {
     "profile": 1,
     "run of a DAG": 1,
     "alert": 1,
+    "wait": 1,
+    "told": 1,
     "store": 1,
     "home": 1,
 }

@@ -236,7 +236,7 @@ def _schedules(spec: ModelSpec) -> Iterator[str]:
     from croniter import croniter  # type: ignore[import-untyped]
 
     for name, expression in spec.schedule:
-        if expression is not None and not croniter.is_valid(expression):
+        if isinstance(expression, str) and not croniter.is_valid(expression):
             yield f"schedule.{name}: {expression!r} is no cron expression. Five fields, for example '30 0 * * *'."
 
 

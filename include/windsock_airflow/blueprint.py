@@ -51,16 +51,21 @@ def identity(spec: ModelSpec, stage: str, doc: str | None) -> dict[str, Any]:
         "doc_md": f"{doc}\n\nModel `{spec.name}` ({spec.owner}): {spec.description}",
         "tags": [f"stage:{stage}", f"model:{spec.name}"],
         "catchup": False,
-        "default_args": {
-            "owner": spec.owner,
-            # For services that are away for a moment; what a retry cannot mend is never retried.
-            "retries": 2,
-            "retry_delay": timedelta(seconds=20),
-            "retry_exponential_backoff": 2,
-            "max_retry_delay": timedelta(minutes=10),
-            "execution_timeout": timedelta(hours=1),
-            "on_failure_callback": [on_task_failure],
-        },
+        "default_args": defaults(spec.owner),
+    }
+
+
+def defaults(owner: str) -> dict[str, Any]:
+    """Return the arguments that every task has."""
+    return {
+        "owner": owner,
+        # For services that are away for a moment; what a retry cannot mend is never retried.
+        "retries": 2,
+        "retry_delay": timedelta(seconds=20),
+        "retry_exponential_backoff": 2,
+        "max_retry_delay": timedelta(minutes=10),
+        "execution_timeout": timedelta(hours=1),
+        "on_failure_callback": [on_task_failure],
     }
 
 

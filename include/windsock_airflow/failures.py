@@ -23,7 +23,7 @@ from windsock.alerts import Alert, send, send_waiting
 from windsock.settings import Settings
 from windsock.spec import load_specs
 from windsock_airflow.callbacks import cause_of, model_of, on_task_failure, run_url, spec_of
-from windsock_airflow.pods.sweep import wait_for_forks
+from windsock_airflow.scheduler_threads import wait_for_forks
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ anything else               is retried with back-off
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -29,6 +29,8 @@ from airflow.sdk.exceptions import (
 )
 
 from windsock.errors import NotReady, SpecError, TooLittleHistory, WindsockError
+from windsock.settings import Settings
+from windsock.store import Store
 from windsock_airflow.pages import RESULT_LINKS, links_of
 from windsock_airflow.runs import RunFacts
 
@@ -108,6 +110,21 @@ class StepCall:
         """Say whether the run is skipped if there are not enough days yet."""
         return self.skip_on_schedule and facts.scheduled
 
+    def note_wait(self, facts: RunFacts, sentence: str) -> None:
+        """Note that a run for a day waits, and for what: ``windsock status`` shows it, and the watch tells of it."""
+        from windsock.upkeep.waits import Wait, note
+
+        if facts.key is not None:
+            wait = Wait(self.step, facts.key, facts.dag_id, facts.run_id, facts.live, sentence)
+            note(Store.of(Settings.from_env()), self.model, wait)
+
+    def forget_wait(self, key: str | None) -> None:
+        """Take such a note away."""
+        from windsock.upkeep.waits import forget
+
+        with suppress(Exception):  # the task's own end matters more, and the watch takes old notes away
+            forget(Store.of(Settings.from_env()), self.model, self.step, str(key))
+
     def announce_result(self, operator: Any, context: Context, facts: RunFacts, result: dict[str, Any]) -> None:
         """Set the task's links, and leave it the outlets that have something to say; Airflow posts an event on each.
 
@@ -174,10 +191,17 @@ class StepOperator(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Run the step, and wait by rescheduling if it is not ready."""
+        over = True
         try:
             return super().execute(context)
+        except AirflowRescheduleException:
+            over = False
+            raise
         except AirflowSensorTimeout as err:
             raise AirflowSensorTimeout(f"Gave up after waiting {self.call.timeout}. {self._missing}") from err
+        finally:
+            if over and context.get("task_reschedule_count"):
+                self.call.forget_wait(context.get("partition_key"))
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Run the step; False if its input is not there yet."""
@@ -203,6 +227,7 @@ class StepOperator(BaseSensorOperator):
                     raise
                 self._missing = str(err)
                 log.warning("Not ready: %s", err)
+                call.note_wait(facts, str(err))
                 return False
         call.announce_result(self, context, facts, result)
         return PokeReturnValue(is_done=True, xcom_value=result)

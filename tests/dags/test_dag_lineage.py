@@ -18,6 +18,7 @@ LINEAGE = {
     "fraud_promote": ("fraud_challenger", ["promote -> fraud_champion"]),
     "fraud_rollback": ("by hand or operator", ["rollback -> fraud_champion"]),
     "fraud_maintenance": ("0 6 * * 0", []),
+    "windsock_watch": ("by hand or operator", []),
 }
 
 

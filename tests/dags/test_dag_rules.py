@@ -10,6 +10,7 @@ from dag_bag import DAGS, load_bag
 from windsock.settings import REPO_ROOT
 
 STAGES = ("ingest", "features", "score", "monitor", "retrain", "train", "promote", "rollback", "maintenance")
+WATCH = "windsock_watch"
 HEAVY = (
     *("pandas", "numpy", "torch", "mlflow", "feast", "great_expectations", "evidently"),
     *("pyarrow", "duckdb", "lightgbm", "optuna", "sklearn"),
@@ -18,22 +19,23 @@ HEAVY = (
 
 def test_each_stage_has_its_file_and_its_dag(bag: Any):
     assert not bag.import_errors
-    assert {p.stem for p in DAGS.glob("*.py")} == {*STAGES, "labels", "specs"}
-    assert set(bag.dags) == {f"fraud_{stage}" for stage in STAGES}
+    assert {p.stem for p in DAGS.glob("*.py")} == {*STAGES, "labels", "specs", "watch"}
+    assert set(bag.dags) == {*(f"fraud_{stage}" for stage in STAGES), WATCH}
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_dags_can_be_read_found_and_never_hang(bag: Any, stage: str):
-    dag = bag.dags[f"fraud_{stage}"]
+@pytest.mark.parametrize("dag_id", [*(f"fraud_{stage}" for stage in STAGES), WATCH])
+def test_dags_can_be_read_found_and_never_hang(bag: Any, dag_id: str):
+    dag = bag.dags[dag_id]
+    model, _, stage = dag_id.partition("_")
     assert len(dag.doc_md.splitlines()) >= 5
     assert dag.description.endswith(".")
-    assert dag.tags == {f"stage:{stage}", "model:fraud"}
+    assert dag.tags == ({"stage:watch"} if dag_id == WATCH else {f"stage:{stage}", f"model:{model}"})
     assert dag.catchup is False
     for task in dag.tasks:
         assert task.execution_timeout or getattr(task, "response_timeout", None), f"{task.task_id} may hang"
         assert task.retries >= 1
         assert task.retry_exponential_backoff == 2
-        assert task.owner == "risk-ml"
+        assert task.owner == ("windsock" if dag_id == WATCH else "risk-ml")
         assert [c.__name__ for c in task.on_failure_callback] == ["on_task_failure"]
 
 

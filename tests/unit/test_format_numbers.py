@@ -19,6 +19,7 @@ from windsock.features import frozen
 from windsock.features.feature_tables import FeatureTable, feature_tables
 from windsock.features.frozen import spec_of_version
 from windsock.format_numbers import NEWEST, check, numbered, written
+from windsock.outbox import Message, Outbox
 from windsock.runs.contract import TrainerRequest, request_url
 from windsock.runs.run_folder import DEFINITIONS, REQUEST, RunFolder
 from windsock.served.model import load
@@ -27,8 +28,11 @@ from windsock.spec import ModelSpec, get_spec
 from windsock.steps import run_step
 from windsock.store import Store
 from windsock.trainers.learn import spec_of
+from windsock.upkeep.told import Told
+from windsock.upkeep.waits import Wait, note, waits_of
 from windsock.validate.profile import find_profile
 from windsock.version_index import VersionInfo, record_version, version_info
+from windsock_airflow.runs import STARTED, RunFacts
 from windsock_local.stack.home import Home
 
 LATER = 99
@@ -60,7 +64,11 @@ class Installation:
             "trainer request": f"{self.run.prefix}/candidates/lightgbm/{REQUEST}",
             "profile": "fraud/profile.json",
             "store": store.MARKER,
+            "wait": f"fraud/waits/score/{AS_OF}.json",
+            "told": "fraud/told.json",
         }
+        if kind in (found := {"run of a DAG": f"fraud/{STARTED}/score", "alert": "alerts"}):
+            return next(Path(self.settings.store, found[kind]).glob("*.json"))
         if kind in below:
             return Path(self.settings.store, below[kind])
         return {"definition": self.spec.folder / "model.yaml", "home": Home.of(self.settings).marker}[kind]
@@ -78,6 +86,10 @@ class Installation:
             "profile": lambda: find_profile(self.settings, self.spec),
             "store": lambda: self.store.exists("fraud"),
             "home": lambda: Home.of(self.settings).create(),
+            "run of a DAG": lambda: RunFacts.recorded(self.store, "fraud", "fraud_score", "r"),
+            "alert": lambda: Outbox(self.store).waiting(),
+            "wait": lambda: list(waits_of(self.store, "fraud")),
+            "told": lambda: Told.of(self.store, "fraud"),
         }
         return readers[kind]()
 
@@ -93,6 +105,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     promotions.append(settings, spec, entry, after=None)
     assert find_profile(settings, spec) is not None
     Home.of(settings).create()
+    own = Store.of(settings)
+    RunFacts("fraud_score", "r", None, True, False, None, ())._record(own, "fraud")
+    note(own, "fraud", Wait("score", str(AS_OF), "fraud_score", "r", True, "A day is missing."))
+    Outbox(own).put(Message("a cause", "2026-03-01T00:00:00+00:00", "#alerts", "A text."))
+    told = Told.of(own, "fraud")
+    told.mark("paused", ["fraud_score"])
+    told.save()
     return Installation(settings, spec, RunFolder.named(Store.of(settings), "fraud", run))
 
 

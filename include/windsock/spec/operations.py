@@ -16,6 +16,12 @@ class ScheduleSpec(Part):
     monitor: str = Field("0 3 * * *", pattern=_ONCE_A_DAY, description="Once a day, `M H * * *`: each run is a day.")
     train: str | None = "0 5 * * 1"
     maintenance: str | None = "0 6 * * 0"
+    catch_up_days: NonNegativeInt = Field(
+        30,
+        description="Days back from today that are run by themselves if they were not run in time; a person is told "
+        "of earlier ones.",
+    )
+    alert_after_hours: float = Field(6, gt=0, description="A live run that waits for longer is told of, once.")
 
 
 class MonitoringSpec(Part):

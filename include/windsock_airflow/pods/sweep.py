@@ -8,14 +8,11 @@ of those that are over or gone. The top of this module is imported by every task
 
 import contextlib
 import logging
-import os
 import sys
 import threading
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from airflow.listeners import hookimpl
@@ -34,12 +31,11 @@ from windsock_airflow.pods.identity import (
     new_name,
 )
 from windsock_airflow.runs import enum_text
+from windsock_airflow.scheduler_threads import execution_client, wait_for_forks
 
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 5.0
-_FORKED_VARIABLE = "WINDSOCK_EXECUTOR_READY_FILE"
-_LONGEST_FORK_S = 300.0
 _OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 """States of a task in which nobody waits for its pod."""
 
@@ -144,18 +140,13 @@ def sweep(settings: Settings, client: Any, airflow: str) -> None:
 
 def _states_of_owners(pods: Iterable[Any]) -> dict[str, States]:
     """Ask Airflow's execution API for the states of the tasks that pods are of."""
-    from airflow.executors.base_executor import BaseExecutor, get_execution_api_server_url
-    from airflow.sdk.api.client import Client
-
     runs: dict[str, set[str]] = defaultdict(set)
     for pod in pods:
         if (owner := owner_of(pod)) is not None:
             runs[owner[0]].add(owner[1])
     if not runs:
         return {}
-    # The token that an executor gives a task on its way; the name stands for no task, as none is to be changed.
-    token = BaseExecutor(parallelism=1).jwt_generator.generate({"sub": str(uuid.uuid4()), "scope": "execution"})
-    with Client(base_url=get_execution_api_server_url(), token=token) as client:
+    with execution_client() as client:
         return {
             dag: client.task_instances.get_task_states(dag_id=dag, run_ids=sorted(ids)).task_states
             for dag, ids in runs.items()
@@ -181,12 +172,3 @@ def _sweep_for_ever(settings: Settings, airflow: str) -> None:
                 log.warning("Pods could not be looked after: %s", sentence)
             client, reported = None, sentence
             time.sleep(SWEEP_SECONDS)
-
-
-def wait_for_forks() -> None:
-    """Wait until the embedded stack's executor has forked its workers: forks and busy threads do not mix."""
-    file, started = os.environ.get(_FORKED_VARIABLE), time.time()
-    while file and time.time() - started < _LONGEST_FORK_S:
-        if Path(file).exists() and Path(file).stat().st_mtime >= started:
-            return
-        time.sleep(1)

@@ -1,5 +1,6 @@
 """How a step's outcome becomes a task's: done, waiting, skipped, failed for good or to be retried."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,9 @@ from windsock.errors import (
     TooLittleHistory,
     UpstreamUnavailable,
 )
+from windsock.settings import Settings
+from windsock.store import Store
+from windsock.upkeep.waits import waits_of
 from windsock_airflow.step import StepOperator
 
 EVENTS = Asset(name="m_events", uri="x-windsock://m/events")
@@ -68,8 +72,9 @@ def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
     """Replace the steps by one that records how it was called and does what ``outcome`` says."""
+    monkeypatch.setenv("WINDSOCK_HOME", str(tmp_path))
     made: list[dict[str, Any]] = []
 
     def run_step(name: str, **given: Any) -> dict[str, Any]:
@@ -124,6 +129,27 @@ def test_not_ready_reschedules_and_gives_up_with_the_sentence(calls: list[dict[s
     late["ti"].get_first_reschedule_date = lambda _: datetime.now(UTC) - timedelta(days=15)
     with pytest.raises(AirflowSensorTimeout, match="2026-02-27 is missing"):
         step().execute(late)
+
+
+def test_a_waiting_run_is_noted_with_its_sentence_until_it_ends(calls: list[dict[str, Any]], tmp_path: Path):
+    store = Store.of(Settings.from_env({"WINDSOCK_HOME": str(tmp_path)}))
+    for end in ({"rows": 3}, DayRejected("no"), NotReady("still")):
+        outcome(NotReady("2026-02-27 is missing"))
+        with pytest.raises(AirflowRescheduleException):
+            step().execute(context())
+        (wait,) = waits_of(store, "m")
+        assert (wait.step, wait.key, wait.live, wait.sentence) == (
+            "ingest",
+            "2026-03-01",
+            True,
+            "2026-02-27 is missing",
+        )
+        again = {**context(), "task_reschedule_count": 1}
+        again["ti"].get_first_reschedule_date = lambda _: datetime.now(UTC) - timedelta(days=15)
+        outcome(end)
+        with suppress(AirflowFailException, AirflowSensorTimeout):
+            step().execute(again)
+        assert list(waits_of(store, "m")) == []
 
 
 def test_pauses_grow_with_the_time_waited():
