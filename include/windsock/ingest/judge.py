@@ -19,7 +19,7 @@ from windsock.ingest.conform import DUPLICATE, Conformed, Quarantine, RowFault, 
 from windsock.ingest.late import is_late, none_of_its_day
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.spec.columns import declared_columns, label_values
+from windsock.spec.columns import declared_columns, delivered_names, label_values
 from windsock.validate.engine import validate
 
 
@@ -35,7 +35,7 @@ def conform_events(
     return conform(
         delivered,
         declared_columns(spec),
-        sources=events.sources,
+        sources=delivered_names(spec),
         may_lack=[n for n, column in events.declared.items() if column.since is not None and day < column.since],
         extra=extra,
         ignore=events.ignore,

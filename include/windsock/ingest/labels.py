@@ -46,6 +46,8 @@ from windsock.validate.sentences import show
 
 SEVERAL_EVENTS = "key of one event"
 """Rule of labels whose key several events of the horizon have, as where ids begin anew each day: whose are they?"""
+_EVENT_TIME, _EVENT_KNOWN, _SEVERAL = "\0event time", "\0event known", "\0several events"
+"""What is found out about each label, beside the columns of its file: none can be called so."""
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -86,7 +88,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
             raise UpstreamUnavailable(str(absent)) from absent  # of a day that is long over, it will not come
         return _none(ctx, previous, inputs, f"label.files.missing is 'empty' ({absent})")
     if adds(files):
-        delivery = with_earlier(ctx, "labels", delivery, label_file_columns(spec))
+        delivery = with_earlier(ctx, "labels", delivery, [spec.label.delivered_as, files.key])
     source = keep_raw(ctx, delivery)
     inputs["source"] = delivery.content_hash or ""
     if delivery.rows is None:
@@ -173,8 +175,14 @@ def inline_labels(spec: ModelSpec, rows: pa.Table) -> pa.Table:
 
 def conform_labels(spec: ModelSpec, delivered: pa.Table, zone: str | None = None) -> Conformed:
     """Bring a label file into the form that the spec declares."""
-    key = label_files(spec).key
-    return conform(delivered, label_file_columns(spec), values=label_values(spec), zone=zone, key=key)
+    return conform(
+        delivered,
+        label_file_columns(spec),
+        sources={spec.label.column: spec.label.delivered_as},
+        values=label_values(spec),
+        zone=zone,
+        key=label_files(spec).key,
+    )
 
 
 def label_file_columns(spec: ModelSpec) -> dict[str, str]:
@@ -196,9 +204,9 @@ def _match(
     """
     files, label = label_files(spec), spec.label.column
     given = to_pandas(delivered)
-    given["event_time"], given[SEVERAL_EVENTS] = _event_times(given[files.key], events, 1)
+    given[_EVENT_TIME], given[_SEVERAL] = _event_times(given[files.key], events, 1)
     if spec.events.late_days:
-        given["event_known"], _ = _event_times(given[files.key], events, 2)
+        given[_EVENT_KNOWN], _ = _event_times(given[files.key], events, 2)
     quarantine = Quarantine(len(given))
     for fault in faults:
         quarantine.add(fault)
@@ -233,8 +241,8 @@ def _rules(spec: ModelSpec, day: date, given: pd.DataFrame) -> Iterator[tuple[st
     fresh = ~no_key & ~copies
     twice = given[fresh].duplicated(subset=[files.key], keep=False)  # these share their key and are no copies
     yield "one label per event", label, twice.reindex(given.index, fill_value=False)
-    yield UNKNOWN_EVENT, files.key, fresh & given["event_time"].isna()
-    yield SEVERAL_EVENTS, files.key, fresh & given[SEVERAL_EVENTS]
+    yield UNKNOWN_EVENT, files.key, fresh & given[_EVENT_TIME].isna()
+    yield SEVERAL_EVENTS, files.key, fresh & given[_SEVERAL]
     if spec.label.task == "binary":
         yield f"{label} one of 0, 1", label, fresh & given[label].notna() & ~given[label].isin([0, 1])
     else:
@@ -242,7 +250,7 @@ def _rules(spec: ModelSpec, day: date, given: pd.DataFrame) -> Iterator[tuple[st
     if files.time is not None:
         claimed = given[files.time]
         yield f"{files.time} not null", files.time, fresh & claimed.isna()
-        yield f"{files.time} not before its event", files.time, fresh & (claimed < given["event_time"])
+        yield f"{files.time} not before its event", files.time, fresh & (claimed < given[_EVENT_TIME])
         yield f"{files.time} not after its delivery", files.time, fresh & (claimed >= pd.Timestamp(end_of(day)))
 
 
@@ -262,10 +270,10 @@ def _table(spec: ModelSpec, day: date, valid: pd.DataFrame) -> pa.Table:
     else:
         known_at = pd.Series(pd.Timestamp(last_instant(day)), index=valid.index)
     if spec.events.late_days:
-        known_at = known_at.where(known_at >= valid["event_known"], valid["event_known"])
-    final = valid.assign(known_at=known_at).sort_values(["event_time", files.key], kind="stable")
+        known_at = known_at.where(known_at >= valid[_EVENT_KNOWN], valid[_EVENT_KNOWN])
     schema = arrow_schema(label_columns(spec).items())
-    table = pa.Table.from_pandas(
-        final.rename(columns={files.key: spec.events.key}), schema, preserve_index=False, safe=False
-    )
+    columns = (valid[files.key], valid[spec.label.column], valid[_EVENT_TIME], known_at)
+    final = pd.DataFrame(dict(zip(schema.names, columns, strict=True)))
+    final = final.sort_values([schema.names[2], schema.names[0]], kind="stable")
+    table = pa.Table.from_pandas(final, schema, preserve_index=False, safe=False)
     return table.replace_schema_metadata(None)

@@ -28,6 +28,8 @@ def label_changes(base: ModelSpec, spec: ModelSpec, standing: Standing, days: Se
     )
     if before.column != after.column:
         yield Change("~", "label.column", before.column, after.column, NEXT_TRAINING, (new_question,))
+    if before.delivered_as != after.delivered_as and before.column == after.column:
+        yield Change("~", "label.from", before.delivered_as, after.delivered_as, "days from now on", (new_question,))
     if before.files != after.files:
         was, now = (str(label.files.url) if label.files is not None else "a column" for label in (before, after))
         yield Change("~", "label.files", was, now, "days from now on", ("labels that are stored stay", new_question))

@@ -13,7 +13,7 @@ from windsock.ingest.sources.delivery import fetch
 from windsock.ledger import DayRecord, Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.spec.columns import declared_columns, label_values
+from windsock.spec.columns import declared_columns, delivered_names, label_values
 from windsock.sql import open_duckdb, quoted
 from windsock.store import Store
 
@@ -41,9 +41,15 @@ def _differences(store: Store, spec: ModelSpec, record: DayRecord) -> list[str]:
     delivery = fetch(spec, record.day)
     if delivery.rows is None:
         return [delivery.problem or f"{delivery.name} cannot be read"]
-    columns, key, events = declared_columns(spec), spec.events.key, spec.events
+    key = spec.events.key
     conformed = conform(
-        delivery.rows, columns, sources=events.sources, ignore=events.ignore, values=label_values(spec), key=key
+        delivery.rows,
+        declared_columns(spec),
+        sources=delivered_names(spec),
+        ignore=spec.events.ignore,
+        values=label_values(spec),
+        zone=delivery.zone,
+        key=key,
     )
     if conformed.rows is None:
         return list(conformed.problems)

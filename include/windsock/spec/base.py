@@ -15,6 +15,9 @@ COLUMN_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 Column = Annotated[str, StringConstraints(pattern=COLUMN_PATTERN)]
 """Column names: letters, digits and ``_``; they may be words of SQL."""
 
+DeliveredName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$")]
+"""A column's name in a delivery, which may hold blanks, dots and letters of any alphabet."""
+
 
 def check_in_folder(path: str) -> str:
     """Return a path that stays in the folder it is relative to; what lies elsewhere would not come with the model."""

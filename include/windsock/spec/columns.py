@@ -27,10 +27,15 @@ def declared_columns(spec: ModelSpec) -> dict[str, str]:
     return columns
 
 
+def delivered_names(spec: ModelSpec) -> dict[str, str]:
+    """Return the columns of :func:`declared_columns` to their names in a delivery of events."""
+    return {name: spec.events.sources.get(name, spec.label.delivered_as) for name in declared_columns(spec)}
+
+
 def needed_sources(spec: ModelSpec, day: date) -> set[str]:
     """Return the columns that a delivery of events of a day may not lack, by their names in it."""
     later = {n for n, column in spec.events.declared.items() if column.since is not None and day < column.since}
-    return {spec.events.sources.get(name, name) for name in declared_columns(spec) if name not in later}
+    return {source for name, source in delivered_names(spec).items() if name not in later}
 
 
 def event_known_at(spec: ModelSpec) -> str:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from windsock.spec.base import Column, FolderFile, Part, repeated, unless_default
+from windsock.spec.base import Column, DeliveredName, FolderFile, Part, repeated, unless_default
 from windsock.spec.sources import DeliveredFiles, Url, with_a_day
 
 ColumnType = Literal["int64", "double", "string", "bool", "timestamp", "date"]
@@ -117,8 +117,10 @@ class LabelFiles(DeliveredFiles):
     url: Annotated[Url, AfterValidator(with_a_day)] = Field(
         description="fsspec URL with `{ds}` or `{ds_nodash}`, the day of delivery."
     )
-    key: Column
-    time: Column | None = Field(None, description="When each label became known; default: the end of the day.")
+    key: DeliveredName = Field(description="Its column with the event's key.")
+    time: DeliveredName | None = Field(
+        None, description="Its column that says when each label became known; default: the end of the day."
+    )
     horizon_days: PositiveInt = Field(90, description="Labels may be for events up to this many days before delivery.")
     missing: Literal["wait", "empty"] = Field("wait", description="What a day without a label file means.")
 
@@ -127,6 +129,9 @@ class LabelSpec(Part):
     """The answer that the model learns, and when it becomes known."""
 
     column: Column
+    source: DeliveredName | None = unless_default(
+        None, alias="from", description="Its name in the delivery or label file; default: here."
+    )
     task: Literal["binary", "regression"]
     delay_days: int = Field(ge=0, le=365, description="Days from the event until its label is known.")
     files: LabelFiles | None = Field(None, description="Absent: the label is a column of the events.")
@@ -134,6 +139,20 @@ class LabelSpec(Part):
         None,
         description="What is delivered to 0 or 1, say {fraud: 1, ok: 0}; absent: 0, 1 or a truth value.",
     )
+
+    @property
+    def delivered_as(self) -> str:
+        """The name of the label in the delivery."""
+        return self.source or self.column
+
+    @model_validator(mode="after")
+    def _is_a_column_of_its_own(self) -> Self:
+        if self.files is not None and (twice := repeated([self.delivered_as, self.files.key, self.files.time or ""])):
+            raise ValueError(
+                f"label.files: {twice[0]!r} is named more than once: the key, the label and its time are each a column "
+                "of their own"
+            )
+        return self
 
     @field_validator("values", mode="before")
     @classmethod

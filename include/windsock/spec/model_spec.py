@@ -148,16 +148,17 @@ class ModelSpec(Part):
     @model_validator(mode="after")
     def _label_is_not_a_feature(self) -> Self:
         label = self.label.column
-        if self.label.files is None and label in self.events.ignore:
-            raise ValueError(f"label.column {label!r} stands in events.ignore, so it would never arrive")
+        source = self.label.delivered_as
+        if self.label.files is None and source in self.events.ignore:
+            raise ValueError(f"label.column {source!r} stands in events.ignore, so it would never arrive")
         if label in self.events.columns:
             raise ValueError(
                 f"label.column {label!r} also stands in events.columns: that leaks the answer. Remove it there; "
                 "a label that comes as a column is taken from the delivery and hidden until its delay has passed"
             )
-        if taken := [name for name, source in self.events.sources.items() if source == label]:
+        if taken := [name for name, origin in self.events.sources.items() if origin == source]:
             raise ValueError(
-                f"events.columns: {taken[0]!r} is taken from the label {label!r}: that leaks the answer. Remove it"
+                f"events.columns: {taken[0]!r} is taken from the label {source!r}: that leaks the answer. Remove it"
             )
         for name, expression in self.features.row.items():
             used = set(_IDENTIFIER.findall(expression)) | {name}

@@ -29,10 +29,10 @@ EVENTS = {
 }
 
 
-def _world(home, *, settle=True, time="LABEL_TIME", **files):
+def _world(home, *, settle=True, time="LABEL_TIME", label_from=None, **files):
     (home / "labels").mkdir()
     given = {"url": f"{home}/labels/{{ds}}.parquet", "key": "TRANSACTION_ID", "time": time, **files}
-    label = {"column": "TX_FRAUD", "task": "binary", "delay_days": 2, "files": given}
+    label = {"column": "TX_FRAUD", "from": label_from, "task": "binary", "delay_days": 2, "files": given}
     inbox = Inbox(home, events=EVENTS, label=label)
     if settle:
         for n in range(3):
@@ -230,3 +230,32 @@ def test_a_label_whose_key_several_events_have_is_nobodys_and_set_aside(tmp_path
 
     assert (result["rows"], result["by_rule"]) == (97, {"key of one event": 3})
     assert any("3 of 100 labels break the rule 'key of one event', e.g. 1 (" in w for w in result["warnings"])
+
+
+def test_the_columns_of_a_label_file_may_have_any_names(tmp_path):
+    world = _world(tmp_path, key="Transaktions-Nr.", time="event_time", label_from="Betrug? (ja/nein)")
+    names = ["Transaktions-Nr.", "Betrug? (ja/nein)", "event_time"]
+
+    result = world.deliver(_labels().rename_columns(names))
+
+    assert (result["rows"], result["quarantined"]) == (100, 0)
+    assert world.labels().column_names == ["TRANSACTION_ID", "TX_FRAUD", "event_time", "known_at"]
+    assert world.labels()["event_time"].to_pylist() == world.inbox.rows()["TX_DATETIME"].to_pylist()
+    with pytest.raises(DayRejected, match="'Betrug"):
+        world.deliver(_labels().rename_columns(["Transaktions-Nr.", "TX_FRAUD", "event_time"]))
+
+
+def test_a_label_that_comes_with_its_events_may_have_another_name_there(tmp_path):
+    label = {"column": "TX_FRAUD", "from": "is fraud", "task": "binary", "delay_days": 7}
+    inbox = Inbox(tmp_path, label=label)
+    rows = transactions(100)
+
+    inbox.ingest(rows.rename_columns([*rows.column_names[:-1], "is fraud"]))
+
+    assert inbox.rows("labels")["TX_FRAUD"].to_pylist() == rows["TX_FRAUD"].to_pylist()
+    columns = {**EVENTS["columns"], "AGAIN": {"type": "int64", "from": "is fraud"}}
+    with pytest.raises(SpecError, match="'AGAIN' is taken from the label 'is fraud'"):
+        Inbox(tmp_path, label=label, events={**EVENTS, "columns": columns})
+    files = {"url": "{ds}.csv", "key": "TX_FRAUD"}
+    with pytest.raises(SpecError, match="'TX_FRAUD' is named more than once"):
+        Inbox(tmp_path, label={**label, "from": None, "files": files}, events=EVENTS)
