@@ -29,7 +29,7 @@ done
 [ -x .venv/bin/python ] || "$uv" venv --quiet --python 3.11 .venv
 echo "setup: installing the locked packages into .venv (once; 1 to 3 minutes)"
 export UV_COMPILE_BYTECODE=1 # or the first imports are two to three times slower
-# uv compares each package with the lock's hashes; torch has none there.
+# uv compares each package with the lock's hashes; of torch these are all variants' (see lock.sh).
 # What the lock does not name (the CUDA libraries of a GPU build of torch) comes with torch itself.
 "$uv" pip install --quiet --python .venv/bin/python "${links[@]}" -r requirements.txt
 "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
