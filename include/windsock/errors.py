@@ -13,8 +13,6 @@ WindsockError               exit 1   unclassified: a retry may help
     └── ChampionChanged              somebody else promoted meanwhile: judge again
 """
 
-import errno
-import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar, Self
@@ -79,30 +77,6 @@ class NotReady(UpstreamUnavailable):
 
 class ChampionChanged(UpstreamUnavailable):
     """The champion is no longer the one this candidate was compared with."""
-
-
-_DISK_FAULTS = (
-    *(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)),
-    *("database or disk is full", "attempt to write a readonly database", "disk I/O error"),  # SQLite's words
-)
-
-
-def disk_fault(err: BaseException | None) -> UpstreamUnavailable | None:
-    """Return what to raise for an error of any library if a full or read-only disk is behind it, else None."""
-    first = err
-    for _ in range(10):
-        if err is None or isinstance(err, WindsockError):
-            return None
-        text = " ".join(str(err).split())
-        if fault := next((known for known in _DISK_FAULTS if known in text), None):
-            where = err.filename if isinstance(err, OSError) and err.filename else type(first).__name__
-            what = fault if isinstance(err, OSError) else text[:300].rstrip(".")
-            return UpstreamUnavailable(
-                f"{where}: {what}. Make room on that disk, or let this user write there, and run it again: nothing is "
-                "half-written, and what is done already stays done."
-            )
-        err = err.__cause__ or err.__context__
-    return None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 
 from windsock import mlflow_keys
 from windsock.days import past_day
-from windsock.errors import SpecError, disk_fault
+from windsock.errors import SpecError
+from windsock.faults import fault_behind
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.store import Store
@@ -157,7 +158,7 @@ def run_step(
     try:
         result = module.run(context)
     except Exception as err:
-        if (fault := disk_fault(err)) is not None:
+        if (fault := fault_behind(err)) is not None:
             raise fault from err
         raise
     seconds = round(time.monotonic() - started, 3)

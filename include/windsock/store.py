@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from windsock.errors import DamagedRecord, SpecError, UpstreamUnavailable, WindsockError, disk_fault
+from windsock.errors import DamagedRecord, SpecError, UpstreamUnavailable, WindsockError
+from windsock.faults import fault_behind, limited
 from windsock.files import create_file, replace_file
 from windsock.format_numbers import KEY, check, numbered, taken
 from windsock.redact import redact, redact_line
@@ -68,6 +69,7 @@ class Store:
                 f"{redact(self.root)}: cannot be opened: {redact_line(err).rstrip('.')}. "
                 "Give a folder, or a URL such as s3://bucket/prefix."
             ) from err
+        fs = limited(fs)
         if self.memory is not None and (self.root, self.memory) not in _opened:
             try:
                 marker = self._read_marker(fs, f"{root}/{MARKER}")
@@ -97,6 +99,8 @@ class Store:
         except FileNotFoundError:
             raise
         except Exception as err:  # each kind of store has errors of its own
+            if (told := fault_behind(err)) is not None:
+                raise type(told)(f"{redact(self.root)}: {told}") from err
             fault = (
                 f"The store {redact(self.root)} cannot be read: {type(err).__name__}: {redact_line(err).rstrip('.')}."
             )
@@ -180,7 +184,7 @@ class Store:
             except FileExistsError:
                 raise
             except OSError as err:
-                raise disk_fault(err) or WindsockError(
+                raise fault_behind(err) or WindsockError(
                     f"{target}: could not be put in place ({err.strerror}). It needs hard links, so that only one of "
                     "two writers wins: put WINDSOCK_STORE on a local disk with room, or in an object store."
                 ) from err
@@ -192,7 +196,7 @@ class Store:
             try:
                 there = self.read_bytes(*parts)
             except FileNotFoundError:
-                raise UpstreamUnavailable(
+                raise fault_behind(err) or UpstreamUnavailable(
                     f"{self.url(*parts)}: the object store did not take it ({err}). Run the step again."
                 ) from err
             if there != data:

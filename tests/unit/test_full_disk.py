@@ -25,7 +25,7 @@ from examples import thorough
 from fork_server import fork_context
 from small_disk import SmallDisk
 from training_world import AS_OF, TRAINING, world_spec
-from windsock import errors
+from windsock import faults
 
 MEGABYTES = 64
 ROOM = (0, 4 << 10, 12 << 10, 40 << 10, 120 << 10, 400 << 10, 1200 << 10, 4 << 20)
@@ -71,7 +71,7 @@ def test_a_full_or_read_only_disk_is_a_sentence_wherever_it_is_met(attempts: lis
     assert [a.what for a in met if a.room == 0] == [a.what for a in met if a.room == "read-only"] == names
     kinds = {a.said.partition(":")[0] for a in met}
     assert kinds == {"UpstreamUnavailable", "SpecError"}, "the latter for the home, which may lie elsewhere"
-    assert [a for a in met if not any(fault in a.said for fault in errors._DISK_FAULTS)] == []
+    assert [a for a in met if not any(fault in a.said for fault in faults._DISK_FAULTS)] == []
     assert [a for a in met if "\n" in a.said or not a.said.endswith(".") or len(a.said) > 700] == []
 
 
@@ -170,14 +170,14 @@ def _deeds(folder: Path) -> Iterator[tuple[str, Callable[[Results], object]]]:
             home.passwords_file(("admin", "ada"))
             home.record(StackInfo(str(home.root), "ready", "http://a", "http://m", "", 0.0, parts=parts))
         except Exception as err:
-            raise errors.disk_fault(err) or err from err  # as the command line does
+            raise faults.fault_behind(err) or err from err  # as the command line does
 
     def report(_before: Results) -> None:
         ctx = StepContext(settings, spec, NEW)
         try:
             _save(ctx, Drift({}, {}, 0.0, drifted=False, judged=False, html=b"<html></html>", json=b'{"columns": 0}'))
         except Exception as err:
-            raise errors.disk_fault(err) or err from err  # as `run_step` does; Evidently alone takes ten seconds
+            raise faults.fault_behind(err) or err from err  # as `run_step` does; Evidently alone takes ten seconds
 
     yield "home", prepare_home
     for name in ("ingest", "features", "materialize"):

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from windsock import __version__, last_words
-from windsock.errors import SpecError, WindsockError, disk_fault
+from windsock.errors import SpecError, WindsockError
+from windsock.faults import fault_behind
 
 COMMANDS = {
     "lint": ("windsock.cli.models:lint", "Check every model spec."),
@@ -90,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         click.echo("Stopped.", err=True)
         return 130
     except Exception as err:
-        if (fault := disk_fault(err)) is None:
+        if (fault := fault_behind(err)) is None:
             raise
         return _fail(f"{type(fault).__name__}: {fault}", fault.exit_code)
     return result if isinstance(result, int) else 0

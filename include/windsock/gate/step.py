@@ -21,7 +21,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from windsock import promotions
-from windsock.errors import GateFailed, UpstreamUnavailable, WindsockError, disk_fault
+from windsock.errors import GateFailed, UpstreamUnavailable, WindsockError
+from windsock.faults import fault_behind
 from windsock.gate.checks import ALL
 from windsock.gate.compare import Comparison
 from windsock.gate.context import Check, GateContext
@@ -146,7 +147,7 @@ def _run(function: Callable[[GateContext], Any], ctx: GateContext) -> Iterator[C
     except UpstreamUnavailable:
         raise
     except Exception as err:  # whatever goes wrong in judging must never let a model pass
-        if (fault := disk_fault(err)) is not None:  # it says nothing about the model
+        if (fault := fault_behind(err)) is not None:  # it says nothing about the model
             raise fault from err
         log.warning("%s: check %s could not be run", ctx.spec.name, function.__name__, exc_info=True)
         text = " ".join(str(err).split())[:500]

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from windsock import completeness
 from windsock.days import last_instant
-from windsock.errors import DayRejected, SpecError, UpstreamUnavailable, disk_fault
+from windsock.errors import DayRejected, SpecError, UpstreamUnavailable
+from windsock.faults import fault_behind
 from windsock.ingest import history, lasting
 from windsock.ingest.appended import adds, with_earlier
 from windsock.ingest.conform import Conformed
@@ -249,7 +250,7 @@ def _show(ctx: StepContext) -> None:
     try:
         page = docs.add_day(ctx.settings, ctx.spec, ctx.day)
     except Exception as err:
-        about, fault = "%s %s: the Data Docs page could not be built: %s", disk_fault(err)
+        about, fault = "%s %s: the Data Docs page could not be built: %s", fault_behind(err)
         log.warning(about, ctx.spec.name, ctx.day, fault or err, exc_info=fault is None)
         return
     if page is not None:

@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from windsock import last_words
-from windsock.errors import SpecError, WindsockError, disk_fault
+from windsock.errors import SpecError, WindsockError
+from windsock.faults import fault_behind
 from windsock.learners import ranks
 from windsock.runs.contract import ROLE_VARIABLE, TrainerRequest, libraries
 
@@ -83,7 +84,7 @@ def main() -> int:
                 return code
         train()
     except Exception as failure:
-        err = disk_fault(failure) or failure
+        err = fault_behind(failure) or failure
         last_words.leave(message := f"{type(err).__name__}: {err}")
         if isinstance(err, WindsockError):
             log.error("%s", message)

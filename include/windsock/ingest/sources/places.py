@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
+from windsock.faults import fault_behind
 from windsock.ingest.sources.delivery import NotDelivered
 from windsock.ingest.sources.parse import Allowance, Unreadable
 from windsock.redact import redact, redact_line
@@ -55,7 +56,7 @@ def opening(url: str) -> Iterator[tuple[Any, str]]:
             "ends with /."
         ) from None
     except Exception as err:
-        raise _away(shown, err) from None
+        raise fault_behind(err) or _away(shown, err) from None
 
 
 def _away(shown: str, err: BaseException) -> UpstreamUnavailable:

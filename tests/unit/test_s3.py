@@ -1,0 +1,147 @@
+"""In a bucket the store keeps what it promises in a folder, and a bad day of the object store is told in a sentence."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from s3_server import BUCKET, Relay, clear_clients, environment, s3_server
+from small_model import small_fraud
+from windsock import faults
+from windsock.cli import main
+from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
+from windsock.faults import fault_behind
+from windsock.settings import Settings
+from windsock.steps import run_step
+from windsock.store import Store
+
+STEPS = ("ingest", "features")
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """A bucket behind a relay."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as url:
+        relay = Relay(url)
+        yield relay
+        relay.close()
+
+
+@pytest.fixture
+def bucket(relay: Relay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """The small model with a bucket as its store; requests that hang end within seconds."""
+    settings, _ = small_fraud(tmp_path)
+    for name, value in environment(relay.url).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(faults._LIMITS, "read_timeout", 0.5)
+    clear_clients()
+    relay.fault = lambda *_: None
+    store = f"s3://{BUCKET}/{tmp_path.name}"
+    monkeypatch.setenv("WINDSOCK_STORE", store)
+    monkeypatch.setenv("WINDSOCK_HOME", str(settings.home))
+    monkeypatch.setenv("WINDSOCK_MODELS", str(settings.models[0]))
+    yield replace(settings, store=store)
+    relay.fault = lambda *_: None
+    clear_clients()
+
+
+def days(settings: Settings, *wanted: int) -> None:
+    for day in wanted:
+        for step in STEPS:
+            run_step(step, model="fraud", key=f"2026-03-{day:02}", settings=settings)
+
+
+def contents(settings: Settings) -> dict[str, bytes]:
+    """Return name to bytes of all that a store holds, without the times at which it was written."""
+    store = Store.of(settings)
+    names = [name for name in store.files() if name != "windsock.json"]
+    return {name: re.sub(rb'"(recorded_at|seconds)": [^,\n]*', b"", store.read_bytes(name)) for name in names}
+
+
+def test_of_many_writers_exactly_one_creates_an_object(bucket):
+    store = Store.of(bucket)
+    store.write_json({}, "first")
+
+    def create(number: int) -> bool:
+        try:
+            store.create_bytes(f"writer {number}".encode(), "promotions", "1.json")
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = [number for number, mine in enumerate(pool.map(create, range(8))) if mine]
+    assert len(won) == 1
+    assert store.read_bytes("promotions", "1.json") == f"writer {won[0]}".encode()
+
+
+AWAY = [503, 500, "hang", "cut"]
+REFUSED = ["AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "RequestTimeTooSkewed", "ExpiredToken"]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_store_that_is_away_is_asked_again_and_one_that_refuses_is_not(bucket, relay, monkeypatch, method):
+    monkeypatch.setitem(faults._LIMITS, "retries", {"mode": "standard", "total_max_attempts": 1})
+    if method == "PUT":
+        Store.of(bucket).look()
+    for fault in [*AWAY, *REFUSED]:
+        relay.fault = lambda asked, _path, fault=fault: fault if asked == method else None
+        with pytest.raises(WindsockError, match=f"[Tt]he object store at {relay.url} ") as told:
+            run_step("ingest", model="fraud", key="2026-03-01", settings=bucket)
+        assert type(told.value) is (UpstreamUnavailable if fault in AWAY else SpecError), told.value
+        assert "admin-secret" not in str(told.value)
+    relay.fault = lambda *_: None
+    run_step("ingest", model="fraud", key="2026-03-01", settings=bucket)
+
+
+def test_a_day_in_a_bucket_is_that_in_a_folder_though_a_tenth_of_all_requests_fails(bucket, relay, tmp_path):
+    asked = iter(range(10_000))
+    relay.fault = lambda *_: 503 if next(asked) % 10 == 3 else None
+    days(bucket, 1)
+    relay.fault = lambda *_: None
+    in_folder = replace(bucket, store=str(tmp_path / "store"), home=tmp_path / "other")
+    days(in_folder, 1)
+    assert contents(bucket) == contents(in_folder)
+
+
+@pytest.mark.parametrize(
+    ("login", "code", "sentence"),
+    [
+        ({"key": "admin", "secret": "of-another"}, 64, "refuses .*Key or secret is wrong|The secret does not fit"),
+        ({"key": "nobody"}, 64, "refuses .*There is no such key|Key or secret is wrong"),
+        ({"key": "reader"}, 64, "refuses PutObject.*lacks this right"),
+    ],
+)
+def test_a_login_that_the_store_does_not_take_ends_a_command_with_a_sentence(
+    bucket, relay, monkeypatch, capsys, login, code, sentence
+):
+    for name, value in environment(relay.url, **login).items():
+        monkeypatch.setenv(name, value)
+    clear_clients()
+    assert main(["step", "ingest", "-m", "fraud", "-k", "2026-03-01"]) == code
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(sentence, told), told
+    assert "Traceback" not in told
+
+
+def test_without_a_login_or_a_server_a_command_ends_with_a_sentence(bucket, relay, monkeypatch, capsys):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    clear_clients()
+    assert main(["models"]) == 64
+    assert "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in capsys.readouterr().err
+
+    for name, value in environment("http://127.0.0.1:9").items():
+        monkeypatch.setenv(name, value)
+    clear_clients()
+    assert main(["models"]) == 75
+    assert "The object store at http://127.0.0.1:9 gives no answer" in capsys.readouterr().err
+
+
+def test_other_errors_are_left_alone():
+    assert fault_behind(ValueError("no store is behind it")) is None
+    assert fault_behind(PermissionError("Forbidden")) is None
