@@ -235,6 +235,16 @@ class Ledger:
         kept = (self._read(str(day), *folder, f"{name}.json") for name in self.store.json_names(*self._parts(*folder)))
         return max((record for record in kept if record.status == "void"), key=lambda r: r.recorded_at, default=None)
 
+    def history(self, day: date) -> list[DayRecord]:
+        """Return every record that a day had, as it was last recorded, oldest first; damaged ones are passed over."""
+        found, folder = list[DayRecord](), ("history", day.isoformat())
+        for name in self.store.json_names(*self._parts(*folder)):
+            try:
+                found.append(self._read(str(day), *folder, f"{name}.json"))
+            except DamagedRecord as err:
+                log.warning("Passed over here: %s", err)
+        return sorted(found, key=lambda record: record.recorded_at)
+
     def _keep(self, record: DayRecord, origin: str) -> DayRecord:
         """Keep a record in the history, and return it with its time and origin."""
         stamped = replace(record, recorded_at=utc_now().isoformat(timespec="seconds"), origin=origin)

@@ -2,15 +2,15 @@
 
 A sender that repeats a day usually mends it. One that sends half of it, or leaves the labels out, has made a mistake,
 and the day that stands is the better one. Only another delivery is compared: if the same one gives fewer rows by now,
-somebody has changed the rules on purpose. Each is compared with the one before it, no further back: what a record says
-must not depend on which deliveries there were once.
+somebody has changed the rules on purpose. Small losses add up, so each is also compared with the fullest that the day
+was since a person last had a say. That decides what is refused, never what a record says.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from windsock.errors import SpecError
-from windsock.ledger import DayRecord
+from windsock.ledger import DayRecord, Ledger
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
 
@@ -45,7 +45,10 @@ def compare(
         return [], {}
     if _same_delivery(previous, detail):  # run again, it stays true
         return [], {name: previous.detail[name] for name in (ACCEPTED,) if name in previous.detail}
-    if previous.status != "published" or not (lost := list(_losses(ctx.spec, previous, detail, labels, gone))):
+    if previous.status != "published":
+        return [], {}
+    losses = (list(_losses(ctx.spec, one, detail, labels, gone)) for one in (_fullest(ctx, previous), previous))
+    if not (lost := next(filter(None, losses), [])):
         return [], {}
     if not _is_accepted(ctx):
         return lost, {}
@@ -76,6 +79,22 @@ def _losses(
     for name in sorted(held.intersection(gone)):
         there = 1 - was.get(name, 0.0)
         yield f"{name}: the column is missing, but {there:.0%} of {before:,} values were there ({rule})."
+
+
+def _fullest(ctx: StepContext, previous: DayRecord) -> DayRecord:
+    """Return the record with the most rows since a day was taken out, a worse delivery let in, or rules changed.
+
+    They changed where one delivery has two records: what the day was before, it was by other rules.
+    """
+    stage = "ingest" if "events" in previous.outputs else "labels"
+    since: list[DayRecord] = []
+    for record in Ledger.of(ctx.settings, ctx.spec.name, stage).history(ctx.day):
+        begins_anew = record.status == "void" or ACCEPTED in record.detail
+        if begins_anew or any(_same_delivery(one, record.detail) for one in since):
+            since = []
+        if record.status == "published":
+            since.append(record)
+    return max([*since, previous], key=_published)
 
 
 def _published(record: DayRecord) -> int:

@@ -1,6 +1,8 @@
 """A redelivery that is worse than the day that it replaces: refused, until a person says why it is right."""
 
+import itertools
 import json
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from delivered import DAY, PAYMENT, Inbox, transactions, with_column
 from kill import snapshot
 from windsock.errors import DayRejected, SpecError
+from windsock.ledger import Ledger
 from windsock.steps import run_step
 from windsock.store import Store
 
@@ -94,6 +97,45 @@ def test_a_small_correction_and_the_same_delivery_by_stricter_rules_need_nobody(
     rule = {"type": "expect_column_values_to_be_between", "severity": "warning", "kwargs": least}
     (stricter.spec.folder / "expectations.json").write_text(json.dumps({"expectations": [rule]}))
     assert stricter.ingest()["rows"] < 0.9 * GOOD.num_rows
+
+
+def test_losses_by_small_steps_count_together(tmp_path, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr("windsock.ledger.utc_now", lambda: datetime(2026, 4, 1, tzinfo=UTC) + timedelta(next(clock)))
+    inbox = Inbox(tmp_path)
+    for rows in (400, 380, 361):
+        inbox.ingest(GOOD.slice(400 - rows))
+    with pytest.raises(DayRejected, match="343 rows would replace 400 published ones"):
+        inbox.ingest(GOOD.slice(57))
+
+    inbox.ingest(accept_worse=True, reason="they were copies")
+
+    assert inbox.ingest(GOOD.slice(70))["rows"] == 330  # from here on it is these that count
+    (tmp_path / "fresh").mkdir()
+    fresh = Inbox(tmp_path / "fresh")
+    fresh.ingest(GOOD.slice(70))
+    assert fresh.record().data_hash == inbox.record().data_hash
+
+
+def test_what_a_day_was_by_other_rules_or_before_it_was_taken_out_is_no_loss(tmp_path, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr("windsock.ledger.utc_now", lambda: datetime(2026, 4, 1, tzinfo=UTC) + timedelta(next(clock)))
+    inbox = Inbox(tmp_path, validation={"quarantine_budget": 0.5})
+    inbox.ingest(GOOD)
+    inbox.ingest(GOOD.slice(1))
+    rule = {
+        "type": "expect_column_values_to_be_between",
+        "kwargs": {"column": "TX_AMOUNT", "min_value": 30},
+        "severity": "warning",
+    }
+    (inbox.spec.folder / "expectations.json").write_text(json.dumps({"expectations": [rule]}))
+    stricter = inbox.ingest()["rows"]
+
+    assert inbox.ingest(GOOD.slice(2))["rows"] <= stricter < 0.9 * GOOD.num_rows
+
+    Ledger.of(inbox.settings, "fraud", "ingest").void(DAY, "a mistake")
+    inbox.ingest(GOOD.slice(300))
+    assert inbox.ingest(GOOD.slice(301))["status"] == "published"
 
 
 def test_a_column_that_only_a_living_version_reads_is_missed_too(tmp_path, monkeypatch):
