@@ -186,14 +186,29 @@ def first_day_in_force(settings: Settings, spec: ModelSpec, as_of: date) -> date
     """Return the first day that a version promoted now scores; the clock may refuse a day here, and chooses none.
 
     It is the day after everything that has arrived and after everything its training knew, and never before the entry
-    in force today: no past day changes its champion. What is dated after today cannot be so, and moves nothing.
+    in force today: no past day changes its champion. What is dated after today cannot be so, and moves nothing; nor do
+    days that came ahead of a history which is still to be brought, as the first ones by the clock do.
     """
     today = utc_now().date()
-    known = [as_of]
+    entries, known = verified_history(settings, spec), [as_of]
     for stage in ("ingest", "score"):
-        known += [day for day in Ledger.of(settings, spec.name, stage).days() if day <= today][-1:]
-    first, champion = max(known) + ONE_DAY, champion_of(verified_history(settings, spec), today)
+        days = [day for day in Ledger.of(settings, spec.name, stage).days() if day <= today]
+        # Whom a champion has scored must not get another one; before the first, no day has been scored by any.
+        known += (
+            days[-1:] if stage == "score" and entries else _connected(days, as_of, spec.schedule.catch_up_days)[-1:]
+        )
+    first, champion = max(known) + ONE_DAY, champion_of(entries, today)
     return first if champion is None else max(first, champion.in_force_from)
+
+
+def _connected(days: Sequence[date], since: date, longest_gap: int) -> list[date]:
+    """Keep, of days in order, those after one that follow it without a gap that nobody closes by itself."""
+    found, last = list[date](), since
+    for day in (day for day in days if day > since):
+        if (day - last).days > max(longest_gap, 1):
+            break
+        found.append(last := day)
+    return found
 
 
 def first_day_not_scored(settings: Settings, spec: ModelSpec, entry: Promotion) -> date:

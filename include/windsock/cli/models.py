@@ -11,12 +11,14 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from windsock import promotions
+from windsock.days import utc_now
 from windsock.errors import SpecError
 from windsock.ledger import Ledger
 from windsock.lint import lint_model, specs_below
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec, load_specs
 from windsock.spec.reference import markdown
+from windsock.upkeep.overview import days_of_model, lines_about_days
 from windsock.version_index import list_versions, version_info
 
 _STAGES = ("ingest", "features", "score", "monitor")
@@ -76,6 +78,9 @@ def models(model: str | None, as_json: bool) -> None:
         click.echo(json.dumps({"models": rows, "broken": broken}, indent=1))
         return
     _print_models(rows)
+    for name in sorted(row["model"] for row in rows):
+        for line in lines_about_days(days_of_model(settings, specs[name], utc_now())):
+            Console(soft_wrap=True).print(escape(line), highlight=False)
     console = Console(stderr=True)
     for name, why in broken.items():
         console.print(f"[red]{escape(name)}[/] has a broken spec: {escape(why.splitlines()[0])} Run 'windsock lint'.")
@@ -165,6 +170,7 @@ def _overview(settings: Settings, spec: ModelSpec) -> dict[str, Any]:
         "challenger": newest if newest not in {p.version for p in entries} else None,
         "versions": len(versions),
         "promotions": len(entries),
+        "days": days_of_model(settings, spec, utc_now()).to_json(),
         "last_days": {stage: found[-1].isoformat() if found else None for stage, found in days.items()},
     }
 

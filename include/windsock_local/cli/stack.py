@@ -136,11 +136,17 @@ def down(settings: Settings, wipe: bool) -> None:
 @home_option
 @_json_option
 def status(settings: Settings, as_json: bool) -> int:
-    """Show each part of the stack, and what each model takes of the disk; exit code 1 unless all parts are well."""
+    """Show each part of the stack, and each model's days and size; exit code 1 unless all parts are well."""
     state = health.check(settings)
     use, fault = _disk_use(settings)
+    from windsock_local.cli.days import read_days, show_days  # brings DuckDB, which `up` shall not hold
+
+    days, dags = read_days(settings)
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(state), "disk_use": use, "disk_fault": fault}, indent=1))
+        content = {**dataclasses.asdict(state), "disk_use": use, "disk_fault": fault}
+        content["days"] = {each.model: each.to_json() for each in days}
+        content["dags"] = {name: dataclasses.asdict(dag) for name, dag in dags.items()}
+        click.echo(json.dumps(content, indent=1, default=str))
     elif not state.running:
         click.echo(f"No stack runs under {state.home}. Start it with `windsock up`.")
     else:
@@ -151,6 +157,8 @@ def status(settings: Settings, as_json: bool) -> int:
             table.add_row(part.name, _coloured(part.health), str(part.pid or ""), up_for, part.address)
         Console().print(table)
         click.echo(f"Logs: {state.home}/logs, one file per part")
+    if not as_json:
+        show_days(days, dags)
     if use and not as_json:
         place = escape(redact(settings.store))
         sizes = Table("model", *AREAS, "all", title=f"Megabytes in {place}", title_justify="left")

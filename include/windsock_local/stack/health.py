@@ -14,11 +14,10 @@ from typing import Any
 
 import psutil
 
-from windsock.days import utc_now
 from windsock.errors import WindsockError
 from windsock.settings import REPO_ROOT, Settings
+from windsock_local.stack import day_checks, probes
 from windsock_local.stack import parts as names
-from windsock_local.stack import probes
 from windsock_local.stack.guardian import database_processes
 from windsock_local.stack.home import GUARDIAN, SUPERVISOR, Home, PartInfo, StackInfo, read_stack, refuse_unsafe_home
 from windsock_local.stack.postgres import Postgres
@@ -250,30 +249,6 @@ def _models(settings: Settings) -> _Findings:
         yield "warning", f"none in {folders}", "Add a folder with a model.yaml, or set WINDSOCK_MODELS."
 
 
-def _days(settings: Settings) -> _Findings:
-    """Name all that is dated after today, which no run records; 0.1 did, where it was asked to."""
-    from windsock import promotions
-    from windsock.ledger import records_after
-    from windsock.spec import load_specs
-    from windsock.store import Store
-
-    today, well = utc_now().date(), True
-    specs, broken = load_specs(settings)
-    for model in sorted({*specs, *broken}):
-        for stage, day in records_after(Store.of(settings), model, today):
-            well = False
-            step = f"windsock void {model} {stage} {day} --reason ..."
-            yield "problem", f"{model}: {stage} of {day} is recorded, but today is {today} (UTC)", step
-    for model, spec in sorted(specs.items()):
-        last = promotions.current(settings, spec)
-        if last is not None and last.in_force_from > today:
-            well = False
-            finding = f"{model}: version {last.version} is in force only from {last.in_force_from} on"
-            yield "problem", finding, f"windsock correct-promotion {model} --reason ..."
-    if well:
-        yield "ok", f"nothing is dated after today, {today} (UTC)"
-
-
 def _runs(settings: Settings) -> _Findings:
     from windsock_local.stack.stuck_runs import stuck_runs
 
@@ -295,6 +270,7 @@ _CHECKS: dict[str, Callable[[Settings], _Findings]] = {
     "secrets": _secrets,
     "stack": _stack,
     "models": _models,
-    "days": _days,
+    "days": day_checks.check_dates,
+    "gaps": day_checks.check_gaps,
     "runs": _runs,
 }

@@ -10,7 +10,7 @@ import pytest
 from small_model import small_fraud
 from windsock.errors import ChampionChanged
 from windsock.ledger import DayRecord, Ledger
-from windsock.promotions import Promotion, append, champion_on, current, first_day_in_force, history
+from windsock.promotions import CHOSEN_BY, Promotion, append, champion_on, current, first_day_in_force, history
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
@@ -83,6 +83,20 @@ def test_a_version_is_in_force_after_all_that_has_arrived_and_never_before_its_p
     assert first_day_in_force(settings, spec, date(2026, 5, 1)) == date(2026, 5, 7)
     append(settings, spec, entry("1", "2026-06-01"), after=None)
     assert first_day_in_force(settings, spec, date(2026, 5, 1)) == date(2026, 6, 1)
+
+
+def test_a_day_ahead_of_a_history_that_is_still_to_be_brought_does_not_put_off_the_first_champion(
+    fraud: tuple[Settings, ModelSpec],
+) -> None:
+    settings, spec = fraud
+    for stage, days in {"ingest": ("2026-05-02", "2026-05-20", "2026-10-25"), "score": ("2026-05-03",)}.items():
+        for day in days:
+            Ledger.of(settings, "fraud", stage).publish(DayRecord(day, "no_champion" if stage == "score" else "empty"))
+    assert first_day_in_force(settings, spec, date(2026, 5, 1)) == date(2026, 5, 21)
+    append(settings, spec, entry("1", "2026-05-21"), after=None)
+    detail = {"chosen_by": CHOSEN_BY, "model_version": "1"}
+    Ledger.of(settings, "fraud", "score").publish(DayRecord("2026-10-25", "published", detail=detail))
+    assert first_day_in_force(settings, spec, date(2026, 5, 1)) == date(2026, 10, 26)
 
 
 def _race(settings: Settings, spec: ModelSpec, version: str, start: object, won: object) -> None:
