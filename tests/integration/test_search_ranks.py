@@ -26,37 +26,42 @@ def search(folder, url=None):
     )
 
 
-def _child(rank, port, folder, url, told):
+def _child(rank, port, kept, told):
     import os
 
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     from torch import distributed
 
     distributed.init_process_group("gloo")
-    # What a process of another rank would write or read by itself must not matter.
-    own = folder if rank == 0 else Path(f"{folder}-{rank}")
-    told.put((rank, search(own, url if rank == 0 else url and "sqlite:////nowhere/at/all.db")))
+    for name, (folder, url) in kept.items():
+        # What a process of another rank would write or read by itself must not matter.
+        own = folder if rank == 0 else Path(f"{folder}-{rank}")
+        told.put((name, rank, search(own, url if rank == 0 else url and "sqlite:////nowhere/at/all.db")))
     distributed.barrier()
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("kept", ["own", "shared"])
-def test_all_processes_train_the_same_and_one_alone_keeps_the_trials(tmp_path, kept):
+def test_all_processes_train_the_same_and_one_alone_keeps_the_trials(tmp_path):
     context = multiprocessing.get_context("spawn")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    url = f"sqlite:///{tmp_path / 'studies.db'}" if kept == "shared" else None
-    folder, told = tmp_path / "checkpoints", context.Queue()
-    children = [context.Process(target=_child, args=(rank, port, folder, url, told), daemon=True) for rank in range(2)]
+    kept = {
+        "own": (tmp_path / "own", None),
+        "shared": (tmp_path / "shared", f"sqlite:///{tmp_path / 'studies.db'}"),
+    }
+    told = context.Queue()
+    children = [context.Process(target=_child, args=(rank, port, kept, told), daemon=True) for rank in range(2)]
     for child in children:
         child.start()
-    chosen = dict(told.get(timeout=300) for _ in children)
+    chosen = {(name, rank): found for name, rank, found in (told.get(timeout=300) for _ in range(4))}
     for child in children:
         child.join(60)
 
     assert [child.exitcode for child in children] == [0, 0]
-    assert chosen[0] == chosen[1] == search(None)
-    assert {t.state for t in chosen[0].trials} == {"complete", "pruned", "failed"}
-    assert (folder / TRIALS).exists() == (kept == "own")
-    assert not list(Path(f"{folder}-1").glob("**/*.json"))
+    alone = search(None)
+    for name, (folder, _) in kept.items():
+        assert chosen[name, 0] == chosen[name, 1] == alone
+        assert (folder / TRIALS).exists() == (name == "own")
+        assert not list(Path(f"{folder}-1").glob("**/*.json"))
+    assert {t.state for t in alone.trials} == {"complete", "pruned", "failed"}

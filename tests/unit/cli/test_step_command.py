@@ -51,7 +51,7 @@ def test_the_last_line_of_stdout_is_the_result_and_the_log_is_elsewhere(tmp_path
     [
         (["ingets", "-m", "fraud"], 64, "Did you mean 'ingest'?"),
         (["ingest", "-m", "fraud", "-k", "2026-03-01", "--result", "../a.json"], 64, "below the store's root"),
-        (["ingest", "-m", "fraud"], 64, "The partition key is missing"),
+        (["features", "-m", "fraud"], 64, "The partition key is missing"),
         (["features", "-m", "fraud", "-k", "2026-03-02"], 75, "still missing"),
     ],
 )
