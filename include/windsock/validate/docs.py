@@ -12,14 +12,19 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime
+from functools import cache, partial
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
+import jinja2
 from great_expectations.core.run_identifier import RunIdentifier
 from great_expectations.data_context.types.resource_identifiers import (
     ExpectationSuiteIdentifier,
     ValidationResultIdentifier,
 )
+from great_expectations.render.view import view
+from jinja2.bccache import Bucket
 
 from windsock.files import locked, replace_file
 from windsock.settings import Settings
@@ -102,6 +107,7 @@ def build(settings: Settings) -> Path:
     Returns:
         The site's first page.
     """
+    _keep_compiled_templates()
     with locked(output_folder(settings) / ".data_docs.lock"):
         open_context(settings).build_data_docs(site_names=[SITE])
     return output_folder(settings) / "data_docs" / SITE / "index.html"
@@ -119,6 +125,7 @@ def add_day(settings: Settings, spec: ModelSpec, day: date) -> Path | None:
     suites = [s for s in (suite_name(spec), profile_name(spec)) if result_path(settings, spec, day, s).is_file()]
     results = [ValidationResultIdentifier(ExpectationSuiteIdentifier(suite), run, BATCH) for suite in suites]
     pages = [page_path(settings, spec, day, suite) for suite in suites]
+    _keep_compiled_templates()
     with locked(output_folder(settings) / ".data_docs.lock"):
         try:
             open_context(settings).build_data_docs(site_names=[SITE], resource_identifiers=results)
@@ -128,6 +135,26 @@ def add_day(settings: Settings, spec: ModelSpec, day: date) -> Path | None:
                 half.unlink(missing_ok=True)
             raise
     return pages[0]
+
+
+class _CompiledTemplates(jinja2.BytecodeCache):
+    """What this process has compiled of templates, by their names and contents."""
+
+    def __init__(self) -> None:
+        self._code: dict[tuple[str, str], CodeType] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self._code.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        assert bucket.code is not None  # it has just been compiled
+        self._code[bucket.key, bucket.checksum] = bucket.code
+
+
+@cache
+def _keep_compiled_templates() -> None:
+    """Let GX compile each template once: it makes an environment, which has compiled none, for each kind of page."""
+    vars(view)["Environment"] = partial(jinja2.Environment, bytecode_cache=_CompiledTemplates())
 
 
 def _filed_under(day: date) -> datetime:

@@ -5,7 +5,9 @@ import json
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 
+import jinja2
 import pyarrow as pa
+import pytest
 
 from churn_model import COLUMNS, Churn, delivery
 from churn_model import DAY as CHURN_DAY
@@ -58,6 +60,17 @@ def test_a_live_day_with_warnings_gets_its_page_at_once_and_a_replayed_one_does_
 
     assert result["warnings"]
     assert docs.page_path(inbox.settings, inbox.spec, later).is_file()
+
+
+def test_the_second_page_of_a_process_compiles_no_template(tmp_path, monkeypatch):
+    inbox = Inbox(tmp_path)
+    inbox.ingest(transactions())
+    first = docs.add_day(inbox.settings, inbox.spec, DAY).read_text(encoding="utf-8")
+    monkeypatch.setattr(jinja2.Environment, "compile", lambda *_, **__: pytest.fail("a template is compiled again"))
+
+    again = docs.add_day(inbox.settings, inbox.spec, DAY).read_text(encoding="utf-8")
+
+    assert first.count("TX_AMOUNT") == again.count("TX_AMOUNT") > 0
 
 
 def test_a_page_that_cannot_be_built_does_not_fail_the_day(tmp_path, monkeypatch, caplog):
