@@ -3,7 +3,7 @@
 **Reads** events and labels of the day's whole lookback, only what was known by the end of
 the day. **Publishes** `<model>_features` for the day.
 
-**Waits** (up for reschedule, no slot held) until every day of the lookback is published,
+**Waits** (no slot held, after a while no process) until every day of the lookback is published,
 empty or refused; the log names the days that are missing. If nobody runs them, backfill
 `<model>_ingest` over these days.
 

@@ -4,7 +4,7 @@
 labels are for. **Publishes** labels of the day, and `<model>_events` once more for every
 day whose features they made out of date.
 
-**Waits** (up for reschedule, no slot held) until the events of the days before are settled
+**Waits** (no slot held, after a while no process) until the events of the days before are settled
 and until the file is there. For a day without labels, trigger with *No delivery*.
 
 **Reruns** are safe: the same delivery gives the same bytes. When a day of events is

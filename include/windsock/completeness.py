@@ -39,7 +39,9 @@ def settled_days(settings: Settings, spec: ModelSpec, stage: str, first: date, l
     if missing:
         raise NotReady(
             f"{spec.name}: {stage} of {len(missing)} of {len(needed)} needed days is still missing: {spans(missing)}. "
-            f"This waits until they are settled; if nobody runs them, backfill {spec.name}_ingest over these days."
+            f"This waits until they are settled; if nobody runs them, backfill {spec.name}_ingest over these days.",
+            stage=stage,
+            days=missing,
         )
     return records
 

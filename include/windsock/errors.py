@@ -14,6 +14,7 @@ WindsockError               exit 1   unclassified: a retry may help
 """
 
 from collections.abc import Iterable
+from datetime import date
 from difflib import get_close_matches
 from typing import ClassVar, Self
 
@@ -72,7 +73,14 @@ class UpstreamUnavailable(WindsockError):
 
 
 class NotReady(UpstreamUnavailable):
-    """Something this step needs does not exist yet; ask again later."""
+    """Something this step needs does not exist yet; ask again later.
+
+    ``days`` of the ledger ``stage``, if given, are all that it waits for: who waits may look for them alone.
+    """
+
+    def __init__(self, message: str, *, stage: str = "", days: Iterable[date] = ()) -> None:
+        super().__init__(message)
+        self.stage, self.days = stage, tuple(days)
 
 
 class ChampionChanged(UpstreamUnavailable):

@@ -6,7 +6,8 @@ and its result becomes the XCom. ``pods.operator`` runs a step in a pod instead.
 ==========================  =================================================
 a step raises               the task
 ==========================  =================================================
-NotReady (75)               waits, rescheduled; its log names the missing days
+NotReady (75)               waits, rescheduled; its log names the missing days,
+                            and if these are all that it waits for, it is deferred
 UpstreamUnavailable (75)    is retried with back-off
 exit code 64 or 65          fails at once; a retry could not help
 anything else               is retried with back-off
@@ -18,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from airflow.sdk import BaseSensorOperator, Context, PokeReturnValue
 from airflow.sdk.exceptions import (
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 
 FAIL_FAST_EXIT_CODES = frozenset({64, 65})
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 300.0
+_PATIENCE_S = 10.0
+"""So long a task asks again by itself, for days that are just being made; after that the triggerer looks for them."""
+_LONGEST_SLEEP_S = 6 * 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,21 +191,35 @@ class StepOperator(BaseSensorOperator):
         self.call = call
         self.options = call.own_options(options)
         self.links: dict[str, str] = {}
-        self._missing = ""
+        self._missing = NotReady("")
+        self._waited_s = 0.0
 
     def execute(self, context: Context) -> Any:
-        """Run the step, and wait by rescheduling if it is not ready."""
+        """Run the step, and wait by rescheduling or deferral if it is not ready."""
         over = True
         try:
             return super().execute(context)
         except AirflowRescheduleException:
             over = False
+            if self._missing.days and self._waited_s >= _PATIENCE_S:
+                self._sleep()
             raise
         except AirflowSensorTimeout as err:
             raise AirflowSensorTimeout(f"Gave up after waiting {self.call.timeout}. {self._missing}") from err
         finally:
             if over and context.get("task_reschedule_count"):
                 self.call.forget_wait(context.get("partition_key"))
+
+    def go_on(self, context: Context, event: Any = None) -> Any:
+        """Run the step again after the triggerer saw its days, or looked long enough."""
+        return self.execute(context)
+
+    def _sleep(self) -> NoReturn:
+        """Leave the waiting to the triggerer."""
+        from windsock_airflow.waiting import DaysTrigger
+
+        days, longest = [str(day) for day in self._missing.days], min(_LONGEST_SLEEP_S, self.timeout - self._waited_s)
+        self.defer(trigger=DaysTrigger(self.call.model, self._missing.stage, days, longest), method_name="go_on")
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Run the step; False if its input is not there yet."""
@@ -225,7 +243,7 @@ class StepOperator(BaseSensorOperator):
                     raise AirflowSkipException(f"Nothing to do yet: {err}") from err
                 if isinstance(err, TooLittleHistory):
                     raise
-                self._missing = str(err)
+                self._missing = err
                 log.warning("Not ready: %s", err)
                 call.note_wait(facts, str(err))
                 return False
@@ -235,7 +253,8 @@ class StepOperator(BaseSensorOperator):
     def _get_next_poke_interval(
         self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
     ) -> float:
-        return pause_after(run_duration(), self.call.poke_interval)
+        self._waited_s = run_duration()
+        return pause_after(self._waited_s, self.call.poke_interval)
 
 
 @contextmanager

@@ -253,6 +253,19 @@ def test_a_task_that_is_killed_in_each_try_is_reported(chain: Stack, slack: Fake
     assert "was killed, ran out of memory or lost its worker" in text
 
 
+def test_a_run_that_waits_for_days_sleeps_until_they_are_there(chain: Stack):
+    dag_id, days = f"{MODEL}_features", day_range(LAST + timedelta(days=1), LAST + timedelta(days=3))
+    run_id = chain.api.trigger(dag_id, partition_key=str(days[-1]))
+    state = f"{run_path(dag_id, run_id)}/taskInstances/features"
+    wait_until(lambda: chain.api.call("GET", state)["state"] == "deferred", 60, "a deferred task")
+
+    chain.api.backfill(f"{MODEL}_ingest", days[0], days[-1])
+    assert chain.api.wait_for_run(dag_id, run_id, 120)["state"] == "success"
+    log = chain.api.task_log(dag_id, run_id, "features")
+    assert log.count("Not ready") <= 5, "it asks while the days may just be made, and once more when they are there"
+    settle(chain)
+
+
 def test_a_failing_task_posts_one_message_and_a_backfill_none(chain: Stack, slack: FakeSlack):
     assert not [m for m in slack.messages if str(REFUSED) in str(m)], "the backfill has alerted"
     before = len(slack.messages)

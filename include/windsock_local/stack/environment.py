@@ -60,6 +60,8 @@ AIRFLOW_TUNING = {
     # Every active run is looked at in each loop. Runs that wait for a day are active, those of a backfill come last:
     # with more of them than are looked at, the backfill that they wait for would stand still.
     "AIRFLOW__SCHEDULER__MAX_DAGRUNS_PER_LOOP_TO_SCHEDULE": "5000",
+    # Tasks that wait for days are triggers, one a run.
+    "AIRFLOW__TRIGGERER__CAPACITY": "5000",
     "AIRFLOW__SCHEDULER__MAX_DAGRUNS_TO_CREATE_PER_LOOP": "50",
     "AIRFLOW__SCHEDULER__CATCHUP_BY_DEFAULT": "False",
     # Tasks of a scheduler that was killed are found this often and run again (default 300).

@@ -1,7 +1,7 @@
 """How a step's outcome becomes a task's: done, waiting, skipped, failed for good or to be retried."""
 
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import (
     AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    TaskDeferred,
 )
 
 import windsock.steps
@@ -150,6 +151,30 @@ def test_a_waiting_run_is_noted_with_its_sentence_until_it_ends(calls: list[dict
         with suppress(AirflowFailException, AirflowSensorTimeout):
             step().execute(again)
         assert list(waits_of(store, "m")) == []
+
+
+def test_who_has_waited_for_days_a_while_leaves_that_to_the_triggerer_until_the_time_is_up(calls: list[dict[str, Any]]):
+    days = [date(2026, 2, 27), date(2026, 2, 28)]
+    outcome(NotReady("two days are missing", stage="ingest", days=days))
+    with pytest.raises(AirflowRescheduleException):
+        step().execute(context())  # they may just be made
+    waiting, begun = context(), datetime.now(UTC) - timedelta(minutes=1)
+    waiting["ti"].get_first_reschedule_date = lambda _: begun
+    with pytest.raises(TaskDeferred) as deferred:
+        step(timeout=timedelta(hours=1)).execute(waiting)
+
+    path, arguments = deferred.value.trigger.serialize()
+    assert path == "windsock_airflow.waiting.DaysTrigger"
+    assert (arguments["model"], arguments["stage"]) == ("m", "ingest")
+    assert arguments["days"] == ["2026-02-27", "2026-02-28"]
+    assert 3500 < arguments["longest"] <= 3540, "what is left of the hour"
+    assert deferred.value.method_name == "go_on"
+    outcome({"rows": 3})
+    assert step().go_on(waiting, event={}) == {"rows": 3}
+    begun -= timedelta(hours=1)
+    outcome(NotReady("two days are missing", stage="ingest", days=days))
+    with pytest.raises(AirflowSensorTimeout, match="two days are missing"):
+        step(timeout=timedelta(hours=1)).go_on(waiting, event={})
 
 
 def test_pauses_grow_with_the_time_waited():
