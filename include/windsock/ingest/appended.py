@@ -81,7 +81,7 @@ def _comparable(column: pa.Array) -> list[np.ndarray]:
     elif t.is_string(kind) or t.is_boolean(kind):
         try:
             values = column.fill_null("" if t.is_string(kind) else False).to_numpy(zero_copy_only=False)
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, pa.ArrowException):  # text in Latin-1 under the name of UTF-8
             values = np.array([str(plain_value(value)) for value in column], dtype=object)
     else:
         values = np.array([repr(plain_value(value)) for value in column], dtype=object)

@@ -50,6 +50,9 @@ ODD = pa.table(
         "when": pa.array([10**15, 0, None, 10**15, 1, 2], pa.timestamp("s", "Mars/Phobos")),
         "list": pa.array([[1], None, [], [1], [2, 3], [1]], pa.list_(pa.int64())),
         "sum": pa.array(map(Decimal, ["1.50", "0", "2", "1.5", "3", "4"]), pa.decimal128(9, 2)),
+        "latin": pa.Array.from_buffers(
+            pa.string(), 6, pa.array([b"M\xfcller", b"", b"a", b"M\xfcller", b"", b"b"]).buffers()
+        ),
         "yes": pa.array([True, None, False, True, True, False]),
     }
 )
