@@ -235,6 +235,10 @@ def _attempt(what: str, room: int | str | None, do: Callable[[Results], object])
     return Attempt(what, room, said)
 
 
+_whole: set[tuple[str, int, int, int]] = set()
+"""Files, as they were found whole: only what was written since is read again."""
+
+
 def _broken(folder: Path) -> tuple[str, ...]:
     """Name the files that are not whole; GX's own pictures aside, which it copies anew with each page."""
     import pyarrow.parquet as pq
@@ -261,5 +265,13 @@ def _broken(folder: Path) -> tuple[str, ...]:
 
     scratch = folder / "tmp"
     files = [Path(at, name) for at, _, names in os.walk(folder) for name in names if not name.startswith(".")]
-    ours = [path for path in files if scratch not in path.parents and path.parent.name != "images"]
-    return tuple(f"{path}: {why}" for path in ours if (why := fault(path)))
+    ours = {path: _version(path) for path in files if scratch not in path.parents and path.parent.name != "images"}
+    found = {path: why for path, version in ours.items() if version not in _whole and (why := fault(path))}
+    # What a database holds depends on the files beside it.
+    _whole.update(version for path, version in ours.items() if path not in found and ".db" not in path.name)
+    return tuple(f"{path}: {why}" for path, why in found.items())
+
+
+def _version(path: Path) -> tuple[str, int, int, int]:
+    found = path.stat()
+    return str(path), found.st_ino, found.st_size, found.st_mtime_ns
