@@ -107,8 +107,12 @@ def trigger(settings: Settings, dag_id: str, key: str | None, pairs: tuple[str, 
         for name in sorted(conf.keys() - fields.keys()):  # Airflow would take it, and no step would read it
             raise SpecError.unknown(f"field of the form of {dag_id}", name, fields)
         api.set_paused(dag_id, False)
+        before = api.unanswered_run(dag_id)
         run_id = api.trigger(dag_id, key, conf)
         click.echo(f"{dag_id} runs as {run_id}: {api.url}/dags/{dag_id}/runs/{run_id}")
+        if before is not None:
+            answer = f"answer that first, under Required Actions: {api.url}/dags/{dag_id}/runs/{before}"
+            click.echo(f"It stays queued while {before} waits for Approve or Reject; {answer}")
         if wait is None:
             return
         run = api.wait_for_run(dag_id, run_id, wait)

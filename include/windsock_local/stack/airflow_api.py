@@ -178,6 +178,11 @@ class AirflowApi:
         """Return the tasks of one run."""
         return list(self.pages(f"{run_path(dag_id, run_id)}/taskInstances", "task_instances"))
 
+    def unanswered_run(self, dag_id: str) -> str | None:
+        """Return the run of a DAG that waits for a person's answer, if there is one."""
+        waiting = self.call("GET", f"{run_path(dag_id, '~')}/taskInstances", state="awaiting_input", limit=1)
+        return next((task["dag_run_id"] for task in waiting["task_instances"]), None)
+
     # --- backfills
 
     def backfill(

@@ -63,6 +63,14 @@ def server() -> Iterator[type[FakeAirflow]]:
         http.shutdown()
 
 
+@pytest.mark.parametrize("waiting", [[], [{"dag_run_id": RUN}]])
+def test_a_run_that_waits_for_a_persons_answer_is_found(server: type[FakeAirflow], api: AirflowApi, waiting: list[Any]):
+    server.answers = [(200, {"task_instances": waiting})]
+    assert api.unanswered_run("fraud_promote") == (RUN if waiting else None)
+    ((_, path, _),) = server.calls
+    assert path == "/api/v2/dags/fraud_promote/dagRuns/~/taskInstances?state=awaiting_input&limit=1"
+
+
 @pytest.fixture
 def api(server: type[FakeAirflow]) -> Iterator[AirflowApi]:
     with AirflowApi(server.url, "right") as session:  # type: ignore[attr-defined]
