@@ -37,9 +37,12 @@ _MISTAKES = (*_CREDENTIALS, "ParamValidationError", "InvalidEndpointURL", "Inval
 
 
 def limited(fs: Any) -> Any:
-    """Return a file system none of whose requests hangs for ever, unless fsspec is configured otherwise."""
+    """Return a file system none of whose requests hangs for ever, unless fsspec is configured otherwise.
+
+    It never answers from memory what a folder holds: others write there.
+    """
     if fs.protocol[0] == "s3" and "config_kwargs" not in fs.storage_options:
-        fs = type(fs)(**{**fs.storage_options, "config_kwargs": _LIMITS})
+        fs = type(fs)(**{**fs.storage_options, "config_kwargs": _LIMITS, "use_listings_cache": False})
         fs.retries = _ROUNDS
     return fs
 

@@ -140,10 +140,14 @@ class Ledger:
     def _parts(self, *parts: str) -> tuple[str, ...]:
         return (self.model, "ledger", self.stage, *parts)
 
-    def _read(self, ds: str, *parts: str) -> DayRecord:
-        """Return the record of a day that lies at a place, once it says of itself what its place says."""
+    def _read(self, ds: str, *parts: str, data: bytes | None = None) -> DayRecord:
+        """Return the record of a day that lies at a place, once it says of itself what its place says.
+
+        ``data`` are the bytes there, if they have been read already.
+        """
         where, mend = self._parts(*parts), self._mend(ds)
-        record = self.store.read_record("day record", DayRecord, *where, mend=mend)
+        raw = self.store.as_json(self.store.read_bytes(*where) if data is None else data, *where, mend=mend)
+        record = self.store.as_record("day record", DayRecord, raw, *where, mend=mend)
         if record.ds != ds or parts[-1].removesuffix(".json") not in (ds, record.content_hash):
             fault = f"it holds the record of {record.ds} with content {record.content_hash[:12]}"
             raise damaged(self.store.url(*where), fault, mend)
@@ -198,7 +202,11 @@ class Ledger:
         return self._of(self.days())
 
     def _of(self, days: Iterable[date]) -> dict[date, DayRecord]:
-        return {day: record for day in days if (record := self.get(day)) is not None}
+        names = {day: "/".join(self._parts(f"{day}.json")) for day in days}
+        found = self.store.read_many(names.values())
+        return {
+            day: self._read(str(day), f"{day}.json", data=found[name]) for day, name in names.items() if name in found
+        }
 
     def publish(self, record: DayRecord, *, origin: str = "") -> DayRecord:
         """Make a day visible in one step; publishing equal content and inputs again changes nothing.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -101,9 +102,8 @@ class Store:
         except Exception as err:  # each kind of store has errors of its own
             if (told := fault_behind(err)) is not None:
                 raise type(told)(f"{redact(self.root)}: {told}") from err
-            fault = (
-                f"The store {redact(self.root)} cannot be read: {type(err).__name__}: {redact_line(err).rstrip('.')}."
-            )
+            why = f"{type(err).__name__}: {redact_line(err).rstrip('.')}"
+            fault = f"The store {redact(self.root)} cannot be read: {why}."
             if isinstance(err, NotADirectoryError):
                 raise SpecError(
                     f"{fault} Set WINDSOCK_STORE to a folder, or to a URL such as s3://bucket/prefix."
@@ -135,7 +135,21 @@ class Store:
         Raises:
             FileNotFoundError: There is no such object.
         """
-        return bytes(self.fs.cat_file(self.path(*parts)))
+        return bytes(self.fs.cat_file(self.path(*parts), **self._whole))
+
+    def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return name to bytes of the objects that are there, asked for all at once in an object store."""
+        paths = {name: self.path(name) for name in names}
+        found = self.fs.cat(list(paths.values()), on_error="return", **self._whole) if paths else {}
+        for answer in found.values():
+            if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
+                raise answer
+        return {name: found[path] for name, path in paths.items() if isinstance(found[path], bytes)}
+
+    @property
+    def _whole(self) -> dict[str, int]:
+        """What makes s3fs read a whole object by one request, instead of asking for its size first."""
+        return {"max_concurrency": 1} if self.fs.protocol[0] == "s3" else {}
 
     def files(self, *parts: str) -> list[str]:
         """List the files below a folder, in order, by their paths from there; none if there is no folder."""
@@ -145,21 +159,22 @@ class Store:
 
     def json_names(self, *parts: str) -> list[str]:
         """List the JSON objects right in a folder, without their ending; none if there is no folder."""
-        folder = self.path(*parts)
-        self.fs.invalidate_cache(folder)
-        if not self.fs.exists(folder):
-            return []
-        names = (str(file).rsplit("/", 1)[-1] for file in self.fs.ls(folder, detail=False))
+        names = (str(entry["name"]).rsplit("/", 1)[-1] for entry in self._entries(*parts))
         return sorted(n.removesuffix(".json") for n in names if n.endswith(".json") and not n.startswith("."))
 
     def folders(self, *parts: str) -> list[str]:
         """List the names of the folders right in a folder; none if there is no folder."""
+        entries = self._entries(*parts)
+        return sorted(str(e["name"]).rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+
+    def _entries(self, *parts: str) -> list[dict[str, Any]]:
+        """List what lies right in a folder; nothing if there is no folder."""
         folder = self.path(*parts)
         self.fs.invalidate_cache(folder)
-        if not self.fs.exists(folder):
+        try:
+            return list(self.fs.ls(folder, detail=True))
+        except FileNotFoundError:
             return []
-        entries = self.fs.ls(folder, detail=True)
-        return sorted(str(e["name"]).rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
 
     def write_bytes(self, data: bytes, *parts: str) -> None:
         """Put an object in place in one step; a kill leaves the old one or the new one."""
@@ -229,9 +244,13 @@ class Store:
             FileNotFoundError: There is no such file.
             DamagedRecord: It holds something else.
         """
+        return self.as_json(self.read_bytes(*parts), *parts, mend=mend)
+
+    def as_json(self, data: bytes, *parts: str, mend: str = MEND) -> dict[str, Any]:
+        """Return the JSON object that a file's bytes are as :meth:`read_json` does."""
         where = self.url(*parts)
         try:
-            found = json.loads(self.read_bytes(*parts))
+            found = json.loads(data)
         except (ValueError, RecursionError) as err:
             raise damaged(where, f"it is no JSON: {err}", mend) from err
         if not isinstance(found, dict):

@@ -27,6 +27,8 @@ from windsock.store import Store
 
 _ROW_GROUP = 1 << 17
 """Rows that are read, or skipped by a filter, at once."""
+_ROWS_AT_ONCE = 1 << 20
+"""Rows that may be held in memory as they lie in an object store, every column of them."""
 
 
 def content_hash(rows: pa.Table) -> str:
@@ -67,7 +69,7 @@ def write_day(
         return Output(0, digest, (), columns)
     folder = f"{model}/{table}/ds={day}"
     file = f"{folder}/{digest}.parquet"
-    if f"{digest}.parquet" in store.files(folder):
+    if store.exists(file):
         # Of a writer that was killed, it may be, and then maintenance may be about to remove it.
         file = f"{folder}/{digest}.{uuid.uuid4().hex[:8]}.parquet"
     store.write_bytes(_parquet(rows.replace_schema_metadata(None), row_group_size=_ROW_GROUP), file)
@@ -224,7 +226,12 @@ def open_dataset(
     if not outputs:
         return None
     files, parquet = _file_system(store), ds.ParquetFileFormat()
-    fragments = [parquet.make_fragment(store.path(file), files) for _, output in outputs for file in output.files]
+    names = [file for _, output in outputs for file in output.files]
+    if store.is_local or sum(output.rows for _, output in outputs) > _ROWS_AT_ONCE:
+        fragments = [parquet.make_fragment(store.path(name), files) for name in names]
+    else:  # one request for each file, all at once, instead of several one after another
+        found = store.read_many(names)
+        fragments = [parquet.make_fragment(pa.BufferReader(found.get(n) or store.read_bytes(n))) for n in names]
     stored = [(day, stored_schema(store, output)) for day, output in outputs]
     offered = schema if schema is not None else _widest(one for _, one in stored)
     _refuse_narrowing(table, offered, stored)
