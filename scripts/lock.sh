@@ -20,9 +20,10 @@ if [ -z "$cpu" ]; then
     exit 1
 fi
 cuda=$(echo "torch==$torch" | "$uv" pip compile - --python-version 3.11 --no-deps --generate-hashes --no-header --quiet)
-hashes=$(printf '%s\n' "$cpu" "$cuda" | grep -oE '\b[0-9a-f]{64}\b' | sort -u)
+hashes=()
+while read -r hash; do hashes+=("$hash"); done < <(printf '%s\n' "$cpu" "$cuda" | grep -oE '\b[0-9a-f]{64}\b' | sort -u)
 pin=$(mktemp)
-{ printf 'torch==%s' "$torch"; printf ' \\\n    --hash=sha256:%s' $hashes; echo; } > "$pin"
+{ printf 'torch==%s' "$torch"; printf ' \\\n    --hash=sha256:%s' "${hashes[@]}"; echo; } > "$pin"
 sed -i -e "/^torch==/{r $pin" -e 'd}' requirements.txt
 rm "$pin"
 if grep -nE '^(nvidia|triton|cuda)' requirements.txt; then
