@@ -81,12 +81,15 @@ def run(ctx: StepContext) -> dict[str, Any]:
     try:
         delivery = fetch_labels(spec, day)
     except NotDelivered as absent:
-        is_coming = files.missing == "wait" or isinstance(absent, NotWhole)
+        named = _day_of_file(files, day)
+        before = named < spec.first_day  # of a local day: its file is read, if there is one, but not waited for
+        is_coming = (files.missing == "wait" and not before) or isinstance(absent, NotWhole)
         if is_coming and ctx.live:
             raise
         if is_coming:
             raise UpstreamUnavailable(str(absent)) from absent  # of a day that is long over, it will not come
-        return _none(ctx, previous, inputs, f"label.files.missing is 'empty' ({absent})")
+        why = f"{named} is before the model's first_day" if before else "label.files.missing is 'empty'"
+        return _none(ctx, previous, inputs, f"{why} ({absent})")
     if adds(files):
         delivery = with_earlier(ctx, "labels", delivery, [spec.label.delivered_as, files.key])
     source = keep_raw(ctx, delivery)
@@ -127,7 +130,11 @@ def run(ctx: StepContext) -> dict[str, Any]:
 def fetch_labels(spec: ModelSpec, day: date) -> Delivery:
     """Fetch the label file delivered on one day: of local days, the newest one that was over by its end."""
     files = label_files(spec)
-    return fetch_daily(spec, files, day if files.timezone is None else last_day_over(day, files.timezone))
+    return fetch_daily(spec, files, _day_of_file(files, day))
+
+
+def _day_of_file(files: LabelFiles, day: date) -> date:
+    return day if files.timezone is None else last_day_over(day, files.timezone)
 
 
 def label_files(spec: ModelSpec) -> LabelFiles:

@@ -2,8 +2,8 @@
 
 A sender that repeats a day usually mends it. One that sends half of it, or leaves the labels out, has made a mistake,
 and the day that stands is the better one. Only another delivery is compared: if the same one gives fewer rows by now,
-somebody has changed the rules on purpose. Small losses add up, so each is also compared with the fullest that the day
-was since a person last had a say. That decides what is refused, never what a record says.
+somebody has changed the rules on purpose. Small losses add up, so each is compared with all that the day was since a
+person last had a say. That decides what is refused, never what a record says.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -47,7 +47,7 @@ def compare(
         return [], {name: previous.detail[name] for name in (ACCEPTED,) if name in previous.detail}
     if previous.status != "published":
         return [], {}
-    losses = (list(_losses(ctx.spec, one, detail, labels, gone)) for one in (_fullest(ctx, previous), previous))
+    losses = (list(_losses(ctx.spec, one, detail, labels, gone)) for one in _fullest_first(ctx, previous))
     if not (lost := next(filter(None, losses), [])):
         return [], {}
     if not _is_accepted(ctx):
@@ -81,8 +81,8 @@ def _losses(
         yield f"{name}: the column is missing, but {there:.0%} of {before:,} values were there ({rule})."
 
 
-def _fullest(ctx: StepContext, previous: DayRecord) -> DayRecord:
-    """Return the record with the most rows since a day was taken out, a worse delivery let in, or rules changed.
+def _fullest_first(ctx: StepContext, previous: DayRecord) -> list[DayRecord]:
+    """List the records, most rows first, since a day was taken out, a worse delivery let in, or rules changed.
 
     They changed where one delivery has two records: what the day was before, it was by other rules.
     """
@@ -94,7 +94,7 @@ def _fullest(ctx: StepContext, previous: DayRecord) -> DayRecord:
             since = []
         if record.status == "published":
             since.append(record)
-    return max([*since, previous], key=_published)
+    return sorted([*since, previous], key=_published, reverse=True)
 
 
 def _published(record: DayRecord) -> int:

@@ -1,7 +1,8 @@
 """Times without a zone, read on the clocks of the zone that the spec names for a delivery.
 
-Twice a year such clocks leave an hour out, or show one twice. A time that they never showed is a fault of its row. Of a
-time that they showed twice nobody can tell which was meant: it is read as the first, and that is said.
+Twice a year such clocks leave an hour out, or show one twice. A time that they never showed is a fault of its row,
+unless it is a midnight: so a date is written, and it means when the day began. Of a time that they showed twice nobody
+can tell which was meant: it is read as the first, and that is said.
 """
 
 import numpy as np
@@ -34,6 +35,9 @@ def cast_times(
     )
     shown = pc.equal(pc.local_timestamp(last.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us", zone))), times)
     without_zone = _says_no_zone(column)
+    # A day that began with what the clocks left out began at its end: a date is no fault.
+    begins = pc.and_(pc.invert(shown), pc.equal(times, pc.floor_temporal(times, unit="day")))
+    shown, first = pc.or_(shown, begins), pc.if_else(begins, last, first)
     never, twice = pc.and_(without_zone, pc.invert(shown)), pc.and_(without_zone, pc.not_equal(first, last))
     read = in_calendar(pc.if_else(pc.fill_null(without_zone, False), pc.if_else(shown, first, None), times))
     unread = pc.and_(pc.is_valid(times), pc.is_null(read))

@@ -52,8 +52,14 @@ MarkName = Annotated[str, StringConstraints(pattern=r"^[^/\\]+$"), AfterValidato
 """A file's name, with or without the day."""
 
 
+_NO_PLACES = ("posix/", "right/", "posixrules", "localtime", "Factory")
+"""How names begin that a machine may know and that are no zone of the database: they differ between machines."""
+
+
 def _known_zone(name: str) -> str:
     try:
+        if name.startswith(_NO_PLACES):
+            raise ValueError(name)
         return ZoneInfo(name).key
     except (KeyError, ValueError, OSError):  # the last: a folder of that name
         near = did_you_mean(name, available_timezones())

@@ -162,6 +162,7 @@ def test_tables_go_together_where_no_value_changes_by_it() -> None:
 
     assert joined(pa.array([2**40]), pa.array([0.5])).to_pylist() == [2.0**40, 0.5]
     assert joined(pa.nulls(1), pa.array(["a"]).dictionary_encode()).to_pylist() == [None, "a"]
+    assert joined(pa.nulls(1, pa.float64()), pa.array(["a"]), pa.nulls(1)).to_pylist() == [None, "a", None]
     instants = pa.array([datetime(2026, 3, 1, tzinfo=UTC)], pa.timestamp("us", "Asia/Kolkata"))
     assert joined(instants, instants.cast(pa.timestamp("ns", "UTC"))).to_pylist() == instants.to_pylist() * 2
     refused = [

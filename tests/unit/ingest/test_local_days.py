@@ -21,6 +21,9 @@ from windsock.ingest.judge import conform_events
 from windsock.ingest.labels import fetch_labels
 from windsock.ingest.sources.delivery import NotDelivered, fetch
 from windsock.ingest.sources.local_days import last_day_over, local_days
+from windsock.ingest.zones import cast_times
+from windsock.spec.sources import FilesSource
+from windsock.steps import run_step
 
 ZONES = [
     "UTC",
@@ -134,6 +137,19 @@ def test_a_time_that_clocks_never_showed_is_set_aside_and_one_that_they_showed_t
     assert datetime(2026, 10, 25, 1, 30) not in times
 
 
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.date32(), pa.string()])
+def test_a_date_on_which_clocks_left_midnight_out_is_the_instant_at_which_it_began(kind: pa.DataType) -> None:
+    given = [datetime(2018, 11, 3), datetime(2018, 11, 4), datetime(2018, 11, 4, 0, 30)]
+    dates = pa.array([str(d.date()) for d in given[:2]]) if kind == pa.string() else pa.array(given[:2], kind)
+    clocks = pa.chunked_array([dates, pa.array([str(given[2])]) if kind == pa.string() else pa.array(given[2:], kind)])
+
+    times, broken, twice = cast_times(clocks, "America/Sao_Paulo", from_text=kind == pa.string())
+
+    half_past = datetime(2018, 11, 4, 3) if kind == pa.date32() else None
+    assert times.to_pylist() == [datetime(2018, 11, 3, 3), datetime(2018, 11, 4, 3), half_past]
+    assert (broken.tolist(), twice.tolist()) == ([] if half_past else [2], [])
+
+
 def test_a_row_of_another_day_or_of_no_time_is_judged_once_on_the_day_of_the_file(tmp_path: Path) -> None:
     inbox = _inbox(tmp_path, "Europe/Berlin", validation={"quarantine_budget": 0.5})
     for n in (-1, 0, 1, 2):
@@ -185,15 +201,16 @@ def test_one_big_file_is_cut_by_what_the_clocks_of_its_zone_mean(tmp_path: Path,
     zone = "America/New_York"
     instants = [datetime(2026, 3, 1, tzinfo=UTC) + timedelta(minutes=30 * n) for n in range(48 * 12)]
     clocks = [i.astimezone(ZoneInfo(zone)).replace(tzinfo=None) for i in instants]
-    _write(tmp_path / f"all.{ending}", _rows(clocks))
+    never = datetime(2026, 3, 8, 2, 30)
+    _write(tmp_path / f"all.{ending}", _rows([*clocks, never]))
     source = {"kind": "files", "url": f"{tmp_path}/all.{ending}", "timezone": zone}
     _, spec = small_fraud(tmp_path, source=source)
 
     for day in (date(2026, 3, 1), date(2026, 3, 8), date(2026, 3, 9)):
         delivery = fetch(spec, day)
-        rows = conform_events(spec, day, delivery.rows, zone=delivery.zone).rows
+        times = conform_events(spec, day, delivery.rows, zone=delivery.zone).rows["TX_DATETIME"]
         wanted = [i.replace(tzinfo=None) for i in instants if i.date() == day]
-        assert rows["TX_DATETIME"].to_pylist() == wanted
+        assert times.to_pylist() == wanted + [None] * (day == never.date())  # set aside there, not lost
 
 
 def test_a_kept_delivery_is_read_on_the_clocks_that_it_was_delivered_by(tmp_path: Path) -> None:
@@ -225,6 +242,21 @@ def test_labels_of_local_days_come_with_the_first_day_by_whose_end_they_were_del
         assert fetch_labels(spec, DAY).rows["TRANSACTION_ID"].to_pylist() == [str(len(zone))]
 
 
+def test_the_label_file_of_the_local_day_before_the_first_one_is_not_waited_for(tmp_path: Path) -> None:
+    files = {"url": f"{tmp_path}/{{ds}}.csv", "key": "TRANSACTION_ID", "timezone": "America/New_York"}
+    label = {"column": "TX_FRAUD", "task": "binary", "delay_days": 7, "files": files}
+    inbox = Inbox(tmp_path, label=label)
+    inbox.ingest(transactions(48).drop_columns("TX_FRAUD"))
+    inbox.ingest(transactions(48, DAY + timedelta(1)).drop_columns("TX_FRAUD"), DAY + timedelta(1))
+
+    result = run_step("labels", model="fraud", key=str(DAY), settings=inbox.settings, live=True)
+
+    assert result["status"] == "empty"
+    assert f"{DAY - timedelta(1)} is before the model's first_day" in result["warnings"][0]
+    with pytest.raises(NotDelivered, match=str(DAY)):
+        run_step("labels", model="fraud", key=str(DAY + timedelta(1)), settings=inbox.settings, live=True)
+
+
 @given(day=st.dates(date(2020, 1, 1), date(2030, 12, 31)), zone=st.sampled_from(ZONES))
 @examples(100)
 def test_a_local_day_that_is_over_has_no_later_instant(day: date, zone: str) -> None:
@@ -238,3 +270,9 @@ def test_a_local_day_that_is_over_has_no_later_instant(day: date, zone: str) -> 
 def test_a_zone_that_there_is_not_is_refused_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"there is no time zone 'Europe/Berlni'. Did you mean 'Europe/Berlin'"):
         small_fraud(tmp_path, source={"kind": "files", "url": "{ds}.csv", "timezone": "Europe/Berlni"})
+
+
+@pytest.mark.parametrize("name", ["posix/Europe/Berlin", "right/Europe/Berlin", "posixrules", "localtime", "Factory"])
+def test_a_zone_that_only_some_machines_know_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"there is no time zone '{name}'"):
+        FilesSource(kind="files", url="{ds}.csv", timezone=name)

@@ -117,6 +117,15 @@ def test_losses_by_small_steps_count_together(tmp_path, monkeypatch):
     assert fresh.record().data_hash == inbox.record().data_hash
 
 
+def test_values_that_vanish_by_small_steps_count_together_also_while_rows_are_added(tmp_path):
+    inbox = Inbox(tmp_path)
+    for n in range(2):
+        inbox.ingest(_null(GOOD.slice(0, 360 + n), "TX_FRAUD", 32 * n))
+
+    with pytest.raises(DayRejected, match="TX_FRAUD: 298 of 362 rows have a label, but 360 of 360 had"):
+        inbox.ingest(_null(GOOD.slice(0, 362), "TX_FRAUD", 64))
+
+
 def test_what_a_day_was_by_other_rules_or_before_it_was_taken_out_is_no_loss(tmp_path, monkeypatch):
     clock = itertools.count()
     monkeypatch.setattr("windsock.ledger.utc_now", lambda: datetime(2026, 4, 1, tzinfo=UTC) + timedelta(next(clock)))

@@ -145,6 +145,8 @@ def _sift(
         column = pa.chunked_array([batch.column(spec.events.time_source)])
         try:
             times, _, _ = cast_times(column, zone, from_text=is_text(kind))
+            if zone is not None and times.null_count:  # what no clock showed is set aside on the day that it names
+                times = pc.coalesce(times, cast_times(column, None, from_text=is_text(kind))[0])
         except ColumnTypeError:
             raise Unreadable(no_times) from None
         wanted = pc.and_(pc.greater_equal(times, start), pc.less(times, end))

@@ -12,7 +12,8 @@ from windsock.redact import redact_line
 def join_rows(tables: Sequence[pa.Table], needed: Sequence[Collection[str]] = ()) -> pa.Table:
     """Put rows one after the other; a column that only some tables have is null in the others.
 
-    Types may differ where no value changes by it: whole numbers beside floats, units of time, zones.
+    Types may differ where no value changes by it: whole numbers beside floats, units of time, zones, and any type of a
+    column without values.
 
     Args:
         tables: The rows.
@@ -30,11 +31,25 @@ def join_rows(tables: Sequence[pa.Table], needed: Sequence[Collection[str]] = ()
             )
     try:
         alike = all(rows.schema.equals(tables[0].schema) for rows in tables)
-        return pa.concat_tables(tables if alike else map(plain_types, tables), promote_options="permissive")
+        return pa.concat_tables(tables if alike else _typed_by_values(tables), promote_options="permissive")
     except pa.ArrowException as err:
         raise Unreadable(
             f"a column is not in the same type throughout ({redact_line(err)}). Deliver all files with the same types."
         ) from err
+
+
+def _typed_by_values(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """Return tables whose columns without values have no type where others have another: pandas calls no text float."""
+    plain = [plain_types(rows) for rows in tables]
+    kinds: dict[str, set[pa.DataType]] = {}
+    for field in (field for rows in plain for field in rows.schema):
+        kinds.setdefault(field.name, set()).add(field.type)
+    for place, rows in enumerate(plain):
+        for n, column in enumerate(rows.columns):
+            if column.null_count == len(column) and len(kinds[name := rows.schema.names[n]]) > 1:
+                rows = rows.set_column(n, name, pa.nulls(len(column)))
+        plain[place] = rows
+    return plain
 
 
 def plain_types(rows: pa.Table) -> pa.Table:

@@ -48,7 +48,7 @@ def opening(url: str) -> Iterator[tuple[Any, str]]:
         if isinstance(err.__cause__, OSError) and not isinstance(err.__cause__, FileNotFoundError):
             raise _away(shown, err.__cause__) from None  # so says fsspec of a web server that does not answer
         raise NotDelivered(
-            f"{shown} does not exist (yet). If it will not come, check source.url in the model's model.yaml."
+            f"{shown} does not exist (yet). If it will not come, check its url in the model's model.yaml."
         ) from None
     except IsADirectoryError:
         raise SpecError(
