@@ -4,6 +4,8 @@
 about once. **Publishes** `<model>_retrain_requested` with the day to train as of, the
 reasons and the drift's key; `<model>_train` starts from it.
 
+**Waits** while `<model>_train` is paused, as it would never hear of the request; people are told once.
+
 It stands between the two because a monitor run is for a day, while training is for the
 whole model. To train by hand, trigger `<model>_train`, which has a form.
 """
@@ -16,6 +18,7 @@ from airflow.sdk import DAG, Param, task
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
 from windsock_airflow.blueprint import for_each_model, identity
+from windsock_airflow.decisions import nobody_would_hear
 from windsock_airflow.runs import RunFacts
 from windsock_airflow.step import no_retry_of_faulty_input
 
@@ -36,11 +39,22 @@ def retrain_dag(spec: ModelSpec) -> None:
         },
     ):
 
-        @task(outlets=[requested], execution_timeout=timedelta(minutes=5))
-        def announce(params: dict, outlet_events: dict, **context: Any) -> None:
+        @task.sensor(
+            mode="reschedule",
+            poke_interval=10,
+            exponential_backoff=True,
+            max_wait=timedelta(minutes=5),
+            timeout=timedelta(days=14),
+            outlets=[requested],
+            execution_timeout=timedelta(minutes=5),
+        )
+        def announce(params: dict, outlet_events: dict, **context: Any) -> bool:
             with no_retry_of_faulty_input():
                 RunFacts.of(context, model=spec.name, keyed=False)
+            if nobody_would_hear(context, spec):
+                return False
             given = {name: params[name] for name in ("as_of", "reasons", "dedupe_key")}
             outlet_events[requested].extra = {"live": True, **{k: v for k, v in given.items() if v}}
+            return True
 
         announce()

@@ -14,6 +14,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
+from windsock.alerts import Alert, send
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
@@ -87,6 +88,19 @@ class RequestRetraining(TriggerDagRunOperator):
             )
         self.conf = {name: decision.get(name) for name in ("as_of", "reasons", "dedupe_key")}
         super().execute(context)
+
+
+def nobody_would_hear(context: Context, spec: ModelSpec) -> bool:
+    """Say whether training is paused, and with it deaf: Airflow drops the events of paused DAGs. Tells people once."""
+    ti: Any = context["ti"]
+    dag_id = f"{spec.name}_train"
+    if not ti.get_dag(dag_id).is_paused:
+        return False
+    sentence = f"A retraining was asked for, and {dag_id} is paused. The request waits: unpause that, and it begins."
+    cause = f"request {ti.dag_id} {ti.run_id}"
+    settings = Settings.from_env()
+    send(settings, Alert(ti.dag_id, sentence, ti.task_id, headline="Retraining waits", cause=cause), spec)
+    return True
 
 
 def run_id_for(dedupe_key: str) -> str:

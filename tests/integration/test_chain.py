@@ -300,7 +300,11 @@ def test_a_request_crosses_from_the_daily_to_the_model_chain_once(chain: Stack):
     api = chain.api
     conf = {"as_of": str(LAST), "reasons": ["asked by a test"], "dedupe_key": "test"}
     request = {"logical_date": None, "conf": conf, "dag_run_id": "drift__test"}
+    api.set_paused(f"{MODEL}_train", True)  # Airflow drops events of paused DAGs: the request waits
     api.call("POST", f"dags/{MODEL}_retrain/dagRuns", request)
+    announcing = f"dags/{MODEL}_retrain/dagRuns/drift__test/taskInstances/announce"
+    wait_until(lambda: api.call("GET", announcing)["state"] == "up_for_reschedule", 60, "a request that waits")
+    api.set_paused(f"{MODEL}_train", False)
     assert api.wait_for_run(f"{MODEL}_retrain", "drift__test", 60)["state"] == "success"
     wait_until(lambda: bool(api.runs(f"{MODEL}_train")), 30, "a training")
     (train,) = api.runs(f"{MODEL}_train")
