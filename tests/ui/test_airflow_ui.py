@@ -34,6 +34,8 @@ def test_a_wrong_password_is_refused_and_a_right_one_shows_the_dags_of_every_sta
     log_in(stranger, stack.airflow_url, ADMIN_USER, "not the password", expect_success=False)
     expect(stranger.get_by_text("Invalid credentials")).to_be_visible()
     stranger.close()
+    for stage in STAGES:  # the page lists what was parsed when it was opened
+        stack.api.wait_for_dag(f"fraud_{stage}", 240)
     page.goto(f"{stack.airflow_url}/dags?limit=100")
     for stage in STAGES:
         expect(page.get_by_role("link", name=f"fraud_{stage}", exact=True).first).to_be_visible(timeout=30_000)
