@@ -32,10 +32,13 @@ def versions_needed(settings: Settings, spec: ModelSpec, day: date) -> list[str]
 
 def unjudged_version(settings: Settings, spec: ModelSpec) -> str | None:
     """Return the newest version if no gate has judged it and it has never been champion, else None."""
-    newest = list_versions(settings, spec)[-1:]
-    promoted = {entry.version for entry in promotions.history(settings, spec)}
-    judged = (Store.of(settings).exists(version_info(settings, spec, v).run_folder, "gate.json") for v in newest)
-    return next((v for v, done in zip(newest, judged, strict=True) if v not in promoted and not done), None)
+    versions = list_versions(settings, spec)
+    if not versions:
+        return None
+    newest = versions[-1]
+    promoted = any(entry.version == newest for entry in promotions.history(settings, spec))
+    judged = Store.of(settings).exists(version_info(settings, spec, newest).run_folder, "gate.json")
+    return None if promoted or judged else newest
 
 
 def _was_refused(settings: Settings, spec: ModelSpec, version: str) -> bool:

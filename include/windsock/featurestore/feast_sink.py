@@ -34,6 +34,7 @@ class FeastSink:
         self._store = feature_store(settings)
         self._config = self._store.config
         self._online = self._store._get_provider()
+        self._views: dict[FeatureTable, Any] = {}
 
     @contextmanager
     def day(self) -> Iterator[None]:
@@ -45,7 +46,9 @@ class FeastSink:
 
     def _view(self, table: FeatureTable) -> Any:
         try:
-            return self._store.get_feature_view(table.feast_name)
+            if table not in self._views:  # Feast reads its whole registry for each
+                self._views[table] = self._store.get_feature_view(table.feast_name)
+            return self._views[table]
         except FeatureViewNotFoundException as err:
             raise SpecError(f"The feature store does not know {table.feast_name!r}. Run 'windsock apply'.") from err
 

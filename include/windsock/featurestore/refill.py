@@ -54,7 +54,7 @@ def refill_model(settings: Settings, spec: ModelSpec) -> Iterator[tuple[str, int
         UpstreamUnavailable: The online store cannot be reached.
     """
     apply(settings, remove_gone=False)
-    store = Store(settings.store)
+    store = Store.of(settings)
     tables = dict.fromkeys(each.table for each in usable(demanded(settings, spec, newest_day(settings, spec))))
     sink = open_sink(settings, list(tables))
     for table in tables:
