@@ -143,9 +143,16 @@ class World:
         pods = self.cluster.pods(f"windsock.io/model={MODEL}")
         return [p for p in pods if p.metadata.annotations["windsock.io/dag-id"] == f"pods_{name}"]
 
-    def gone(self, name: str, seconds: float = 90) -> bool:
-        """Wait until an estimator's tasks have no pod; one that never ran may take the node a while."""
-        return bool(until(lambda: not self.pods(name), seconds, f"{name} still has a pod"))
+    def gone(self, name: str, seconds: float = 30) -> bool:
+        """Wait until the cluster was asked to delete every pod of an estimator's tasks.
+
+        When a deleted pod is off the list is its node's affair: up to two minutes if it was only just starting.
+        """
+        return bool(until(lambda: not self.kept(name), seconds, f"{name} still has a pod"))
+
+    def kept(self, name: str) -> list[str]:
+        """Names of the pods of an estimator's tasks that nobody has asked to delete."""
+        return [pod.metadata.name for pod in self.pods(name) if pod.metadata.deletion_timestamp is None]
 
     def starts(self, name: str) -> list[str]:
         """Names of the pods whose trainer has begun, in order."""

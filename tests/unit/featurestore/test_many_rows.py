@@ -27,8 +27,9 @@ DAYS, ROWS_A_DAY = (136 if thorough() else 45), 9_700
 ASKED = 1_000_000 if thorough() else 330_000
 DAY_US = 86_400_000_000
 
-CODE = """
-import importlib.util, json, resource, sys
+CODE = r"""
+import importlib.util, json, re, sys
+from pathlib import Path
 import numpy as np, pyarrow as pa
 from datetime import date
 from windsock.settings import Settings
@@ -57,7 +58,8 @@ else:
     definitions.apply(settings)
     pins = {name: ledger.pins(records[name]) for name, ledger in ledgers.items()}
     result = retrieval.training_frame(settings, spec, frame, pins)
-peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+# Not getrusage: its peak begins at what the parent held when it started this process.
+peak_mb = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 same = result.select(frame.column_names).equals(frame)
 for table in retrieval.feature_tables(spec):
     history = table.open(store, records[table.name].values())
@@ -112,4 +114,4 @@ def test_many_rows_are_joined_as_a_plain_join_does_in_little_memory(history: Set
     assert measured["rows"] == ASKED
     assert measured["torch"] == [False, importlib.util.find_spec("torch") is not None], "Feast has imported torch"
     assert measured["same"], "differs from a plain DuckDB ASOF join"
-    assert measured["peak_mb"] < (3_000 if thorough() else 1_500)
+    assert measured["peak_mb"] < (3_000 if thorough() else 800)
