@@ -18,6 +18,7 @@ TOGETHER = {
     "tests/kubernetes": CLUSTER,
     "tests/ui": STACK,
     "tests/integration/test_chain.py": STACK,
+    "tests/integration/test_commands_elsewhere.py": STACK,
     "tests/integration/test_edited_model.py": STACK,
     "tests/integration/test_label_file_runs.py": STACK,
     "tests/integration/test_second_model.py": STACK,

@@ -46,6 +46,13 @@ class Settings:
     """Slack bot token (``WINDSOCK_SLACK_TOKEN``, or the file ``WINDSOCK_SLACK_TOKEN_FILE``)."""
     mlflow_url: str = ""
     """Address of MLflow as people's browsers see it; empty: that of the server."""
+    airflow_url: str = ""
+    """Address of the Airflow that commands ask; empty: the embedded stack of the home."""
+    airflow_user: str = "admin"
+    airflow_password: str = field(default="", repr=False)
+    """Password of that user (``WINDSOCK_AIRFLOW_PASSWORD``, or a file)."""
+    airflow_token: str = field(default="", repr=False)
+    """A token of that Airflow's in place of a password (``WINDSOCK_AIRFLOW_TOKEN``, or a file)."""
     mlflow_secret: str = field(default="", repr=False)
     """Signs the keys to MLflow's door (``WINDSOCK_MLFLOW_SECRET``, or a file); empty: the server is not ours."""
 
@@ -54,7 +61,7 @@ class Settings:
         """Read the settings from the environment (or from ``env``, for tests).
 
         Raises:
-            SpecError: ``WINDSOCK_COMPUTE`` names no backend.
+            SpecError: ``WINDSOCK_COMPUTE`` names no backend, or the file of a secret cannot be read.
         """
         e = dict(os.environ) if env is None else env
         home = Path(e.get("WINDSOCK_HOME") or REPO_ROOT / "var").expanduser().absolute()
@@ -82,12 +89,27 @@ class Settings:
             slack_api_url=e.get("WINDSOCK_SLACK_API_URL") or "https://slack.com/api/",
             slack_token=_secret(e, "WINDSOCK_SLACK_TOKEN"),
             mlflow_url=e.get("WINDSOCK_MLFLOW_URL", "").rstrip("/"),
+            airflow_url=e.get("WINDSOCK_AIRFLOW_URL", "").rstrip("/"),
+            airflow_user=e.get("WINDSOCK_AIRFLOW_USER") or "admin",
+            airflow_password=_secret(e, "WINDSOCK_AIRFLOW_PASSWORD"),
+            airflow_token=_secret(e, "WINDSOCK_AIRFLOW_TOKEN"),
             mlflow_secret=_secret(e, "WINDSOCK_MLFLOW_SECRET"),
         )
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether Airflow runs elsewhere, as an address or a bucket says: nobody is advised to start a stack here."""
+        return bool(self.airflow_url) or ("://" in self.store and not self.store.startswith("file://"))
 
 
 def _secret(env: Mapping[str, str], name: str) -> str:
     """Return a secret that a variable holds, or the file that ``<name>_FILE`` names."""
     if not env.get(name) and (file := env.get(f"{name}_FILE")):
-        return Path(file).read_text(encoding="utf-8").strip()
+        try:
+            return Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as err:
+            why = err.strerror if isinstance(err, OSError) else "it is no text"
+            raise SpecError(
+                f"{name}_FILE names {file}, which cannot be read: {why}. Name one that this user may read, or none."
+            ) from err
     return env.get(name, "")

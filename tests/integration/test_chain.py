@@ -31,7 +31,8 @@ from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.spec import get_spec
 from windsock.store import Store
-from windsock_local.stack.airflow_api import AirflowRefused, run_path
+from windsock_local.stack.airflow_api import run_path
+from windsock_local.stack.airflow_session import AirflowRefused
 from windsock_local.stack.home import ADMIN_USER, Home, read_stack
 from windsock_local.stack.stuck_runs import stuck_runs
 

@@ -26,7 +26,7 @@ from windsock.ledger import DayRecord, Ledger, records_after, stages_of
 from windsock.promotions import Promotion, append, champion_on, current
 from windsock.steps import run_step
 from windsock.store import Store
-from windsock_local.stack import health
+from windsock_local.stack import doctor
 
 SECOND, THIRD, FOURTH = (DAY + timedelta(days=n) for n in (1, 2, 3))
 STAGES = ["ingest", "labels", "features", "features/usage@1a2b3c4d", "score", "monitor", "decisions"]
@@ -261,8 +261,8 @@ def test_a_store_with_a_key_in_2062_is_well_again_by_the_commands_that_the_docto
     append(settings, spec, Promotion(0, "promote", "2", "r2", "1", late, DAY, "test"), after=old)
     assert champion_on(settings, spec, yesterday + timedelta(days=1)).version == "1"  # type: ignore[union-attr]
 
-    def found() -> list[health.Check]:
-        return [check for check in health.examine(settings) if check.name == "days"]
+    def found() -> list[doctor.Check]:
+        return [check for check in doctor.examine(settings) if check.name == "days"]
 
     commands = [check.next_step for check in found()]
     assert commands == [

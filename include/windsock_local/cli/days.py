@@ -16,7 +16,7 @@ from windsock_local.stack.day_checks import DagFacts, dag_facts
 
 
 def read_days(settings: Settings) -> tuple[list[DaysOfModel], dict[str, DagFacts]]:
-    """Return the days of each model, by the store, and what the running stack's Airflow says of its DAGs."""
+    """Return the days of each model, by the store, and what Airflow says of its DAGs."""
     specs = sorted(load_specs(settings)[0].items())
     return [days_of_model(settings, spec, utc_now()) for _, spec in specs], dag_facts(settings)
 

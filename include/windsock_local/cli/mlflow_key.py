@@ -21,8 +21,9 @@ def mlflow_key(settings: Settings, write: bool, hours: int) -> None:
     file = Home.of(settings).secrets / MLFLOW_SECRET
     secret = settings.mlflow_secret or (file.read_text(encoding="utf-8").strip() if file.is_file() else "")
     if not secret:
+        advice = "Ask" if settings.elsewhere else "Start the stack with `windsock up`, or ask"
         raise UpstreamUnavailable(
-            f"There is no secret to sign a key with: no WINDSOCK_MLFLOW_SECRET, and no {file}. Start the stack with "
-            f"`windsock up`, or ask whoever runs MLflow for a key ({VARIABLE})."
+            f"There is no secret to sign a key with: no WINDSOCK_MLFLOW_SECRET, and no {file}. {advice} whoever runs "
+            f"MLflow for a key ({VARIABLE})."
         )
     click.echo(sign(secret, Kind.KEY, Caller("windsock mlflow-key", "op" if write else "viewer"), hours * 3600))

@@ -54,7 +54,7 @@ def backfill(
         raise SpecError(f"--from {begin} --to {end} is no range of days within those of model {model!r} ({known}).")
     with suppress(NotReady):  # today's run waits by itself
         past_day(end, what="--to")
-    with AirflowApi.of_stack(settings) as api:
+    with AirflowApi.of(settings) as api:
         # A paused DAG would leave its runs queued, and drop the events that should start it.
         for each in _CHAIN if stage == "ingest" else (stage,):
             api.set_paused(f"{model}_{each}", False)
@@ -101,7 +101,7 @@ def trigger(settings: Settings, dag_id: str, key: str | None, pairs: tuple[str, 
     if key is not None:
         parse_day(key, what="--key")
     read_options(pairs)  # refused before a stack is looked for
-    with AirflowApi.of_stack(settings) as api:
+    with AirflowApi.of(settings) as api:
         fields = api.form_fields(dag_id)
         conf = read_options(pairs, [name for name, is_text in fields.items() if is_text])
         for name in sorted(conf.keys() - fields.keys()):  # Airflow would take it, and no step would read it

@@ -19,6 +19,7 @@ from windsock.settings import Settings
 from windsock.spec import find_specs
 from windsock.store import Store
 from windsock_local.stack import health, lifecycle
+from windsock_local.stack.doctor import examine
 from windsock_local.stack.home import ADMIN_USER, Home, StackInfo, read_stack
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,9 @@ _COLOURS = {"ok": "green", "healthy": "green", "starting": "yellow", "warning": 
 
 
 def _settings(_context: click.Context, _option: click.Parameter, home: Path | None) -> Settings:
-    return Settings.from_env({**os.environ, "WINDSOCK_HOME": str(home)} if home else None)
+    # Who names a folder means the stack in it, not the Airflow of an address.
+    named = {"WINDSOCK_HOME": str(home), "WINDSOCK_AIRFLOW_URL": ""}
+    return Settings.from_env({**os.environ, **named} if home else None)
 
 
 home_option = click.option(
@@ -136,7 +139,7 @@ def down(settings: Settings, wipe: bool) -> None:
 @home_option
 @_json_option
 def status(settings: Settings, as_json: bool) -> int:
-    """Show each part of the stack, and each model's days and size; exit code 1 unless all parts are well."""
+    """Show each part of the stack or installation, each model's days and size; exit code 1 unless all are well."""
     state = health.check(settings)
     use, fault = _disk_use(settings)
     from windsock_local.cli.days import read_days, show_days  # brings DuckDB, which `up` shall not hold
@@ -148,15 +151,17 @@ def status(settings: Settings, as_json: bool) -> int:
         content["dags"] = {name: dataclasses.asdict(dag) for name, dag in dags.items()}
         click.echo(json.dumps(content, indent=1, default=str))
     elif not state.running:
-        click.echo(f"No stack runs under {state.home}. Start it with `windsock up`.")
+        click.echo(state.fault)
     else:
-        table = Table("part", "health", "pid", "up", "address", title=f"Stack in {escape(state.home)}: {state.state}")
+        which = f"Airflow at {state.airflow_url}" if settings.airflow_url else f"Stack in {state.home}"
+        table = Table("part", "health", "pid", "up", "address", title=f"{escape(which)}: {state.state}")
         table.columns[-1].overflow = "fold"
         for part in state.parts:
             up_for = "" if part.up_seconds is None else f"{part.up_seconds:.0f} s"
             table.add_row(part.name, _coloured(part.health), str(part.pid or ""), up_for, part.address)
         Console().print(table)
-        click.echo(f"Logs: {state.home}/logs, one file per part")
+        if not settings.airflow_url:
+            click.echo(f"Logs: {state.home}/logs, one file per part")
     if not as_json:
         show_days(days, dags)
     if use and not as_json:
@@ -185,7 +190,7 @@ def _disk_use(settings: Settings) -> tuple[dict[str, dict[str, int]], str]:
 @_json_option
 def doctor(settings: Settings, as_json: bool) -> int:
     """Check this machine, the installation and the specs; exit code 1 on a problem."""
-    checks = health.examine(settings)
+    checks = examine(settings)
     if as_json:
         click.echo(json.dumps([vars(check) for check in checks], indent=1))
     else:

@@ -5,118 +5,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import date
 from itertools import takewhile
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
-import httpx
-
 from windsock.days import day_range, parse_day, spans
-from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
-from windsock.settings import Settings
-from windsock_local.stack.home import ADMIN_USER, Home, read_stack
+from windsock.errors import SpecError, UpstreamUnavailable
+from windsock_local.stack.airflow_session import AirflowRefused, AirflowSession
 
 FINAL_RUN_STATES = frozenset({"success", "failed"})
 _CONFLICT_SECONDS = 60.0
 _POLL_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
-_PAGE = 100
 
 
-class AirflowRefused(WindsockError):
-    """Airflow understood a call and said no; ``status`` is the HTTP status."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class AirflowApi:
-    """A session with one Airflow: its DAGs, runs and backfills; calls are sent ``attempts`` times if that is safe."""
-
-    def __init__(self, url: str, password: str, *, call_seconds: float = 30.0, attempts: int = 4) -> None:
-        self.url, self._attempts = url.rstrip("/"), attempts
-        self._login = {"username": ADMIN_USER, "password": password}
-        # trust_env: a proxy for the outside world must not see calls to this machine.
-        self._client = httpx.Client(base_url=f"{self.url}/api/v2/", timeout=call_seconds, trust_env=False)
-
-    @classmethod
-    def of_stack(cls, settings: Settings) -> Self:
-        """Return a session with the running stack of these settings' home.
-
-        Raises:
-            UpstreamUnavailable: No stack runs there.
-        """
-        info = read_stack(settings)
-        if info is None:
-            raise UpstreamUnavailable(f"No stack runs under {settings.home}. Start it with `windsock up`.")
-        return cls(info.airflow_url, Home.of(settings).admin_password())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
-
-    # --- calls; ``path`` is relative to /api/v2, its segments quoted
-
-    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, **params: Any) -> Any:
-        """Send a call and return the decoded body; again if nothing was sent, if Airflow is busy, or if it only reads.
-
-        Raises:
-            AirflowRefused: Airflow answered with an error.
-            UpstreamUnavailable: It did not answer.
-        """
-        last = ""
-        for attempt in range(self._attempts):
-            if attempt:
-                time.sleep(_RETRY_SECONDS)
-            try:
-                response = self._request(method, path, json=body, params=params)
-            except httpx.HTTPError as err:
-                last = str(err) or type(err).__name__
-                if method != "GET" and not isinstance(err, httpx.ConnectError):
-                    raise UpstreamUnavailable(f"{method} {self.url}/api/v2/{path}: {last}") from err
-                continue
-            if response.is_success:
-                return response.json() if response.content else None
-            if response.status_code != 503 and (response.status_code < 500 or method != "GET"):
-                raise AirflowRefused(f"Airflow refused {method} {path}: {_reason(response)}", response.status_code)
-            last = f"HTTP {response.status_code}"
-        raise UpstreamUnavailable(
-            f"Airflow at {self.url} does not answer {method} {path}: {last}. See `windsock status`."
-        )
-
-    def _request(self, method: str, path: str, **content: Any) -> httpx.Response:
-        """Send a request with a token, logging in before the first one and when the token has run out."""
-        headers = self._client.headers
-        for _ in range(2):
-            if "Authorization" not in headers:
-                answer = self._client.post(f"{self.url}/auth/token", json=self._login)
-                if (status := answer.status_code) != 201:
-                    who = f"{ADMIN_USER!r} (HTTP {status})"
-                    raise AirflowRefused(f"Airflow at {self.url} refuses the login of {who}.", status)
-                headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-            response = self._client.request(method, path, **content)
-            if response.status_code != 401:
-                break
-            del headers["Authorization"]
-        return response
-
-    def pages(self, path: str, key: str, **params: Any) -> Iterator[dict[str, Any]]:
-        """Yield every item of a listing, page by page; ``key`` is the field of the body that holds them."""
-        offset = 0
-        while True:
-            body = self.call("GET", path, limit=_PAGE, offset=offset, **params)
-            yield from body[key]
-            offset += len(body[key])
-            if not body[key] or offset >= body["total_entries"]:
-                return
-
-    # --- DAGs and runs
+class AirflowApi(AirflowSession):
+    """A session with one Airflow: its DAGs, runs and backfills."""
 
     def wait_for_dag(self, dag_id: str, timeout_seconds: float = 60) -> None:
         """Wait until a DAG has been parsed; what did not appear is reported with the import errors there are."""
@@ -249,11 +152,3 @@ def _polls(timeout_seconds: float) -> Iterator[None]:
     while time.monotonic() <= deadline:
         time.sleep(_POLL_SECONDS)
         yield
-
-
-def _reason(response: httpx.Response) -> str:
-    try:
-        detail = response.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        detail = response.text
-    return f"HTTP {response.status_code}: {str(detail)[:1000]}"

@@ -28,7 +28,11 @@ _MANNERS = {
 }
 # libpq would obey PGPORT and friends, MLflow what another project has set.
 _FOREIGN_PREFIXES = ("AIRFLOW__", "_AIRFLOW", "PG", "MLFLOW_", "_MLFLOW_", "UVICORN_", "GUNICORN_")
-_FOREIGN = {"AIRFLOW_HOME", "AIRFLOW_CONFIG", "PYTHONDONTWRITEBYTECODE", MARKER_VARIABLE}
+_FOREIGN = {
+    *("AIRFLOW_HOME", "AIRFLOW_CONFIG", "PYTHONDONTWRITEBYTECODE", MARKER_VARIABLE),
+    # How commands get into another Airflow.
+    *(f"WINDSOCK_AIRFLOW_{name}" for name in ("URL", "USER", "PASSWORD", "PASSWORD_FILE", "TOKEN", "TOKEN_FILE")),
+}
 _PLAIN = {
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH"),
     *("PYTHONPATH", "VIRTUAL_ENV"),

@@ -1,38 +1,23 @@
-"""How a stack is doing, part by part (``status``), and whether this machine is fit to run one (``doctor``)."""
+"""How a stack, or an installation elsewhere, is doing, part by part (``status``)."""
 
-import os
-import platform
-import re
-import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-import psutil
-
 from windsock.errors import WindsockError
-from windsock.settings import REPO_ROOT, Settings
-from windsock_local.stack import day_checks, probes
+from windsock.redact import redact
+from windsock.settings import Settings
 from windsock_local.stack import parts as names
-from windsock_local.stack.guardian import database_processes
-from windsock_local.stack.home import GUARDIAN, SUPERVISOR, Home, PartInfo, StackInfo, read_stack, refuse_unsafe_home
+from windsock_local.stack import probes
+from windsock_local.stack.airflow_api import AirflowApi
+from windsock_local.stack.airflow_session import QUICKLY, how_to_find_airflow
+from windsock_local.stack.home import GUARDIAN, SUPERVISOR, Home, PartInfo, StackInfo, read_stack
 from windsock_local.stack.postgres import Postgres
 
 HEALTHY = "healthy"
 _BEATING = (names.SCHEDULER, names.DAG_PROCESSOR, names.TRIGGERER)
 _EXPECTED = (SUPERVISOR, GUARDIAN, names.POSTGRES, names.MLFLOW, names.API_SERVER, *_BEATING)
-_LEAST_DISK_GB, _AMPLE_DISK_GB = 2.0, 10.0
-_LEAST_MEMORY_GB, _AMPLE_MEMORY_GB = 2.0, 4.0
-_GB = 1024**3
-_MOST_NAMED = 5
-_PIN = re.compile(r"^([\w.-]+)(?:\[\S*\])?==([^\s;+]+)(?:\+[^\s;]+)?(?: \\)?$", re.MULTILINE)
-
-_Findings = Iterator[tuple[str, ...]]
-"""Verdict, what was found and, if that is not well, the next step."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +44,45 @@ class StackHealth:
     mlflow_url: str
     parts: tuple[PartHealth, ...]
     healthy: bool
+    fault: str = ""
+    """Why nothing is known of the parts, if so."""
 
 
 def check(settings: Settings) -> StackHealth:
-    """Ask every part of the stack under these settings' home how it is."""
+    """Ask every part of the stack under these settings' home how it is, or of the Airflow elsewhere that they name."""
+    if settings.airflow_url:
+        return _check_elsewhere(settings)
     info = read_stack(settings)
     if info is None:
-        return StackHealth(False, "down", str(settings.home), "", "", (), healthy=False)
+        fault = f"No stack runs under {settings.home}. {how_to_find_airflow(settings)}"
+        return StackHealth(False, "down", str(settings.home), "", "", (), healthy=False, fault=fault)
     home = Home.of(settings)
     airflow = probes.airflow_health(info.airflow_url, timeout_seconds=5)
     found = tuple(_look(name, home, info, airflow) for name in _EXPECTED)
     healthy = all(part.health == HEALTHY for part in found)
     return StackHealth(True, info.state, info.home, info.airflow_url, info.mlflow_url, found, healthy)
+
+
+def _check_elsewhere(settings: Settings) -> StackHealth:
+    mlflow = settings.mlflow_uri if settings.mlflow_uri.startswith(("http://", "https://")) else ""
+    addresses = str(settings.home), settings.airflow_url, redact(mlflow)
+    try:
+        with AirflowApi.of(settings, **QUICKLY) as api:
+            said = api.call("GET", "monitor/health")
+    except WindsockError as err:
+        return StackHealth(False, "down", *addresses, (), healthy=False, fault=str(err))
+    parts = [PartHealth(names.API_SERVER, HEALTHY, None, settings.airflow_url, "")]
+    for name in ("metadatabase", *_BEATING):
+        status = (said.get(name.replace("-", "_")) or {}).get("status")
+        beat = probes.last_beat(said, name)
+        since = "" if beat is None else f": last heartbeat {time.time() - beat:.0f} s ago"
+        health = "down" if status is None else HEALTHY if status == HEALTHY else f"unwell{since}"
+        parts.append(PartHealth(name, health, None, "", ""))
+    if mlflow:
+        well = probes.answers(f"{mlflow}/health", timeout_seconds=QUICKLY["call_seconds"])
+        parts.append(PartHealth(names.MLFLOW, HEALTHY if well else "unwell: mute", None, redact(mlflow), ""))
+    healthy = all(part.health == HEALTHY for part in parts)
+    return StackHealth(True, "ready", *addresses, tuple(parts), healthy=healthy)
 
 
 def _look(name: str, home: Home, info: StackInfo, airflow: Mapping[str, Any]) -> PartHealth:
@@ -107,170 +119,3 @@ def _complaint(name: str, part: PartInfo, home: Home, info: StackInfo, airflow: 
         return "the api-server does not say"
     beat = probes.last_beat(airflow, name)
     return "no heartbeat yet" if beat is None else f"last heartbeat {time.time() - beat:.0f} s ago"
-
-
-@dataclass(frozen=True)
-class Check:
-    """The outcome of one check: ``ok``, ``warning`` or ``problem``."""
-
-    name: str
-    verdict: str
-    finding: str
-    next_step: str = ""
-
-
-def examine(settings: Settings) -> list[Check]:
-    """Run every check; a check that breaks down is itself reported as a problem."""
-    results: list[Check] = []
-    for name, look in _CHECKS.items():
-        try:
-            results.extend(Check(name, *finding) for finding in look(settings))
-        except Exception as err:  # a doctor must not die of what it finds
-            finding = f"{type(err).__name__}: {err}"
-            results.append(Check(name, "problem", finding, "Read the message; it names the cause."))
-    return results
-
-
-def _python(_settings: Settings) -> _Findings:
-    found = platform.python_version()
-    if (3, 11) <= sys.version_info[:2] <= (3, 13):
-        yield "ok", f"{found} at {sys.executable}"
-    else:
-        yield "problem", found, "Use Python 3.11 to 3.13: `make clean && make demo` brings its own."
-
-
-def _system(_settings: Settings) -> _Findings:
-    if platform.system() != "Linux":
-        yield "problem", platform.system(), "Use Linux: the stack finds and ends its processes by Linux's means."
-
-
-def _versions(_settings: Settings) -> _Findings:
-    lock = REPO_ROOT / "requirements.txt"
-    if not lock.is_file():
-        yield "warning", f"no lock at {lock}", "Run from a checkout to compare versions."
-        return
-    wrong = []
-    for name, wanted in _PIN.findall(lock.read_text(encoding="utf-8")):  # local versions are the same
-        try:
-            found = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found = "missing"
-        if found.split("+")[0] != wanted:
-            wrong.append(f"{name} {found} instead of {wanted}")
-    if wrong:
-        more = [f"{len(wrong) - _MOST_NAMED} more"] if len(wrong) > _MOST_NAMED else []
-        yield "warning", ", ".join(wrong[:_MOST_NAMED] + more), f"pip install -r {lock.name}"
-    else:
-        yield "ok", "as the lock says"
-
-
-def _memory(_settings: Settings) -> _Findings:
-    free = psutil.virtual_memory().available / _GB
-    step = f"Close programs: the stack and a training want {_AMPLE_MEMORY_GB:.0f} GB."
-    yield _graded(free, _LEAST_MEMORY_GB, _AMPLE_MEMORY_GB, f"available, {os.cpu_count()} cores", step)
-
-
-def _disk(settings: Settings) -> _Findings:
-    folder = _existing(settings.home)
-    free = shutil.disk_usage(folder).free / _GB
-    step = "Free some space, or put the home elsewhere with WINDSOCK_HOME."
-    yield _graded(free, _LEAST_DISK_GB, _AMPLE_DISK_GB, f"free at {folder}", step)
-
-
-def _graded(free_gb: float, least_gb: float, ample_gb: float, finding: str, step: str) -> tuple[str, ...]:
-    verdict = "ok" if free_gb >= ample_gb else "warning" if free_gb >= least_gb else "problem"
-    return verdict, f"{free_gb:.1f} GB {finding}", "" if verdict == "ok" else step
-
-
-def _home(settings: Settings) -> _Findings:
-    try:
-        refuse_unsafe_home(settings.home)
-    except WindsockError as err:
-        yield "problem", str(settings.home), str(err)
-        return
-    if os.access(_existing(settings.home), os.W_OK):
-        yield "ok", str(settings.home)
-    else:
-        yield "problem", f"{settings.home} is not writable", "Set WINDSOCK_HOME to a folder that is."
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.parents) if path.exists())
-
-
-def _database(settings: Settings) -> _Findings:
-    database = Postgres(Home.of(settings))
-    user = f", as user {database.user}" if database.user else ""
-    yield "ok", f"PostgreSQL 18, socket in {database.socket_folder}{user}"
-
-
-def _ports(settings: Settings) -> _Findings:
-    info = read_stack(settings)
-    usual = (probes.AIRFLOW_PORT, probes.MLFLOW_PORT)
-    if info is not None:
-        yield "ok", f"in use by this stack: {info.airflow_url}, {info.mlflow_url}"
-    elif taken := [str(port) for port in usual if not probes.is_free(port)]:
-        step = "Nothing to do: free ones are chosen and printed by `windsock up`."
-        yield "warning", f"{', '.join(taken)} in use", step
-    else:
-        yield "ok", f"{probes.AIRFLOW_PORT} and {probes.MLFLOW_PORT} are free"
-
-
-def _secrets(settings: Settings) -> _Findings:
-    home = Home.of(settings)
-    if open_ones := home.open_secrets():
-        names = ", ".join(path.name for path in open_ones)
-        yield "problem", f"others can read {names}", f"chmod -R go-rwx {home.secrets}"
-    else:
-        yield "ok", "private" if home.secrets.is_dir() else "none yet; `windsock up` makes them"
-
-
-def _stack(settings: Settings) -> _Findings:
-    state = check(settings)
-    if not state.running and (left := len(database_processes(Home.of(settings)))):
-        yield "warning", f"{left} database processes without a stack", "windsock down"
-    elif state.running and not state.healthy:
-        bad = ", ".join(f"{p.name} is {p.health}" for p in state.parts if p.health != HEALTHY)
-        yield "warning", bad, "Wait if it is starting; else read the log that `windsock status` names."
-    else:
-        yield "ok", "runs and is well" if state.running else "not running, nothing left behind"
-
-
-def _models(settings: Settings) -> _Findings:
-    from windsock.spec import load_specs
-
-    specs, broken = load_specs(settings)
-    for fault in broken.values():
-        yield "problem", str(fault), "Mend the spec, then `windsock lint`."
-    if specs:
-        yield "ok", ", ".join(sorted(specs))
-    elif not broken:
-        folders = ", ".join(map(str, settings.models))
-        yield "warning", f"none in {folders}", "Add a folder with a model.yaml, or set WINDSOCK_MODELS."
-
-
-def _runs(settings: Settings) -> _Findings:
-    from windsock_local.stack.stuck_runs import stuck_runs
-
-    stuck = list(stuck_runs(settings))
-    yield from (("warning", *finding) for finding in stuck)
-    if not stuck:
-        yield "ok", "none is stuck"
-
-
-_CHECKS: dict[str, Callable[[Settings], _Findings]] = {
-    "python": _python,
-    "system": _system,
-    "versions": _versions,
-    "memory": _memory,
-    "disk": _disk,
-    "home": _home,
-    "database": _database,
-    "ports": _ports,
-    "secrets": _secrets,
-    "stack": _stack,
-    "models": _models,
-    "days": day_checks.check_dates,
-    "gaps": day_checks.check_gaps,
-    "runs": _runs,
-}

@@ -144,7 +144,8 @@ def ensure_gpu_pool(airflow_url: str, home: Home, environ: Mapping[str, str] = o
     if given and not given.isdecimal():
         raise SpecError(f"WINDSOCK_GPUS is the number of GPUs that steps may use at a time; given: {given!r}.")
     from windsock.compute import SiteCompute, load_site
-    from windsock_local.stack.airflow_api import AirflowApi, AirflowRefused
+    from windsock_local.stack.airflow_api import AirflowApi
+    from windsock_local.stack.airflow_session import AirflowRefused
 
     try:
         name = load_site(settings).pool

@@ -5,20 +5,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from windsock.days import parse_day, spans
-from windsock.errors import SpecError, UpstreamUnavailable
+from windsock.errors import SpecError, WindsockError
 from windsock.settings import Settings
 from windsock_local.stack.airflow_api import AirflowApi
+from windsock_local.stack.airflow_session import QUICKLY
 
 ACTIVE = ("queued", "running")
 
 
 def stuck_runs(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Ask the stack's Airflow; yield each finding with what to do about it, and nothing where no stack answers."""
+    """Ask Airflow; yield each finding with what to do about it, and nothing where none answers."""
     try:
-        with AirflowApi.of_stack(settings) as api:
+        with AirflowApi.of(settings, **QUICKLY) as api:
             yield from _of_cancelled_backfills(api)
             yield from _of_lost_dags(api)
-    except UpstreamUnavailable:
+    except WindsockError:
         return
 
 

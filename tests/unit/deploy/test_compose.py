@@ -140,11 +140,18 @@ def test_every_variable_of_the_file_stands_in_the_example_with_its_default() -> 
         for line in (DOCKER / "compose.env.example").read_text().splitlines()
         if re.match(r"\w+=", line)
     )
-    used = re.findall(r"(?<!\$)\$\{(\w+)(?::([-?])([^}]*))?\}", TEXT)
+    used = re.findall(r"(?<!\$)\$\{(\w+)(?::([-?])((?:[^{}]|\$\{[^}]*\})*))?\}", TEXT)
     assert {name for name, _, _ in used} == set(example)
     for name, kind, default in used:
         if kind == "-":
-            assert example[name] == default, name
+            assert example[name] == ("" if "${" in default else default), name
+
+
+def test_another_port_alone_changes_the_addresses_that_people_are_sent_to() -> None:
+    for port, address in (("AIRFLOW_PORT", "WINDSOCK_UI_URL"), ("MLFLOW_PORT", "WINDSOCK_MLFLOW_URL")):
+        uses = [line.strip() for line in TEXT.splitlines() if f"${{{address}" in line]
+        assert uses
+        assert all(f"${{{address}:-http://127.0.0.1:${{{port}:-" in line for line in uses)
 
 
 def test_all_processes_of_airflow_have_the_same_configuration() -> None:

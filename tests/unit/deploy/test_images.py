@@ -136,6 +136,21 @@ def test_the_entrypoint_reads_a_secret_from_its_file(tmp_path: Path) -> None:
     assert done.stdout == "hidden gone\n"
 
 
+def test_a_command_that_passes_the_entrypoint_by_has_its_secrets_all_the_same(tmp_path: Path) -> None:
+    assert "COPY --chmod=0755 docker/entrypoint.sh /entrypoint\n" in (DOCKER / "airflow.Dockerfile").read_text()
+    script = (DOCKER / "windsock.sh").read_text().replace("/entrypoint", f"bash {DOCKER}/entrypoint.sh")
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$AWS_SECRET_ACCESS_KEY: $*"\n')
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "key").write_text("hidden\n")
+    done = subprocess.run(
+        ["sh", "-c", script, "windsock", "models", "--json"],
+        capture_output=True,
+        text=True,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "AWS_SECRET_ACCESS_KEY_FILE": str(tmp_path / "key")},
+    )
+    assert done.stdout == "hidden: -m windsock.cli models --json\n"
+
+
 def test_the_entrypoint_says_which_secret_cannot_be_read(tmp_path: Path) -> None:
     done = entrypoint("true", WINDSOCK_STUDIES_FILE=str(tmp_path / "missing"))
     assert done.returncode == 64

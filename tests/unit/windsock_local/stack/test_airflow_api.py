@@ -1,6 +1,8 @@
 """The REST client against a server that is as awkward as Airflow."""
 
 import json
+import re
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,9 +11,11 @@ from typing import Any, ClassVar
 import pytest
 
 from windsock.cli import main
-from windsock.errors import SpecError, UpstreamUnavailable
-from windsock_local.stack import airflow_api
-from windsock_local.stack.airflow_api import AirflowApi, AirflowRefused, run_path
+from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
+from windsock.settings import Settings
+from windsock_local.stack import airflow_api, airflow_session
+from windsock_local.stack.airflow_api import AirflowApi, run_path
+from windsock_local.stack.airflow_session import AirflowRefused
 
 RUN = "manual__2026-01-01T00:00:00+00:00"
 
@@ -20,6 +24,8 @@ class FakeAirflow(BaseHTTPRequestHandler):
     calls: ClassVar[list[tuple[str, str, Any]]] = []
     answers: ClassVar[list[tuple[int, Any]]] = []
     logins: ClassVar[int] = 0
+    doors: ClassVar[list[tuple[int, Any]]] = []
+    """What logins are answered with, in place of a look at the password."""
 
     def _handle(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
@@ -27,6 +33,9 @@ class FakeAirflow(BaseHTTPRequestHandler):
         kind = type(self)
         if self.path == "/auth/token":
             kind.logins += 1
+            if kind.doors:
+                self._answer(*kind.doors.pop(0))
+                return
             good = body == {"username": "admin", "password": "right"}
             self._answer(201 if good else 401, {"access_token": f"token-{kind.logins}"})
             return
@@ -37,7 +46,7 @@ class FakeAirflow(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PATCH = _handle
 
     def _answer(self, status: int, body: Any) -> None:
-        data = json.dumps(body).encode()
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -50,12 +59,13 @@ class FakeAirflow(BaseHTTPRequestHandler):
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(airflow_api, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(airflow_session, "_RETRY_SECONDS", 0.0)
     monkeypatch.setattr(airflow_api, "_POLL_SECONDS", 0.0)
 
 
 @pytest.fixture
 def server() -> Iterator[type[FakeAirflow]]:
-    FakeAirflow.calls, FakeAirflow.answers, FakeAirflow.logins = [], [], 0
+    FakeAirflow.calls, FakeAirflow.answers, FakeAirflow.logins, FakeAirflow.doors = [], [], 0, []
     with ThreadingHTTPServer(("127.0.0.1", 0), FakeAirflow) as http:
         threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         FakeAirflow.url = f"http://127.0.0.1:{http.server_address[1]}"  # type: ignore[attr-defined]
@@ -154,6 +164,52 @@ def test_a_wrong_password_is_said_without_showing_it(server: type[FakeAirflow]) 
     ):
         session.call("GET", "dags")
     assert "wrong-one" not in str(refused.value)
+
+
+MUTE = "a server that takes calls and answers none"
+IN = (201, {"access_token": "t"})
+PAGE = b"<html>Welcome</html>"
+
+
+def trigger(settings: Settings) -> None:
+    with AirflowApi.of(settings, call_seconds=0.5, attempts=2) as session:
+        session.trigger("fraud_train")
+
+
+@pytest.mark.parametrize(
+    ("env", "doors", "answers", "code", "said"),
+    [
+        pytest.param({"URL": "http://127.0.0.1:9"}, [], [], 75, "{url}.* refused", id="away"),
+        pytest.param({"URL": MUTE}, [], [], 75, "{url}.*timed out", id="mute"),
+        pytest.param({}, [(502, {})] * 2, [], 75, "{url} .*HTTP 502", id="behind-a-proxy-that-finds-it-away"),
+        pytest.param({}, [IN], [(500, {})], 75, "{url} .*HTTP 500", id="broken"),
+        pytest.param({}, [(401, {})], [], 64, "{url} refuses the login of 'bob'.*_AIRFLOW_PASSWORD", id="login"),
+        pytest.param({"PASSWORD": ""}, [(403, {})], [], 64, "{url} wants a login.*_AIRFLOW_USER", id="no-login"),
+        pytest.param({"TOKEN": "old"}, [], [(401, {})], 64, "{url} refuses the token.*_AIRFLOW_TOKEN", id="token"),
+        pytest.param({}, [(404, {})], [], 64, "{url} is no Airflow 3: .*HTTP 404.*_AIRFLOW_URL", id="airflow-2"),
+        pytest.param({}, [(201, PAGE)], [], 64, "{url} is no Airflow 3: .*_AIRFLOW_URL", id="a-page-as-login"),
+        pytest.param({}, [IN], [(200, PAGE)], 64, "{url} is no Airflow 3", id="a-page"),
+        pytest.param({"URL": "airflow:8080"}, [], [], 64, "'airflow:8080'. Give an address", id="no-address"),
+        pytest.param({"URL": "http://u:hidden@h"}, [], [], 64, "Give an address", id="with-a-password"),
+        pytest.param({"PASSWORD": "", "PASSWORD_FILE": "/no"}, [], [], 64, "PASSWORD_FILE names /no, which", id="file"),
+        pytest.param({"URL": ""}, [], [], 75, "The store is s3://bucket/x.*set WINDSOCK_AIRFLOW_URL", id="not-named"),
+    ],
+)
+def test_an_airflow_that_cannot_be_asked_is_said_with_its_address_and_the_setting(
+    env: dict[str, str], doors: list[Any], answers: list[Any], code: int, said: str,
+    server: type[FakeAirflow],
+) -> None:  # fmt: skip
+    env = {"URL": server.url, "USER": "bob", "PASSWORD": "hidden", **env}  # type: ignore[attr-defined]
+    server.doors, server.answers = list(doors), list(answers)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        env["URL"] = f"http://127.0.0.1:{mute.getsockname()[1]}" if env["URL"] == MUTE else env["URL"]
+        named = {f"WINDSOCK_AIRFLOW_{name}": value for name, value in env.items()}
+        with pytest.raises(WindsockError) as failed:
+            trigger(Settings.from_env({**named, "WINDSOCK_HOME": "/nowhere", "WINDSOCK_STORE": "s3://bucket/x"}))
+    assert re.search(said.format(url=re.escape(env["URL"])), str(failed.value))
+    assert failed.value.exit_code == code
+    assert "hidden" not in str(failed.value)
+    assert "windsock up" not in str(failed.value)
 
 
 def test_every_page_of_a_listing_is_read(api: AirflowApi, server: type[FakeAirflow]) -> None:

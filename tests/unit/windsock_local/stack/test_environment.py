@@ -58,7 +58,8 @@ def test_a_setting_is_changed_by_its_prefixed_name_only(home: Home) -> None:
 
 
 def test_variables_of_other_programs_do_not_reach_the_parts(monkeypatch: pytest.MonkeyPatch, home: Home) -> None:
-    for name in ("AIRFLOW__CORE__EXECUTOR", "AIRFLOW_HOME", "PGPORT", "MLFLOW_TRACKING_URI", "PYTHONDONTWRITEBYTECODE"):
+    names = ("AIRFLOW__CORE__EXECUTOR", "AIRFLOW_HOME", "PGPORT", "MLFLOW_TRACKING_URI", "PYTHONDONTWRITEBYTECODE")
+    for name in (*names, "WINDSOCK_AIRFLOW_PASSWORD", "WINDSOCK_AIRFLOW_TOKEN"):
         monkeypatch.setenv(name, "wrong")
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", "postgresql://w")
     settings = Settings.from_env({"WINDSOCK_HOME": str(home.root)})

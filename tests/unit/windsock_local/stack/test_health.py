@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from windsock.settings import Settings
-from windsock_local.stack import health, probes
+from windsock_local.stack import doctor, health, probes
 
 
 def report(seconds_ago: float, status: str = "healthy") -> dict[str, object]:
@@ -39,7 +39,7 @@ def test_the_doctor_finds_every_check_and_a_step_for_each_fault(tmp_path: Path) 
     (tmp_path / "models" / "broken" / "model.yaml").write_text("name: [")
     env = {"WINDSOCK_HOME": str(tmp_path / "home"), "WINDSOCK_MODELS": str(tmp_path / "models")}
 
-    checks = health.examine(Settings.from_env(env))
+    checks = doctor.examine(Settings.from_env(env))
 
     assert {c.name for c in checks} >= {"python", "versions", "memory", "disk", "home", "database", "ports", "secrets"}
     assert all(c.next_step for c in checks if c.verdict != "ok")
