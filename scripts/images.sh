@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Builds Windsock's images with docker or, where no Docker daemon answers, with buildah; loads them into a local cluster.
+# Builds Windsock's images with docker (and buildx) or with buildah; loads them where they run.
 #
-#   scripts/images.sh [trainer|airflow]... [--cuda] [--tag TAG] [--cluster]
+#   scripts/images.sh [trainer|airflow]... [--cuda] [--tag TAG] [--missing] [--cluster] [--docker]
 #
 #   (no name)   both images
 #   --cuda      torch with CUDA (VARIANT=cuda); the tag gets the suffix -cuda
 #   --tag TAG   default: dev
+#   --missing   build only what no earlier build has left under this tag
 #   --cluster   also put the images into the node of the local cluster that KUBECONFIG names
+#   --docker    also put what buildah built into the Docker daemon, for compose
 #
 # Settings (environment), none needed where Docker Hub and ghcr.io can be reached:
 #   WINDSOCK_BASE_IMAGE   another base: any Debian with Python 3.11; or docker-archive:FILE
-#   WINDSOCK_UV_IMAGE     another image that holds /uv; `local`: made from the uv of this machine
+#   WINDSOCK_UV_IMAGE     another image that holds /uv; `local`: the uv of this machine
 #   PIP_FIND_LINKS        a folder of wheels, for instance torch's CPU wheel
 #   SSL_CERT_FILE         certificates of a proxy, for the build only
 #   UV_CONFIG_FILE        uv.toml with another package index, for the build only (default ~/.config/uv/uv.toml)
@@ -19,13 +21,15 @@ cd "$(dirname "$0")/.."
 
 fail() { echo "images: $*" >&2; exit 64; }
 
-images=() tag=dev variant=cpu cluster=
+images=() tag=dev variant=cpu cluster='' daemon='' keep=''
 while [ $# -gt 0 ]; do
     case $1 in
         trainer | airflow) images+=("$1") ;;
         --cuda) variant=cuda ;;
         --tag) tag=${2:?"--tag needs a value"}; shift ;;
+        --missing) keep=1 ;;
         --cluster) cluster=1 ;;
+        --docker) daemon=1 ;;
         -h | --help) sed -n '2,/^set -/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
         *) fail "'$1' is neither an image (trainer, airflow) nor an option; see --help" ;;
     esac
@@ -42,10 +46,14 @@ if [ -z "$base" ] && [ -f "$lab/images/debian-python.tar" ]; then
     base=docker-archive:$lab/images/debian-python.tar uv=${uv:-local}
 fi
 
-if docker info >/dev/null 2>&1; then
+# The Dockerfiles mount files and caches while they build: Docker does that by BuildKit, whose client is buildx.
+docker_answers() { docker info >/dev/null 2>&1; }
+if docker_answers && docker buildx version >/dev/null 2>&1; then
     builder=docker
 elif command -v buildah >/dev/null; then
     builder=buildah
+elif docker_answers; then
+    fail "Docker is here without buildx, which builds the images. Install it (docker-buildx-plugin), or: apt-get install buildah"
 else
     fail "neither a Docker daemon nor buildah is here. Install Docker, or: apt-get install buildah"
 fi
@@ -59,22 +67,6 @@ from_archive() {
     fi
 }
 
-# Print the name of an image that holds this machine's uv. It is one static file.
-local_uv() {
-    local binary folder
-    binary=$(command -v .uv/bin/uv || command -v uv) || fail "no uv here to make an image of; run scripts/setup.sh"
-    folder=$(mktemp -d)
-    cp "$binary" "$folder/uv"
-    printf 'FROM scratch\nCOPY uv /uv\n' >"$folder/Dockerfile"
-    if [ "$builder" = docker ]; then
-        docker build --quiet --tag windsock/uv:local "$folder" >&2
-    else
-        buildah bud --quiet --tag windsock/uv:local "$folder" >&2
-    fi
-    rm -r "$folder"
-    [ "$builder" = docker ] && echo windsock/uv:local || echo localhost/windsock/uv:local
-}
-
 arguments=(--build-arg "VARIANT=$variant" --build-arg "VERSION=$tag")
 arguments+=(--build-arg "REVISION=${WINDSOCK_COMMIT:-$(git rev-parse HEAD 2>/dev/null || echo unknown)}")
 case $base in
@@ -84,15 +76,30 @@ case $base in
 esac
 case $uv in
     '') ;;
-    local) arguments+=(--build-arg "UV=$(local_uv)") ;;
+    local) # one static file, in a folder that takes the place of the image
+        binary=$(command -v .uv/bin/uv || command -v uv) || fail "no uv here to build with; run scripts/setup.sh"
+        folder=$(mktemp -d)
+        trap 'rm -r "$folder"' EXIT
+        cp "$binary" "$folder/uv"
+        arguments+=(--build-arg UV=scratch --build-context "uv=$folder")
+        ;;
     *) arguments+=(--build-arg "UV=$uv") ;;
 esac
 wheels=${PIP_FIND_LINKS:-}
 wheels=${wheels%% *}
 if [ "$variant" = cpu ] && [ -d "${wheels:-/none}" ]; then arguments+=(--build-context "wheels=$wheels"); fi
-if [ -f "${SSL_CERT_FILE:-/none}" ]; then arguments+=(--secret "id=ca,src=$SSL_CERT_FILE"); fi
-config=${UV_CONFIG_FILE:-$HOME/.config/uv/uv.toml}
+ca=${SSL_CERT_FILE:-/none}
+if [ -f "$ca" ]; then arguments+=(--secret "id=ca,src=$ca"); fi
+config=${UV_CONFIG_FILE:-${HOME:-/none}/.config/uv/uv.toml}
 if [ -f "$config" ]; then arguments+=(--secret "id=uv,src=$config"); fi
+
+is_built() {
+    if [ "$builder" = docker ]; then
+        docker image inspect "windsock/$1:$tag" >/dev/null 2>&1
+    else
+        buildah inspect --type image "localhost/windsock/$1:$tag" >/dev/null 2>&1
+    fi
+}
 
 build() {
     if [ "$builder" = docker ]; then
@@ -108,38 +115,53 @@ build() {
     fi
 }
 
-# Puts an image into the node's own store, so that the cluster runs it without a registry.
-load() {
-    local archive context
-    archive=$(mktemp --suffix=.tar)
-    # A file to be written anew: buildah refuses one that is there.
-    rm "$archive"
+# Writes an image as an archive to standard output.
+archive() {
     if [ "$builder" = docker ]; then
-        docker save --output "$archive" "windsock/$1:$tag"
+        docker save "windsock/$1:$tag"
     else
-        buildah push --quiet "windsock/$1:$tag" "docker-archive:$archive:windsock/$1:$tag"
+        buildah push --quiet "windsock/$1:$tag" "docker-archive:/dev/stdout:windsock/$1:$tag"
     fi
+}
+
+# Puts an image into the node's own store, so that the cluster runs it without a registry.
+load_into_cluster() {
+    local context
     context=$(kubectl config current-context 2>/dev/null || true)
     if [ -f "$lab/env.sh" ]; then
         # shellcheck source=/dev/null  # the cluster's own tools, in a shell of their own
-        (set +u && . "$lab/env.sh" && ctr -n k8s.io images import "$archive" >/dev/null)
+        archive "$1" | (set +u && . "$lab/env.sh" && ctr -n k8s.io images import - >/dev/null)
     else
         case $context in
-            kind-*) kind load image-archive --name "${context#kind-}" "$archive" ;;
-            minikube) minikube image load "$archive" ;;
-            *) rm "$archive" && fail "the cluster '$context' is not a local one: push windsock/$1:$tag to its registry" ;;
+            kind-*) archive "$1" | kind load image-archive --name "${context#kind-}" /dev/stdin ;;
+            minikube) archive "$1" | minikube image load - ;;
+            *) fail "the cluster '$context' is not a local one: push windsock/$1:$tag to its registry" ;;
         esac
     fi
-    rm "$archive"
+}
+
+load_into_docker() {
+    [ "$builder" != docker ] || return 0 # it built the image
+    docker_answers || fail "no Docker daemon answers that windsock/$1:$tag could be loaded into"
+    archive "$1" | docker load --quiet >/dev/null
 }
 
 for image in "${images[@]}"; do
     started=$SECONDS
-    build "$image"
-    echo "images: windsock/$image:$tag built in $((SECONDS - started)) s"
+    if [ -n "$keep" ] && is_built "$image"; then
+        echo "images: windsock/$image:$tag was built before"
+    else
+        build "$image"
+        echo "images: windsock/$image:$tag built in $((SECONDS - started)) s"
+    fi
     if [ -n "$cluster" ]; then
         started=$SECONDS
-        load "$image"
+        load_into_cluster "$image"
         echo "images: windsock/$image:$tag loaded into the cluster in $((SECONDS - started)) s"
+    fi
+    if [ -n "$daemon" ]; then
+        started=$SECONDS
+        load_into_docker "$image"
+        echo "images: windsock/$image:$tag loaded into Docker in $((SECONDS - started)) s"
     fi
 done

@@ -7,7 +7,8 @@ import pytest
 from cluster import Cluster, open_cluster
 from cluster_stack import ClusterStack, start_cluster_stack
 from pod_world import World, pod_world, python_image
-from trainer_image import LONGEST_BUILD_SECONDS, make_trainer_image
+
+from built_images import LONGEST_BUILD_SECONDS, given_image, image_name, load_into_cluster, variable
 
 HERE = Path(__file__).parent
 
@@ -37,7 +38,24 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="package")
 def trainer_image(cluster: Cluster) -> str:
     """The image built from docker/trainer.Dockerfile, on the node."""
-    return make_trainer_image(cluster)
+    return _on_the_node(cluster, "trainer")
+
+
+@pytest.fixture(scope="package")
+def airflow_image(cluster: Cluster) -> str:
+    """The image built from docker/airflow.Dockerfile, on the node."""
+    return _on_the_node(cluster, "airflow")
+
+
+def _on_the_node(cluster: Cluster, which: str) -> str:
+    if given := given_image(which):
+        assert cluster.can_run(given, pull="IfNotPresent"), f"the cluster cannot run {given}: {variable(which)}"
+        return given
+    name = image_name(which)
+    if not cluster.can_run(name):
+        load_into_cluster(which)
+        assert cluster.can_run(name), f"{name} was built, but the cluster cannot run it"
+    return name
 
 
 @pytest.fixture(scope="package")
