@@ -89,6 +89,10 @@ class Relay:
     def __init__(self, target: str) -> None:
         self.fault: Fault = lambda _method, _path: None
         self.asked: Counter[str] = Counter()
+        self.alter: Callable[[str, bytes], bytes] = lambda _path, body: body
+        """Path and body of an answer to another body."""
+        self.dropped: tuple[str, ...] = ()
+        """Headers of requests that do not arrive."""
         self._target = target.removeprefix("http://")
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -114,13 +118,16 @@ class Relay:
             return
         if wrong is not None:
             status, code = (wrong, "ServiceUnavailable") if isinstance(wrong, int) else (403, wrong)
-            text = b"" if request.command == "HEAD" else f"<Error><Code>{code}</Code></Error>".encode()
+            text = b"" if request.command == "HEAD" or status < 300 else f"<Error><Code>{code}</Code></Error>".encode()
             self._answer(request, status, {"Content-Type": "application/xml"}, text)
             return
         server = HTTPConnection(self._target, timeout=60)
+        for name in self.dropped:
+            del request.headers[name]
         server.request(request.command, request.path, body, dict(request.headers))
         answer = server.getresponse()
-        self._answer(request, answer.status, dict(answer.getheaders()), answer.read())
+        said = self.alter(request.path, answer.read())
+        self._answer(request, answer.status, dict(answer.getheaders()), said)
 
     @staticmethod
     def _answer(request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
@@ -140,7 +147,7 @@ def _handler(relay: Relay) -> Any:
         def _any(self) -> None:
             relay.pass_on(self)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _any  # the base class names them
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_PATCH = _any  # the base class names them
 
         def log_message(self, *_: Any) -> None:
             """Stay quiet."""

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
 
+from windsock import __version__
 from windsock.errors import WindsockError
 from windsock.settings import Settings
 from windsock.spec import find_specs
@@ -69,6 +70,10 @@ def make_app() -> FastAPI:
         if found is None:
             raise HTTPException(404, "This is no page, or it is not there (any more).")
         return StreamingResponse(found.parts(), media_type=found.media_type, headers=_HEADERS)
+
+    @app.get("/version")
+    def version() -> dict[str, str]:
+        return {"version": __version__}
 
     @app.get("/plan/{dag_id}")
     def plan(dag_id: str) -> Response:

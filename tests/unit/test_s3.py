@@ -1,9 +1,11 @@
 """In a bucket the store keeps what it promises in a folder, and a bad day of the object store is told in a sentence."""
 
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,15 @@ from s3_server import BUCKET, Relay, clear_clients, environment, s3_server
 from small_model import small_fraud
 from windsock import faults
 from windsock.cli import main
+from windsock.days import utc_now
 from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
 from windsock.faults import fault_behind
 from windsock.settings import Settings
 from windsock.steps import run_step
 from windsock.store import Store
+from windsock_local.stack import service_checks
+from windsock_local.stack.doctor import within
+from windsock_local.stack.service_checks import check_store
 
 STEPS = ("ingest", "features")
 
@@ -145,3 +151,50 @@ def test_without_a_login_or_a_server_a_command_ends_with_a_sentence(bucket, rela
 def test_other_errors_are_left_alone():
     assert fault_behind(ValueError("no store is behind it")) is None
     assert fault_behind(PermissionError("Forbidden")) is None
+
+
+def test_doctor_tries_the_store_and_leaves_nothing_there(bucket):
+    ((verdict, finding, *_),) = within(10, check_store, bucket)
+    assert (verdict, finding) == ("ok", f"{bucket.store} creates, replaces, reads, lists and removes")
+    assert not list(filter(None, Store(bucket.store).files()))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "sentence"),
+    [
+        ({"key": "reader"}, "refuses PutObject.*AccessDenied. The key lacks this right"),
+        ({"secret": "wrong"}, "refuses HeadObject: 403. Key or secret is wrong"),
+        ({"fault": ("GET", "list-type", "AccessDenied")}, "refuses ListObjectsV2.*AccessDenied"),
+        ({"fault": ("DELETE", "doctor-", "AccessDenied")}, "AccessDenied. The key lacks this right"),
+        ({"fault": ("PUT", "doctor-", 503)}, "gives no answer that helps"),
+        ({"fault": ("GET", "", "hang")}, "no answer within 2 s|gives no answer that helps"),
+        ({"fault": ("PUT", "doctor-", 200)}, "overwrites what it was told to create: of two promotions"),
+        ({"minutes": 5}, r"is (29|30)\d s behind"),
+        ({"minutes": -5}, r"is (29|30)\d s ahead"),
+    ],
+    ids=lambda value: " ".join(map(str, next(iter(value.items())))) if isinstance(value, dict) else "",
+)
+def test_doctor_says_what_the_store_cannot_do(bucket, relay, monkeypatch, trouble, sentence):
+    if {"key", "secret"} & trouble.keys():
+        for name, value in environment(relay.url, **trouble).items():
+            monkeypatch.setenv(name, value)
+        clear_clients()
+    if "fault" in trouble:
+        method, part, wrong = trouble["fault"]
+        hits = iter(range(100))
+        spared = 2 if wrong == 200 else 0  # it is asked to create, to replace, and to create what is there
+        own = bucket.store.rpartition("/")[2]  # who hung in a test before may still be on its way
+
+        def fault(asked: str, path: str) -> int | str | None:
+            return wrong if asked == method and part in path and own in path and next(hits) >= spared else None
+
+        relay.fault = fault
+    apart = timedelta(minutes=trouble.get("minutes", 0))
+    monkeypatch.setattr(service_checks, "utc_now", lambda: utc_now() + apart)
+    begun = time.monotonic()
+    verdict, finding, step = within(2 if trouble.get("fault", "")[-1:] == ("hang",) else 10, check_store, bucket)[0]
+    assert time.monotonic() - begun < 11
+    assert verdict == "problem"
+    assert re.search(sentence, finding), finding
+    assert step
+    assert "windsock up" not in finding + step

@@ -10,25 +10,21 @@ replaced or is corrected, and needs no index that could disagree with the rows.
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from feast.infra.key_encoding_utils import serialize_entity_key_prefix
 from feast.infra.online_stores.helpers import _mmh3, compute_versioned_name
 from feast.protos.feast.types.Value_pb2 import Value as ValueProto
 from google.protobuf.timestamp_pb2 import Timestamp
-from redis.backoff import ExponentialBackoff
-from redis.cluster import RedisCluster
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
-from redis.retry import Retry
 
-from windsock.errors import SpecError, UpstreamUnavailable
+from windsock.errors import UpstreamUnavailable
 from windsock.features.feature_tables import FeatureTable
 from windsock.featurestore.feast_sink import FeastSink
 from windsock.featurestore.online import to_cell, to_proto
 from windsock.featurestore.online_db import NO_ENTITY_COLUMN, Entity, OnlineRow, entity_keys, entity_value
+from windsock.featurestore.redis_server import RedisServer
 from windsock.settings import Settings
 
 T = TypeVar("T")
@@ -37,7 +33,6 @@ _AT_ONCE = 500
 """Entities that one call to the server is about: some milliseconds of its time."""
 _TURNS = 100
 """How often a row is compared again because another writer came between; each time, that one got on."""
-_SECONDS_TO_ANSWER = {"socket_connect_timeout": 5, "socket_timeout": 30}
 _MICROS = 1_000_000
 _EPOCH = b"\x08\x00"
 """The first moment of 1970, which is usually written as nothing at all; that would look like no row."""
@@ -86,40 +81,12 @@ class RedisSink(FeastSink):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         config = self._config.online_store
-        given = config.connection_string.split(",")
-        limits = [f"{n}={s}" for n, s in _SECONDS_TO_ANSWER.items() if not any(g.startswith(f"{n}=") for g in given)]
-        self._address = ", ".join(part for part in given if "=" not in part)
-        online: Any = self._online.online_store
-        with self._answering():
-            self._client = online._get_client(
-                config.model_copy(update={"connection_string": ",".join([*given, *limits])})
-            )
-            self._client.set_retry(Retry(ExponentialBackoff(cap=1, base=0.1), 3))  # then the task is tried again
+        server = RedisServer(config, self._online.online_store)
+        self._client, self._server, self._answering = server.client, server.address, server.answering
         self._ttl_s = config.key_ttl_seconds or 0
         self._swap = self._client.register_script(_SWAP)
         # A cluster spreads the keys over its servers, and a script sees one of these only.
-        self._at_once = 1 if isinstance(self._client, RedisCluster) else _AT_ONCE
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        """Translate what the client raises.
-
-        Raises:
-            SpecError: Redis refuses the login or a right.
-            UpstreamUnavailable: It is away, full or read only.
-        """
-        try:
-            yield
-        except (AuthenticationError, NoPermissionError) as err:
-            raise SpecError(
-                f"The online store, Redis at {self._address}, refuses this login: {err}. Check user and password in "
-                "the connection_string of feature_store.yaml (WINDSOCK_REDIS), and that the user may use every command."
-            ) from err
-        except (OSError, RedisError) as err:
-            raise UpstreamUnavailable(
-                f"The online store, Redis at {self._address}, gives no answer: {err}. When it does again, run the step "
-                "again."
-            ) from err
+        self._at_once = 1 if server.is_cluster else _AT_ONCE
 
     def write(self, table: FeatureTable, rows: Mapping[Entity, OnlineRow], *, regardless_of_time: bool) -> int:
         """Write rows that are not older than what is stored; return how many are different now."""
@@ -139,7 +106,7 @@ class RedisSink(FeastSink):
                     break
             else:
                 raise UpstreamUnavailable(
-                    f"The online store, Redis at {self._address}: others wrote the same rows of view {table.view!r} "
+                    f"The online store, {self._server}: others wrote the same rows of view {table.view!r} "
                     f"{_TURNS} times meanwhile. Run the step again."
                 )
         return changed

@@ -6,7 +6,7 @@ from windsock.errors import UpstreamUnavailable
 from windsock.mlflow_keys import VARIABLE, Caller, Kind, sign
 from windsock.settings import Settings
 from windsock_local.cli.stack import home_option
-from windsock_local.stack.home import MLFLOW_SECRET, Home
+from windsock_local.stack.home import MLFLOW_SECRET, Home, signing_secret
 
 
 @click.command()
@@ -18,9 +18,8 @@ def mlflow_key(settings: Settings, write: bool, hours: int) -> None:
 
     It is as good as a password: keep it out of files and logs.
     """
-    file = Home.of(settings).secrets / MLFLOW_SECRET
-    secret = settings.mlflow_secret or (file.read_text(encoding="utf-8").strip() if file.is_file() else "")
-    if not secret:
+    if not (secret := signing_secret(settings)):
+        file = Home.of(settings).secrets / MLFLOW_SECRET
         advice = "Ask" if settings.elsewhere else "Start the stack with `windsock up`, or ask"
         raise UpstreamUnavailable(
             f"There is no secret to sign a key with: no WINDSOCK_MLFLOW_SECRET, and no {file}. {advice} whoever runs "

@@ -42,6 +42,8 @@ class AirflowSession:
         self.url, self._attempts = url.rstrip("/"), attempts
         self._login, self._token = {"username": user, "password": password}, token
         self._advice = "See `windsock status`."
+        self.date = ""
+        """When the last answer was given, by the clock over there, as HTTP writes it."""
         # trust_env: a proxy for the outside world must not see calls to this machine.
         here = urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1")
         self._client = httpx.Client(base_url=f"{self.url}/api/v2/", timeout=call_seconds, trust_env=not here)
@@ -137,6 +139,7 @@ class AirflowSession:
                     return answer
                 headers["Authorization"] = f"Bearer {answer}"
             response = self._client.request(method, path, **content)
+            self.date = response.headers.get("Date", "")
             if response.status_code != 401:
                 break
             del headers["Authorization"]

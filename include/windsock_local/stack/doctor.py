@@ -5,6 +5,7 @@ import platform
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -13,8 +14,9 @@ from pathlib import Path
 import psutil
 
 from windsock.errors import WindsockError
+from windsock.redact import redact_line
 from windsock.settings import REPO_ROOT, Settings
-from windsock_local.stack import day_checks, probes
+from windsock_local.stack import day_checks, mlflow_checks, probes, service_checks
 from windsock_local.stack.day_checks import Findings
 from windsock_local.stack.guardian import database_processes
 from windsock_local.stack.health import HEALTHY, check
@@ -25,6 +27,8 @@ _LEAST_DISK_GB, _AMPLE_DISK_GB = 2.0, 10.0
 _LEAST_MEMORY_GB, _AMPLE_MEMORY_GB = 2.0, 4.0
 _GB = 1024**3
 _MOST_NAMED = 5
+_MOST_SECONDS = 10.0
+"""For one check; the limits of the clients are shorter where they can be."""
 _PIN = re.compile(r"^([\w.-]+)(?:\[\S*\])?==([^\s;+]+)(?:\+[^\s;]+)?(?: \\)?$", re.MULTILINE)
 
 
@@ -39,15 +43,43 @@ class Check:
 
 
 def examine(settings: Settings) -> list[Check]:
-    """Run every check; a check that breaks down is itself reported as a problem."""
+    """Run every check that is about this installation; none takes long, and none dies of what it finds."""
     results: list[Check] = []
+    service_checks.prepare(settings)
     for name, look in _CHECKS.items():
-        try:
-            results.extend(Check(name, *finding) for finding in look(settings))
-        except Exception as err:  # a doctor must not die of what it finds
-            finding = f"{type(err).__name__}: {err}"
-            results.append(Check(name, "problem", finding, "Read the message; it names the cause."))
+        if settings.elsewhere and name in _OF_A_STACK:
+            continue
+        unwell = {check.name for check in results if check.verdict == "problem"} & _NEEDS.get(name, set())
+        found: list[tuple[str, ...]]
+        if unwell:
+            found = [("warning", f"not looked at: {', '.join(sorted(unwell))}", "Mend that first.")]
+        else:
+            found = within(_MOST_SECONDS, look, settings)
+        results.extend(Check(name, *finding) for finding in found)
     return results
+
+
+def within(seconds: float, look: Callable[[Settings], Findings], settings: Settings) -> list[tuple[str, ...]]:
+    """Return what a check finds; after the given time, that it found nothing: who hangs may go on doing so alone."""
+    found = list[tuple[str, ...]]()
+
+    def run() -> None:
+        try:
+            found.extend(look(settings))
+        except WindsockError as err:
+            found.append(("problem", str(err), "Do what it says."))
+        except Exception as err:  # every library has errors of its own
+            found.append(("problem", f"{type(err).__name__}: {redact_line(err)}", "The message names the cause."))
+        done.set()
+
+    done = threading.Event()
+    threading.Thread(target=run, daemon=True).start()
+    if done.wait(seconds):
+        return found
+    return [
+        *found,
+        ("problem", f"no answer within {seconds:.0f} s", "See whether what it asks hangs: docs/runbook.md."),
+    ]
 
 
 def _python(_settings: Settings) -> Findings:
@@ -189,7 +221,22 @@ _CHECKS: dict[str, Callable[[Settings], Findings]] = {
     "secrets": _secrets,
     "stack": _stack,
     "models": _models,
+    "store": service_checks.check_store,
+    "airflow": service_checks.check_airflow,
+    "mlflow": mlflow_checks.check_mlflow,
+    "online store": service_checks.check_online_store,
     "days": day_checks.check_dates,
     "gaps": day_checks.check_gaps,
     "runs": _runs,
+    "champions": mlflow_checks.check_versions,
 }
+_OF_A_STACK = {"system", "versions", "memory", "disk", "database", "ports", "secrets", "stack"}
+"""Checks of the embedded stack and its machine."""
+_NEEDS = {
+    "online store": {"store"},
+    "days": {"store"},
+    "gaps": {"store"},
+    "runs": {"airflow", "store"},
+    "champions": {"mlflow", "store"},
+}
+"""What has to be well, or a check would only say once more that it is not."""

@@ -222,6 +222,12 @@ class Home:
         self.scheduler_ready_file.unlink(missing_ok=True)
 
 
+def signing_secret(settings: Settings) -> str:
+    """Return what signs the keys to MLflow's door, by the settings or in the home; empty: there is none."""
+    file = Home.of(settings).secrets / MLFLOW_SECRET
+    return settings.mlflow_secret or (file.read_text(encoding="utf-8").strip() if file.is_file() else "")
+
+
 def read_stack(settings: Settings) -> StackInfo | None:
     """Return the stack that runs, or starts, under these settings' home, or ``None``."""
     info = Home.of(settings).recorded()

@@ -2,15 +2,21 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
-from windsock.days import parse_day, spans
+from windsock.days import parse_day, spans, utc_now
 from windsock.errors import SpecError, WindsockError
+from windsock.ledger import Ledger
 from windsock.settings import Settings
+from windsock.spec import load_specs
+from windsock.store import Store
 from windsock_local.stack.airflow_api import AirflowApi
 from windsock_local.stack.airflow_session import QUICKLY
 
 ACTIVE = ("queued", "running")
+_RECENT = timedelta(days=7)
+"""Nobody prunes runs that are so new."""
 
 
 def stuck_runs(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -19,6 +25,7 @@ def stuck_runs(settings: Settings) -> Iterator[tuple[str, str]]:
         with AirflowApi.of(settings, **QUICKLY) as api:
             yield from _of_cancelled_backfills(api)
             yield from _of_lost_dags(api)
+            yield from _of_a_lost_database(api, settings)
     except WindsockError:
         return
 
@@ -56,6 +63,22 @@ def _of_lost_dags(api: AirflowApi) -> Iterator[tuple[str, str]]:
             f"{_written(days)}",
             f"`windsock lint`; put the model back, or delete the runs: {api.url}/dags/{dag_id}/runs",
         )
+
+
+def _of_a_lost_database(api: AirflowApi, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Days of this week that a run of Airflow's has settled, and of which it knows nothing any more."""
+    store, today = Store.of(settings), utc_now().date()
+    for model in sorted(load_specs(settings)[0]):
+        recent = list(Ledger.of(settings, model, "ingest").between(today - _RECENT, today))
+        if recent and store.json_names(model, "started", "ingest"):  # not by `windsock step` alone
+            dag_id = f"{model}_ingest"
+            if not api.newest_runs(dag_id, recent[0], recent[-1]):
+                yield (
+                    f"{dag_id}: {spans(recent)} are settled, but {api.url} knows no run of these days: its database is "
+                    "a new or an older one, or it is another Airflow",
+                    "nothing that a run decided is lost, it stands in the store: unpause the DAGs, and restore the "
+                    "database if its history, users or connections are wanted",
+                )
 
 
 def _written(keys: list[str | None]) -> str:

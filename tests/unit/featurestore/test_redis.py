@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -28,6 +29,8 @@ from windsock.featurestore.repo import feature_store, import_feast
 from windsock.featurestore.sinks import open_sink
 from windsock.settings import Settings
 from windsock.steps import run_step
+from windsock_local.stack.doctor import within
+from windsock_local.stack.service_checks import check_online_store
 
 CONFIG = """
 project: windsock
@@ -278,6 +281,12 @@ def test_trouble_with_the_server_is_told_in_a_sentence_without_the_password(
     else:
         server.stop()
     try:
+        begun = time.monotonic()
+        doctors = within(10, check_online_store, settings)
+        assert time.monotonic() - begun < 11
+        assert doctors[0][0] == "problem"
+        assert re.search(sentence, doctors[0][1])
+        assert PASSWORD not in str(doctors)
         with pytest.raises(WindsockError, match=sentence) as told:
             materialize(settings, 3)
         assert type(told.value) is kind
@@ -295,6 +304,42 @@ def test_trouble_with_the_server_is_told_in_a_sentence_without_the_password(
     monkeypatch.setenv("WINDSOCK_REDIS", server.address)
     materialize(settings, 3)
     assert online(settings, spec)[2] == latest([3])[2]
+
+
+def test_doctor_tries_redis_and_says_what_would_lose_features(new, server):
+    settings, _ = new
+    ((verdict, finding, *_),) = within(10, check_online_store, settings)
+    assert (verdict, server.client.dbsize()) == ("ok", 0), finding
+    assert "forgets them at a restart" in finding, "this server saves nothing"
+    materialize(settings, 2)
+    keys = server.client.dbsize()
+    server.client.config_set("maxmemory", 1 << 30)
+    server.client.config_set("maxmemory-policy", "allkeys-lru")
+    server.client.config_set("save", "60 1")
+    try:
+        ((verdict, finding, step),) = within(10, check_online_store, settings)
+        assert (verdict, server.client.dbsize()) == ("problem", keys)
+        assert "evicts keys (allkeys-lru) when it is full" in finding
+        server.client.config_set("maxmemory-policy", "noeviction")
+        ((verdict, finding, *_),) = within(10, check_online_store, settings)
+        assert verdict == "ok"
+        assert f"keeps them over a restart; {keys} keys" in finding
+    finally:
+        server.client.config_set("maxmemory-policy", "noeviction")
+        server.client.config_set("maxmemory", 0)
+        server.client.config_set("save", "")
+    server.client.flushall()
+    ((verdict, finding, step),) = within(10, check_online_store, settings)
+    assert (verdict, step) == ("problem", "windsock materialize fraud --all")
+    assert "is empty, though features of fraud were there" in finding
+
+
+@pytest.mark.parametrize("given", ["", "localhost", "redis://h:6379/0", "password=hidden", "h:port,password=hidden"])
+def test_an_address_that_names_no_server_is_told_with_the_form_and_without_the_password(world, monkeypatch, given):
+    monkeypatch.setenv("WINDSOCK_REDIS", given)
+    with pytest.raises(SpecError, match=r"WINDSOCK_REDIS.*host:6379,db=0,password=\.\.\.") as told:
+        materialize(world[0], 2)
+    assert "hidden" not in str(told.value)
 
 
 def test_a_variable_that_is_not_set_is_named(world, monkeypatch):
