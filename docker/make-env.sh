@@ -3,6 +3,8 @@
 #
 #   docker/make-env.sh [FOLDER]     default: var/compose (git and image builds leave var/ out)
 #
+# POSTGRES and REDIS, each HOST:PORT, lead to servers of your own instead of compose's (docs/deploy.md).
+#
 # Run it again after an update: what is there is kept, what is missing is made.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -26,7 +28,7 @@ keep() {
 # Hexadecimal after a letter: nothing to quote in a URL, in SQL or in redis.conf, and never taken for a number.
 secret() { echo -n s && od -An -v -N "${1:-24}" -t x1 /dev/urandom | tr -d ' \n'; }
 value() { cat "$folder/secrets/$1"; }
-url() { echo -n "postgresql+psycopg2://$1:$(value "postgres_$1")@postgres:5432/$1"; }
+url() { echo -n "postgresql+psycopg2://$1:$(value "postgres_$1")@${POSTGRES:-postgres:5432}/$1"; }
 key() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n'; } # Fernet wants the padding
 
 keep postgres_admin secret
@@ -36,7 +38,7 @@ for database in airflow mlflow studies; do
 done
 keep redis_password secret
 keep redis_conf echo "requirepass $(value redis_password)"
-keep redis_url echo -n "redis:6379,db=0,password=$(value redis_password)"
+keep redis_url echo -n "${REDIS:-redis:6379},db=0,password=$(value redis_password)"
 keep s3_access_key secret 10
 keep s3_secret_key secret 32
 keep mlflow_secret secret 32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import subprocess
@@ -132,6 +133,20 @@ def test_the_generated_files_fit_who_reads_them(made: Path) -> None:
         assert (url.username, url.password, url.database) == (database, found[f"postgres_{database}"], database)
     assert found["redis_conf"] == f"requirepass {found['redis_password']}\n"
     assert found["redis_url"].endswith(f"password={found['redis_password']}")
+
+
+def test_urls_lead_to_the_servers_that_were_named(tmp_path: Path) -> None:
+    servers = {"PATH": os.environ["PATH"], "POSTGRES": "db.example.com:5433", "REDIS": "cache.example.com:6380"}
+    subprocess.run([str(DOCKER / "make-env.sh"), str(tmp_path)], check=True, capture_output=True, env=servers)
+    found = secrets(tmp_path)
+    assert all(f"@db.example.com:5433/{name}" in found[f"url_{name}"] for name in ("airflow", "mlflow", "studies"))
+    assert found["redis_url"].startswith("cache.example.com:6380,db=0,password=")
+
+
+def test_what_compose_sets_stands_in_the_chapter_on_services_without_containers() -> None:
+    chapter = (REPO_ROOT / "docs/deploy.md").read_text().split("## Services without containers")[1].split("\n## ")[0]
+    shared = COMPOSE["x-airflow-environment"] | COMPOSE["x-windsock-environment"]
+    assert [name for name in shared if name.removesuffix("_FILE") not in chapter] == []
 
 
 def test_every_variable_of_the_file_stands_in_the_example_with_its_default() -> None:
