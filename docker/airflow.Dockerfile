@@ -67,6 +67,7 @@ ENV PATH=/opt/windsock/venv/bin:/usr/local/bin:/usr/bin:/bin \
 # The same reasons as in include/windsock_local/stack: waiting runs must not keep others out, what a killed scheduler
 # left is taken up within seconds and not minutes, the first call after a start is slow, nothing phones home, no library spins on a core that another task needs.
 ENV AIRFLOW__CORE__LOAD_EXAMPLES=False \
+    AIRFLOW__CORE__MP_START_METHOD=fork \
     AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG=5000 \
     AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG=64 \
     AIRFLOW__CORE__TEST_CONNECTION=Disabled \
@@ -78,6 +79,7 @@ ENV AIRFLOW__CORE__LOAD_EXAMPLES=False \
     AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT=30 \
     AIRFLOW__API__ENABLE_SWAGGER_UI=False \
     AIRFLOW__API__EXPOSE_CONFIG=False \
+    AIRFLOW__LOGGING__COLORED_CONSOLE_LOG=False \
     OMP_WAIT_POLICY=passive \
     GX_ANALYTICS_ENABLED=false \
     DO_NOT_TRACK=1 \

@@ -109,6 +109,34 @@ def test_the_airflow_image_is_tuned_like_the_embedded_stack() -> None:
     assert tuned == {name: AIRFLOW_TUNING[name] for name in tuned}
 
 
+SITES_DECIDE = {
+    # --- compose.yaml and the chart's values name them, each in its own way
+    "AIRFLOW__CORE__EXECUTOR",
+    "AIRFLOW__CORE__PARALLELISM",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS",
+    "AIRFLOW__API__INSTANCE_NAME",
+}
+LAPTOP_ALONE = {
+    "AIRFLOW__API__HOST": "a container's own loopback reaches nobody",
+    "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "only the container's own check reaches it",
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "the warm executor is woken; with pods it would be a busy loop",
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "one heartbeat a second of each pod would load the API server",
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "an edit on a laptop is seen at once; images do not change",
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "a laptop sees edits by the plugin that watches specs",
+    "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "one, beside a stack on two cores",
+    "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS": "parts of one installation share logs by their group",
+    "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS": "as folders",
+}
+
+
+def test_whatever_the_embedded_stack_sets_is_in_the_image_or_left_to_the_site_on_purpose() -> None:
+    left = set(AIRFLOW_TUNING) - set(variables("airflow"))
+    assert left == SITES_DECIDE | set(LAPTOP_ALONE)
+    compose = (DOCKER / "compose.yaml").read_text()
+    assert [name for name in SITES_DECIDE if f"{name}: " not in compose] == []
+
+
 def test_the_build_context_holds_no_state_and_no_secret() -> None:
     lines = (REPO_ROOT / ".dockerignore").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
