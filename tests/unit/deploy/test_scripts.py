@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ BASH_SETS = {"BASH_SOURCE", "SECONDS", "PWD", "EUID", "UID", "HOSTNAME", "RANDOM
 """What is there in any shell; HOME is not: a container may have none."""
 
 TOOLS = """bash sh env dirname basename git cat cp cut sed grep sha256sum mkdir mktemp rm mv chmod head tail tr od
-base64 id find ls sort"""
+base64 id find ls
+sort awk uname"""
 """What every Debian has, and git; no uv, Docker, buildah, kubectl, make or Python."""
 
 every_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(REPO_ROOT)))
@@ -46,7 +48,7 @@ def unguarded(text: str) -> set[str]:
     # What single quotes and quoted here-documents hold is not this shell's; neither is what a backslash precedes.
     text = re.sub(r"<<'(\w+)'.*?^\1$", "", text, flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"^\s*#.*$|\s#\s.*$", "", text, flags=re.MULTILINE)
-    text = re.sub(r"(?<![\w\"}])'[^']*'", "", text)
+    text = re.sub(r"""("(?:\\.|[^"\\])*")|'[^']*'""", lambda found: found.group(1) or "", text)
     read = set(re.findall(r"(?<!\\)\$\{?([A-Za-z_]\w*)(?!\w|:?[-+=?])", text))
     checked = set(re.findall(r"\$\{([A-Za-z_]\w*):\?", text))
     assigned = set(re.findall(r"(?:^|[\s;(&|])(?:export |local |readonly )?([A-Za-z_]\w*)\+?=", text))
@@ -103,3 +105,27 @@ def test_a_script_gets_to_its_work_in_a_bare_environment(
     assert "unbound variable" not in said
     assert "parameter not set" not in said
     assert (done.returncode, says in said) == (code, True), said
+
+
+def test_setup_without_a_gpu_takes_pypis_torch_where_its_cpu_build_is_out_of_reach_and_says_so(
+    copy: Path, bare_path: str, tmp_path: Path
+) -> None:
+    uv = shutil.which("uv") or shutil.which(REPO_ROOT / ".uv" / "bin" / "uv")
+    if uv is None or Path("/proc/driver/nvidia/version").exists():
+        pytest.skip("no uv is here, or a GPU")
+    (Path(bare_path) / "uv").symlink_to(uv)
+    (Path(bare_path) / "python3.11").symlink_to(Path(sys.base_prefix) / "bin" / "python3.11")
+    (copy / "requirements.txt").write_text("torch==2.13.0 \\\n    --hash=sha256:" + "0" * 64 + "\n    # via it\n")
+    environment = {"PATH": bare_path, "HOME": str(tmp_path), "UV_OFFLINE": "1", "UV_CACHE_DIR": str(tmp_path / "cache")}
+    run = ["bash", "scripts/setup.sh"]
+    done = subprocess.run(run, cwd=copy, env=environment, capture_output=True, text=True, timeout=120)
+    first, _, then = (done.stdout + "\0" + done.stderr).partition("\0")
+    assert "torch's CPU build cannot be had" in first
+    assert "PyPI's is taken" in first
+    assert (done.returncode, "torch was not found in the cache" in then) == (1, True), then
+    # A folder that holds the wheel is enough: nothing is looked for elsewhere, and nothing said.
+    (tmp_path / "torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl").touch()
+    offered = subprocess.run(
+        run, cwd=copy, env={**environment, "PIP_FIND_LINKS": str(tmp_path)}, capture_output=True, text=True, timeout=120
+    )
+    assert "CPU build" not in offered.stdout
