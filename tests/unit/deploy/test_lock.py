@@ -3,7 +3,7 @@
 import re
 
 from windsock.settings import REPO_ROOT
-from windsock_local.stack import health
+from windsock_local.stack import doctor
 
 LOCK = (REPO_ROOT / "requirements.txt").read_text(encoding="utf-8")
 BLOCKS = [block for block in re.split(r"(?m)^(?=\S)", LOCK) if block.strip()]
@@ -15,5 +15,5 @@ def test_every_pin_has_hashes() -> None:
 
 
 def test_the_doctor_compares_every_pin_with_what_is_installed() -> None:
-    assert len(health._PIN.findall(LOCK)) == len(BLOCKS)
-    assert dict(health._PIN.findall(LOCK))["torch"][0].isdigit()
+    assert len(doctor._PIN.findall(LOCK)) == len(BLOCKS)
+    assert dict(doctor._PIN.findall(LOCK))["torch"][0].isdigit()
