@@ -11,7 +11,6 @@ registers it.
 """
 
 import logging
-import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -23,7 +22,7 @@ from windsock.alerts import Alert, send, send_waiting
 from windsock.settings import Settings
 from windsock.spec import load_specs
 from windsock_airflow.callbacks import cause_of, model_of, on_task_failure, run_url, spec_of
-from windsock_airflow.scheduler_threads import wait_for_forks
+from windsock_airflow.scheduler_threads import Looks, in_scheduler, start_thread
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +39,8 @@ _failed = threading.Event()
 @hookimpl
 def on_starting(component: Any) -> None:
     """Start the thread if this process is a scheduler."""
-    if sys.argv[1:2] == ["scheduler"]:
-        threading.Thread(
-            target=_watch_for_ever, args=(Settings.from_env(),), name="windsock-alerts", daemon=True
-        ).start()
+    if in_scheduler():
+        start_thread("windsock-alerts", _watch_for_ever, Settings.from_env())
 
 
 @hookimpl
@@ -146,14 +143,14 @@ _BY_HAND = (
 def _watch_for_ever(settings: Settings) -> None:
     from airflow.utils.session import create_session
 
-    wait_for_forks()
-    watch, look, complaint, rounds = Watch(settings), True, "", 0
+    watch, look, rounds = Watch(settings), True, 0
+    looks = Looks(log, "Alerts could not be looked after")
     while True:
         if _failed.wait(_ROUND_S):
             _failed.clear()
             look = True
             time.sleep(_GRACE.total_seconds() + 1)
-        try:
+        with looks.look():
             now = datetime.now(UTC)
             with create_session() as session:
                 if look:
@@ -162,10 +159,5 @@ def _watch_for_ever(settings: Settings) -> None:
                     watch.report_waits(session, now)
                 if rounds % _ROUNDS_BETWEEN_CHALLENGERS == 0:
                     watch.report_challengers(session)
-            look, complaint, rounds = False, "", rounds + 1
+            look, rounds = False, rounds + 1
             send_waiting(settings)
-        except Exception as err:
-            # A database or a store that is away: said once, and looked at again.
-            if (sentence := f"{type(err).__name__}: {str(err)[:300]}") != complaint:
-                log.warning("Alerts could not be looked after: %s", sentence)
-            complaint = sentence

@@ -9,8 +9,6 @@ registers it.
 
 import logging
 import shutil
-import sys
-import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +19,7 @@ from airflow.listeners import hookimpl
 from windsock.settings import Settings
 from windsock.spec import load_specs
 from windsock_airflow.callbacks import model_of
-from windsock_airflow.scheduler_threads import wait_for_forks
+from windsock_airflow.scheduler_threads import Looks, in_scheduler, start_thread
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +29,8 @@ _FIRST_S, _EVERY_S = 15 * 60.0, 24 * 3600.0
 @hookimpl
 def on_starting(component: Any) -> None:
     """Start the thread if this process is a scheduler."""
-    if sys.argv[1:2] == ["scheduler"]:
-        arguments = (Settings.from_env(),)
-        threading.Thread(target=_prune_for_ever, args=arguments, name="windsock-history", daemon=True).start()
+    if in_scheduler():
+        start_thread("windsock-history", _prune_for_ever, Settings.from_env())
 
 
 def prune_logs(settings: Settings, folder: Path, now: datetime) -> int:
@@ -55,13 +52,10 @@ def prune_logs(settings: Settings, folder: Path, now: datetime) -> int:
 def _prune_for_ever(settings: Settings) -> None:
     from airflow.configuration import conf
 
-    wait_for_forks()
-    pause = _FIRST_S
+    pause, looks = _FIRST_S, Looks(log, "Old logs could not be removed")
     while True:
         time.sleep(pause)
         pause = _EVERY_S
-        try:
+        with looks.look():
             runs = prune_logs(settings, Path(conf.get("logging", "base_log_folder")), datetime.now(UTC))
             log.info("The logs of %d old runs are removed.", runs)
-        except Exception as err:  # a disk that is away: tomorrow again
-            log.warning("Old logs could not be removed: %s: %s", type(err).__name__, str(err)[:300])

@@ -1,8 +1,17 @@
-"""What the threads share that look after something in Airflow's scheduler: when they may begin, and whom they ask."""
+"""What the threads share that look after something in Airflow's scheduler.
 
+When they may begin, whom they ask, and how they report that a look failed. Every task imports this: nothing heavy may
+stand at the top.
+"""
+
+import logging
 import os
+import sys
+import threading
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +19,45 @@ _FORKED_VARIABLE = "WINDSOCK_EXECUTOR_READY_FILE"
 _LONGEST_FORK_S = 300.0
 
 
-def wait_for_forks() -> None:
+def in_scheduler() -> bool:
+    """Say whether this process is an Airflow scheduler."""
+    return sys.argv[1:2] == ["scheduler"]
+
+
+def start_thread(name: str, target: Callable[..., None], *arguments: Any) -> None:
+    """Start a thread that calls ``target`` once the executor has forked its workers, and ends with the process."""
+
+    def run() -> None:
+        _wait_for_forks()
+        target(*arguments)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+
+
+class Looks:
+    """Looks at something again and again, of which each may fail: a trouble is logged once, not at every look."""
+
+    def __init__(self, log: logging.Logger, failing: str) -> None:
+        self._log = log
+        self._failing = failing
+        self.trouble = ""
+        """Of the last look; empty if it went well."""
+
+    @contextmanager
+    def look(self) -> Iterator[None]:
+        """Take whatever is raised within for the look's trouble."""
+        try:
+            yield
+        except Exception as err:
+            sentence = f"{type(err).__name__}: {str(err)[:1000]}"
+            if sentence != self.trouble:
+                self._log.warning("%s: %s", self._failing, sentence)
+            self.trouble = sentence
+        else:
+            self.trouble = ""
+
+
+def _wait_for_forks() -> None:
     """Wait until the embedded stack's executor has forked its workers: forks and busy threads do not mix."""
     file, started = os.environ.get(_FORKED_VARIABLE), time.time()
     while file and time.time() - started < _LONGEST_FORK_S:

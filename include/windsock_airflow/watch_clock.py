@@ -7,15 +7,13 @@ top of this module is imported by every task: nothing heavy may stand there.
 
 import logging
 import queue
-import sys
-import threading
 from http import HTTPStatus
 from typing import Any
 
 from airflow.listeners import hookimpl
 
 from windsock.days import utc_now
-from windsock_airflow.scheduler_threads import execution_client, wait_for_forks
+from windsock_airflow.scheduler_threads import Looks, execution_client, in_scheduler, start_thread
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +27,13 @@ _ended: queue.SimpleQueue[str] = queue.SimpleQueue()
 @hookimpl
 def on_starting(component: Any) -> None:
     """Start the thread if this process is a scheduler."""
-    if sys.argv[1:2] != ["scheduler"]:
+    if not in_scheduler():
         return
     # Imported by this thread: forks must not meet the other one in the middle of an import.
     import airflow.executors.base_executor
     import airflow.sdk.api.client  # noqa: F401
 
-    threading.Thread(target=_watch_for_ever, name="windsock-watch", daemon=True).start()
+    start_thread("windsock-watch", _watch_for_ever)
 
 
 @hookimpl
@@ -72,23 +70,17 @@ def _start(client: Any, dag_id: str, run_id: str, key: str | None = None) -> Non
 
 
 def _watch_for_ever() -> None:
-    wait_for_forks()
-    pause, reported = AGAIN_SECONDS, ""
+    # An Airflow that is away, or has not parsed the DAG yet, is asked again soon.
+    pause, looks = AGAIN_SECONDS, Looks(log, "The days could not be looked after")
     while True:
         try:
             ended = _ended.get(timeout=pause)
         except queue.Empty:
             ended = None
-        try:
-            with execution_client() as client:
-                if ended is None:
-                    look(client)
-                    pause = LOOK_SECONDS
-                else:
-                    pause = AGAIN_SECONDS if start_wanted(client, ended) else LOOK_SECONDS
-            reported = ""
-        except Exception as err:  # an Airflow that is away, or has not parsed the DAG yet: said once, and tried again
-            sentence = f"{type(err).__name__}: {str(err)[:1000]}"
-            if sentence != reported:
-                log.warning("The days could not be looked after: %s", sentence)
-            pause, reported = AGAIN_SECONDS, sentence
+        pause = AGAIN_SECONDS
+        with looks.look(), execution_client() as client:
+            if ended is None:
+                look(client)
+                pause = LOOK_SECONDS
+            elif not start_wanted(client, ended):
+                pause = LOOK_SECONDS

@@ -8,8 +8,6 @@ of those that are over or gone. The top of this module is imported by every task
 
 import contextlib
 import logging
-import sys
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -31,7 +29,7 @@ from windsock_airflow.pods.identity import (
     new_name,
 )
 from windsock_airflow.runs import enum_text
-from windsock_airflow.scheduler_threads import execution_client, wait_for_forks
+from windsock_airflow.scheduler_threads import Looks, execution_client, in_scheduler, start_thread
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +69,7 @@ def is_wanted(context: Any) -> bool | None:
 @hookimpl
 def on_starting(component: Any) -> None:
     """Start the thread if this process is a scheduler and any step may run in a pod."""
-    if sys.argv[1:2] != ["scheduler"]:
+    if not in_scheduler():
         return
     settings = Settings.from_env()
     if settings.compute != "kubernetes" and all(c.backend != "kubernetes" for c in _compute_specs(settings)):
@@ -81,8 +79,7 @@ def on_starting(component: Any) -> None:
     import airflow.providers.cncf.kubernetes.hooks.kubernetes
     import airflow.sdk.api.client  # noqa: F401
 
-    arguments = settings, _name_of_airflow()
-    threading.Thread(target=_sweep_for_ever, args=arguments, name="windsock-pods", daemon=True).start()
+    start_thread("windsock-pods", _sweep_for_ever, settings, _name_of_airflow())
 
 
 def _name_of_airflow() -> str:
@@ -156,19 +153,13 @@ def _states_of_owners(pods: Iterable[Any]) -> dict[str, States]:
 def _sweep_for_ever(settings: Settings, airflow: str) -> None:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 
-    wait_for_forks()
-    client, reported = None, ""
+    client, looks = None, Looks(log, "Pods could not be looked after")
     while True:
         time.sleep(SWEEP_SECONDS)
-        try:
+        with looks.look():  # a cluster or an Airflow that is away, a faulty site file
             if client is None:
                 client = KubernetesHook(conn_id=load_site(settings).kubernetes_conn_id).core_v1_client
             sweep(settings, client, airflow)
-            reported = ""
-        except Exception as err:
-            # A cluster or an Airflow that is away, a faulty site file: reported once, and looked at again.
-            sentence = f"{type(err).__name__}: {str(err)[:1000]}"
-            if sentence != reported:
-                log.warning("Pods could not be looked after: %s", sentence)
-            client, reported = None, sentence
+        if looks.trouble:
+            client = None
             time.sleep(SWEEP_SECONDS)
