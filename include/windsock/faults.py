@@ -36,15 +36,23 @@ _CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFoun
 _MISTAKES = (*_CREDENTIALS, "ParamValidationError", "InvalidEndpointURL", "InvalidRegionError", "NoRegionError")
 
 
-def limited(fs: Any) -> Any:
-    """Return a file system none of whose requests hangs for ever, unless fsspec is configured otherwise.
+def file_system(url: str) -> tuple[Any, str]:
+    """Return the file system of a folder or fsspec URL, and the path in it.
 
-    It never answers from memory what a folder holds: others write there.
+    None of its requests hangs for ever, unless fsspec is configured otherwise, and it never answers from memory what a
+    folder holds: others write there.
+
+    Raises:
+        ValueError: There is no such scheme.
+        ImportError: Its library is not here.
     """
+    import fsspec
+
+    fs, path = fsspec.core.url_to_fs(url)
     if fs.protocol[0] == "s3" and "config_kwargs" not in fs.storage_options:
         fs = type(fs)(**{**fs.storage_options, "config_kwargs": _LIMITS, "use_listings_cache": False})
         fs.retries = _ROUNDS
-    return fs
+    return fs, path
 
 
 def fault_behind(err: BaseException | None) -> WindsockError | None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from windsock.errors import DamagedRecord, SpecError, UpstreamUnavailable, WindsockError
-from windsock.faults import fault_behind, limited
+from windsock.faults import fault_behind, file_system
 from windsock.files import create_file, replace_file
 from windsock.format_numbers import KEY, check, numbered, taken
 from windsock.redact import redact, redact_line
@@ -61,16 +61,13 @@ class Store:
                 or it is another one than the installation's.
             UpstreamUnavailable: The store cannot be read, or is gone.
         """
-        import fsspec
-
         try:
-            fs, root = fsspec.core.url_to_fs(self.root)
+            fs, root = file_system(self.root)
         except (ValueError, ImportError) as err:  # another scheme, or one whose library is not here
             raise SpecError(
                 f"{redact(self.root)}: cannot be opened: {redact_line(err).rstrip('.')}. "
                 "Give a folder, or a URL such as s3://bucket/prefix."
             ) from err
-        fs = limited(fs)
         if self.memory is not None and (self.root, self.memory) not in _opened:
             try:
                 marker = self._read_marker(fs, f"{root}/{MARKER}")

@@ -6,7 +6,6 @@ Windsock's tables are read by ledger record, Parquet files as they are.
 from datetime import UTC, datetime
 
 import duckdb
-import fsspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +17,7 @@ from feast.feature_view import DUMMY_ENTITY_ID
 from windsock import tables
 from windsock.column_types import arrow_schema
 from windsock.errors import DataContractError, SpecError
+from windsock.faults import file_system
 from windsock.features.feature_tables import days_of_table, latest_rows
 from windsock.features.view_sql import TIMESTAMP
 from windsock.featurestore.retrieval import MEMORY_LIMIT, utc_micros
@@ -43,7 +43,7 @@ def open_source(config: RepoConfig, source: DataSource, first: datetime | None, 
         return rows if rows is not None else ds.dataset(schema.empty_table())
     if isinstance(source, FileSource):
         uri = FileSource.get_uri_for_file_path(config.repo_path, source.path)
-        fs, path = fsspec.core.url_to_fs(uri)
+        fs, path = file_system(uri)
         paths = fs.glob(path) if "*" in path else path
         return ds.dataset(paths, format="parquet", filesystem=fs)
     raise SpecError(

@@ -16,12 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 
 import windsock
 from windsock.errors import DataContractError, WindsockError
+from windsock.faults import file_system
 from windsock.served.matrix import Feature
 from windsock.served.model import ROWS_AT_ONCE, Model, load
 
@@ -78,7 +78,7 @@ def _how_it_ended(code: int, cpu_s: int) -> str:
 
 
 def _copy(folder: str, copy: Path, most: int) -> None:
-    fs, root = fsspec.core.url_to_fs(folder)
+    fs, root = file_system(folder)
     files = [f for f in fs.ls(root, detail=True) if f["type"] == "file"] if fs.exists(root) else []
     size = sum(f["size"] or 0 for f in files)
     if len(files) > _MOST_FILES or size > most:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from windsock.errors import DataContractError, SpecError, did_you_mean
+from windsock.faults import file_system
 from windsock.served.matrix import Feature, to_matrix
 from windsock.store import to_json
 
@@ -128,7 +128,7 @@ def load(folder: str | Path) -> Model:
     Raises:
         DataContractError: The folder holds no such model, or something else under its name.
     """
-    fs, root = fsspec.core.url_to_fs(str(folder))
+    fs, root = file_system(str(folder))
 
     def read(name: str) -> bytes:
         try:

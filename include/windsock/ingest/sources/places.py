@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
-from windsock.faults import fault_behind
+from windsock.faults import fault_behind, file_system
 from windsock.ingest.sources.delivery import NotDelivered
 from windsock.ingest.sources.parse import Allowance, Unreadable
 from windsock.redact import redact, redact_line
@@ -31,12 +31,10 @@ def opening(url: str) -> Iterator[tuple[Any, str]]:
         UpstreamUnavailable: It cannot be reached.
         SpecError: There is no such file system, or a folder stands there.
     """
-    import fsspec
-
     shown = redact(url)
     try:
         try:
-            fs, path = fsspec.core.url_to_fs(url)
+            fs, path = file_system(url)
         except (ValueError, ImportError) as err:
             raise SpecError(
                 f"source.url {shown!r} cannot be used: {redact_line(err)}. Give a path or an fsspec URL."
