@@ -18,7 +18,8 @@ from typing import Any
 from airflow.sdk import DAG, get_parsing_context, task
 
 from windsock_airflow.blueprint import defaults
-from windsock_airflow.watch import DAG_ID, TASK_ID, look_after_all
+from windsock_airflow.watch import look_after_all
+from windsock_airflow.watch_clock import DAG_ID, TASK_ID
 
 if get_parsing_context().dag_id in (None, DAG_ID):
     with DAG(

@@ -22,7 +22,6 @@ from windsock_airflow.runs import enum_text
 
 log = logging.getLogger(__name__)
 
-DAG_ID, TASK_ID = "windsock_watch", "look"
 _OVER = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 _NOT_FOUND = 404
 

@@ -18,7 +18,7 @@ from windsock_airflow.scheduler_threads import Looks, execution_client, in_sched
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS, AGAIN_SECONDS = 900.0, 60.0
-_DAG_ID, _TASK_ID = "windsock_watch", "look"
+DAG_ID, TASK_ID = "windsock_watch", "look"
 
 _ended: queue.SimpleQueue[str] = queue.SimpleQueue()
 """Runs of the watch that have just succeeded in this scheduler."""
@@ -39,20 +39,20 @@ def on_starting(component: Any) -> None:
 @hookimpl
 def on_dag_run_success(dag_run: Any, msg: str) -> None:
     """Hand a run of the watch to the thread; the scheduler itself waits for nothing."""
-    if dag_run.dag_id == _DAG_ID:
+    if dag_run.dag_id == DAG_ID:
         _ended.put(dag_run.run_id)
 
 
 def look(client: Any) -> None:
     """Start a run of the watch, unless it is paused, one is under way, or Airflow does not know it yet."""
-    dag = client.dags.get(dag_id=_DAG_ID)
-    if not dag.is_paused and client.dag_runs.get_count(_DAG_ID, states=["queued", "running"]).count == 0:
-        _start(client, _DAG_ID, f"watch__{utc_now():%Y-%m-%dT%H.%M.%SZ}")
+    dag = client.dags.get(dag_id=DAG_ID)
+    if not dag.is_paused and client.dag_runs.get_count(DAG_ID, states=["queued", "running"]).count == 0:
+        _start(client, DAG_ID, f"watch__{utc_now():%Y-%m-%dT%H.%M.%SZ}")
 
 
 def start_wanted(client: Any, run_id: str) -> bool:
     """Start the runs that a run of the watch wants, and say whether it is to look again soon."""
-    wanted = client.xcoms.get(_DAG_ID, run_id, _TASK_ID, "return_value").value or {}
+    wanted = client.xcoms.get(DAG_ID, run_id, TASK_ID, "return_value").value or {}
     for run in wanted.get("start", ()):
         _start(client, run["dag_id"], run["run_id"], run["key"])
     return bool(wanted.get("again"))

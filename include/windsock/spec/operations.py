@@ -94,7 +94,7 @@ class RetentionSpec(Part):
         90,
         ge=7,
         description="Trainings that became no version, whole, and the training rows of versions that are not in use, "
-        "which can be made again; and the logs of Airflow's runs.",
+        "which can be made again; and Airflow's runs with their logs.",
     )
 
 
