@@ -126,17 +126,21 @@ archive() {
 
 # Puts an image into the node's own store, so that the cluster runs it without a registry.
 load_into_cluster() {
-    local context
+    local context file
     context=$(kubectl config current-context 2>/dev/null || true)
     if [ -f "$lab/env.sh" ]; then
         # shellcheck source=/dev/null  # the cluster's own tools, in a shell of their own
         archive "$1" | (set +u && . "$lab/env.sh" && ctr -n k8s.io images import - >/dev/null)
     else
+        # A file: a pipe could be read once only, and a cluster may have several nodes.
+        file=$(mktemp --suffix=.tar)
+        archive "$1" >"$file"
         case $context in
-            kind-*) archive "$1" | kind load image-archive --name "${context#kind-}" /dev/stdin ;;
-            minikube) archive "$1" | minikube image load - ;;
-            *) fail "the cluster '$context' is not a local one: push windsock/$1:$tag to its registry" ;;
+            kind-*) kind load image-archive --name "${context#kind-}" "$file" ;;
+            minikube) minikube image load "$file" ;;
+            *) rm "$file" && fail "the cluster '$context' is not a local one: push windsock/$1:$tag to its registry" ;;
         esac
+        rm "$file"
     fi
 }
 
