@@ -111,6 +111,7 @@ def services(elsewhere: dict[str, str], stack: Stack) -> Iterator[dict[str, Rela
     [
         ("airflow", {"/api/v2/version": b'{"version": "3.1.0"}'}, "warning", "has Airflow 3.1.0, here it is"),
         ("airflow", {"/windsock/version": b'{"version": "0.0.1"}'}, "warning", "has Windsock 0.0.1, here it is"),
+        ("airflow", {"/windsock/version": b"<html/>"}, "warning", "no plugin windsock_pages of this version"),
         ("airflow", {"/windsock/version": 404}, "warning", "no plugin windsock_pages of this version"),
         ("airflow", {"/monitor/health": b'{"metadatabase": {}}'}, "problem", "metadatabase of .* is not there"),
         ("airflow", {"/auth/token": 401}, "problem", "refuses the login of 'admin' .HTTP 401"),
