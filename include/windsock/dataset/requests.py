@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import date
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from windsock.spec import ModelSpec
 
+_GIT_SYNC = ".worktrees"
 _TO_TRAINERS = ("model", "task", "label", "key", "features", "categorical", "metric", "seed", "gap_days")
 
 
@@ -61,8 +63,13 @@ def inputs_of(
     }
 
 
-def lineage_of(inputs: Mapping[str, Any], windows: Windows, origin: str, report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of ``lineage.json``: the inputs, and where and by what they were put together."""
+def lineage_of(
+    inputs: Mapping[str, Any], windows: Windows, origin: str, report: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """Return the content of ``lineage.json``: the inputs, and where and by what they were put together.
+
+    ``folder`` is the model's: its definitions may come from another commit than the code.
+    """
     return {
         **inputs,
         "summary": (
@@ -72,6 +79,7 @@ def lineage_of(inputs: Mapping[str, Any], windows: Windows, origin: str, report:
         "report": report,
         "origin": origin,
         "commit": code_commit(),
+        "definitions_commit": definitions_commit(folder),
         "libraries": libraries(),
     }
 
@@ -79,9 +87,23 @@ def lineage_of(inputs: Mapping[str, Any], windows: Windows, origin: str, report:
 @lru_cache(maxsize=1)
 def code_commit() -> str | None:
     """Return the commit of the running code (``WINDSOCK_COMMIT``, else git), or None outside a checkout."""
-    if given := os.environ.get("WINDSOCK_COMMIT"):
-        return given
-    command = ["git", "-C", str(REPO_ROOT), "rev-parse", "--verify", "HEAD"]
+    return os.environ.get("WINDSOCK_COMMIT") or _checked_out(REPO_ROOT)
+
+
+def definitions_commit(folder: Path) -> str | None:
+    """Return the commit that a model's folder came from, or None if no git holds it.
+
+    On a cluster the code is an image's, which has no git to ask, and git-sync brings models: into a folder that is
+    named after the commit.
+    """
+    place = folder.resolve()
+    if _GIT_SYNC in place.parts[:-1]:
+        return place.parts[place.parts.index(_GIT_SYNC) + 1]
+    return code_commit() if place.is_relative_to(REPO_ROOT.resolve()) else _checked_out(place)
+
+
+def _checked_out(folder: Path) -> str | None:
+    command = ["git", "-C", str(folder), "rev-parse", "--verify", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
     except (OSError, subprocess.SubprocessError):

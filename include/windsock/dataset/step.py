@@ -76,7 +76,9 @@ def _write(
 
     made = assemble(ctx.settings, spec, windows, pins, partial(training_frame, ctx.settings, spec))
     hashes = {TRAIN: folder.write_table(made.train, TRAIN), HOLDOUT: folder.write_table(made.holdout, HOLDOUT)}
-    folder.write_json({**lineage_of(inputs, windows, ctx.origin, made.report), "files": hashes}, LINEAGE)
+    folder.write_json(
+        {**lineage_of(inputs, windows, ctx.origin, made.report, ctx.spec.folder), "files": hashes}, LINEAGE
+    )
     folder.write_json(definitions_of(spec), DEFINITIONS)
     request = {
         "format": written("training request"),

@@ -35,7 +35,7 @@ RUN_TAG = "windsock.run"
 
 MODEL_NAME = "model"
 _REQUIRED = (REQUEST, METRICS, LINEAGE, TRAIN, HOLDOUT, run_folder.HOLDOUT_SCORES, MODEL)
-_LINEAGE_TAGS = ("commit", "spec_hash", "seed", "origin", "summary")
+_LINEAGE_TAGS = ("commit", "definitions_commit", "spec_hash", "seed", "origin", "summary")
 
 
 @dataclass(frozen=True)

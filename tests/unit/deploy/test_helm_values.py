@@ -82,16 +82,6 @@ def test_settings_and_the_site_file_reach_every_container(site_values: dict[str,
     assert mounts.keys() == {volume["name"] for volume in site_values["volumes"]}
 
 
-def test_model_specs_are_read_where_git_sync_puts_them() -> None:
-    settings = {d["metadata"]["name"]: d for d in yaml.safe_load_all((BASE / "settings.yaml").read_text()) if d}
-    git = values("production")["dags"]["gitSync"]
-
-    assert settings["windsock-settings"]["data"]["WINDSOCK_MODELS"] == "/opt/airflow/dags/repo/include/models"
-    assert git["enabled"]
-    assert git["subPath"] == "dags"
-    assert git["ref"] == git["branch"] == "production"
-
-
 def test_production_pins_the_pods_of_tasks_too() -> None:
     production = values("production")
     digest = production["images"]["airflow"]["digest"]

@@ -58,7 +58,7 @@ def data(name: str, overlay: str) -> dict[str, str]:
 # --- kustomize
 
 
-@pytest.mark.parametrize("folder", ["base", "overlays/dev", "overlays/production"])
+@pytest.mark.parametrize("folder", ["base", "components/git", "overlays/dev", "overlays/production"])
 def test_every_file_is_listed_by_its_kustomization(folder: str) -> None:
     listed = {path for field in ("resources", "patches") for path in files(KUBERNETES / folder, field)}
     there = set((KUBERNETES / folder).glob("*.yaml"))

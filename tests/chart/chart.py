@@ -1,0 +1,97 @@
+"""Airflow's official chart, rendered with our values by Helm's own library; skips where one of them cannot be had."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from windsock.settings import REPO_ROOT
+
+HELM_VALUES = REPO_ROOT / "docker" / "helm"
+SDK = "helm-python-sdk==0.2.2"
+
+
+class RenderError(Exception):
+    """The chart refuses the values; the text says why."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What a chart makes of values."""
+
+    objects: list[dict[str, Any]]
+    notes: str
+
+    def of_kind(self, *kinds: str) -> dict[str, dict[str, Any]]:
+        """Return objects of some kinds by name."""
+        return {o["metadata"]["name"]: o for o in self.objects if o["kind"] in kinds}
+
+    def pods(self) -> dict[str, dict[str, Any]]:
+        """Return the specification of each pod that will be: those of the parts, of the job, and of tasks."""
+        made = self.of_kind("Deployment", "StatefulSet", "Job")
+        pods = {name: made[name]["spec"]["template"]["spec"] for name in made}
+        (template,) = (
+            text
+            for config in self.of_kind("ConfigMap").values()
+            for name, text in config["data"].items()
+            if name == "pod_template_file.yaml"
+        )
+        return {**pods, "worker": yaml.safe_load(template)["spec"]}
+
+
+Render = Callable[..., Rendered]
+
+
+@functools.cache
+def renderer() -> Render:
+    """Return a function that renders files of docker/helm, with single values as ``--set`` would give them."""
+    version = re.search(r"version ([\d.]+),", (HELM_VALUES / "values.yaml").read_text())
+    assert version is not None
+    beside = REPO_ROOT.parent / "shared" / "kubernetes" / "charts" / f"airflow-{version[1]}.tgz"
+    chart = Path(os.environ.get("WINDSOCK_AIRFLOW_CHART") or beside)
+    if not chart.is_file():
+        pytest.skip(f"Airflow's chart {version[1]} is not here; name its archive in WINDSOCK_AIRFLOW_CHART")
+    uv = shutil.which("uv") or shutil.which(str(REPO_ROOT / ".uv" / "bin" / "uv"))
+    if uv is None:
+        pytest.skip("uv is not here; run scripts/setup.sh")
+    run = [uv, "tool", "run", "--quiet", "--from", SDK, "python"]
+    tried = subprocess.run([*run, "-c", "import helm_python.chart"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"{SDK} cannot be had: {tried.stderr.strip().splitlines()[-1]}")
+
+    @functools.cache
+    def rendered(*files: str, repo: str = "") -> Rendered:
+        values: dict[str, Any] = {}
+        for file in files:
+            _merge(values, yaml.safe_load((HELM_VALUES / file).read_text()))
+        if repo:
+            values["dags"]["gitSync"]["repo"] = repo
+        script = [str(Path(__file__).with_name("render_chart.py")), str(chart), "windsock", "airflow"]
+        done = subprocess.run([*run, *script], input=json.dumps(values), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RenderError(done.stderr)
+        texts = json.loads(done.stdout)
+        notes = "".join(text for path, text in texts.items() if path.endswith("NOTES.txt"))
+        manifests = (text for path, text in texts.items() if path.endswith(".yaml"))
+        return Rendered([o for text in manifests for o in yaml.safe_load_all(text) if o], notes)
+
+    return rendered
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            _merge(below[key], value)
+        else:
+            below[key] = value

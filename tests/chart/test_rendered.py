@@ -1,0 +1,159 @@
+"""What comes out of Airflow's official chart with our values, checked by the chart's own schema on the way."""
+
+from __future__ import annotations
+
+import configparser
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes.utils.quantity import parse_quantity
+
+from chart import Render, Rendered, RenderError
+from windsock.settings import REPO_ROOT
+
+KUBERNETES = REPO_ROOT / "docker" / "kubernetes"
+CHECKOUT = "/opt/airflow/dags/repo"
+REPO = "https://git.example.org/us/windsock.git"
+
+
+@pytest.fixture(params=["dev", "production"])
+def images_only(render: Render, request: pytest.FixtureRequest) -> Rendered:
+    return render("values.yaml", f"values-{request.param}.yaml")
+
+
+@pytest.fixture(params=["dev", "production"])
+def from_git(render: Render, request: pytest.FixtureRequest) -> Rendered:
+    return render("values.yaml", f"values-{request.param}.yaml", "values-git.yaml", repo=REPO)
+
+
+@pytest.fixture(params=[(site, git) for site in ("dev", "production") for git in (False, True)], ids=str)
+def rendered(render: Render, request: pytest.FixtureRequest) -> Rendered:
+    site, git = request.param
+    files = ("values.yaml", f"values-{site}.yaml")
+    return render(*files, "values-git.yaml", repo=REPO) if git else render(*files)
+
+
+def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*(pod.get("initContainers") or []), *pod["containers"]]
+
+
+def reads_settings(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the containers that get Windsock's settings."""
+    settings = {"configMapRef": {"name": "windsock-settings"}}
+    return [container for container in pod["containers"] if settings in container.get("envFrom", [])]
+
+
+def documents(path: str) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all((KUBERNETES / path).read_text()) if document]
+
+
+def settings_of(path: str) -> dict[str, str]:
+    (found,) = (d["data"] for d in documents(path) if d["metadata"]["name"] == "windsock-settings")
+    return dict(found)
+
+
+def test_the_chart_warns_of_nothing(rendered: Rendered) -> None:
+    assert "airflow" in rendered.notes.lower()
+    assert "DEPRECATION" not in rendered.notes
+
+
+def test_a_first_installation_runs_the_images_dags_and_asks_no_git(images_only: Rendered) -> None:
+    pods = images_only.pods()
+    assert len(pods) == 6
+    for name, pod in pods.items():
+        assert not [c["name"] for c in containers(pod) if "git" in c["image"]], name
+        mounted = {mount["mountPath"] for c in containers(pod) for mount in c.get("volumeMounts", [])}
+        assert "/opt/airflow/dags" not in mounted, f"{name}: what is mounted there hides the image's DAGs"
+    settings = settings_of("base/settings.yaml")
+    # Unset, each of them is the image's own folder.
+    assert not {"WINDSOCK_MODELS", "WINDSOCK_FEATURE_REPO", "WINDSOCK_GX_ROOT"} & settings.keys()
+
+
+def test_from_git_every_part_has_the_checkout_that_the_settings_name(from_git: Rendered) -> None:
+    named = settings_of("components/git/settings.yaml")
+    for name, of_repository in (
+        ("WINDSOCK_MODELS", "include/models"),
+        ("WINDSOCK_FEATURE_REPO", "feature_repo"),
+        ("WINDSOCK_GX_ROOT", "great_expectations"),
+    ):
+        assert named[name] == f"{CHECKOUT}/{of_repository}"
+        assert (REPO_ROOT / of_repository).is_dir()
+    pods = {name: pod for name, pod in from_git.pods().items() if "migration" not in name}
+    assert len(pods) == 5
+    for name, pod in pods.items():
+        assert reads_settings(pod), name
+        for container in reads_settings(pod):
+            (volume,) = (m["name"] for m in container["volumeMounts"] if m["mountPath"] == "/opt/airflow/dags")
+            filled_by = [
+                {e["name"]: e.get("value") for e in c["env"]}
+                for c in containers(pod)
+                if "git-sync" in c["image"]
+                and (volume, "/git") in {(m["name"], m["mountPath"]) for m in c["volumeMounts"]}
+            ]
+            assert filled_by, f"{name}: nothing fills {volume}"
+            assert {(e["GITSYNC_REPO"], e["GITSYNC_REF"], e["GITSYNC_LINK"]) for e in filled_by} == {
+                (REPO, "production", "repo")
+            }
+
+
+def test_whoever_names_no_repository_of_their_own_is_asked_for_it(render: Render) -> None:
+    with pytest.raises(RenderError, match=r"Set dags\.gitSync\.repo to your own repository"):
+        render("values.yaml", "values-dev.yaml", "values-git.yaml")
+
+
+def test_the_development_installation_with_four_tasks_and_a_training_fits_two_cores(render: Render) -> None:
+    dev = render("values.yaml", "values-dev.yaml")
+    config = configparser.ConfigParser(interpolation=None, strict=False)
+    config.read_string(dev.of_kind("ConfigMap")["airflow-config"]["data"]["airflow.cfg"])
+    tasks = int(config["core"]["parallelism"])
+    asked = [
+        (container["resources"]["requests"], tasks if name == "worker" else 1)
+        for name, pod in dev.pods().items()
+        for container in pod["containers"]
+    ]
+    patches = documents("overlays/dev/kustomization.yaml")[0]["patches"]
+    (mlflow,) = (
+        operation["value"]
+        for patch in patches
+        if "patch" in patch
+        for operation in yaml.safe_load(patch["patch"])
+        if operation["path"].endswith("/resources/requests")
+    )
+    (postgresql,) = (d for d in documents("overlays/dev/postgresql.yaml") if d["kind"] == "StatefulSet")
+    database = postgresql["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]
+    site = yaml.safe_load(documents("overlays/dev/compute.yaml")[0]["data"]["compute.yaml"])
+    asked += [(mlflow, 1), (database, 1), ({"cpu": str(site["cpu"]), "memory": site["memory"]}, 1)]
+
+    # docs/deploy.md promises two cores and 8 GB; the cluster's own parts need some of both.
+    assert sum(float(parse_quantity(a["cpu"])) * times for a, times in asked) <= 1.6
+    assert sum(float(parse_quantity(a["memory"])) * times for a, times in asked) <= 7 * 2**30
+
+
+def test_no_part_is_killed_because_a_busy_node_is_slow(rendered: Rendered) -> None:
+    probed = 0
+    for name, pod in rendered.pods().items():
+        for container in pod["containers"]:
+            probe = container.get("livenessProbe")
+            if probe is not None and "airflow" in str(probe.get("exec", "")):
+                probed += 1
+                assert probe["timeoutSeconds"] >= 60, f"{name}: {container['name']}"
+    assert probed == 3
+
+
+def test_pods_get_no_service_links_and_nobody_an_account_without_a_use(rendered: Rendered) -> None:
+    assert {
+        name: pod["enableServiceLinks"] for name, pod in rendered.pods().items() if pod.get("enableServiceLinks", True)
+    } == {}
+    accounts = rendered.of_kind("ServiceAccount")
+    used = {pod["serviceAccountName"] for pod in rendered.pods().values()}
+    assert accounts.keys() <= used
+
+
+def test_workers_that_are_gone_are_noticed_soon_and_leave_no_pods(rendered: Rendered) -> None:
+    config = configparser.ConfigParser(interpolation=None, strict=False)
+    config.read_string(rendered.of_kind("ConfigMap")["airflow-config"]["data"]["airflow.cfg"])
+    assert int(config["scheduler"]["task_instance_heartbeat_timeout"]) <= 90
+    assert int(config["workers"]["missing_dag_retries"]) >= 100, "each wait of a step uses one up"
+    for key in ("delete_worker_pods", "delete_worker_pods_on_failure"):
+        assert config.getboolean("kubernetes_executor", key)
