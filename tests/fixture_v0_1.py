@@ -14,6 +14,7 @@ from typing import Any
 
 from stack_fixture import free_ports
 from windsock.settings import Settings
+from windsock_local.stack.database import database_alone
 from windsock_local.stack.home import MLFLOW_SECRET, Home
 from windsock_local.stack.parts import MLFLOW, make_parts
 from windsock_local.stack.postgres import DATABASES, Postgres
@@ -46,22 +47,13 @@ def database(settings: Settings) -> Iterator[Postgres]:
     """Run the home's PostgreSQL for the block, with both databases put back if they are not there yet."""
     home = Home.of(settings)
     home.create()
-    server = Postgres(home)
     fresh = not home.postgres.exists()
-    server.prepare()
-    process = spawn(server.command, env=os.environ, log_file=home.log("postgres"), cwd=home.postgres, user=server.user)
-    try:
-        _until(server.answers, "PostgreSQL answers")
-        if fresh:
-            for name in DATABASES:  # those of a new home are migrated already, and empty
-                _psql(server, "postgres", "-c", f"drop database if exists {name}")
-        server.create_databases()
+    with database_alone(home) as server:
         for name in DATABASES if fresh else ():
+            # Those of a new home are migrated already, and empty.
+            _psql(server, "postgres", "-c", f"drop database {name}", "-c", f"create database {name}")
             _psql(server, name, "-f", str(home.root / f"{name}.sql"))
         yield server
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(180)  # a last checkpoint on a busy disk
 
 
 @contextmanager
@@ -84,12 +76,18 @@ def mlflow_server(settings: Settings) -> Iterator[Settings]:
             process.wait(30)
 
 
-def _psql(server: Postgres, database: str, *arguments: str) -> None:
+def sql(server: Postgres, database: str, query: str) -> str:
+    """Return what a query says, a line for each row."""
+    return _psql(server, database, "-At", "-c", query, "-o", "/dev/stdout")
+
+
+def _psql(server: Postgres, database: str, *arguments: str) -> str:
     psql = Path(server.command[0]).parent / "psql"
     address = ["-h", str(server.socket_folder), "-U", "postgres", "-d", database]
     command = [psql, *address, "-Xq", "-v", "ON_ERROR_STOP=1", "-o", os.devnull, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def _until(done: Callable[[], bool], what: str, seconds: float = 180) -> None:

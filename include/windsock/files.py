@@ -7,19 +7,19 @@ its target is named ``.<name>.<random>.tmp``; maintenance removes it.
 import fcntl
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _TRIES = 10
 
 
-def replace_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+def replace_file(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o666) -> None:
     """Put a file in place in one step, in a folder that is made if need be.
 
     Args:
         path: The file.
-        data: All of its content.
+        data: All of its content, whole or in parts.
         mode: Permissions it is born with, less the process's umask (``0o600``: for its owner alone).
     """
     with _written_beside(path, data, mode) as temporary:
@@ -38,11 +38,11 @@ def create_file(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 
 
 @contextmanager
-def _written_beside(path: Path, data: bytes, mode: int) -> Iterator[Path]:
+def _written_beside(path: Path, data: bytes | Iterable[bytes], mode: int) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(_new_file(temporary, mode), "wb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         yield temporary

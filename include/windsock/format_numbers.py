@@ -8,10 +8,15 @@ A number never enters a content hash: equal content stays equal.
 from collections.abc import Mapping
 from typing import Any
 
+from windsock import __version__
 from windsock.errors import SpecError
 
 KEY = "format"
 """Field of a JSON object, or of ``model.yaml``, that holds the number."""
+WROTE = "windsock"
+"""Field of the marker of a store or home: the version that made it."""
+RESTORING = "restoring"
+"""Field of the marker of a store or home that is being restored: the backup's place and name."""
 
 NEWEST: Mapping[str, int] = {
     "day record": 1,
@@ -28,6 +33,7 @@ NEWEST: Mapping[str, int] = {
     "told": 1,
     "store": 1,
     "home": 1,
+    "backup": 1,
 }
 """Kind of file to the format that this version writes; it reads that one and all before it."""
 
@@ -46,8 +52,10 @@ def numbered(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, KEY: written(kind)}
 
 
-def check(kind: str, found: object, where: object) -> None:
+def check(kind: str, found: object, where: object, wrote: str = "") -> None:
     """Refuse a file of a format that this version does not read; ``found`` None: it says nothing, as in version 0.1.
+
+    ``wrote`` is the version that it says it was written by.
 
     Raises:
         SpecError: This version knows no such format.
@@ -59,7 +67,28 @@ def check(kind: str, found: object, where: object) -> None:
     raise SpecError(
         f"{where}: is a {kind} of format {found!r}, but this version of Windsock reads {', '.join(map(repr, reads))}: "
         "go on with the version that wrote it or a later one, or restore what lay there before."
+        + (f" Windsock {wrote} wrote it; this is {__version__}." if wrote else "")
     )
+
+
+def new_marker(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the marker of a new store or home says."""
+    return numbered(kind, {**content, WROTE: __version__})
+
+
+def check_marker(kind: str, marker: Mapping[str, Any], where: object) -> None:
+    """Refuse a store or home by its marker: of another format, or half restored; an empty one says nothing.
+
+    Raises:
+        SpecError: This version cannot use it.
+    """
+    if RESTORING in marker:
+        target, _, name = str(marker[RESTORING]).rpartition(" ")
+        raise SpecError(
+            f"{where}: this {kind} is half restored: the restoring was cut off, or is still going on. Run "
+            f"`windsock restore {target} --backup {name}` again, which goes on with it."
+        )
+    check(kind, marker.get(KEY), where, str(marker.get(WROTE, "")))
 
 
 def taken(kind: str, raw: Mapping[str, Any], where: object) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class Listed:
     size: int
     """Bytes."""
     written: datetime
+    tag: str = ""
+    """What is another one whenever the file was replaced, if its file system says such a thing."""
 
 
 def listed(store: Store, folder: str) -> list[Listed]:
@@ -44,7 +46,12 @@ def listed(store: Store, folder: str) -> list[Listed]:
     root = store.path().rstrip("/")
     store.fs.invalidate_cache(store.path(folder))
     found = store.fs.find(store.path(folder), detail=True)
-    return [Listed(name[len(root) :].lstrip("/"), info["size"], _written(info)) for name, info in sorted(found.items())]
+    return [
+        Listed(
+            name[len(root) :].lstrip("/"), info["size"], _written(info), str(info.get("ETag") or info.get("ino", ""))
+        )
+        for name, info in sorted(found.items())
+    ]
 
 
 def written_at(info: Mapping[str, Any]) -> datetime | None:

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from windsock.errors import DamagedRecord, SpecError, UpstreamUnavailable, WindsockError
 from windsock.faults import fault_behind, file_system
 from windsock.files import create_file, replace_file
-from windsock.format_numbers import KEY, check, numbered, taken
+from windsock.format_numbers import KEY, check_marker, new_marker, taken
 from windsock.redact import redact, redact_line
 from windsock.settings import Settings
 from windsock.store_memory import MARK, StoreMemory
@@ -79,7 +79,7 @@ class Store:
                         f"{redact(self.root)}: there is no bucket {bucket!r}, or it may not be listed. Check "
                         "WINDSOCK_STORE, the address of the object store and the access rights."
                     ) from None
-            check("store", marker.get(KEY, "none") if marker else None, Store(self.root).url(MARKER))
+            check_marker("store", marker and {KEY: "none", **marker}, Store(self.root).url(MARKER))
             self.memory.compare(marker.get(MARK), self.root)
             _opened.add((self.root, self.memory))
             if MARK in marker:
@@ -219,7 +219,7 @@ class Store:
         if self.memory is not None and self.root not in _marked:
             self.look()
             root = Store(self.root)
-            content = numbered("store", {MARK: uuid.uuid4().hex})
+            content = new_marker("store", {MARK: uuid.uuid4().hex})
             with suppress(FileExistsError):
                 root.create_bytes(to_json(content), MARKER)
             marker = root.read_json(MARKER)

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from training_world import AS_OF, FIRST, make_world
-from windsock import format_numbers, living_versions, promotions, store
+from windsock import __version__, format_numbers, living_versions, promotions, store
+from windsock.backup.target import Manifest, Target, time_name
 from windsock.errors import DataContractError, SpecError
 from windsock.features import frozen
 from windsock.features.feature_tables import FeatureTable, feature_tables
@@ -71,6 +72,8 @@ class Installation:
             return next(Path(self.settings.store, found[kind]).glob("*.json"))
         if kind in below:
             return Path(self.settings.store, below[kind])
+        if kind == "backup":
+            return next(Path(self.settings.home, "backups").glob("*.json"))
         return {"definition": self.spec.folder / "model.yaml", "home": Home.of(self.settings).marker}[kind]
 
     def read(self, kind: str) -> Any:
@@ -89,6 +92,7 @@ class Installation:
             "run of a DAG": lambda: RunFacts.recorded(self.store, "fraud", "fraud_score", "r"),
             "alert": lambda: Outbox(self.store).waiting(),
             "wait": lambda: list(waits_of(self.store, "fraud")),
+            "backup": lambda: Target(str(self.settings.home / "backups")).manifest(),
             "told": lambda: Told.of(self.store, "fraud"),
         }
         return readers[kind]()
@@ -112,6 +116,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     told = Told.of(own, "fraud")
     told.mark("paused", ["fraud_score"])
     told.save()
+    Target(str(settings.home / "backups")).finish(Manifest(time_name(), own.root, "", "", {}))
     return Installation(settings, spec, RunFolder.named(Store.of(settings), "fraud", run))
 
 
@@ -164,6 +169,7 @@ def test_an_unknown_number_is_refused_with_a_sentence(made: Installation, kind: 
     finally:
         file.write_bytes(before)
     sentence = str(told.value)
+    assert sentence.endswith(f"Windsock {__version__} wrote it; this is {__version__}.") == (kind in ("store", "home"))
     for part in (str(file), found, f"reads {written(kind, 1)!r}", "go on with the version that wrote it"):
         assert part in sentence
     assert "\n" not in sentence
@@ -216,7 +222,7 @@ def test_a_store_gets_its_marker_when_it_is_first_written_to_and_not_by_reading(
     assert not fresh.exists("anything")
     assert not Path(fresh.root).exists()
     fresh.write_bytes(b"", "fraud", "anything")
-    assert fresh.read_json(store.MARKER) == {"format": NEWEST["store"], "mark": ANY}
+    assert fresh.read_json(store.MARKER) == {"format": NEWEST["store"], "mark": ANY, "windsock": __version__}
 
 
 def test_a_card_of_an_unknown_format_is_no_model(made: Installation, tmp_path: Path):

@@ -13,7 +13,7 @@ import pytest
 import s3fs
 
 from small_model import small_fraud
-from windsock import store
+from windsock import __version__, store
 from windsock.cli import main
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.ledger import Ledger
@@ -158,7 +158,7 @@ def test_a_store_of_0_1_gets_a_mark_with_the_first_write_and_so_does_one_with_a_
         assert Store.of(settings).exists("fraud")
         assert not (settings.home / REMEMBERED).exists()
         Store.of(settings).write_bytes(b"", "fraud", "more")
-        assert json.loads(marker.read_text()) == {"format": 1, MARK: mark_of(settings)}
+        assert json.loads(marker.read_text()) == {"format": 1, MARK: mark_of(settings), "windsock": __version__}
         assert mark_of(settings) in (settings.home / REMEMBERED).read_text()
 
 

@@ -36,9 +36,8 @@ SECRETS: Mapping[str, Callable[[], str]] = {
 }
 """The generated secrets of a home, and how each is made."""
 
-_MARKER_TEXT = (
-    "State of a Windsock stack. `windsock down --wipe` removes it.\n"
-    f"{format_numbers.KEY}: {format_numbers.written('home')}\n"
+_MARKER_TEXT = "State of a Windsock stack. `windsock down --wipe` removes it.\n" + "".join(
+    f"{name}: {value}\n" for name, value in format_numbers.new_marker("home", {}).items()
 )
 
 
@@ -139,9 +138,7 @@ class Home:
         """
         refuse_unsafe_home(self.root)
         if self.marker.exists():
-            named = re.search(r"^format: *(.*)$", self.marker.read_text(encoding="utf-8"), re.MULTILINE)
-            number = named and named[1].strip()  # version 0.1 named none
-            format_numbers.check("home", int(number) if number and number.isdecimal() else number, self.marker)
+            format_numbers.check_marker("home", self.said(), self.marker)
         try:
             for folder in (self.root, self.run, self.logs, self.airflow, self.mlflow_artifacts):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -155,6 +152,13 @@ class Home:
                 f"{self.root} cannot be made Windsock's home: {err.strerror}: {err.filename or self.root}. "
                 "Name a folder that this user may write to, with --home or WINDSOCK_HOME."
             ) from err
+
+    def said(self) -> dict[str, Any]:
+        """Return what the marker says, name to value; nothing if there is none."""
+        text = self.marker.read_text(encoding="utf-8") if self.marker.exists() else ""
+        found: dict[str, Any] = dict(re.findall(r"^([a-z]+): *(.*?) *$", text, re.MULTILINE))
+        number = str(found.get(format_numbers.KEY, ""))
+        return {**found, format_numbers.KEY: int(number)} if number.isdecimal() else found
 
     def _close(self) -> None:
         """Keep other users out; started by root, the database's own user passes through (``Postgres.prepare``)."""

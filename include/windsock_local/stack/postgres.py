@@ -17,6 +17,7 @@ import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO, Any
 
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock_local.stack.home import Home
@@ -58,14 +59,16 @@ class Postgres:
     @property
     def is_migrated(self) -> bool:
         """Whether the database holds the tables of the installed Airflow."""
-        try:
-            return self._version_file.read_text(encoding="utf-8").strip() == version("apache-airflow")
-        except OSError:
-            return False
+        return self.airflow_version == version("apache-airflow")
 
-    def note_migrated(self) -> None:
-        """Remember that the database holds the tables of the installed Airflow."""
-        self._version_file.write_text(version("apache-airflow"), encoding="utf-8")
+    @property
+    def airflow_version(self) -> str:
+        """The Airflow whose tables the database holds; empty: not known."""
+        return self._version_file.read_text(encoding="utf-8").strip() if self._version_file.exists() else ""
+
+    def note_migrated(self, to: str = "") -> None:
+        """Remember that the database holds the tables of an Airflow, by default the installed one."""
+        self._version_file.write_text(to or version("apache-airflow"), encoding="utf-8")
 
     @property
     def command(self) -> list[str]:
@@ -119,6 +122,32 @@ class Postgres:
         for name in DATABASES:
             if name not in present:
                 self._run("psql", *connect, "-c", f'CREATE DATABASE "{name}"')
+
+    def dump(self, database: str, to: IO[bytes]) -> None:
+        """Write a database, as it is at one moment, in the format that ``pg_restore`` reads."""
+        self._stream("pg_dump", "--format=custom", "--no-owner", "--no-privileges", "--dbname", database, stdout=to)
+
+    def load(self, database: str, source: IO[bytes]) -> None:
+        """Put a dump in the place of a database, as a whole or not at all."""
+        connect = ("-h", str(self.socket_folder), "-U", _SUPERUSER)
+        self._run("dropdb", *connect, "--if-exists", "--force", database)
+        self._run("createdb", *connect, database)
+        options = ("--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges")
+        self._stream("pg_restore", *options, "--dbname", database, stdin=source)
+
+    def _stream(self, program: str, *arguments: str, **streams: IO[bytes]) -> None:
+        """Run one of PostgreSQL's programs, for as long as it takes, with files as its input or output."""
+        command = [str(self._programs / program), "-h", str(self.socket_folder), "-U", _SUPERUSER, *arguments]
+        env = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        given: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **streams}
+        done = subprocess.run(
+            command, env=env, cwd="/", stderr=subprocess.PIPE, check=False, **given, **as_user(self.user)
+        )
+        if done.returncode != 0:
+            output = done.stderr.decode(errors="replace").strip()[-2000:]
+            raise UpstreamUnavailable(
+                f"PostgreSQL's {program} failed for {self._data} (exit {done.returncode}): {output}"
+            )
 
     def _run(self, program: str, *arguments: str) -> str:
         """Run one of PostgreSQL's programs as the server's user, and return what it printed."""
