@@ -22,6 +22,7 @@ from windsock.errors import SpecError, WindsockError
 from windsock.settings import Settings
 from windsock_mlflow.door import Door, Doorplate
 from windsock_mlflow.named import Owners
+from windsock_mlflow.schema import bring_up_to_date
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +54,18 @@ def main() -> None:
 
 
 def make_app(environ: Mapping[str, str]) -> Door:
-    """Return MLflow's application behind the door; its database is made or checked first.
+    """Return MLflow's application behind the door; its database is made or migrated first.
 
     Raises:
-        SpecError: The environment lacks something, or names a pattern where exact names are needed.
+        SpecError: The environment lacks something, or names a pattern where exact names are needed; or the database is
+            a later MLflow's.
     """
     plate = _plate(environ)
     database, destination = (
         _needed(environ, f"MLFLOW_{name}") for name in ("BACKEND_STORE_URI", "ARTIFACTS_DESTINATION")
     )
     _configure(database, destination)
+    bring_up_to_date(database)
     from mlflow.server.fastapi_app import app
     from mlflow.server.handlers import _get_tracking_store, initialize_backend_stores
 
