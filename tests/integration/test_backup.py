@@ -1,4 +1,4 @@
-"""A backup that was taken while days ran is a moment of the store; whoever is cut off says what is next.
+"""A backup that was taken while days ran is restored elsewhere and gone on with; whoever is cut off says what is next.
 
 The installation is the one that version 0.1 left, with its databases; days run as steps in a process beside the backup.
 """
@@ -9,19 +9,26 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fixture_v0_1 import MODELS, database, sql, unpack
+from fixture_v0_1 import MODELS, database, golden, mlflow_server, sql, unpack
 from fork_server import fork_context
 from kill import DieAt, arm, snapshot
-from windsock import store
+from whole_chain import online_content
+from windsock import promotions, store
 from windsock.backup.target import Target
 from windsock.cli import main
 from windsock.errors import SpecError
+from windsock.ledger import Ledger
+from windsock.registry.versions import alias_version
+from windsock.reproduce import reproduce
 from windsock.settings import Settings
+from windsock.spec import get_spec
+from windsock.steps import run_step
 from windsock.store import Store
 from windsock_local.stack.backup import back_up, restore
 
@@ -140,6 +147,40 @@ def test_what_did_not_change_is_kept_once(under_load: tuple[Target, list[dict[st
     before = target.manifest(target.names()[0])
     assert again.brought < 0.2 * made.bytes
     assert len(made.files) > 0.9 * len(before.files)
+
+
+def test_it_is_restored_elsewhere_and_gone_on_with(
+    under_load: tuple[Target, list[dict[str, Any]]], settings: Settings, folder: Path, afresh: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    target, views = under_load
+    place = elsewhere(folder, "other")
+    for name, value in (("WINDSOCK_STORE", place.store), ("WINDSOCK_HOME", str(place.home))):
+        monkeypatch.setenv(name, value)
+    name = target.names()[0]
+    assert main(["restore", str(target), "--backup", name]) == 0, capsys.readouterr().err
+    afresh()
+    place = elsewhere(folder, "other")  # with the models that the backup brought
+    assert {model: snapshot(place, model, STAGES) for model in MODELS} == views[0]
+    assert runs_of_airflow(place) == runs_of_airflow(settings)
+    assert (place.home / "secrets").stat().st_mode & 0o777 == 0o700
+    assert {file.stat().st_mode & 0o777 for file in (place.home / "secrets").iterdir()} <= {0o600}
+    with mlflow_server(place) as running:
+        for model in MODELS:
+            spec = get_spec(running, model)
+            assert promotions.history(running, spec) == promotions.history(settings, spec)
+            in_force = promotions.current(running, spec)
+            assert in_force is not None
+            day = Ledger.of(running, model, "score").days()[-1] + timedelta(days=1)
+            for stage in CHAIN:
+                if stage != "labels" or spec.label.files is not None:
+                    run_step(stage, model=model, key=str(day), settings=running)
+            assert alias_version(running, spec, "champion") == in_force.version
+            scored = Ledger.of(running, model, "score").get(day)
+            assert scored is not None
+            assert scored.detail["model_version"] == in_force.version
+        assert reproduce(running, "cards", golden(place.home)["cards"]["versions"]["1"]["run"]).equal
+    assert any(online_content(place).values())
 
 
 def in_a_child(work: Callable[[], object], die_at: DieAt | None = None) -> None:
