@@ -210,4 +210,5 @@ def test_under_airflow_its_runs_are_there_and_a_new_day_goes_through_the_chain(r
         assert record.detail["model_version"] == champion(running.settings, model)
     new = Counter(r["dag_id"] for r in api.runs() if (r["dag_id"], r["dag_run_id"]) not in known)
     stages = [f"{model}_{stage}" for model in MODELS for stage in ("ingest", "features", "score")]
+    new.pop("windsock_watch", None)  # it looks when a minute has passed, and finds nothing to do
     assert new == Counter([*stages, "chargebacks_labels"])

@@ -155,13 +155,14 @@ def test_doctor_says_what_is_wrong_with_a_service(
 def test_doctor_finds_a_lost_database_of_airflow_and_of_mlflow(elsewhere: dict[str, str], tmp_path: Path) -> None:
     settings, spec = small_fraud(tmp_path)
     today = utc_now().date()  # of which no clock starts a run today
-    with_store = {**elsewhere, "WINDSOCK_STORE": settings.store, "WINDSOCK_MODELS": str(settings.models[0])}
-    settings = Settings.from_env(with_store)
+    own = {"HOME": settings.home, "STORE": settings.store, "MODELS": settings.models[0]}
+    of_its_own = {**elsewhere, **{f"WINDSOCK_{name}": str(place) for name, place in own.items()}}
+    settings = Settings.from_env(of_its_own)
     Ledger.of(settings, "fraud", "ingest").publish(DayRecord(str(today), "empty"))
     Store.of(settings).write_json({}, "fraud", "started", "ingest", "a-run.json")
     append(settings, spec, Promotion(0, "promote", "999", "r", None, today, today, "test"), after=None)
 
-    found = checks(windsock({**with_store, "WINDSOCK_HOME": str(tmp_path)}, "doctor", "--json"))
+    found = checks(windsock(of_its_own, "doctor", "--json"))
 
     assert found["runs"][0] == "warning"
     assert f"fraud_ingest: {today} are settled, but" in found["runs"][1]
