@@ -105,7 +105,7 @@ for estimator in spec.training.estimators:
     with DAG(dag_id=f"{ENDS}_{{estimator.name}}", schedule=None, is_paused_upon_creation=False,
              default_args={{"retries": 1, "retry_delay": timedelta(seconds=5)}}):
         heavy_step(spec, step="fit", estimator=estimator, keyed=False, options={{"run": "{RUN}"}},
-                   execution_timeout=timedelta(minutes=5) if estimator.name == "fails" else timedelta(seconds=15),
+                   execution_timeout=timedelta(minutes=5) if estimator.name == "fails" else timedelta(seconds=45),
                    poll_interval=0.3, deferrable=estimator.name == "deferred")
 """
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Error, Locator, Page, expect, sync_playwright
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,23 @@ def browser_page(width: int = 1400, height: int = 1000) -> Iterator[Page]:
             browser.close()
 
 
+def open_at(page: Page, url: str, shows: Locator) -> None:
+    """Open an address and wait until the page shows something.
+
+    A browser breaks requests off whenever an interface of its machine comes or goes, and Airflow's pages do not repeat
+    what was broken off while they loaded: then it is opened again, as a person would.
+    """
+    for last in (False, False, False, True):
+        try:
+            page.goto(url)
+            expect(shows).to_be_visible(timeout=30_000)
+            return
+        except (AssertionError, Error):
+            if last:
+                raise
+            log.warning("%s does not show what it should; it is opened again", url)
+
+
 def log_in(page: Page, url: str, user: str, password: str, *, expect_success: bool = True) -> None:
     """Log in on Airflow's own form."""
     page.goto(url)
@@ -53,8 +70,7 @@ def log_in(page: Page, url: str, user: str, password: str, *, expect_success: bo
 
 def open_dag(page: Page, url: str, dag_id: str) -> None:
     """Open a DAG's page."""
-    page.goto(f"{url}/dags/{dag_id}")
-    expect(page.get_by_role("button", name="Trigger").first).to_be_visible(timeout=30_000)
+    open_at(page, f"{url}/dags/{dag_id}", page.get_by_role("button", name="Trigger").first)
 
 
 def open_trigger_dialog(page: Page) -> Locator:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import date
 
 import pytest
-from browser import CHROMIUM_NAMES, browser_page, log_in, open_dag, open_trigger_dialog
+from browser import CHROMIUM_NAMES, browser_page, log_in, open_at, open_dag, open_trigger_dialog
 from playwright.sync_api import Page, expect
 
 from windsock_local.stack.home import ADMIN_USER, Home
@@ -36,7 +36,8 @@ def test_a_wrong_password_is_refused_and_a_right_one_shows_the_dags_of_every_sta
     stranger.close()
     for stage in STAGES:  # the page lists what was parsed when it was opened
         stack.api.wait_for_dag(f"fraud_{stage}", 240)
-    page.goto(f"{stack.airflow_url}/dags?limit=100")
+    first_stage = page.get_by_role("link", name=f"fraud_{STAGES[0]}", exact=True).first
+    open_at(page, f"{stack.airflow_url}/dags?limit=100", first_stage)
     for stage in STAGES:
         expect(page.get_by_role("link", name=f"fraud_{stage}", exact=True).first).to_be_visible(timeout=30_000)
 
