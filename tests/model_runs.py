@@ -8,31 +8,28 @@ from datetime import date
 from typing import Any
 
 from stack_fixture import Stack
+from windsock_local.stack.airflow_api import polls
 
 ACTIVE = ("queued", "running")
-LOOK_SECONDS = 0.7
-"""Between two looks: each costs the API server what it would rather give to tasks."""
 
 
 def wait_until(done: Callable[[], bool], seconds: float, what: str) -> None:
     """Wait until something is so, and fail with ``what`` if it does not become so."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, f"after {seconds:.0f} s still not: {what}"
-        time.sleep(LOOK_SECONDS)
+    assert any(done() for _ in polls(seconds)), f"after {seconds:.0f} s still not: {what}"
 
 
 def wait_until_quiet(stack: Stack, seconds: float, dags: Collection[str] | None = None) -> None:
     """Wait until no run of some DAGs (default: of any) is active and no event is on its way to one."""
-    deadline = time.monotonic() + seconds
     quiet_since = time.monotonic()
-    while time.monotonic() - quiet_since < 2.5:
+    active = Counter[tuple[str, str]]()
+    for _ in polls(seconds):
         runs = stack.api.runs(state=ACTIVE)
         active = Counter((r["dag_id"], r["state"]) for r in runs if dags is None or r["dag_id"] in dags)
         if active:
             quiet_since = time.monotonic()
-        assert time.monotonic() < deadline, f"still active: {active}"
-        time.sleep(LOOK_SECONDS)
+        elif time.monotonic() - quiet_since > 2.5:
+            return
+    raise AssertionError(f"still active: {active}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from windsock_local.stack.airflow_session import AirflowRefused, AirflowSession
 
 FINAL_RUN_STATES = frozenset({"success", "failed"})
 _CONFLICT_SECONDS = 60.0
-_POLL_SECONDS = 0.5
+_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.3, 3.0
 _RETRY_SECONDS = 1.0
 
 
@@ -23,7 +23,7 @@ class AirflowApi(AirflowSession):
 
     def wait_for_dag(self, dag_id: str, timeout_seconds: float = 60) -> None:
         """Wait until a DAG has been parsed; what did not appear is reported with the import errors there are."""
-        for _ in _polls(timeout_seconds):
+        for _ in polls(timeout_seconds):
             try:
                 self.call("GET", f"dags/{_quoted(dag_id)}")
                 return
@@ -69,7 +69,7 @@ class AirflowApi(AirflowSession):
 
     def wait_for_run(self, dag_id: str, run_id: str, timeout_seconds: float = 300) -> dict[str, Any]:
         """Wait for a run's end and return it; look at its ``state``. One too late is reported with its tasks."""
-        for _ in _polls(timeout_seconds):
+        for _ in polls(timeout_seconds):
             run = dict(self.call("GET", run_path(dag_id, run_id)))
             if run["state"] in FINAL_RUN_STATES:
                 return run
@@ -127,7 +127,7 @@ class AirflowApi(AirflowSession):
     def wait_for_days(self, dag_id: str, first: date, last: date, timeout_seconds: float) -> dict[date, dict[str, Any]]:
         """Wait until the newest run of each day has ended, whoever started it, and return these runs by day."""
         days = day_range(first, last)
-        for _ in _polls(timeout_seconds):
+        for _ in polls(timeout_seconds):
             runs = self.newest_runs(dag_id, first, last)
             still = [day for day in days if day not in runs or runs[day]["state"] not in FINAL_RUN_STATES]
             if not still:
@@ -145,10 +145,13 @@ def _quoted(name: str) -> str:
     return quote(name, safe="~")
 
 
-def _polls(timeout_seconds: float) -> Iterator[None]:
-    """Yield at once, then now and then until the time is up."""
-    deadline = time.monotonic() + timeout_seconds
+def polls(timeout_seconds: float) -> Iterator[None]:
+    """Yield at once, then after each tenth of the time that was waited, until the time is up.
+
+    An answer costs the API server what the tasks need that are waited for.
+    """
+    started = time.monotonic()
     yield
-    while time.monotonic() <= deadline:
-        time.sleep(_POLL_SECONDS)
+    while (waited := time.monotonic() - started) <= timeout_seconds:
+        time.sleep(min(max(waited / 10, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS))
         yield

@@ -60,7 +60,7 @@ class FakeAirflow(BaseHTTPRequestHandler):
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(airflow_api, "_RETRY_SECONDS", 0.0)
     monkeypatch.setattr(airflow_session, "_RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(airflow_api, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(airflow_api, "_SHORTEST_PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture
