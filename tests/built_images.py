@@ -65,12 +65,11 @@ def content_hash(which: str) -> str:
 
 
 def goes_in(which: str) -> list[Path]:
-    """Return the files that a Dockerfile copies or mounts, and itself."""
+    """Return the files that a Dockerfile copies, and itself."""
     dockerfile = REPO_ROOT / "docker" / f"{which}.Dockerfile"
     text = dockerfile.read_text(encoding="utf-8").replace("\\\n", " ")
-    mounted = re.findall(r"--mount=type=bind,source=([^,\s]+)", text)
-    copied = re.findall(r"^COPY (?!.*--from)(?:--\S+ )*(\S+) \S+$", text, re.MULTILINE)
-    tops = [dockerfile, *(REPO_ROOT / name for name in {*mounted, *copied})]
+    copied = re.findall(r"^COPY (?!.*--from)(?:--\S+ )*(.+) \S+$", text, re.MULTILINE)
+    tops = [dockerfile, *(REPO_ROOT / name for name in {name for names in copied for name in names.split()})]
     found = (path for top in tops for path in ([top] if top.is_file() else top.rglob("*")))
     return [p for p in found if p.is_file() and not _STAYS_OUT & set(p.parts) and ".egg-info" not in str(p)]
 

@@ -47,6 +47,17 @@ def locked() -> set[str]:
     return names((REPO_ROOT / "requirements.txt").read_text())
 
 
+def test_the_trainers_libraries_are_a_layer_of_both_images() -> None:
+    start, end = ("FROM", "${BASE} AS libraries"), ("FROM", "libraries AS code")
+    trainer, airflow = (instructions(image) for image in IMAGES)
+    shared = trainer[: trainer.index(end)]
+    assert "trainer.in" in str(shared[shared.index(start) :])
+    assert airflow[: len(shared)] == shared
+    for found in (trainer, airflow):
+        bases = [rest.partition(" AS ")[0] for word, rest in found if word == "FROM"]
+        assert bases.count("${BASE}") == 1, "a stage on the bare base would need the libraries copied"
+
+
 @pytest.mark.parametrize("image", IMAGES)
 def test_every_image_from_outside_is_pinned_by_digest(image: str) -> None:
     defaults = {rest.partition("=")[0]: rest.partition("=")[2] for word, rest in instructions(image) if word == "ARG"}
@@ -69,12 +80,14 @@ def test_both_images_stand_on_the_same_base() -> None:
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_an_edit_of_code_leaves_the_libraries_in_the_cache(image: str) -> None:
-    copies = [rest for word, rest in last_stage(image) if word == "COPY" and "--from=" in rest]
-    assert "--from=libraries" in copies[0]
-    assert "--from=code" in copies[-1]
+    (word, base), *_ = final = last_stage(image)
+    assert (word, base.endswith("libraries")) == ("FROM", True)
+    assert [rest.split()[0] for word, rest in final if word == "COPY" and "--from=" in rest] == ["--from=code"]
     found = instructions(image)
     code_stage = next(n for n, (word, rest) in enumerate(found) if word == "FROM" and rest.endswith(" AS code"))
-    assert not any(word in ("COPY", "ADD") for word, _ in found[:code_stage]), "a copied file would spoil the cache"
+    copied = " ".join(rest.rpartition(" ")[0] for word, rest in found[:code_stage] if word in ("COPY", "ADD"))
+    lock = {"requirements.txt", "requirements.in", "docker/trainer.in", "docker/install.sh"}
+    assert set(copied.split()) <= lock, "another copied file would spoil the cache"
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -89,7 +102,8 @@ def test_the_trainer_holds_neither_airflow_nor_feast_and_only_what_the_lock_name
     assert {"safetensors", "onnx", "onnxscript", "onnxruntime"} <= wanted, "what networks are handed over as"
     assert not [name for name in wanted if re.match("apache-airflow|feast|great-expectations|evidently", name)]
     copied = [rest for word, rest in instructions("trainer") if word == "COPY" and "--from" not in rest]
-    assert copied == ["include/windsock /opt/windsock/include/windsock"]
+    lock = "requirements.txt docker/trainer.in docker/install.sh /opt/windsock/lock/"
+    assert copied == [lock, "include/windsock /opt/windsock/include/windsock"]
 
 
 def test_the_airflow_image_has_all_of_requirements_but_what_developers_use() -> None:
