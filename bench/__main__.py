@@ -19,7 +19,10 @@ import click
 from bench.figures import Figure, say
 from bench.world import Size, World
 
-BENCHES = ("idle", "task", "asset", "features", "join", "validate", "usual", "plan", "year", "torch", "demo", "kill")
+BENCHES = (
+    *("idle", "task", "asset", "features", "join", "validate", "usual", "plan", "year", "bucket", "torch", "demo"),
+    "kill",
+)
 _LONG = ("demo", "kill")
 
 
@@ -35,7 +38,7 @@ class Session:
 
     def groups(self, names: list[str]) -> Iterator[list[tuple[str, Callable[[], Iterator[Figure]]]]]:
         """Yield benches that share something; what they share is closed before the next group."""
-        from bench import demo, features, join, kill, plan, torch_training, usual, validate, year
+        from bench import bucket, demo, features, join, kill, plan, torch_training, usual, validate, year
 
         on_stack = [name for name in names if name in ("idle", "task", "asset")]
         if on_stack:
@@ -53,6 +56,7 @@ class Session:
             "usual": lambda: usual.run(self.world),
             "plan": lambda: plan.run(self._folder, self.size),
             "year": lambda: year.run(self._folder, 365 if self.size.days > 10 else 56),
+            "bucket": lambda: bucket.run(self._folder, 49 if self.size.days > 10 else 10),
             "torch": lambda: torch_training.run(self.size),
             "demo": lambda: demo.run(self._folder, self._demo_json),
             "kill": lambda: kill.run(self._folder),

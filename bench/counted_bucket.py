@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from collections import Counter
@@ -59,7 +60,8 @@ class CountedBucket(AbstractFileSystem):
 
     def _entry(self, name: str) -> dict[str, Any]:
         data, written = self.objects[name]
-        return {"name": name, "size": len(data), "type": "file", "LastModified": EPOCH + timedelta(days=written)}
+        tag, at = f'"{hashlib.md5(data).hexdigest()}"', EPOCH + timedelta(days=written)
+        return {"name": name, "size": len(data), "type": "file", "LastModified": at, "ETag": tag}
 
     def _below(self, folder: str) -> list[str]:
         return sorted(name for name in self.objects if name.startswith(f"{folder}/"))

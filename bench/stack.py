@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -54,6 +55,15 @@ class BenchStack:
         return total
 
 
+def free_ports(number: int) -> list[int]:
+    """Return ports of the loopback interface that the system hands out, so that stacks side by side do not meet."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind((probes.HOST, 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
 @contextmanager
 def bench_stack(folder: Path, tasks: int, **variables: str) -> Iterator[BenchStack]:
     """Run a stack on the benches' DAGs, or those that ``variables`` name, for the block; it dies with this process."""
@@ -67,11 +77,7 @@ def bench_stack(folder: Path, tasks: int, **variables: str) -> Iterator[BenchSta
         **variables,
     }
     settings = Settings.from_env(env)
-    with (
-        probes.claimed_port(probes.AIRFLOW_PORT, wanted=None, option="") as port,
-        probes.claimed_port(probes.MLFLOW_PORT, wanted=None, option="") as mlflow_port,
-    ):
-        pass  # the stack claims them for itself
+    port, mlflow_port = free_ports(2)
     say("starting a stack ...")
     began = time.monotonic()
     process = spawn(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +37,7 @@ WARM = 14
 """Days until everything runs: features are warm, a champion scores and is monitored."""
 MONTH = 28
 DAILY = ("ingest", "features", "score", "monitor", "govern")
-_SPEC = {
+_SPEC: dict[str, Any] = {
     "name": MODEL,
     "owner": "bench",
     "description": "Will this customer leave?",
@@ -82,7 +85,14 @@ class Year:
     """An installation that lives through days: daily steps, and weekly a training, a promotion, a cleaning."""
 
     def __init__(
-        self, home: Path, daily: Sequence[str] = DAILY, *, live: bool = True, first_day: date = FIRST_DAY
+        self,
+        home: Path,
+        daily: Sequence[str] = DAILY,
+        *,
+        live: bool = True,
+        first_day: date = FIRST_DAY,
+        lookback_days: int = 2,
+        store: str = "counted://year/store",
     ) -> None:
         CountedBucket.empty()
         maintenance.utc_now = CountedBucket.now  # type: ignore[attr-defined]
@@ -90,17 +100,21 @@ class Year:
         folder.mkdir(parents=True)
         (home / "inbox").mkdir()
         (folder / "usage.sql").write_text(_SQL)
-        (folder / "model.yaml").write_text(yaml.safe_dump({**_SPEC, "first_day": first_day}, sort_keys=False))
+        spec = {**copy.deepcopy(_SPEC), "first_day": first_day}
+        spec["features"]["views"][0]["lookback_days"] = lookback_days
+        (folder / "model.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
         self.home, self._daily, self._live = home, daily, live
         self.settings = Settings.from_env(
             {
                 "WINDSOCK_HOME": str(home),
                 "WINDSOCK_MODELS": str(home / "models"),
-                "WINDSOCK_STORE": "counted://year/store",
+                "WINDSOCK_STORE": store,
             }
         )
         self.store = Store.of(self.settings)
         self._versions = 0
+        self.each_step: Callable[[str], AbstractContextManager[object]] = nullcontext
+        """Surrounds each step of a day, for who measures them one by one."""
 
     def live(self, n: int) -> Spent:
         """Live through the n-th day, counted from 0."""
@@ -109,7 +123,8 @@ class Year:
         before = self._spent(n)
         origin = f"scheduled {day}"
         for step in self._daily:
-            run_step(step, model=MODEL, key=str(day), live=self._live, origin=origin, settings=self.settings)
+            with self.each_step(step):
+                run_step(step, model=MODEL, key=str(day), live=self._live, origin=origin, settings=self.settings)
         spent = self._since(before)
         inbox.unlink()
         self._date_home()

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stack_fixture import free_ports
+from bench.stack import free_ports
+
 from windsock.settings import Settings
 from windsock_local.stack.database import database_alone
 from windsock_local.stack.home import MLFLOW_SECRET, Home

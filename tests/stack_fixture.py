@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.stack import free_ports
 
 from fake_slack import FakeSlack
 from windsock.files import locked
@@ -24,7 +24,6 @@ from windsock.settings import REPO_ROOT, Settings
 from windsock_local.stack import lifecycle
 from windsock_local.stack.airflow_api import AirflowApi, run_path
 from windsock_local.stack.environment import service_env
-from windsock_local.stack.probes import HOST
 from windsock_local.stack.processes import spawn
 
 
@@ -72,15 +71,6 @@ class Stack:
     def post(self) -> Path:
         """Folder for what the sources of such models deliver, a folder for each model."""
         return self.home / "post"
-
-
-def free_ports(number: int) -> list[int]:
-    """Return ports of the loopback interface that the system hands out, so that stacks side by side do not meet."""
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(number)]
-        for probe in probes:
-            probe.bind((HOST, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def start_stack(home: Path, **variables: str) -> Stack:

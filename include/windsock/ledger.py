@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
 
+from windsock.copies import read_records
 from windsock.days import day_range, utc_now
 from windsock.errors import DamagedRecord, SpecError
 from windsock.format_numbers import numbered
@@ -180,7 +181,7 @@ class Ledger:
 
     def between(self, first: date, last: date) -> dict[date, DayRecord]:
         """Return the current records from ``first`` to ``last``, both included, in order of days."""
-        return self._of(day_range(first, last))
+        return self.records(day_range(first, last))
 
     def days(self) -> list[date]:
         """List the days that have a record, in order.
@@ -199,11 +200,12 @@ class Ledger:
 
     def all(self) -> dict[date, DayRecord]:
         """Return every current record, in order of days."""
-        return self._of(self.days())
+        return self.records(self.days())
 
-    def _of(self, days: Iterable[date]) -> dict[date, DayRecord]:
+    def records(self, days: Iterable[date]) -> dict[date, DayRecord]:
+        """Return the current records of those of the days that have one."""
         names = {day: "/".join(self._parts(f"{day}.json")) for day in days}
-        found = self.store.read_many(names.values())
+        found = read_records(self.store, names.values())
         return {
             day: self._read(str(day), f"{day}.json", data=found[name]) for day, name in names.items() if name in found
         }
@@ -261,7 +263,7 @@ class Ledger:
 
     def pins(self, days: Iterable[date]) -> dict[str, str]:
         """Return day to content hash, for the days that have a record: the data version of a training run."""
-        return {record.ds: record.content_hash for record in self._of(days).values()}
+        return {record.ds: record.content_hash for record in self.records(days).values()}
 
     def pinned(self, pins: Mapping[str, str]) -> dict[date, DayRecord]:
         """Return exactly the records that were pinned, also if their days have changed since.

@@ -18,6 +18,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from windsock.column_types import arrow_schema, declared_name, widens
+from windsock.copies import read_files
 from windsock.days import spans
 from windsock.errors import SpecError
 from windsock.ledger import LATE, DayRecord, Output
@@ -230,7 +231,7 @@ def open_dataset(
     if store.is_local or sum(output.rows for _, output in outputs) > _ROWS_AT_ONCE:
         fragments = [parquet.make_fragment(store.path(name), files) for name in names]
     else:  # one request for each file, all at once, instead of several one after another
-        found = store.read_many(names)
+        found = read_files(store, names)
         fragments = [parquet.make_fragment(pa.BufferReader(found.get(n) or store.read_bytes(n))) for n in names]
     stored = [(day, stored_schema(store, output)) for day, output in outputs]
     offered = schema if schema is not None else _widest(one for _, one in stored)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.s3_server import Relay
 
-from s3_server import Relay
 from small_model import small_fraud
 from stack_fixture import Stack
 from windsock import __version__

@@ -1,7 +1,9 @@
 """In a bucket the store keeps what it promises in a folder, and a bad day of the object store is told in a sentence."""
 
+import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,14 +11,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from bench.s3_server import BUCKET, Relay, clear_clients, environment, s3_server
 
-from s3_server import BUCKET, Relay, clear_clients, environment, s3_server
 from small_model import small_fraud
 from windsock import faults
 from windsock.cli import main
 from windsock.days import utc_now
 from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
 from windsock.faults import fault_behind
+from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.steps import run_step
 from windsock.store import Store
@@ -111,6 +114,30 @@ def test_a_day_in_a_bucket_is_that_in_a_folder_though_a_tenth_of_all_requests_fa
     in_folder = replace(bucket, store=str(tmp_path / "store"), home=tmp_path / "other")
     days(in_folder, 1)
     assert contents(bucket) == contents(in_folder)
+
+
+def test_what_the_day_before_has_read_is_asked_for_again_only_if_it_was_replaced(bucket, relay):
+    asked: Counter[str] = Counter()
+    days(bucket, 1, 2, 3, 4)
+    relay.fault = lambda method, path: asked.update([path.partition("?")[0]]) if method == "GET" else None
+    days(bucket, 5)
+    assert [path for path in asked if re.search("2026-03-0[1-4]", path)] == []
+    assert [path for path in asked if re.search("events/.*2026-03-05", path)], "it reads what is new"
+
+    ledger, copies = Ledger.of(bucket, "fraud", "ingest"), bucket.home / "copies"
+    first, *_, last = ledger.days()
+    ledger.publish(replace(ledger.get(first), detail={"replaced": True}))
+    known = ledger.between(first, last)
+    assert known[first].detail == {"replaced": True}
+    for copy in copies.iterdir():
+        copy.write_bytes(b"nothing that was ever written")
+    assert ledger.between(first, last) == known
+    (copies / "old").touch()
+    os.utime(copies / "old", (0, 0))
+    ledger.publish(replace(ledger.get(last), detail={"replaced": True}))
+    assert ledger.between(first, last)[last].detail == {"replaced": True}
+    assert not (copies / "old").exists()
+    assert {copy.stat().st_mode & 0o077 for copy in copies.iterdir()} == {0}
 
 
 @pytest.mark.parametrize(

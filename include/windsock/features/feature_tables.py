@@ -195,7 +195,7 @@ def days_of_table(store: Store, model: str, table: str, first: datetime | None, 
         return days_within(chosen.get(table, {}), first, last)
     ledger = Ledger(store, model, table)
     days = days_within(dict.fromkeys(ledger.days()), first, last)
-    return {day: record for day in days if (record := ledger.get(day)) is not None}
+    return ledger.records(days)
 
 
 def days_within(records: Mapping[date, Any], first: datetime | None, last: datetime | None) -> dict[date, Any]:

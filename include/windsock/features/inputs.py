@@ -4,6 +4,7 @@ Equal marks, equal rows. A day whose marks differ from those of its record is st
 that nobody reads makes nothing stale, and how long a label takes to become known, as that is no part of a definition.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Self
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from windsock import tables
 from windsock.completeness import Reads, input_mark, lookback, settled_days
+from windsock.copies import tags
 from windsock.days import day_range
 from windsock.features.definition import known_mark, read_columns, reads_labels
 from windsock.features.feature_tables import Records
@@ -36,13 +38,13 @@ class Inputs:
     """When labels become known; None: the definition reads none."""
 
     def read(self, store: Store, spec: ModelSpec) -> tuple[pa.Table, pa.Table]:
-        """Read the events of the lookback and the labels that may be known by its end.
+        """Read the events of the lookback and the labels that may be known by its end; none if the view reads none.
 
         Labels by files are stored by day of delivery, so every day of the lookback may hold some.
         """
         return (
             tables.read_events(store, spec, self.events.values(), late_in=self.events.values()),
-            tables.read_labels(store, spec, self.labels.values()),
+            tables.read_labels(store, spec, self.labels.values() if self.known is not None else ()),
         )
 
     def marks(self, reads: Reads | None) -> dict[str, str]:
@@ -61,15 +63,31 @@ class Seen:
 
     events: Records
     labels: Records
+    tags: Mapping[str, str]
+    """What the store's listing said of them before they were read: whether one was replaced since takes no reading."""
 
     @classmethod
     def of(cls, settings: Settings, spec: ModelSpec, day: date, lookback_days: int) -> Self:
         """Read what there is in a lookback."""
         first, last = lookback(day, lookback_days)
         first = max(first, spec.first_day)
+        tags = _tags(settings, spec, first, last)
         events = Ledger.of(settings, spec.name, "ingest").between(first, last)
         by_files = spec.label.files is not None
-        return cls(events, Ledger.of(settings, spec.name, "labels").between(first, last) if by_files else events)
+        return cls(events, Ledger.of(settings, spec.name, "labels").between(first, last) if by_files else events, tags)
+
+    def still_stand(self, settings: Settings, spec: ModelSpec) -> bool:
+        """Say whether none of them was replaced, and none has come, since they were read."""
+        days = [date.fromisoformat(name.rpartition("/")[2]) for name in self.tags]
+        return bool(days) and _tags(settings, spec, min(days), max(days)) == self.tags
+
+
+def _tags(settings: Settings, spec: ModelSpec, first: date, last: date) -> dict[str, str]:
+    """List the records of events and labels of some days, each with what is another one once it was replaced."""
+    store, stages = Store.of(settings), ("ingest",) if spec.label.files is None else ("ingest", "labels")
+    listings = {stage: tags(store, f"{spec.name}/ledger/{stage}") for stage in stages}
+    names = [(stage, f"{stage}/{day}", f"{day}.json") for stage in stages for day in day_range(first, last)]
+    return {name: listings[stage][file] for stage, name, file in names if file in listings[stage]}
 
 
 def settled_inputs(

@@ -88,14 +88,16 @@ def publish_day(ctx: StepContext, wanted: Demanded, seen: Seen | None = None) ->
     warnings: list[str] = []
     for _ in range(_ROUNDS):
         inputs = settled_inputs(ctx.settings, wanted.spec, wanted.view, day, seen)
-        seen, record = None, ledger.get_if_whole(day)
+        read, seen, record = seen, None, ledger.get_if_whole(day)
         if record is not None and is_current(record, inputs):
             break
         made, warnings = _compute(ctx, wanted, table, inputs, record)
         record = ledger.publish(made, origin=ctx.origin)
         # A day of the lookback may have been replaced while this ran; then what was published is
         # stale already, and the replacing run may have looked before it stood there.
-        if is_current(record, settled_inputs(ctx.settings, wanted.spec, wanted.view, day)):
+        if (read is not None and read.still_stand(ctx.settings, ctx.spec)) or is_current(
+            record, settled_inputs(ctx.settings, wanted.spec, wanted.view, day)
+        ):
             break
         log.info("%s: the lookback of %s changed while its features were computed; once more", table.model, day)
     else:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import Any, Literal
 
+from windsock.days import ONE_DAY
 from windsock.errors import NotReady
 from windsock.ledger import DayRecord, Ledger
 from windsock.spec import ModelSpec
@@ -82,7 +83,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         return _result(before, retrain=False, repeated=False)
     today = _signal(found)
     since = date.fromisoformat(found.detail["champion_since"]) if found.detail.get("champion_since") else day
-    history = [_signal(r) for d in monitor.days() if since <= d < day and (r := monitor.get(d)) is not None]
+    history = [_signal(record) for record in monitor.between(since, day - ONE_DAY).values()]
     decision = decide(spec, today, history, _requests(ctx, ledger, since), live=ctx.live)
     retrain = decision.action == "retrain"
     requested = before.detail.get("requested") if before is not None else None
@@ -122,8 +123,8 @@ def _requests(ctx: StepContext, ledger: Ledger, since: date) -> dict[date, str]:
     """Return the requests on record that can matter: this champion's, and those near enough for the limits."""
     policy, day = ctx.spec.retraining, ctx.day
     first = min(since, day - timedelta(days=max(policy.cool_down_days, policy.budget_days)))
-    records = (ledger.get(d) for d in ledger.days() if first <= d)
-    return {r.day: r.detail["requested"] for r in records if r is not None and r.detail.get("requested")}
+    records = ledger.records(d for d in ledger.days() if first <= d)
+    return {d: record.detail["requested"] for d, record in records.items() if record.detail.get("requested")}
 
 
 def _result(record: DayRecord, *, retrain: bool, repeated: bool) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from windsock.backup.store_copy import STORE, copy_files, finish, put_back, read_records
 from windsock.backup.target import Entry, Manifest, Target, time_name, write
+from windsock.copies import FOLDER as COPIES
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.files import replace_file
 from windsock.format_numbers import RESTORING
@@ -35,7 +36,7 @@ HOME, DUMPS = "home", "databases"
 BACKUPS = "backups"
 """In a home, where an upgrade puts its backup."""
 ONLINE = "feast/online.db"
-_LEFT_OUT = {"postgres", "run", "logs", "airflow/logs", "demo", BACKUPS, REMEMBERED}
+_LEFT_OUT = {"postgres", "run", "logs", "airflow/logs", "demo", BACKUPS, COPIES, REMEMBERED}
 """Of a home: what the dumps hold, what only a running stack needs, logs, and the demo, which is a home of its own."""
 _SQLITE = b"SQLite format 3\0"
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from windsock.copies import FOLDER as COPIES
 from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
 from windsock.files import locked
 from windsock.settings import Settings
@@ -34,7 +35,7 @@ _TURN_SECONDS = 0.2
 
 WIPED = (
     *("postgres", "airflow", "mlflow-artifacts", "mlflow.db", "secrets", "logs", "run", "store", "feast", "demo"),
-    *("great_expectations", "demo.json", REMEMBERED, MARKER),
+    *("great_expectations", "demo.json", COPIES, REMEMBERED, MARKER),
 )
 """What `down --wipe` removes from a home: all that Windsock makes there, nothing else."""
 

@@ -14,13 +14,13 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from bench.stack import free_ports
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from examples import examples
 from feature_tables import at, publish, table_of, two_views
-from stack_fixture import free_ports
 from windsock.cli.step import materialize as materialize_command
 from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
 from windsock.featurestore.definitions import apply

@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 import pytest
+from bench.stack import free_ports
 from starlette.testclient import TestClient
 from test_door import AIRFLOW, ORIGIN, SECRET, Recorder, bearer, key
 from test_door import door as door
@@ -27,7 +28,6 @@ from test_door import recorder as recorder
 
 from run_folders import make_run, with_mlflow
 from small_model import small_fraud
-from stack_fixture import free_ports
 from windsock.errors import SpecError
 from windsock.mlflow_keys import VARIABLE, Kind
 from windsock.registry.client import mlflow_client

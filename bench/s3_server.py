@@ -1,4 +1,4 @@
-"""An S3 server of the tests' own (SeaweedFS), and a relay before it that answers some requests wrongly."""
+"""An S3 server of benches and tests (SeaweedFS), and a relay before it that answers some requests wrongly."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from stack_fixture import free_ports
+from bench.stack import free_ports
 
 BUCKET = "windsock"
 USERS = {"admin": ["Admin", "Read", "Write", "List", "Tagging"], "reader": ["Read", "List"]}
@@ -86,7 +86,8 @@ def _make_bucket(url: str, process: "subprocess.Popen[bytes]", log: Path) -> Non
 class Relay:
     """Passes requests on, counts them, and answers those wrongly that ``fault`` picks."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, latency_s: float = 0.0) -> None:
+        self._latency_s = latency_s
         self.fault: Fault = lambda _method, _path: None
         self.asked: Counter[str] = Counter()
         self.alter: Callable[[str, bytes], bytes] = lambda _path, body: body
@@ -108,6 +109,7 @@ class Relay:
         """Answer one request as the server behind it does, or wrongly."""
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         self.asked[request.command] += 1
+        time.sleep(self._latency_s)
         wrong = self.fault(request.command, request.path)
         if wrong == "hang":
             with suppress(OSError):
