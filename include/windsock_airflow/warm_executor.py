@@ -18,6 +18,7 @@ import os
 import pkgutil
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from airflow import __version__ as airflow_version
 from airflow.executors.local_executor import LocalExecutor
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 from airflow.sdk.listener import get_listener_manager
+from airflow.utils.state import TaskInstanceState
 
 import windsock
 import windsock_airflow
@@ -74,6 +76,7 @@ _PAUSE_PER_QUIET = 0.1
 """Without a ring the scheduler pauses for a tenth of the time since the last event: what one look starts may need
 another soon, and what waits for a time to come is never found later than by a tenth of its wait."""
 _SLOT_HOLD_SECONDS = 0.01
+_ENDS = (TaskInstanceState.SUCCESS, TaskInstanceState.FAILED)
 _API_WAIT_SECONDS = 120.0
 
 
@@ -83,6 +86,11 @@ class WarmLocalExecutor(LocalExecutor):
     _bell: Bell | None = None
     _handed_over = False
     _last_event = 0.0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
+        self._in_hand: Counter[Any] = Counter()
+        """Tries to how many of their processes a worker has been given and has not reported the end of."""
 
     def start(self) -> None:
         """Import, wait until tasks can report back, then fork the workers."""
@@ -114,7 +122,28 @@ class WarmLocalExecutor(LocalExecutor):
 
     def _process_workloads(self, workload_list: Any) -> None:
         self._handed_over = True
+        self._in_hand.update(workload.key for workload in workload_list)
         super()._process_workloads(workload_list)  # type: ignore[no-untyped-call]
+
+    def change_state(self, key: Any, state: Any, info: Any = None, remove_running: bool = True) -> None:
+        """Report the end of a task's process, unless another one of the same try has been given to a worker since.
+
+        A task that waits is queued again with the try that it had, on a busy machine before its process has been seen
+        to end. The scheduler takes that end for the end of the new one, which has settled nothing yet: for a task that
+        was killed. Three of these, and a task that only waited has failed.
+        """
+        if state in _ENDS:
+            self._in_hand[key] -= 1
+            if self._in_hand[key] > 0:
+                log.info("An earlier process of %s has ended; the task is in hand again.", key)
+                return
+            del self._in_hand[key]
+        super().change_state(key, state, info, remove_running)
+
+    def _check_workers(self) -> None:
+        if not all(worker.is_alive() for worker in self.workers.values()):
+            self._in_hand.clear()  # nobody will report what a dead worker had in hand
+        super()._check_workers()  # type: ignore[no-untyped-call]
 
 
 def warm_up() -> list[str]:

@@ -7,7 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.executors.local_executor import LocalExecutor
+from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
+from airflow.utils.state import TaskInstanceState
 
 from windsock_airflow import warm_executor
 
@@ -81,3 +84,34 @@ def test_an_unknown_airflow_version_is_left_alone(original: Any, monkeypatch: py
 
     assert not warm_executor.shorten_slot_hold()
     assert WatchedSubprocess._service_subprocess is original
+
+
+def test_the_end_of_an_earlier_process_is_not_taken_for_that_of_a_task_in_hand_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    executor = warm_executor.WarmLocalExecutor(parallelism=2)
+    monkeypatch.setattr(LocalExecutor, "_process_workloads", lambda self, workloads: None)
+    monkeypatch.setattr(LocalExecutor, "_check_workers", lambda self: None)
+    done, failed = TaskInstanceState.SUCCESS, TaskInstanceState.FAILED
+    waiting, other = (TaskInstanceKey("dag", task, "run", 1, -1) for task in ("waiting", "other"))
+
+    def hand_over(*keys: TaskInstanceKey) -> None:
+        executor._process_workloads([SimpleNamespace(key=key) for key in keys])
+
+    def reported(*ends: tuple[TaskInstanceKey, TaskInstanceState]) -> dict[Any, Any]:
+        for key, state in ends:
+            executor.change_state(key, state)
+        return {key: state for key, (state, _) in executor.get_event_buffer().items()}
+
+    hand_over(waiting, other)
+    hand_over(waiting)  # before the end of its process was seen
+    assert reported((waiting, done)) == {}
+    assert reported((other, failed), (waiting, failed)) == {other: failed, waiting: failed}
+    hand_over(waiting)
+    assert reported((waiting, done)) == {waiting: done}, "seen before it is in hand again, as ever"
+
+    hand_over(waiting)
+    executor.workers = {1: SimpleNamespace(is_alive=lambda: False)}  # type: ignore[dict-item]
+    executor._check_workers()
+    hand_over(waiting)
+    assert reported((waiting, done)) == {waiting: done}, "nobody tells what a worker that was killed had in hand"
