@@ -39,7 +39,7 @@ _failed = threading.Event()
 @hookimpl
 def on_starting(component: Any) -> None:
     """Start the thread if this process is a scheduler."""
-    if in_scheduler():
+    if in_scheduler(component):
         start_thread("windsock-alerts", _watch_for_ever, Settings.from_env())
 
 

@@ -35,7 +35,7 @@ _RUNS_AT_ONCE = 200
 @hookimpl
 def on_starting(component: Any) -> None:
     """Start the thread if this process is a scheduler."""
-    if in_scheduler():
+    if in_scheduler(component):
         start_thread("windsock-history", _prune_for_ever, Settings.from_env())
 
 

@@ -19,9 +19,13 @@ _FORKED_VARIABLE = "WINDSOCK_EXECUTOR_READY_FILE"
 _LONGEST_FORK_S = 300.0
 
 
-def in_scheduler() -> bool:
-    """Say whether this process is an Airflow scheduler."""
-    return sys.argv[1:2] == ["scheduler"]
+def in_scheduler(component: Any) -> bool:
+    """Say whether what starts is an Airflow scheduler; a task's process, forked from one, has its command line, too."""
+    if sys.argv[1:2] != ["scheduler"]:
+        return False
+    from airflow.sdk.execution_time.task_runner import TaskRunnerMarker
+
+    return not isinstance(component, TaskRunnerMarker)
 
 
 def start_thread(name: str, target: Callable[..., None], *arguments: Any) -> None:

@@ -27,7 +27,7 @@ _ended: queue.SimpleQueue[str] = queue.SimpleQueue()
 @hookimpl
 def on_starting(component: Any) -> None:
     """Start the thread if this process is a scheduler."""
-    if not in_scheduler():
+    if not in_scheduler(component):
         return
     # Imported by this thread: forks must not meet the other one in the middle of an import.
     import airflow.executors.base_executor

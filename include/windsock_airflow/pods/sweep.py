@@ -69,7 +69,7 @@ def is_wanted(context: Any) -> bool | None:
 @hookimpl
 def on_starting(component: Any) -> None:
     """Start the thread if this process is a scheduler and any step may run in a pod."""
-    if not in_scheduler():
+    if not in_scheduler(component):
         return
     settings = Settings.from_env()
     if settings.compute != "kubernetes" and all(c.backend != "kubernetes" for c in _compute_specs(settings)):
