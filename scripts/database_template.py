@@ -6,6 +6,7 @@ put into place whole: others see all of them or nothing.
 
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from windsock.errors import UpstreamUnavailable
@@ -31,10 +32,12 @@ def main() -> None:
         database.prepare()
         airflow = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.url("airflow"), "AIRFLOW_HOME": str(home.airflow)}
         mlflow = module("mlflow", "db", "upgrade", database.url("mlflow"))
+        noted = partial(database.note_migrated, "mlflow")
+        mlflow_tables = Part("mlflow-migration", mlflow, after=noted, needs=(POSTGRES,), one_shot=True)
         settings = Settings.from_env({"WINDSOCK_HOME": str(home.root)})
         stack = Supervisor(
             home,
-            [*database_parts(database), Part("mlflow-migration", mlflow, needs=(POSTGRES,), one_shot=True)],
+            [*database_parts(database), mlflow_tables],
             part_env(settings, airflow_url="", mlflow_url="", airflow=airflow),
             StackInfo(str(home.root), "starting", "", "", "", time.time()),
         )

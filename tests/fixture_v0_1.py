@@ -16,11 +16,13 @@ from bench.stack import free_ports
 
 from windsock.settings import Settings
 from windsock_local.stack.database import database_alone
+from windsock_local.stack.environment import airflow_variables, part_env
 from windsock_local.stack.home import MLFLOW_SECRET, Home
-from windsock_local.stack.parts import MLFLOW, make_parts
+from windsock_local.stack.parts import MLFLOW, make_parts, module
 from windsock_local.stack.postgres import DATABASES, Postgres
 from windsock_local.stack.probes import HOST
 from windsock_local.stack.processes import spawn
+from windsock_local.stack.upgrade import upgrade
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "v0_1" / "home.tar.xz"
 MADE_IN = "/tmp/windsock-0.1"
@@ -47,7 +49,7 @@ def golden(home: Path) -> dict[str, Any]:
 def database(settings: Settings) -> Iterator[Postgres]:
     """Run the home's PostgreSQL for the block, with both databases put back if they are not there yet."""
     home = Home.of(settings)
-    home.create()
+    home.create(earlier=True)
     fresh = not home.postgres.exists()
     with database_alone(home) as server:
         for name in DATABASES if fresh else ():
@@ -55,6 +57,19 @@ def database(settings: Settings) -> Iterator[Postgres]:
             _psql(server, "postgres", "-c", f"drop database {name}", "-c", f"create database {name}")
             _psql(server, name, "-f", str(home.root / f"{name}.sql"))
         yield server
+
+
+def upgraded(settings: Settings) -> Settings:
+    """Bring the installation, its databases put back, to the version of today."""
+    with database(settings):
+        pass
+    run_upgrade(settings)
+    return settings
+
+
+def run_upgrade(settings: Settings) -> None:
+    """Run what ``windsock upgrade --no-backup`` does, in this process."""
+    upgrade(settings, None, lambda _what, _done, _of: None)
 
 
 @contextmanager
@@ -96,3 +111,14 @@ def _until(done: Callable[[], bool], what: str, seconds: float = 180) -> None:
     while not done():
         assert time.monotonic() < deadline, f"after {seconds:.0f} s still not: {what}"
         time.sleep(0.1)
+
+
+def set_airflow_back(settings: Settings, server: Postgres, to: str) -> None:
+    """Make Airflow's database, which runs, that of an earlier version, by Airflow's own migrations."""
+    home = Home.of(settings)
+    airflow = airflow_variables(home, port=8080, database_url=server.url("airflow"), environ={})
+    command = module("airflow", "db", "downgrade", "--to-version", to, "--yes")
+    env = part_env(settings, airflow_url="", mlflow_url="", airflow=airflow)
+    done = subprocess.run(command, env=env, cwd=home.airflow, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    server.note_migrated("airflow", to)

@@ -14,7 +14,7 @@ import importlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,20 @@ def _child(connection, settings, model, step, key, options, live, origin, die_at
         connection.send((result, None))
     except Exception as err:
         connection.send((None, f"{type(err).__name__}: {err}"))
+
+
+def run_in_child(work: Callable[[], object], die_at: DieAt | None = None) -> None:
+    """Run something in a child to its end, or let it die at a place, where it must come by."""
+    child = fork_context().Process(target=_work, args=(work, die_at))
+    child.start()
+    child.join(300)
+    assert child.exitcode == (0 if die_at is None else -signal.SIGKILL), die_at
+
+
+def _work(work: Callable[[], object], die_at: DieAt | None) -> None:
+    if die_at is not None:
+        arm(die_at)
+    work()
 
 
 def arm(die_at: DieAt) -> None:

@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,7 @@ def start_stack(home: Path, **variables: str) -> Stack:
     settings = Settings.from_env(env)
     airflow_port, mlflow_port = free_ports(2)
     home.mkdir(parents=True, exist_ok=True)
-    # One boot at a time: several at once on two cores would each take longer than a stack may.
-    with locked(Path(tempfile.gettempdir(), "windsock-tests-boot.lock")):
+    with one_boot():
         process = spawn(
             [
                 sys.executable,
@@ -101,10 +100,21 @@ def start_stack(home: Path, **variables: str) -> Stack:
             log_file=home / "up.log",
             cwd=home,
         )
-        info = lifecycle.wait_until_ready(settings, process)
+        lifecycle.wait_until_ready(settings, process)
+    return found_stack(settings, env)
+
+
+def one_boot() -> AbstractContextManager[bool]:
+    """Let one stack boot at a time: several at once on two cores would each take longer than a stack may."""
+    return locked(Path(tempfile.gettempdir(), "windsock-tests-boot.lock"))
+
+
+def found_stack(settings: Settings, env: dict[str, str]) -> Stack:
+    """Return the stack that runs under some settings; ``env`` is the environment that it was started in."""
+    info = lifecycle.wait_until_ready(settings)
     own = service_env(settings, airflow_url=info.airflow_url, mlflow_url=info.mlflow_url)
     return Stack(
-        home=home,
+        home=settings.home,
         settings=Settings.from_env({**env, **own}),
         env={**env, **own},
         airflow_url=info.airflow_url,

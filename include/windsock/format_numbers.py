@@ -2,10 +2,14 @@
 
 What outlives an upgrade says by which rules it was written. Version 0.1 wrote numbers in requests only: another file
 without one is of format 1. Whoever changes the rules of a kind raises its number here, and reads the earlier ones too.
+The numbers of store and home are those of their layout: of an earlier one ``windsock upgrade`` makes today's, and until
+then it is refused, since the code that wrote it could not go on after today's has written anything there.
 A number never enters a content hash: equal content stays equal.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from windsock import __version__
@@ -17,6 +21,10 @@ WROTE = "windsock"
 """Field of the marker of a store or home: the version that made it."""
 RESTORING = "restoring"
 """Field of the marker of a store or home that is being restored: the backup's place and name."""
+UPGRADING = "upgrading"
+"""Field of the marker of a store or home that is being upgraded: place and name of the backup from before, or none."""
+FIRST = "0.1"
+"""The version that wrote no numbers."""
 
 NEWEST: Mapping[str, int] = {
     "day record": 1,
@@ -31,8 +39,8 @@ NEWEST: Mapping[str, int] = {
     "alert": 1,
     "wait": 1,
     "told": 1,
-    "store": 1,
-    "home": 1,
+    "store": 2,  # days of features have a record for each definition, days of tables no Delta log; a mark
+    "home": 2,  # databases and Feast's registry know such features
     "backup": 1,
 }
 """Kind of file to the format that this version writes; it reads that one and all before it."""
@@ -76,8 +84,15 @@ def new_marker(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
     return numbered(kind, {**content, WROTE: __version__})
 
 
-def check_marker(kind: str, marker: Mapping[str, Any], where: object) -> None:
-    """Refuse a store or home by its marker: of another format, or half restored; an empty one says nothing.
+def layout(kind: str, marker: Mapping[str, Any]) -> int:
+    """Return the number of the layout that a store's or home's marker names; what is not there yet has the newest."""
+    return int(marker.get(KEY, NEWEST[kind])) if marker else NEWEST[kind]
+
+
+def check_marker(kind: str, marker: Mapping[str, Any], where: object, *, earlier: bool = False) -> None:
+    """Refuse a store or home by its marker: of another layout, half restored, half upgraded; an empty one says nothing.
+
+    ``earlier`` takes one of an earlier layout, too: to copy it, or to upgrade it.
 
     Raises:
         SpecError: This version cannot use it.
@@ -88,7 +103,24 @@ def check_marker(kind: str, marker: Mapping[str, Any], where: object) -> None:
             f"{where}: this {kind} is half restored: the restoring was cut off, or is still going on. Run "
             f"`windsock restore {target} --backup {name}` again, which goes on with it."
         )
-    check(kind, marker.get(KEY), where, str(marker.get(WROTE, "")))
+    wrote = str(marker.get(WROTE, ""))
+    command = "windsock upgrade" + (f" --home {quote(str(Path(str(where)).parent))}" if kind == "home" else "")
+    check(kind, marker.get(KEY), where, wrote)
+    if earlier:
+        return
+    if UPGRADING in marker:
+        target, _, name = str(marker[UPGRADING]).rpartition(" ")
+        back = f', or go back by the backup {name} in {target} (docs/runbook.md, "Upgrades")' if target else ""
+        raise SpecError(
+            f"{where}: this {kind} is half upgraded: the upgrade was cut off, or is still going on. Run "
+            f"`{command}` again, which goes on with it{back}."
+        )
+    if (found := layout(kind, marker)) < NEWEST[kind]:
+        raise SpecError(
+            f"{where}: this {kind} is laid out in format {found}, by Windsock {wrote or FIRST}; this is Windsock "
+            f"{__version__}, which lays it out in format {NEWEST[kind]}. Run `{command}`, which takes a backup "
+            "first, or go on with the version that wrote it; until then nothing is read or written."
+        )
 
 
 def taken(kind: str, raw: Mapping[str, Any], where: object) -> dict[str, Any]:

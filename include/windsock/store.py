@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from windsock.errors import DamagedRecord, SpecError, UpstreamUnavailable, WindsockError
 from windsock.faults import fault_behind, file_system
 from windsock.files import create_file, replace_file
-from windsock.format_numbers import KEY, check_marker, new_marker, taken
+from windsock.format_numbers import FIRST, KEY, RESTORING, WROTE, check_marker, new_marker, taken
 from windsock.redact import redact, redact_line
 from windsock.settings import Settings
 from windsock.store_memory import MARK, StoreMemory
@@ -62,52 +62,59 @@ class Store:
             UpstreamUnavailable: The store cannot be read, or is gone.
         """
         try:
-            fs, root = file_system(self.root)
+            fs = file_system(self.root)[0]
         except (ValueError, ImportError) as err:  # another scheme, or one whose library is not here
             raise SpecError(
                 f"{redact(self.root)}: cannot be opened: {redact_line(err).rstrip('.')}. "
                 "Give a folder, or a URL such as s3://bucket/prefix."
             ) from err
         if self.memory is not None and (self.root, self.memory) not in _opened:
-            try:
-                marker = self._read_marker(fs, f"{root}/{MARKER}")
-            except FileNotFoundError:  # nothing was written yet, or by version 0.1 only; or this is no store at all
-                marker = {}
-                bucket = root.partition("/")[0]
-                if fs.protocol[0] in _WITH_BUCKETS and not fs.exists(bucket):
-                    raise SpecError(
-                        f"{redact(self.root)}: there is no bucket {bucket!r}, or it may not be listed. Check "
-                        "WINDSOCK_STORE, the address of the object store and the access rights."
-                    ) from None
-            check_marker("store", marker and {KEY: "none", **marker}, Store(self.root).url(MARKER))
-            self.memory.compare(marker.get(MARK), self.root)
-            _opened.add((self.root, self.memory))
-            if MARK in marker:
-                _marked.add(self.root)
+            self._open(self.memory)
         return fs
 
-    def look(self) -> None:
-        """Look whether this is the installation's store and can be used; raises as :attr:`fs` does."""
+    def look(self, *, earlier: bool = False) -> None:
+        """Look whether the store can be used, and raise as :attr:`fs` does; ``earlier`` takes older layouts, too."""
+        if earlier and self.memory is not None:
+            self._open(self.memory, earlier=True)
         _ = self.fs
 
-    def _read_marker(self, fs: Any, path: str) -> dict[str, Any]:
-        """Read the first object of all that are read; errors of libraries become a sentence here."""
+    def _open(self, memory: StoreMemory, *, earlier: bool = False) -> None:
+        marker = self.said()
+        if RESTORING not in marker:
+            memory.compare(marker.get(MARK), self.root)
+        check_marker("store", marker and {KEY: "none", **marker}, Store(self.root).url(MARKER), earlier=earlier)
+        _opened.add((self.root, memory))
+        if MARK in marker:
+            _marked.add(self.root)
+
+    def said(self) -> dict[str, Any]:
+        """Return what the marker at the root says, which version 0.1 did not write; nothing if here is no store.
+
+        It is the first object of all that are read: errors of libraries become a sentence here.
+        """
+        root = Store(self.root)
+        fs, path = root.fs, root.path()
         try:
-            return dict(json.loads(fs.cat_file(path)))
+            return dict(json.loads(fs.cat_file(f"{path}/{MARKER}")))
         except FileNotFoundError:
-            raise
+            bucket = path.partition("/")[0]
+            if fs.protocol[0] in _WITH_BUCKETS and not fs.exists(bucket):
+                raise SpecError(
+                    f"{redact(self.root)}: there is no bucket {bucket!r}, or it may not be listed. Check "
+                    "WINDSOCK_STORE, the address of the object store and the access rights."
+                ) from None
+            first = any(root.exists(model, "ledger") for model in root.folders())
+            return {KEY: 1, WROTE: FIRST} if first else {}
         except Exception as err:  # each kind of store has errors of its own
             if (told := fault_behind(err)) is not None:
                 raise type(told)(f"{redact(self.root)}: {told}") from err
             why = f"{type(err).__name__}: {redact_line(err).rstrip('.')}"
             fault = f"The store {redact(self.root)} cannot be read: {why}."
             if isinstance(err, NotADirectoryError):
-                raise SpecError(
-                    f"{fault} Set WINDSOCK_STORE to a folder, or to a URL such as s3://bucket/prefix."
-                ) from err
-            raise UpstreamUnavailable(
-                f"{fault} Check the address in WINDSOCK_STORE, the credentials and the access rights."
-            ) from err
+                step = "Set WINDSOCK_STORE to a folder, or to a URL such as s3://bucket/prefix."
+                raise SpecError(f"{fault} {step}") from err
+            step = "Check the address in WINDSOCK_STORE, the credentials and the access rights."
+            raise UpstreamUnavailable(f"{fault} {step}") from err
 
     @property
     def is_local(self) -> bool:
@@ -222,11 +229,7 @@ class Store:
             content = new_marker("store", {MARK: uuid.uuid4().hex})
             with suppress(FileExistsError):
                 root.create_bytes(to_json(content), MARKER)
-            marker = root.read_json(MARKER)
-            if MARK not in marker:  # it was made before stores had marks
-                root.write_json(content, MARKER)
-                marker = root.read_json(MARKER)
-            self.memory.compare(marker[MARK], self.root)
+            self.memory.compare(root.read_json(MARKER)[MARK], self.root)
             _marked.add(self.root)
 
     def remove(self, *parts: str) -> None:

@@ -1,9 +1,14 @@
-"""The tables of MLflow's database, brought up to those of the installed MLflow when its server starts."""
+"""The tables of MLflow's database, brought up to those of the installed MLflow when its server starts.
+
+``python -m windsock_mlflow.schema`` does that alone, for the database of ``MLFLOW_BACKEND_STORE_URI``.
+"""
 
 import logging
+import os
+import sys
 from typing import Any
 
-from windsock.errors import SpecError
+from windsock.errors import SpecError, WindsockError
 from windsock.redact import redact_line
 
 log = logging.getLogger(__name__)
@@ -39,3 +44,12 @@ def bring_up_to_date(url: str) -> None:
         mlflow._upgrade_db(engine)
     finally:
         engine.dispose()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    try:
+        bring_up_to_date(os.environ["MLFLOW_BACKEND_STORE_URI"])
+    except WindsockError as err:
+        log.error("%s", err)
+        sys.exit(err.exit_code)

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from fixture_v0_1 import MODELS, database, golden, mlflow_server, sql, unpack
-from fork_server import fork_context
-from kill import DieAt, arm, snapshot
+from fixture_v0_1 import MODELS, database, golden, mlflow_server, sql, unpack, upgraded
+from kill import DieAt, run_in_child, snapshot
+from runbook import START, lines_of, run_line
 from whole_chain import online_content
 from windsock import promotions, store
 from windsock.backup.target import Target
@@ -81,11 +81,8 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def settings(folder: Path) -> Settings:
-    """The installation, at rest, its databases put back."""
-    settings = unpack(folder / "home")
-    with database(settings):
-        pass
-    return settings
+    """The installation, at rest, with its databases, of today's version."""
+    return upgraded(unpack(folder / "home"))
 
 
 def elsewhere(folder: Path, name: str) -> Settings:
@@ -183,18 +180,25 @@ def test_it_is_restored_elsewhere_and_gone_on_with(
     assert any(online_content(place).values())
 
 
-def in_a_child(work: Callable[[], object], die_at: DieAt | None = None) -> None:
-    """Run something in a process that dies at a place."""
-    child = fork_context().Process(target=_child, args=(work, die_at))
-    child.start()
-    child.join(300)
-    assert child.exitcode == (0 if die_at is None else -9)
-
-
-def _child(work: Callable[[], object], die_at: DieAt | None) -> None:
-    if die_at is not None:
-        arm(die_at)
-    work()
+def test_the_runbook_s_lines_bring_back_what_was_lost(
+    under_load: tuple[Target, list[dict[str, Any]]], settings: Settings, folder: Path, afresh: Callable[[], None]
+) -> None:
+    lines_folder, target = folder / "lines", folder / "by the runbook"
+    lines_folder.mkdir()
+    for line in lines_of("Backups"):
+        done = run_line(line, lines_folder, target, WINDSOCK_HOME=str(settings.home))
+        assert done.returncode == 0, done.stderr
+    place = Settings.from_env({"WINDSOCK_HOME": str(lines_folder / "var")})
+    for lost in ("**The disk is lost**", "**The database is lost**", "**The store is lost**"):
+        for line in lines_of("Backups", lost):
+            if line != START:  # by an upgrade it is run as it stands
+                done = run_line(line, lines_folder, target)
+                assert done.returncode == 0, (line, done.stderr)
+        afresh()
+        place = Settings.from_env({"WINDSOCK_HOME": str(place.home)})
+        assert {m: snapshot(place, m, STAGES) for m in MODELS} == {m: snapshot(settings, m, STAGES) for m in MODELS}
+        assert runs_of_airflow(place) == runs_of_airflow(settings), lost
+    assert any(online_content(place).values())
 
 
 class Work:
@@ -221,7 +225,7 @@ def test_a_backup_that_was_cut_off_is_no_backup_and_the_next_one_goes_on(
     settings: Settings, folder: Path, tmp_path: Path, place: str
 ) -> None:
     target = tmp_path / "backups"
-    in_a_child(Work(settings, str(target), back=False), DieAt(place, call=1 if "keep_file" not in place else 40))
+    run_in_child(Work(settings, str(target), back=False), DieAt(place, call=1 if "keep_file" not in place else 40))
     with pytest.raises(SpecError, match=r"backups: this backup is unfinished, .* Run `windsock backup` again"):
         Target(str(target)).manifest()
     again = Target(str(target))
@@ -244,7 +248,7 @@ def test_a_restoring_that_was_cut_off_is_refused_everywhere_and_run_again_goes_o
     ]
     places.insert(-1, DieAt("windsock_local.stack.postgres:Postgres.load", 2))
     for die_at in places:
-        in_a_child(Work(place, target, back=True), die_at)
+        run_in_child(Work(place, target, back=True), die_at)
         afresh()
         said = f"half restored: .*`windsock restore {target} --backup {made.made_at}` again"
         if (place.home / ".windsock-home").exists():
@@ -254,7 +258,7 @@ def test_a_restoring_that_was_cut_off_is_refused_everywhere_and_run_again_goes_o
         ).read_bytes():
             with pytest.raises(SpecError, match=said):
                 Store.of(place).exists("anything")
-    in_a_child(Work(place, target, back=True))
+    run_in_child(Work(place, target, back=True))
     afresh()
     for name, entry in made.part("store").items():
         assert (Path(place.store) / name).stat().st_size == entry.size

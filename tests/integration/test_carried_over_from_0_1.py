@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixture_v0_1 import MODELS, database, golden, mlflow_server, unpack
+from fixture_v0_1 import MODELS, database, golden, mlflow_server, unpack, upgraded
 from model_runs import ModelRuns
-from stack_fixture import Stack, start_stack
+from runbook import environment, lines_of, run_line
+from stack_fixture import Stack, found_stack, one_boot
 from whole_chain import online_content
 from windsock import promotions, tables
 from windsock.features.feature_tables import feature_tables
@@ -44,9 +45,9 @@ EXACT = 1e-6
 
 @pytest.fixture(scope="module")
 def carried() -> Iterator[Settings]:
-    """The installation with its MLflow running, without Airflow."""
+    """The installation, upgraded, with its MLflow running, without Airflow."""
     home = Path(tempfile.mkdtemp(prefix="windsock-"))
-    with mlflow_server(unpack(home)) as settings:
+    with mlflow_server(upgraded(unpack(home))) as settings:
         yield settings
     shutil.rmtree(home, ignore_errors=True)
 
@@ -176,18 +177,22 @@ def test_the_challenger_that_waited_can_be_judged(carried: Settings):
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Stack]:
-    """The installation under its own Airflow, with the database that 0.1 left."""
-    home = Path(tempfile.mkdtemp(prefix="windsock-"))
-    settings = unpack(home)
+    """The installation under its own Airflow, with the database that 0.1 left, upgraded by the runbook's lines."""
+    folder = Path(tempfile.mkdtemp(prefix="windsock-"))
+    settings = unpack(folder / "var")
     with database(settings):
         pass
-    stack = start_stack(home)
     try:
+        with one_boot():
+            for line in lines_of("Upgrades"):
+                done = run_line(line, folder, folder / "backups")
+                assert done.returncode == (1 if "--check" in line else 0), (line, done.stdout, done.stderr)
+        stack = found_stack(settings, environment(folder))
         yield stack
-    finally:
         stack.api.close()
-        lifecycle.stop_stack(stack.settings)
-        shutil.rmtree(home, ignore_errors=True)
+    finally:
+        lifecycle.stop_stack(settings)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_under_airflow_its_runs_are_there_and_a_new_day_goes_through_the_chain(running: Stack):

@@ -177,7 +177,7 @@ def test_an_unknown_number_is_refused_with_a_sentence(made: Installation, kind: 
 
 
 @pytest.mark.usefixtures("afresh")
-@pytest.mark.parametrize("kind", sorted(set(NEWEST) - {"trainer request", "store"}))
+@pytest.mark.parametrize("kind", sorted(set(NEWEST) - {"trainer request", "store", "home"}))
 def test_a_file_of_0_1_without_a_number_is_read(made: Installation, kind: str):
     file = made.file(kind)
     before, read = file.read_bytes(), made.read(kind)
@@ -191,7 +191,33 @@ def test_a_file_of_0_1_without_a_number_is_read(made: Installation, kind: str):
     assert again == read
 
 
-@pytest.mark.parametrize("found", [0, 2, 1.0, True, "1", "windsock-request/1", [1], {}])
+@pytest.mark.usefixtures("afresh")
+@pytest.mark.parametrize(
+    ("kind", "number", "wrote"),
+    [("store", 1, __version__), ("store", "gone", "0.1"), ("home", 1, __version__), ("home", None, "0.1")],
+)
+def test_an_earlier_layout_is_refused_with_the_command_that_brings_it_to_this_version(
+    made: Installation, kind: str, number: Any, wrote: str
+):
+    file = made.file(kind)
+    before = file.read_bytes()
+    file.unlink() if number == "gone" else file.write_bytes(with_number(file, number))
+    (made.settings.home / "store-mark.json").unlink(missing_ok=True)
+    if number is None:
+        file.write_text("State of a Windsock stack.\n")
+    try:
+        with pytest.raises(SpecError) as told:
+            made.read(kind)
+    finally:
+        file.write_bytes(before)
+    sentence = f"is laid out in format 1, by Windsock {wrote}; this is Windsock {__version__}, which"
+    for part in (str(file), sentence, "Run `windsock upgrade", "takes a backup first"):
+        assert part in str(told.value)
+    assert "\n" not in str(told.value)
+    made.read(kind)
+
+
+@pytest.mark.parametrize("found", [0, 3, 1.0, True, "1", "windsock-request/1", [1], {}])
 def test_only_the_number_itself_is_known(found: object):
     with pytest.raises(SpecError, match="here: is a store of format"):
         check("store", found, "here")

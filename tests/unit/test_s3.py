@@ -14,7 +14,8 @@ import pytest
 from bench.s3_server import BUCKET, Relay, clear_clients, environment, s3_server
 
 from small_model import small_fraud
-from windsock import faults
+from windsock import faults, store
+from windsock.backup.target import Target
 from windsock.cli import main
 from windsock.days import utc_now
 from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
@@ -23,7 +24,9 @@ from windsock.ledger import Ledger
 from windsock.settings import Settings
 from windsock.steps import run_step
 from windsock.store import Store
+from windsock.store_memory import REMEMBERED
 from windsock_local.stack import service_checks
+from windsock_local.stack.backup import back_up
 from windsock_local.stack.doctor import within
 from windsock_local.stack.service_checks import check_store
 
@@ -225,3 +228,38 @@ def test_doctor_says_what_the_store_cannot_do(bucket, relay, monkeypatch, troubl
     assert re.search(sentence, finding), finding
     assert step
     assert "windsock up" not in finding + step
+
+
+def test_a_store_of_0_1_in_a_bucket_is_upgraded_and_its_backup_in_a_bucket_brings_nothing_twice(
+    bucket: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def another_process() -> None:
+        for name in ("_opened", "_marked"):
+            monkeypatch.setattr(store, name, set())
+
+    days(bucket, 1, 2)
+    before, place = contents(bucket), Target(f"s3://{BUCKET}/{tmp_path.name}-backups")
+    Store.of(bucket).remove(store.MARKER)  # 0.1 wrote none
+    (bucket.home / REMEMBERED).unlink()
+    another_process()
+    with pytest.raises(SpecError, match=r"by Windsock 0\.1; .*`windsock upgrade`"):
+        Store.of(bucket).look()
+    assert main(["upgrade", "--backup", str(place)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "windsock restore" in line]
+    assert contents(bucket).items() >= before.items()
+
+    back_up(bucket, place, lambda *_: None)
+    again = Target(str(place))
+    made = back_up(bucket, again, lambda *_: None)
+    assert again.brought == 0 < made.bytes
+
+    monkeypatch.setenv("WINDSOCK_STORE", f"{bucket.store}-elsewhere")
+    monkeypatch.setenv("WINDSOCK_HOME", str(tmp_path / "elsewhere"))
+    another_process()
+    assert main(line.partition("windsock ")[2].split()) == 0
+    restored = replace(bucket, store=f"{bucket.store}-elsewhere", home=tmp_path / "elsewhere")
+    another_process()
+    with pytest.raises(SpecError, match=r"by Windsock 0\.1; .*`windsock upgrade`"):
+        Store.of(restored).look()
+    Store.of(restored).look(earlier=True)
+    assert contents(restored) == before

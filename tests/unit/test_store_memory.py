@@ -13,7 +13,7 @@ import pytest
 import s3fs
 
 from small_model import small_fraud
-from windsock import __version__, store
+from windsock import __version__, store, store_upgrade
 from windsock.cli import main
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.ledger import Ledger
@@ -146,19 +146,23 @@ def test_a_pod_knows_its_store_by_the_mark_in_its_environment(
     refused(pod, spec, UpstreamUnavailable, "here is no store, .*WINDSOCK_STORE_MARK")
 
 
-def test_a_store_of_0_1_gets_a_mark_with_the_first_write_and_so_does_one_with_a_marker_alone(
+def test_a_store_of_0_1_gets_a_mark_by_its_upgrade_and_so_does_one_with_a_marker_alone(
     used: tuple[Settings, ModelSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, _ = used
     marker = Path(settings.store, MARKER)
+    Path(settings.store, "fraud", "ledger").mkdir(parents=True)
     for before in (None, b'{"format": 1}'):
         (settings.home / REMEMBERED).unlink()
         marker.unlink() if before is None else marker.write_bytes(before)
         begin(monkeypatch)
+        assert store_upgrade.is_earlier(settings)
+        store_upgrade.begin(settings, "none")
+        store_upgrade.finish(settings)
+        assert not store_upgrade.is_earlier(settings)
+        begin(monkeypatch)
         assert Store.of(settings).exists("fraud")
-        assert not (settings.home / REMEMBERED).exists()
-        Store.of(settings).write_bytes(b"", "fraud", "more")
-        assert json.loads(marker.read_text()) == {"format": 1, MARK: mark_of(settings), "windsock": __version__}
+        assert json.loads(marker.read_text()) == {"format": 2, MARK: mark_of(settings), "windsock": __version__}
         assert mark_of(settings) in (settings.home / REMEMBERED).read_text()
 
 

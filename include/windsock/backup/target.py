@@ -51,7 +51,7 @@ class Manifest:
     files: Mapping[str, Entry]
     """``store/<path>``, ``home/<path>`` and ``databases/<name>`` to what lay there."""
     windsock: str = __version__
-    """Version that made it."""
+    """Version that made it; from before an upgrade, the one that goes on with it."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Packages whose tables the databases hold, and their versions."""
     at_rest: bool = False

@@ -7,6 +7,7 @@ COMMANDS = {
     "doctor": ("windsock_local.cli.stack:doctor", "Check this machine and say what to mend."),
     "backup": ("windsock_local.cli.backup:backup", "Back up store, databases, secrets and home."),
     "restore": ("windsock_local.cli.backup:restore", "Put a backup where nothing is yet."),
+    "upgrade": ("windsock_local.cli.upgrade:upgrade", "Bring what an earlier version left to this one."),
     "mlflow-key": ("windsock_local.cli.mlflow_key:mlflow_key", "Print a key to MLflow for a program of your own."),
     "demo": ("windsock_local.cli.demo:demo", "Run the whole loop, from data to a retrained model."),
     "backfill": ("windsock_local.cli.runs:backfill", "Run a range of days through Airflow."),

@@ -14,6 +14,7 @@ from windsock.settings import Settings
 from windsock_local.cli.stack import home_option
 from windsock_local.stack import backup as backups
 from windsock_local.stack.home import Home
+from windsock_local.stack.upgrade import to_do
 
 _ELSEWHERE = (
     "Not in it: the databases of Airflow and MLflow, MLflow's artifacts and the secrets, which lie outside this home. "
@@ -22,7 +23,7 @@ _ELSEWHERE = (
 
 
 @contextmanager
-def _shown() -> Iterator[backups.Tick]:
+def shown() -> Iterator[backups.Tick]:
     """Show progress in a terminal; nobody else may read what is written meanwhile."""
     before = os.umask(0o077)
     try:
@@ -48,7 +49,7 @@ def backup(settings: Settings, target: str) -> None:
     Days may run meanwhile. TARGET keeps every backup; what has not changed since an earlier one is not copied again.
     """
     place = Target(target)
-    with _shown() as tick:
+    with shown() as tick:
         made = backups.back_up(settings, place, tick)
     click.echo(
         f"Backup {made.made_at} in {place}: {len(made.files)} files, {made.bytes / 1e6:,.1f} MB, of which "
@@ -87,11 +88,15 @@ def restore(settings: Settings, target: str, name: str | None, only: str | None,
             click.echo(f"{each}  {made.bytes / 1e6:10,.1f} MB  Windsock {made.windsock}  {made.store}")
         return
     made = place.manifest(name)
-    with _shown() as tick:
+    with shown() as tick:
         backups.restore(settings, place, made, only, tick)
     parts = {None: f"{settings.store} and {settings.home}", "store": settings.store, "home": str(settings.home)}
     click.echo(f"Restored backup {made.made_at} to {redact(parts[only])}.")
-    if only == "store" or (only is None and not made.at_rest):
+    if to_do(settings):
+        click.echo(
+            f"It is of an earlier version. Left to do: `windsock upgrade`, or go on with Windsock {made.windsock}."
+        )
+    elif only == "store" or (only is None and not made.at_rest):
         for line in backups.refill(settings):
             click.echo(f"Left to do: {line}")
     if not made.part(backups.DUMPS) and only != "store":

@@ -11,22 +11,22 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from importlib.metadata import version
 from pathlib import Path
 
 from fsspec.implementations.local import LocalFileSystem
 
+from windsock import __version__
 from windsock.backup.store_copy import STORE, copy_files, finish, put_back, read_records
 from windsock.backup.target import Entry, Manifest, Target, time_name, write
 from windsock.copies import FOLDER as COPIES
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.files import replace_file
-from windsock.format_numbers import RESTORING
+from windsock.format_numbers import NEWEST, RESTORING, WROTE, layout
 from windsock.listing import listed
 from windsock.redact import redact
 from windsock.settings import Settings
 from windsock.store import MARKER, Store
-from windsock.store_memory import REMEMBERED
+from windsock.store_memory import MARK, REMEMBERED
 from windsock_local.stack.database import database_alone, home_at_rest
 from windsock_local.stack.home import MARKER as HOME_MARKER
 from windsock_local.stack.home import Home, read_stack
@@ -57,7 +57,8 @@ def back_up(settings: Settings, target: Target, tick: Tick) -> Manifest:
         UpstreamUnavailable: A part cannot be read just now.
     """
     home, store = Home.of(settings), Store.of(settings)
-    store.look()
+    store.look(earlier=True)
+    said = store.said()
     _refuse_inside(target, store, home)
     running, embedded = read_stack(settings) is not None, is_embedded(home)
     name = time_name()
@@ -75,9 +76,10 @@ def back_up(settings: Settings, target: Target, tick: Tick) -> Manifest:
         made_at=name,
         store=redact(store.root),
         home=str(home.root),
-        mark=str(store.read_json(MARKER).get("mark", "")) if store.exists(MARKER) else "",
+        mark=str(said.get(MARK, "")),
+        windsock=__version__ if layout(STORE, said) == NEWEST[STORE] else str(said.get(WROTE)),
         files=files,
-        versions={"airflow": Postgres(home).airflow_version, "mlflow": version("mlflow")} if embedded else {},
+        versions={name: Postgres(home).tables_of(name) for name in DATABASES} if embedded else {},
         at_rest=embedded and not running,
     )
     target.finish(manifest)
@@ -177,7 +179,9 @@ def restore(settings: Settings, target: Target, manifest: Manifest, only: str | 
             _put(target, manifest.part(HOME), HOME_MARKER, home)
         if only != HOME:  # last: killed before this line, --only store goes on
             finish(target, manifest, store)
-    Store.of(settings).look()  # the home remembers the store's mark, at its new address
+    if not manifest.mark:  # of version 0.1: what the home remembers is from after an upgrade
+        (home.root / REMEMBERED).unlink(missing_ok=True)
+    Store.of(settings).look(earlier=True)  # the home remembers the store's mark, at its new address
 
 
 def _refuse_full_home(home: Home, store: Store, note: str) -> None:
@@ -230,7 +234,7 @@ def _load(home: Home, target: Target, manifest: Manifest, tick: Tick) -> None:
                 file.seek(0)
                 server.load(name, file)
             tick(DUMPS, done, len(dumps))
-        server.note_migrated(manifest.versions["airflow"])
+            server.note_migrated(name, manifest.versions.get(name, ""))
 
 
 def refill(settings: Settings) -> Iterator[str]:

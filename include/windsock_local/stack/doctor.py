@@ -150,7 +150,10 @@ def _existing(folder: Path) -> Path:
 
 
 def _database(settings: Settings) -> Findings:
-    database = Postgres(Home.of(settings))
+    home = Home.of(settings)
+    home.look()
+    database = Postgres(home)
+    database.refuse_others()
     user = f", as user {database.user}" if database.user else ""
     yield "ok", f"PostgreSQL 18, socket in {database.socket_folder}{user}"
 

@@ -36,9 +36,7 @@ SECRETS: Mapping[str, Callable[[], str]] = {
 }
 """The generated secrets of a home, and how each is made."""
 
-_MARKER_TEXT = "State of a Windsock stack. `windsock down --wipe` removes it.\n" + "".join(
-    f"{name}: {value}\n" for name, value in format_numbers.new_marker("home", {}).items()
-)
+_NEW_MARKER = format_numbers.new_marker("home", {})
 
 
 @dataclass(frozen=True)
@@ -130,15 +128,14 @@ class Home:
         """Return the log file of a part."""
         return self.logs / f"{part}.log"
 
-    def create(self) -> None:
-        """Make the folders and mark the home as Windsock's.
+    def create(self, *, earlier: bool = False) -> None:
+        """Make the folders and mark the home as Windsock's; with ``earlier`` one of an earlier layout is taken, too.
 
         Raises:
             SpecError: The folder is one that must never become a home, or another version's home, or cannot be made.
         """
         refuse_unsafe_home(self.root)
-        if self.marker.exists():
-            format_numbers.check_marker("home", self.said(), self.marker)
+        self.look(earlier=earlier)
         try:
             for folder in (self.root, self.run, self.logs, self.airflow, self.mlflow_artifacts):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -146,19 +143,36 @@ class Home:
             self.secrets.mkdir(mode=0o700, exist_ok=True)
             self.secrets.chmod(0o700)
             if not self.marker.exists():
-                replace_file(self.marker, _MARKER_TEXT.encode())
+                self.mark()
         except OSError as err:
             raise SpecError(
                 f"{self.root} cannot be made Windsock's home: {err.strerror}: {err.filename or self.root}. "
                 "Name a folder that this user may write to, with --home or WINDSOCK_HOME."
             ) from err
 
+    def look(self, *, earlier: bool = False) -> None:
+        """Look whether this version can use the home; ``earlier`` as in :meth:`create`.
+
+        Raises:
+            SpecError: It cannot.
+        """
+        format_numbers.check_marker("home", self.said(), self.marker, earlier=earlier)
+
     def said(self) -> dict[str, Any]:
         """Return what the marker says, name to value; nothing if there is none."""
-        text = self.marker.read_text(encoding="utf-8") if self.marker.exists() else ""
+        if not self.marker.exists():
+            return {}
+        text = self.marker.read_text(encoding="utf-8")
         found: dict[str, Any] = dict(re.findall(r"^([a-z]+): *(.*?) *$", text, re.MULTILINE))
-        number = str(found.get(format_numbers.KEY, ""))
-        return {**found, format_numbers.KEY: int(number)} if number.isdecimal() else found
+        if format_numbers.KEY not in found:
+            found = {format_numbers.WROTE: format_numbers.FIRST, format_numbers.KEY: "1", **found}
+        number = found[format_numbers.KEY]
+        return {**found, format_numbers.KEY: int(number) if number.isdecimal() else number}
+
+    def mark(self, fields: Mapping[str, Any] = _NEW_MARKER) -> None:
+        """Write the marker; default: that of a new home."""
+        lines = "".join(f"{name}: {value}\n" for name, value in fields.items())
+        replace_file(self.marker, f"State of a Windsock stack. `windsock down --wipe` removes it.\n{lines}".encode())
 
     def _close(self) -> None:
         """Keep other users out; started by root, the database's own user passes through (``Postgres.prepare``)."""

@@ -57,9 +57,7 @@ def prepared_stack(
         UpstreamUnavailable: The database's data folder could not be made.
         SpecError: The home or a port cannot be used.
     """
-    Store.of(settings).look()
-    home = Home.of(settings)
-    home.create()
+    home = _usable(settings)
     with contextlib.ExitStack() as held:
         free = held.enter_context(locked(home.lock_file, wait=False))
         held.enter_context(_private_files(settings))
@@ -105,6 +103,16 @@ def prepared_stack(
             supervisor.stop()
 
 
+def _usable(settings: Settings) -> Home:
+    """Return the home, made if need be; one that this version cannot use as it is, or such a store, is refused."""
+    home = Home.of(settings)
+    home.look()
+    Store.of(settings).look()
+    home.create()
+    Postgres(home).refuse_others()
+    return home
+
+
 @contextlib.contextmanager
 def _private_files(settings: Settings) -> Iterator[None]:
     """Have nobody else read what is written in the block, unless pods of another user may share the store's folder."""
@@ -120,8 +128,7 @@ def _private_files(settings: Settings) -> Iterator[None]:
 
 def start_detached(settings: Settings, *options: str) -> subprocess.Popen[bytes]:
     """Start ``windsock up`` with some options in the background; see :func:`wait_until_ready`."""
-    home = Home.of(settings)
-    home.create()
+    home = _usable(settings)
     command = [sys.executable, "-P", "-m", "windsock.cli", "up", "--home", str(home.root), *options]
     env = {**os.environ, **installation_env(settings)}
     return spawn(command, env=env, log_file=home.supervisor_log, cwd=Path("/"), death_signal=None)

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from windsock.errors import SpecError
 from windsock.settings import Settings
@@ -71,10 +72,11 @@ def database_parts(database: Postgres) -> list[Part]:
         environment=plain_env(),
         stop_signal=signal.SIGINT,  # "fast shutdown": ends sessions, writes everything out
     )
-    if database.is_migrated:
+    if database.tables_of("airflow"):  # else a first start, perhaps one that was cut off
         return [server]
     migrate = module("airflow", "db", "migrate")
-    return [server, Part(MIGRATION, migrate, after=database.note_migrated, needs=(POSTGRES,), one_shot=True)]
+    noted = partial(database.note_migrated, "airflow")
+    return [server, Part(MIGRATION, migrate, after=noted, needs=(POSTGRES,), one_shot=True)]
 
 
 def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port: int) -> list[Part]:
@@ -117,6 +119,7 @@ def make_parts(home: Home, database: Postgres, *, airflow_port: int, mlflow_port
         MLFLOW,
         module("windsock_mlflow.server", "--host", HOST, "--port", str(mlflow_port)),
         ready=lambda _started: probes.answers(f"{mlflow_url}/health"),
+        after=partial(database.note_migrated, "mlflow"),  # it has made its tables
         needs=with_api,
         asked_through=(POSTGRES,),
         environment=mlflow_env(home, database_url=database.url("mlflow"), airflow_url=airflow_url, port=mlflow_port),

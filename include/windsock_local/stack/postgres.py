@@ -15,9 +15,12 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
+
+from packaging.version import Version
 
 from windsock.errors import SpecError, UpstreamUnavailable
 from windsock_local.stack.home import Home
@@ -26,7 +29,8 @@ from windsock_local.stack.processes import as_user
 log = logging.getLogger(__name__)
 
 _SUPERUSER = "postgres"
-DATABASES = ("airflow", "mlflow")
+DATABASES: Mapping[str, str] = {"airflow": "apache-airflow", "mlflow": "mlflow"}
+"""Name of each database, and the package whose tables it holds."""
 _UNPRIVILEGED_USER = "pgserver"
 _LONGEST_SOCKET_PATH = 100
 _SOCKET_NAME = ".s.PGSQL.5432"
@@ -50,25 +54,43 @@ class Postgres:
 
     def __init__(self, home: Home) -> None:
         self._home, self._data, self._copied = home, home.postgres, home.run / "postgres.part"
-        self._version_file = self._data / "windsock-airflow-version"
         self._programs = _programs()
         self.user = _UNPRIVILEGED_USER if os.geteuid() == 0 else None
         """Whom the server runs as: PostgreSQL refuses to run as root."""
         self.socket_folder = _socket_folder(home)
 
-    @property
-    def is_migrated(self) -> bool:
-        """Whether the database holds the tables of the installed Airflow."""
-        return self.airflow_version == version("apache-airflow")
+    def tables_of(self, database: str) -> str:
+        """Return the version of the package whose tables a database holds; empty: not known, or none yet."""
+        file = self._version_file(database)
+        return file.read_text(encoding="utf-8").strip() if file.exists() else ""
 
-    @property
-    def airflow_version(self) -> str:
-        """The Airflow whose tables the database holds; empty: not known."""
-        return self._version_file.read_text(encoding="utf-8").strip() if self._version_file.exists() else ""
+    def note_migrated(self, database: str, to: str | None = None) -> None:
+        """Remember that a database holds the tables of its package, by default of the installed version."""
+        self._version_file(database).write_text(version(DATABASES[database]) if to is None else to, encoding="utf-8")
 
-    def note_migrated(self, to: str = "") -> None:
-        """Remember that the database holds the tables of an Airflow, by default the installed one."""
-        self._version_file.write_text(to or version("apache-airflow"), encoding="utf-8")
+    def _version_file(self, database: str) -> Path:
+        return self._data / f"windsock-{database}-version"
+
+    def refuse_others(self, *, earlier: bool = False) -> None:
+        """Refuse tables of another version than the installed one; ``earlier`` takes those of an earlier one, too.
+
+        Raises:
+            SpecError: A database holds such tables.
+        """
+        for database, package in DATABASES.items():
+            found, here = self.tables_of(database), version(package)
+            if not found or found == here or (earlier and Version(found) < Version(here)):
+                continue
+            step = (
+                "Run `windsock upgrade`, which takes a backup first."
+                if Version(found) < Version(here)
+                else "Go on with the version of Windsock that it was last used with, or restore a backup from before "
+                '(docs/runbook.md, "Backups").'
+            )
+            raise SpecError(
+                f"{self._data}: database {database!r} has the tables of {package} {found}, and installed is {here}. "
+                + step
+            )
 
     @property
     def command(self) -> list[str]:
