@@ -10,9 +10,11 @@ import hashlib
 import os
 import re
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from windsock.files import replace_file
 from windsock.store import Store
@@ -45,7 +47,7 @@ def read_records(store: Store, names: Iterable[str]) -> dict[str, bytes]:
 def tags(store: Store, folder: str) -> dict[str, str]:
     """Return the files right in a folder of a store by name, each with what is another one once it was replaced.
 
-    In a bucket that is one request for a thousand files.
+    In a bucket that is one request for a thousand files. What a file system tells of none is another one each time.
     """
     path = store.path(folder)
     store.fs.invalidate_cache(path)
@@ -54,10 +56,14 @@ def tags(store: Store, folder: str) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     files = (info for info in found if info["type"] == "file")
-    return {
-        str(info["name"]).rsplit("/", 1)[-1]: str(info.get("ETag") or f"{info.get('ino')} {info.get('mtime')}")
-        for info in files
-    }
+    return {str(info["name"]).rsplit("/", 1)[-1]: _tag(info) for info in files}
+
+
+def _tag(info: Mapping[str, Any]) -> str:
+    tag = info.get("ETag") or info.get("etag")
+    if not tag and info.get("ino") and info.get("mtime"):
+        tag = f"{info['ino']} {info['mtime']}"
+    return str(tag or f"unknown {uuid.uuid4()}")
 
 
 def _folder(store: Store) -> Path | None:
