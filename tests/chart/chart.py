@@ -38,16 +38,11 @@ class Rendered:
         return {o["metadata"]["name"]: o for o in self.objects if o["kind"] in kinds}
 
     def pods(self) -> dict[str, dict[str, Any]]:
-        """Return the specification of each pod that will be: those of the parts, of the job, and of tasks."""
+        """Return the specification of each pod that will be: those of the parts, of the job, of tasks if any."""
         made = self.of_kind("Deployment", "StatefulSet", "Job")
         pods = {name: made[name]["spec"]["template"]["spec"] for name in made}
-        (template,) = (
-            text
-            for config in self.of_kind("ConfigMap").values()
-            for name, text in config["data"].items()
-            if name == "pod_template_file.yaml"
-        )
-        return {**pods, "worker": yaml.safe_load(template)["spec"]}
+        template = self.of_kind("ConfigMap")["airflow-config"]["data"].get("pod_template_file.yaml")
+        return pods if template is None else {**pods, "worker": yaml.safe_load(template)["spec"]}
 
 
 Render = Callable[..., Rendered]
@@ -71,12 +66,14 @@ def renderer() -> Render:
         pytest.skip(f"{SDK} cannot be had: {tried.stderr.strip().splitlines()[-1]}")
 
     @functools.cache
-    def rendered(*files: str, repo: str = "") -> Rendered:
+    def made(files: tuple[str, ...], repo: str, executor: str) -> Rendered:
         values: dict[str, Any] = {}
         for file in files:
             _merge(values, yaml.safe_load((HELM_VALUES / file).read_text()))
         if repo:
             values["dags"]["gitSync"]["repo"] = repo
+        if executor:
+            values["executor"] = executor
         script = [str(Path(__file__).with_name("render_chart.py")), str(chart), "windsock", "airflow"]
         done = subprocess.run([*run, *script], input=json.dumps(values), capture_output=True, text=True, check=False)
         if done.returncode:
@@ -85,6 +82,9 @@ def renderer() -> Render:
         notes = "".join(text for path, text in texts.items() if path.endswith("NOTES.txt"))
         manifests = (text for path, text in texts.items() if path.endswith(".yaml"))
         return Rendered([o for text in manifests for o in yaml.safe_load_all(text) if o], notes)
+
+    def rendered(*files: str, repo: str = "", executor: str = "") -> Rendered:
+        return made(files, repo, executor)
 
     return rendered
 

@@ -187,16 +187,24 @@ def test_an_overlays_patches_fit_the_objects_of_the_base(place: Place, overlay: 
         )
 
 
+@pytest.mark.parametrize("git", [False, True], ids=["images", "git"])
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_api_server_takes_a_rendered_overlay(place: Place, overlay: str, tmp_path: Path) -> None:
+def test_the_api_server_takes_a_rendered_overlay(place: Place, overlay: str, git: bool, tmp_path: Path) -> None:
     copy = tmp_path / "kubernetes"
     shutil.copytree(MANIFESTS, copy)
     folder = copy / "overlays" / overlay
     if (folder / "make-secrets.sh").exists():
         subprocess.run([folder / "make-secrets.sh"], check=True, capture_output=True)
 
+    if git:  # as docs/deploy.md says
+        with (folder / "kustomization.yaml").open("a") as file:
+            file.write("components: [../../components/git]\n")
+
     rendered = [document for document in yaml.safe_load_all(render(folder)) if document]
 
+    (settings,) = (d["data"] for d in rendered if d["metadata"]["name"] == "windsock-settings")
+    assert ("WINDSOCK_MODELS" in settings) is git
+    assert settings["WINDSOCK_COMPUTE"] == "kubernetes"
     assert {"Deployment", "NetworkPolicy", "ResourceQuota", "Role"} <= {document["kind"] for document in rendered}
     for document in rendered:
         place.apply(document, dry=True)

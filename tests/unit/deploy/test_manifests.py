@@ -77,10 +77,11 @@ def test_a_patch_names_an_object_of_the_base(overlay: str) -> None:
 
 def test_production_runs_images_by_digest_alone() -> None:
     kustomization = read(KUBERNETES / "overlays" / "production" / "kustomization.yaml")[0]
-    trainer = yaml.safe_load(data("windsock-compute", "production")["compute.yaml"])["trainer_image"]
+    site = yaml.safe_load(data("windsock-compute", "production")["compute.yaml"])
 
     assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", image["digest"]) for image in kustomization["images"])
-    assert re.fullmatch(r"[\w./-]+@sha256:[0-9a-f]{64}", trainer)
+    for image in ("trainer_image", "step_image"):
+        assert re.fullmatch(r"[\w./-]+@sha256:[0-9a-f]{64}", site[image])
 
 
 # --- settings
