@@ -20,6 +20,7 @@ from runbook import environment, lines_of, run_line
 from stack_fixture import Stack, found_stack, one_boot
 from whole_chain import online_content
 from windsock import promotions, tables
+from windsock.backup.target import Target
 from windsock.features.feature_tables import feature_tables
 from windsock.features.frozen import spec_of_version
 from windsock.ledger import Ledger
@@ -33,6 +34,7 @@ from windsock.steps import run_step
 from windsock.store import Store
 from windsock.version_index import version_info
 from windsock_local.stack import lifecycle
+from windsock_local.stack.backup import ONLINE, back_up
 
 pytestmark = pytest.mark.integration
 
@@ -217,3 +219,13 @@ def test_under_airflow_its_runs_are_there_and_a_new_day_goes_through_the_chain(r
     stages = [f"{model}_{stage}" for model in MODELS for stage in ("ingest", "features", "score")]
     new.pop("windsock_watch", None)  # it looks when a minute has passed, and finds nothing to do
     assert new == Counter([*stages, "chargebacks_labels"])
+
+
+def test_under_airflow_a_backup_takes_its_databases_and_only_what_is_new_since_the_upgrade(running: Stack):
+    target = Target(str(running.home.parent / "backups"))
+    made = back_up(running.settings, target, lambda *_: None)
+    assert len(target.names()) == 2
+    assert {"databases/airflow.dump", "databases/mlflow.dump"} <= made.files.keys()
+    assert not made.at_rest
+    assert f"home/{ONLINE}" not in made.files, "it would be of another moment than the store"
+    assert target.brought < 0.5 * made.bytes

@@ -132,7 +132,7 @@ def down(settings: Settings, wipe: bool) -> None:
         left = lifecycle.wipe(settings)
         click.echo(f"Removed the state in {settings.home}.")
         if left:
-            click.echo(f"Not Windsock's, so left there: {', '.join(path.name for path in left)}")
+            click.echo(f"Left there, as it is a backup or not Windsock's: {', '.join(path.name for path in left)}")
 
 
 @click.command()
