@@ -109,7 +109,13 @@ class DemoLoop:
         title = f"Backfill {len(days)} days, {_BACKFILL_RUNS} at a time"
         with self.display.phase("backfill", title, len(days)):
             self.api.backfill(self._dag("ingest"), days[0], days[-1], max_active_runs=_BACKFILL_RUNS)
-            self._until(lambda: sum(self._settled(day) for day in days), len(days), "the backfill")
+            left = set(days)
+
+            def settled() -> int:
+                left.difference_update([day for day in left if self._settled(day)])
+                return len(days) - len(left)
+
+            self._until(settled, len(days), "the backfill")
         for day in days:
             self._report_trouble(day)
 
