@@ -15,6 +15,7 @@ __all__ = ["slack", "stack"]
 
 STACK, CLUSTER = "the session's stack", "the cluster"
 TOGETHER = {
+    "tests/chart/test_installed.py": CLUSTER,
     "tests/kubernetes": CLUSTER,
     "tests/ui": STACK,
     "tests/integration/test_chain.py": STACK,

@@ -1,4 +1,4 @@
-"""Airflow's official chart, rendered with our values by Helm's own library; skips where one of them cannot be had."""
+"""Airflow's official chart with our values, rendered and installed by Helm's own library."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ HELM_VALUES = REPO_ROOT / "docker" / "helm"
 SDK = "helm-python-sdk==0.2.2"
 
 
-class RenderError(Exception):
-    """The chart refuses the values; the text says why."""
+class HelmError(Exception):
+    """Helm, or the chart, refuses; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,34 @@ class Rendered:
 
 
 Render = Callable[..., Rendered]
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Helm:
+    """Helm's library with the chart that our values are for."""
+
+    command: tuple[str, ...]
+    chart: Path
+
+    def __call__(self, action: str, values: Values) -> str:
+        """Render, install, upgrade or uninstall the release ``airflow``; see run_helm.py.
+
+        Raises:
+            HelmError: Helm refuses.
+        """
+        script = [str(Path(__file__).with_name("run_helm.py")), action, str(self.chart), "windsock", "airflow"]
+        done = subprocess.run(
+            [*self.command, *script], input=json.dumps(values), capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise HelmError(done.stderr)
+        return done.stdout
 
 
 @functools.cache
-def renderer() -> Render:
-    """Return a function that renders files of docker/helm, with single values as ``--set`` would give them."""
+def find_helm() -> Helm:
+    """Return Helm with the chart; skips where one of them cannot be had."""
     version = re.search(r"version ([\d.]+),", (HELM_VALUES / "values.yaml").read_text())
     assert version is not None
     beside = REPO_ROOT.parent / "shared" / "kubernetes" / "charts" / f"airflow-{version[1]}.tgz"
@@ -60,25 +83,34 @@ def renderer() -> Render:
     uv = shutil.which("uv") or shutil.which(str(REPO_ROOT / ".uv" / "bin" / "uv"))
     if uv is None:
         pytest.skip("uv is not here; run scripts/setup.sh")
-    run = [uv, "tool", "run", "--quiet", "--from", SDK, "python"]
+    run = (uv, "tool", "run", "--quiet", "--from", SDK, "python")
     tried = subprocess.run([*run, "-c", "import helm_python.chart"], capture_output=True, text=True, check=False)
     if tried.returncode:
         pytest.skip(f"{SDK} cannot be had: {tried.stderr.strip().splitlines()[-1]}")
+    return Helm(run, chart)
+
+
+def merged(*files: Path, **more: Any) -> Values:
+    """Return the values of files as Helm merges them, and of ``more`` above."""
+    values: Values = {}
+    for above in (*(yaml.safe_load(file.read_text()) for file in files), more):
+        _merge(values, above)
+    return values
+
+
+@functools.cache
+def renderer() -> Render:
+    """Return a function that renders files of docker/helm, with single values as ``--set`` would give them."""
+    helm = find_helm()
 
     @functools.cache
     def made(files: tuple[str, ...], repo: str, executor: str) -> Rendered:
-        values: dict[str, Any] = {}
-        for file in files:
-            _merge(values, yaml.safe_load((HELM_VALUES / file).read_text()))
+        values = merged(*(HELM_VALUES / file for file in files))
         if repo:
             values["dags"]["gitSync"]["repo"] = repo
         if executor:
             values["executor"] = executor
-        script = [str(Path(__file__).with_name("render_chart.py")), str(chart), "windsock", "airflow"]
-        done = subprocess.run([*run, *script], input=json.dumps(values), capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RenderError(done.stderr)
-        texts = json.loads(done.stdout)
+        texts = json.loads(helm("render", values))
         notes = "".join(text for path, text in texts.items() if path.endswith("NOTES.txt"))
         manifests = (text for path, text in texts.items() if path.endswith(".yaml"))
         return Rendered([o for text in manifests for o in yaml.safe_load_all(text) if o], notes)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from kubernetes.utils.quantity import parse_quantity
 
-from chart import Render, Rendered, RenderError
+from chart import HelmError, Render, Rendered
 from windsock.settings import REPO_ROOT
 
 KUBERNETES = REPO_ROOT / "docker" / "kubernetes"
@@ -115,7 +115,7 @@ def test_from_git_every_part_has_the_checkout_that_the_settings_name(from_git: R
 
 
 def test_whoever_names_no_repository_of_their_own_is_asked_for_it(render: Render) -> None:
-    with pytest.raises(RenderError, match=r"Set dags\.gitSync\.repo to your own repository"):
+    with pytest.raises(HelmError, match=r"Set dags\.gitSync\.repo to your own repository"):
         render("values.yaml", "values-dev.yaml", "values-git.yaml")
 
 

@@ -137,11 +137,10 @@ def open_cluster() -> Cluster:
         core.list_namespace(limit=1, _request_timeout=10)
     except Exception as err:
         pytest.skip(f"the cluster that KUBECONFIG names does not answer: {type(err).__name__}")
-    _sweep(core)
+    sweep_dead(core)
     cluster = Cluster(core, f"windsock-test-{secrets.token_hex(4)}")
-    labels, owner = {_MARK: "true", "app.kubernetes.io/part-of": "windsock"}, f"{_boot()} {os.getpid()}"
-    metadata = {"name": cluster.namespace, "labels": labels, "annotations": {_OWNER: owner}}
-    core.create_namespace({"metadata": metadata})
+    labels, annotations = marks()
+    core.create_namespace({"metadata": {"name": cluster.namespace, "labels": labels, "annotations": annotations}})
     account = {"metadata": {"name": SERVICE_ACCOUNT}, "automountServiceAccountToken": False}
     core.create_namespaced_service_account(cluster.namespace, account)
     return cluster
@@ -212,7 +211,12 @@ def _address_towards(pod_ip: str) -> str:
         return str(probe.getsockname()[0])
 
 
-def _sweep(core: CoreV1Api) -> None:
+def marks() -> tuple[dict[str, str], dict[str, str]]:
+    """Return the labels and annotations of a namespace of this session's."""
+    return {_MARK: "true", "app.kubernetes.io/part-of": "windsock"}, {_OWNER: f"{_boot()} {os.getpid()}"}
+
+
+def sweep_dead(core: CoreV1Api) -> None:
     """Remove namespaces whose session was killed on this machine."""
     for namespace in core.list_namespace(label_selector=_MARK).items:
         boot, _, pid = (namespace.metadata.annotations or {}).get(_OWNER, "").partition(" ")
