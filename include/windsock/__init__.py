@@ -4,4 +4,4 @@ It imports no Airflow, so that the same code runs in a task, in a pod, in a test
 for how a stage is started, ``spec`` for how a model is described and ``tables`` for how data is published.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -6,11 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import distributions, entry_points
 from pathlib import Path
 
 import pytest
+import yaml
 
+from windsock import __version__
 from windsock.settings import REPO_ROOT
 from windsock_local.stack.environment import AIRFLOW_TUNING
 
@@ -58,6 +61,12 @@ def test_the_trainers_libraries_are_a_layer_of_both_images() -> None:
     for found in (trainer, airflow):
         bases = [rest.partition(" AS ")[0] for word, rest in found if word == "FROM"]
         assert bases.count("${BASE}") == 1, "a stage on the bare base would need the libraries copied"
+
+
+def test_the_version_is_one_wherever_it_stands() -> None:
+    project = tomllib.loads((REPO_ROOT / "pyproject.toml").read_text())["project"]
+    values = yaml.safe_load((DOCKER / "helm" / "values-production.yaml").read_text())
+    assert {project["version"], values["defaultAirflowTag"], values["images"]["airflow"]["tag"]} == {__version__}
 
 
 @pytest.mark.parametrize("image", IMAGES)
