@@ -37,7 +37,7 @@ pytestmark = pytest.mark.integration
 STAGES = ["ingest", "labels", "features", "score"]
 CHAIN = ["ingest", "labels", "features", "materialize", "score"]
 RUN_DAYS = """
-import sys
+import select, sys
 from datetime import date, timedelta
 from windsock.ledger import Ledger
 from windsock.settings import Settings
@@ -45,7 +45,7 @@ from windsock.spec import get_spec
 from windsock.steps import run_step
 
 settings = Settings.from_env()
-for _ in range(2):
+while not select.select([sys.stdin], [], [], 0)[0]:  # until the other end closes it
     for model in sys.argv[1:]:
         spec = get_spec(settings, model)
         day = Ledger.of(settings, model, "score").days()[-1] + timedelta(days=1)
@@ -54,6 +54,9 @@ for _ in range(2):
                 run_step(stage, model=model, key=str(day), settings=settings)
                 print(model, day, stage, flush=True)
 """
+
+
+BACKUPS = 4
 
 
 def quiet(_what: str, _done: int, _of: int) -> None:
@@ -101,15 +104,15 @@ def under_load(folder: Path, settings: Settings) -> tuple[Target, list[dict[str,
     target = Target(str(folder / "backups"))
     env = {"WINDSOCK_HOME": str(settings.home), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", RUN_DAYS, *MODELS]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as days:
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as days:
+        assert days.stdin is not None
         assert days.stdout is not None
-        for _ in MODELS:  # begin amid the first days
-            assert days.stdout.readline(), "the days ended early"
-        made = 0
-        while days.poll() is None and made < 6:
+        for _ in range(BACKUPS):
+            for _ in MODELS:  # begin amid the first days, and always after some steps more
+                assert days.stdout.readline(), "the days ended early"
             back_up(settings, target, quiet)
-            made += 1
-        assert days.poll() is None, "no backup was taken while days ran"
+        assert days.poll() is None, "the days ended early"
+        days.stdin.close()
         rest = days.stdout.read()
         assert days.wait() == 0, rest
     views = []

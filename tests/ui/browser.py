@@ -47,10 +47,10 @@ def open_at(page: Page, url: str, shows: Locator) -> None:
     A browser breaks requests off whenever an interface of its machine comes or goes, and Airflow's pages do not repeat
     what was broken off while they loaded: then it is opened again, as a person would.
     """
-    for last in (False, False, False, True):
+    for last in (False, False, True):
         try:
-            page.goto(url)
-            expect(shows).to_be_visible(timeout=30_000)
+            page.goto(url, wait_until="commit")  # what else it asks for may take long on a busy machine
+            expect(shows).to_be_visible(timeout=60_000)
             return
         except (AssertionError, Error):
             if last:
