@@ -58,6 +58,7 @@ def bikes(stack: Stack) -> ModelRuns:
             run_step(step, model=MODEL, key=str(day), settings=here)
     assert not dag_ids(stack, MODEL)
     aside.rename(folder)
+    aside.parent.rmdir()
     return ModelRuns(stack, MODEL)
 
 
