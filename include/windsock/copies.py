@@ -39,8 +39,9 @@ def read_records(store: Store, names: Iterable[str]) -> dict[str, bytes]:
     names = list(names)
     if len(names) <= _FEW or _folder(store) is None:
         return store.read_many(names)
-    found = tags(store, names[0].rpartition("/")[0])
-    there = {name: found[name.rpartition("/")[2]] for name in names if name.rpartition("/")[2] in found}
+    folder = names[0].rpartition("/")[0]
+    found = {f"{folder}/{file}": tag for file, tag in tags(store, folder).items()}
+    there = {name: found[name] for name in names if name in found}
     return _read_many(store, {name: md5[1] if (md5 := _MD5.match(tag)) else "" for name, tag in there.items()})
 
 

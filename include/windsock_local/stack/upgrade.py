@@ -132,9 +132,8 @@ def upgrade(settings: Settings, before: Backup | None, tick: Tick) -> None:
     note = f"{before[1]} {before[0].made_at}" if before is not None else _NO_BACKUP
     note = next(iter(_notes(settings)), note)
     with ExitStack() as held:
-        if embedded := is_embedded(home):
+        if is_embedded(home):
             held.enter_context(home_at_rest(home))
-        if embedded:
             home.create(earlier=True)
             home.mark({**home.said(), UPGRADING: note})
         if STORE in wanted:
