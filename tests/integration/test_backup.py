@@ -37,7 +37,7 @@ pytestmark = pytest.mark.integration
 STAGES = ["ingest", "labels", "features", "score"]
 CHAIN = ["ingest", "labels", "features", "materialize", "score"]
 RUN_DAYS = """
-import select, sys
+import sys
 from datetime import date, timedelta
 from windsock.ledger import Ledger
 from windsock.settings import Settings
@@ -45,18 +45,23 @@ from windsock.spec import get_spec
 from windsock.steps import run_step
 
 settings = Settings.from_env()
-while not select.select([sys.stdin], [], [], 0)[0]:  # until the other end closes it
-    for model in sys.argv[1:]:
-        spec = get_spec(settings, model)
-        day = Ledger.of(settings, model, "score").days()[-1] + timedelta(days=1)
-        for stage in ("ingest", "labels", "features", "materialize", "score"):
-            if stage != "labels" or spec.label.files is not None:
-                run_step(stage, model=model, key=str(day), settings=settings)
-                print(model, day, stage, flush=True)
+
+def steps():
+    while True:
+        for model in sys.argv[1:]:
+            spec = get_spec(settings, model)
+            day = Ledger.of(settings, model, "score").days()[-1] + timedelta(days=1)
+            for stage in ("ingest", "labels", "features", "materialize", "score"):
+                if stage != "labels" or spec.label.files is not None:
+                    run_step(stage, model=model, key=str(day), settings=settings)
+                    yield f"{model} {day} {stage}"
+
+for _, done in zip(sys.stdin, steps()):  # one step for each line
+    print(done, flush=True)
 """
-
-
 BACKUPS = 4
+STEPS = 6
+"""How many steps run beside each backup: of all together the deliveries of three days are enough for."""
 
 
 def quiet(_what: str, _done: int, _of: int) -> None:
@@ -108,13 +113,13 @@ def under_load(folder: Path, settings: Settings) -> tuple[Target, list[dict[str,
         assert days.stdin is not None
         assert days.stdout is not None
         for _ in range(BACKUPS):
-            for _ in MODELS:  # begin amid the first days, and always after some steps more
-                assert days.stdout.readline(), "the days ended early"
+            days.stdin.write("go\n" * STEPS)
+            days.stdin.flush()
+            assert days.stdout.readline(), "no step ran"  # the others run while the backup is taken
             back_up(settings, target, quiet)
-        assert days.poll() is None, "the days ended early"
+            assert all(days.stdout.readline() for _ in range(STEPS - 1)), "the days ended early"
         days.stdin.close()
-        rest = days.stdout.read()
-        assert days.wait() == 0, rest
+        assert days.wait() == 0
     views = []
     for number, name in enumerate(target.names()):
         place = elsewhere(folder, f"view{number}")
