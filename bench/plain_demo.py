@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from windsock.days import day_range
-from windsock.errors import DayRejected, GateFailed
+from windsock.errors import DayRejected
 from windsock.settings import Settings
 from windsock.steps import STEPS, run_step
 from windsock_local.demo.plan import DemoPlan, simulated_plan
@@ -112,9 +112,8 @@ class PlainDemo:
         self._step("fit", options=run)
         self._step("choose", options=run)
         version = self._step("register", options=run)["version"]
-        try:
-            gate = self._step("gate", options={"version": version})
-        except GateFailed:
+        gate = self._step("gate", options={"version": version})
+        if not gate["passed"]:
             return
         seen = {"version": version, "champion_seen": gate["champion_seen"]}
         self.promoted.append(str(self._step("promote", options=seen)["version"]))

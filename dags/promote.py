@@ -4,10 +4,11 @@
 challenger, the champion and the frozen rows both are scored on. **Publishes**
 `<model>_champion`.
 
-`gate` fails the run when a check does not pass, or could not run: the sentence names the
-check, the evidence lies in the run folder. If the spec asks for it, a person then decides
-in the UI (*Required Actions*). `promote` compares and sets: if the champion changed
-meanwhile, the gate runs again.
+`gate` shows its verdict: the sentence names each check that did not pass or could not run,
+the evidence lies in the run folder (button *Report*). A refused challenger is a result: the
+run ends green, the tasks after it are skipped, the champion stays. Red is what is broken.
+If the spec asks for it, a person then decides in the UI (*Required Actions*). `promote`
+compares and sets: if the champion changed meanwhile, the gate runs again.
 
 **Reruns** are safe: promoting the champion again changes nothing. Challengers of replayed
 runs are judged and not promoted; trigger by hand to promote one.

@@ -39,9 +39,30 @@ Approve: it scores from the next day on. Reject: the champion stays, and the run
 """
 
 
-def ask_for_approval(spec: ModelSpec) -> ApprovalOperator:
+class AskForApproval(ApprovalOperator):
+    """Ask a person about a version that passed the gate in a live run; skip where there is nothing to decide."""
+
+    def __init__(self, *, model: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+
+    def execute(self, context: Context) -> Any:
+        """Show the evidence and wait, unless the version was refused or nothing may be promoted."""
+        with no_retry_of_faulty_input():
+            require_results(context)
+            facts = RunFacts.of(context, model=self.model, keyed=False)
+        verdict: Any = context["ti"].xcom_pull(task_ids="gate")
+        if not verdict.get("passed", True):  # a gate of 0.2.0 or before left its verdict only if it was passed
+            raise AirflowSkipException(f"Nobody is asked: {verdict['why']}")
+        if not facts.live:
+            raise AirflowSkipException(f"Nobody is asked: {facts.run_id} is a replay, which promotes nothing.")
+        return super().execute(context)
+
+
+def ask_for_approval(spec: ModelSpec) -> AskForApproval:
     """Return the task that shows the gate's evidence and waits for *Approve* or *Reject*."""
-    return ApprovalOperator(
+    return AskForApproval(
+        model=spec.name,
         task_id=APPROVAL,
         subject=f"Make this version of {spec.name} the champion?",
         body=_EVIDENCE,

@@ -9,6 +9,7 @@ a step raises               the task
 NotReady (75)               waits, rescheduled; its log names the missing days,
                             and if these are all that it waits for, it is deferred
 UpstreamUnavailable (75)    is retried with back-off
+GateFailed (65)             is skipped: a refused challenger is a result
 exit code 64 or 65          fails at once; a retry could not help
 anything else               is retried with back-off
 ==========================  =================================================
@@ -29,7 +30,7 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
 )
 
-from windsock.errors import NotReady, SpecError, TooLittleHistory, WindsockError
+from windsock.errors import GateFailed, NotReady, SpecError, TooLittleHistory, WindsockError
 from windsock.settings import Settings
 from windsock.store import Store
 from windsock_airflow.pages import RESULT_LINKS, links_of
@@ -247,6 +248,8 @@ class StepOperator(BaseSensorOperator):
                 log.warning("Not ready: %s", err)
                 call.note_wait(facts, str(err))
                 return False
+            except GateFailed as err:
+                raise AirflowSkipException(str(err)) from err
         call.announce_result(self, context, facts, result)
         return PokeReturnValue(is_done=True, xcom_value=result)
 

@@ -79,10 +79,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
     """Judge a version.
 
     Returns:
-        ``version``, ``champion_seen``, ``passed``, ``checks`` and ``report``.
+        ``version``, ``champion_seen``, ``passed``, ``checks``, ``why`` (the verdict as sentences) and ``report``. A
+        version that did not pass is a result like any other: the evidence is kept, and nothing promotes it.
 
     Raises:
-        GateFailed: It did not pass; the evidence has been kept.
         UpstreamUnavailable: MLflow or the store is away: no verdict.
     """
     settings, spec = ctx.settings, ctx.spec
@@ -93,11 +93,12 @@ def run(ctx: StepContext) -> dict[str, Any]:
     verdict = judge(settings, spec, version, champion.version if champion is not None else None)
     publish(settings, spec, verdict)
     report = f"{version_info(settings, spec, version).run_folder}/{REPORT}"
+    why = verdict.sentence()
     if not verdict.passed:
         stays = f"version {champion.version}" if champion is not None else "none"
-        raise GateFailed(f"{spec.name}: {verdict.sentence()} The evidence is in {report}; champion stays {stays}.")
-    log.info("%s: %s", spec.name, verdict.sentence())
-    return {**verdict.to_json(), "report": report}
+        why += f" The evidence is in {report}; champion stays {stays}."
+    log.log(logging.INFO if verdict.passed else logging.WARNING, "%s: %s", spec.name, why)
+    return {**verdict.to_json(), "why": why, "report": report}
 
 
 def judge(settings: Settings, spec: ModelSpec, version: str, champion: str | None) -> Verdict:

@@ -110,7 +110,7 @@ def test_the_first_poke_runs_the_step_and_its_result_is_the_xcom(calls: list[dic
     [
         (SpecError("x"), AirflowFailException),
         (DayRejected("x"), AirflowFailException),
-        (GateFailed("x"), AirflowFailException),
+        (GateFailed("x"), AirflowSkipException),
         (UpstreamUnavailable("x"), UpstreamUnavailable),
         (RuntimeError("x"), RuntimeError),
     ],

@@ -1,0 +1,60 @@
+"""Whom the promote DAG asks: a person about a version that passed, nobody about one that cannot be promoted."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.standard.operators import hitl
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskAwaitingInput
+
+from small_model import small_fraud
+from windsock_airflow.decisions import ask_for_approval
+
+PASSED = {"version": "2", "champion_seen": "1", "passed": True, "checks": [], "why": "Version 2 passed all checks."}
+REFUSED = {**PASSED, "passed": False, "why": "Version 2 failed 1 of 12 checks: [floor] is 0.1, at least 0.3."}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What was put under *Required Actions*."""
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **given: made.append(given))
+    return made
+
+
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: Any, run_id: str = "manual__1") -> None:
+    settings, spec = small_fraud(tmp_path)
+    monkeypatch.setenv("WINDSOCK_HOME", str(settings.home))
+    monkeypatch.setenv("WINDSOCK_MODELS", str(settings.models[0]))
+    ti = SimpleNamespace(
+        id="1", dag_id="fraud_promote", run_id=run_id, task_id="approval", xcom_pull=lambda task_ids: verdict
+    )
+    run = SimpleNamespace(dag_id="fraud_promote", run_id=run_id, run_type="manual", conf={})
+    task = SimpleNamespace(upstream_task_ids={"gate"})
+    ask_for_approval(spec).execute({"ti": ti, "task_instance": ti, "dag_run": run, "task": task})  # type: ignore[typeddict-item]
+
+
+def test_a_version_that_passed_waits_for_a_person(tmp_path, monkeypatch, asked):
+    with pytest.raises(TaskAwaitingInput):
+        ask(tmp_path, monkeypatch, PASSED)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("verdict", "run_id", "why"),
+    [
+        (REFUSED, "manual__1", r"\[floor\] is 0\.1"),
+        (PASSED, "backfill__1", "replay, which promotes nothing"),
+    ],
+)
+def test_nobody_is_asked_about_what_cannot_be_promoted(tmp_path, monkeypatch, asked, verdict, run_id, why):
+    with pytest.raises(AirflowSkipException, match=why):
+        ask(tmp_path, monkeypatch, verdict, run_id)
+    assert asked == []
+
+
+def test_a_verdict_that_was_marked_as_a_success_by_hand_is_missed_in_one_sentence(tmp_path, monkeypatch, asked):
+    with pytest.raises(AirflowFailException, match="gate left no result"):
+        ask(tmp_path, monkeypatch, None)
+    assert asked == []
