@@ -1,28 +1,32 @@
-"""Is the champion still right? Its predictions against the labels that have arrived since.
+"""Is what decides still right? Predictions against the labels that have arrived since, whoever made them.
 
-Only what was known by the end of the day counts, so a replay a year later finds the same.
-The newest days that can be judged lie ``label.delay_days`` back. The protocol is the one
-of training (``served.metrics``): known positives are left out, rows without a label too.
+Every scored day is judged once its labels are in, by the versions that scored it, each held against what the gate
+promised of it (``promise``). The champion in force is judged besides on days that it did not score, by scoring them
+now: those after its holdout, as it learnt from what lies before (``scored``). Where that says enough it decides, as it
+is about the version that a retraining would replace. The protocol is the one of training (``served.metrics``): known
+positives are left out, rows without a label too.
 
-One week's value moves by itself, so a loss counts only if it is larger than the spec allows, rests on enough rows, and
-is still a loss at the hopeful end of the gate's own clustered bootstrap (ADR 0007).
+One week's value moves by itself, and so does a promise. A loss counts only if it is larger than the spec allows, rests
+on enough rows, and is still one at the hopeful end of the gate's own clustered bootstrap of both (ADR 0007, ADR 0026).
 """
 
-from collections.abc import Mapping
-from datetime import date, timedelta
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from windsock import tables
-from windsock.dataset.label_join import attach_labels, mark_known_positives
-from windsock.days import last_instant
-from windsock.ledger import Ledger
+from windsock.errors import NotReady
+from windsock.monitoring.arrivals import watch_labels
 from windsock.monitoring.drift import rounded
-from windsock.promotions import Promotion
+from windsock.monitoring.maturing import days_as_labels_mature, estimate
+from windsock.monitoring.promise import RESAMPLES, Draws, Promise, resampled
+from windsock.monitoring.scored import VERSION, Past, scored_by
+from windsock.promotions import Promotion, history
 from windsock.served import metrics
-from windsock.served.resampling import clustered_rows, weighted_metric
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import LOWER_IS_BETTER
@@ -31,67 +35,91 @@ from windsock.store import Store
 MIN_POSITIVES = 20
 MIN_ROWS = 100
 
-_RESAMPLES = 400
 _QUANTILE = 0.05
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a night says of predictions and labels."""
+
+    performance: dict[str, Any] | None
+    """None: no prediction has matured."""
+    scored_days: list[dict[str, Any]]
+    """Each scored day with how far its labels have come, and what they say."""
+    estimate: dict[str, Any] | None
+    """What may be expected of the champion's days without labels."""
+    labels: dict[str, Any]
+    """How the labels come, with ``alarm`` and ``why``."""
+    remarks: tuple[str, ...]
+    """Sentences; the first says why there is a loss, or why nothing was judged."""
+    promised: float | None
+    """The champion's value on its holdout."""
+
+    @property
+    def degraded(self) -> bool:
+        """Whether there is a loss that counts."""
+        return bool(self.performance and self.performance["degraded"])
+
+    @property
+    def judged(self) -> bool:
+        """Whether there was enough to find a loss."""
+        return bool(self.performance and self.performance["loss"] is not None)
 
 
 def measure_performance(
     settings: Settings, spec: ModelSpec, day: date, champion: Promotion, rng: np.random.Generator
-) -> tuple[dict[str, Any] | None, str | None]:
-    """Measure the champion's predictions of the last matured days, by the labels known at the end of ``day``.
+) -> Judgement:
+    """Judge the predictions of the last matured days by the labels known at the end of ``day``.
 
-    Returns:
-        The finding (metric, value, the holdout's value, relative loss, ``degraded``, rows, positives, days,
-        bootstrap interval if one was needed) and a reason; one of the two may be None.
+    The finding has metric, value, the holdout's value, relative loss, ``degraded``, rows, positives, days and a
+    bootstrap interval if one was needed, all of what decides; ``basis`` says whether that is ``production`` or the
+    champion ``re-scored``, and both stand beside; ``versions`` are those that scored.
     """
-    matured = day - timedelta(days=spec.label.delay_days)
-    frame = _scored_and_labelled(settings, spec, matured, day, champion.version)
-    if frame is None:
-        return None, f"no matured predictions of version {champion.version} yet (labels are in up to {matured})"
-    result = metrics.evaluate(spec, frame)
-    metric = spec.training.metric
-    value, expected = result["metrics"][metric], _holdout_value(Store.of(settings), spec, champion)
-    finding = {
-        "metric": metric,
-        "value": rounded(value),
-        "holdout": rounded(expected),
-        "loss": None,
-        "degraded": False,
-        "interval": None,
-        "rows": result["rows"],
-        "positives": result["positives"],
-        "days": [row["ds"] for row in result["per_day"]],
+    past, store = Past.of(settings, spec, day), Store.of(settings)
+    promises = {entry.version: Promise.of(store, spec, entry.run) for entry in history(settings, spec)}
+    labels = watch_labels(past)
+    production, remark = _judge(spec, past.labelled(past.scored), promises, rng)
+    own, aside = _of_champion(past, champion, promises, rng)
+    promised = rounded(promises[champion.version].value)
+    remarks = [aside] if aside else []
+    of_own = own.pop("remark") if own is not None else None
+    finding, basis = production, "production"
+    if own is not None and (own["loss"] is not None or production is None):
+        finding, basis, remark = own, "re-scored", of_own
+    days = days_as_labels_mature(past, labels["usual_share"], rng)
+    expected = estimate(past, champion.version, promises[champion.version])
+    if finding is None:
+        none = f"no matured predictions yet (labels are in up to {past.matured})"
+        return Judgement(None, days, expected, labels, (none, *remarks), promised)
+    if finding["degraded"] and labels["unfinished"]:
+        finding = {**finding, "degraded": False}
+        remark = f"{remark}, which is not believed as long as labels are missing"
+    beside = {
+        "basis": basis,
+        "production": production,
+        "rescored": own,
+        "versions": _versions(past.scored, promises),
     }
-    if (reason := _not_enough(spec, result)) is not None:
-        return finding, reason
-    if expected is None:
-        return finding, f"the run of version {champion.version} holds no {metric} of its holdout to compare with"
-    if value is None:
-        return finding, f"{metric} cannot be computed on these rows"
-    loss = relative_loss(metric, value, expected)
-    finding["loss"] = rounded(loss)
-    if loss <= spec.monitoring.max_performance_drop:
-        return finding, None
-    low, high = metric_interval(spec, frame, rng)
-    finding["interval"] = [rounded(low), rounded(high)]
-    hopeful, moved = (low, "rose") if metric in LOWER_IS_BETTER else (high, "fell")
-    finding["degraded"] = relative_loss(metric, hopeful, expected) > 0
-    doubt = "" if finding["degraded"] else f", but that may be chance (90 % interval {low:.3g} to {high:.3g})"
-    return finding, f"{metric} {moved} from {expected:.3g} to {value:.3g}{doubt}"
+    told = tuple(filter(None, (remark, *remarks)))
+    return Judgement({**finding, **beside}, days, expected, labels, told, promised)
 
 
 def relative_loss(metric: str, value: float, expected: float) -> float:
     """Return how much worse a value is than expected, as a share of the expected one; negative if better."""
-    worse = value - expected if metric in LOWER_IS_BETTER else expected - value
-    return worse / max(abs(expected), 1e-9)
+    return float(_losses(metric, np.array(value), np.array(expected)))
+
+
+def _losses(metric: str, values: Draws, expected: Draws) -> Draws:
+    worse = values - expected if metric in LOWER_IS_BETTER else expected - values
+    return np.asarray(worse / np.maximum(abs(expected), 1e-9))
 
 
 def metric_interval(spec: ModelSpec, frame: pa.Table, rng: np.random.Generator) -> tuple[float, float]:
     """Return the 5 % and 95 % quantiles of the metric over clustered resamples, as the gate draws them."""
-    rows, counted = clustered_rows(spec, frame)
-    scores = frame.column(metrics.SCORE).to_numpy().astype(np.float64)[counted]
-    measure = weighted_metric(spec.training.metric, rows, scores, k=spec.training.evaluation.alerts_per_day)
-    values = np.concatenate([measure(weights) for weights in rows.weightings(_RESAMPLES, rng)])
+    return _ends(resampled(spec, frame, RESAMPLES, rng))
+
+
+def _ends(values: Draws) -> tuple[float, float]:
     values = values[np.isfinite(values)]
     if not len(values):
         return float("-inf"), float("inf")
@@ -99,46 +127,108 @@ def metric_interval(spec: ModelSpec, frame: pa.Table, rng: np.random.Generator) 
     return float(low), float(high)
 
 
-def _scored_and_labelled(
-    settings: Settings, spec: ModelSpec, matured: date, known_on: date, version: str
-) -> pa.Table | None:
-    """Join a version's predictions of the days up to a matured one with the labels known by the end of a day.
+def _judge(
+    spec: ModelSpec, frame: pa.Table, promises: Mapping[str, Promise], rng: np.random.Generator
+) -> tuple[dict[str, Any] | None, str | None]:
+    """Hold scored, labelled rows against the promises of the versions that scored them; the finding and a reason."""
+    if frame.num_rows == 0:
+        return None, None
+    metric, parts = spec.training.metric, _by_version(spec, frame)
+    value, expected = (_mean(parts, of) for of in (lambda p: p.value, lambda p: promises[p.version].value))
+    result = metrics.evaluate(spec, frame)
+    finding = {
+        "metric": metric,
+        "value": rounded(value),
+        "holdout": rounded(expected),
+        "loss": None,
+        "degraded": False,
+        "interval": None,
+        "promise_interval": None,
+        "rows": result["rows"],
+        "positives": result["positives"],
+        "days": [row["ds"] for row in result["per_day"]],
+    }
+    if (reason := _not_enough(spec, result)) is not None:
+        return finding, reason
+    if expected is None:
+        versions = " and ".join(p.version for p in parts)
+        return finding, f"the run of version {versions} holds no {metric} of its holdout to compare with"
+    if value is None:
+        return finding, f"{metric} cannot be computed on these rows"
+    loss = relative_loss(metric, value, expected)
+    finding["loss"] = rounded(loss)
+    if loss <= spec.monitoring.max_performance_drop:
+        return finding, None
+    drawn = [replace(p, draws=resampled(spec, p.rows, RESAMPLES, rng)) for p in parts if p.value is not None]
+    values, promised = (_mean(drawn, of) for of in (lambda p: p.draws, lambda p: promises[p.version].draws()))
+    low, high = _ends(values)
+    finding["interval"] = [rounded(low), rounded(high)]
+    finding["promise_interval"] = [rounded(end) for end in _ends(promised)]
+    finding["degraded"] = _ends(_losses(metric, values, promised))[0] > 0
+    moved = "rose" if metric in LOWER_IS_BETTER else "fell"
+    doubt = "" if finding["degraded"] else f", but that may be chance (90 % interval {low:.3g} to {high:.3g})"
+    return finding, f"{metric} {moved} from {expected:.3g} to {value:.3g}{doubt}"
 
-    Returns:
-        Columns ``event_timestamp``, ``score``, the label, the entities and ``known_positive`` if the spec
-        uses it; only rows whose label is known. None if that version scored none of the days.
-    """
-    store, first = Store.of(settings), matured - timedelta(days=spec.monitoring.performance_days - 1)
-    evaluation, key, time = spec.training.evaluation, spec.events.key, spec.events.time
-    # As far back before the rows as the training window lies before the holdout that this is compared with.
-    since = max(first - timedelta(days=spec.training.window_days + spec.gap_days), spec.first_day)
-    ingested = Ledger.of(settings, spec.name, "ingest").between(since, matured)
-    scored = Ledger.of(settings, spec.name, "score").between(first, matured)
-    extra = [c for c in (evaluation.alert_entity, evaluation.exclude_known_positives, *spec.entities.values()) if c]
-    events = tables.read_events(store, spec, ingested.values(), list(dict.fromkeys([key, time, *extra])))
-    # The event time's own column may have the name of one that is added.
-    events = pa.table({key: events[key], metrics.TIME: events[time], **{c: events[c] for c in extra}})
-    scores = metrics.scores_of_version(store, scored.values(), version, key, events)
-    if scores is None or scores.null_count == len(scores):
-        return None
-    frame = events.append_column(metrics.SCORE, scores).filter(scores.is_valid())
-    if spec.label.files is not None:  # stored by day of delivery
-        ingested = Ledger.of(settings, spec.name, "labels").between(since, known_on)
-    labels = tables.read_labels(store, spec, ingested.values())
-    rows = attach_labels(spec, frame, labels, last_instant(known_on))
-    if evaluation.exclude_known_positives is None or spec.label.task != "binary":
-        return rows
-    return mark_known_positives(spec, rows, attach_labels(spec, events, labels, last_instant(known_on)), since)
 
-
-def _holdout_value(store: Store, spec: ModelSpec, champion: Promotion) -> float | None:
-    """Return the champion's own value on its holdout, from its run folder."""
+def _of_champion(
+    past: Past, champion: Promotion, promises: Mapping[str, Promise], rng: np.random.Generator
+) -> tuple[dict[str, Any] | None, str | None]:
+    """Judge the champion on days that others or nobody scored; None if there is no such day, or why it cannot be."""
     try:
-        holdout = store.read_json("runs", spec.name, champion.run, "metrics.json")["holdout"]
-    except (FileNotFoundError, KeyError):
-        return None
-    value = holdout.get(spec.training.metric)
-    return None if value is None else float(value)
+        rows, anew = scored_by(past, champion)
+    except NotReady as err:
+        return None, f"version {champion.version} was not judged on days before it: {err}"
+    if rows is None:
+        return None, f"version {champion.version} was not judged on days before it: its model is not in its run folder"
+    if not anew:
+        return None, None
+    finding, remark = _judge(past.spec, past.labelled(rows), promises, rng)
+    if finding is None:
+        return None, None
+    of = f"version {champion.version}, scored again on {len(anew)} days that it did not score"
+    return {**finding, "anew": [str(d) for d in anew], "remark": remark and f"{remark} ({of})"}, None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows that one version scored."""
+
+    version: str
+    rows: pa.Table
+    weight: float
+    value: float | None
+    draws: Draws | None = None
+
+
+def _by_version(spec: ModelSpec, frame: pa.Table) -> list[_Part]:
+    """Split rows by who scored them: scores of two models are on two scales, so no list is made of both."""
+    parts = []
+    for version in sorted(pc.unique(frame[VERSION]).to_pylist()):
+        rows = frame.filter(pc.equal(frame[VERSION], version))
+        result = metrics.evaluate(spec, rows)
+        # What a ranking is worth depends on its positives, an error on its rows.
+        weight = result["positives"] if spec.training.metric not in LOWER_IS_BETTER else None
+        parts.append(
+            _Part(
+                version,
+                rows,
+                float(result["rows"] if weight is None else weight),
+                result["metrics"][spec.training.metric],
+            )
+        )
+    return parts
+
+
+def _mean(parts: list[_Part], of: Callable[[_Part], Any]) -> Any:
+    """Return a mean over versions, by the weight of their rows, of those that have a value."""
+    known = [(p.weight, of(p)) for p in parts if p.value is not None and p.weight and of(p) is not None]
+    total = sum(weight for weight, _ in known)
+    return sum(weight * value for weight, value in known) / total if total else None
+
+
+def _versions(scored: pa.Table, promises: Mapping[str, Promise]) -> dict[str, Any]:
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(scored[VERSION]).to_pylist()}
+    return {v: {"rows": counts[v], "holdout": rounded(promises[v].value)} for v in sorted(counts)}
 
 
 def _not_enough(spec: ModelSpec, result: Mapping[str, Any]) -> str | None:

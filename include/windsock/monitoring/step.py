@@ -10,7 +10,7 @@ from windsock.days import spans
 from windsock.errors import NotReady
 from windsock.ledger import DayRecord, Ledger
 from windsock.monitoring.drift import Drift, find_drift
-from windsock.monitoring.performance import measure_performance
+from windsock.monitoring.performance import Judgement, measure_performance
 from windsock.monitoring.window import draw_samples
 from windsock.promotions import Promotion, champion_on
 from windsock.steps import StepContext
@@ -18,9 +18,12 @@ from windsock.steps import StepContext
 log = logging.getLogger(__name__)
 
 _NOT_JUDGED: Mapping[str, Any] = {
-    **dict.fromkeys(("champion", "champion_since", "prediction", "performance", "report")),
+    **dict.fromkeys(("champion", "champion_since", "promised", "prediction", "performance", "estimate")),
+    **dict.fromkeys(("cause", "report")),
     **dict.fromkeys(("drifted", "degraded", "judged"), False),
     "drift": {},
+    "labels": {},
+    "scored_days": [],
     "drifted_share": 0.0,
     "notes": [],
     "summary": "there was no champion on this day, so nothing was judged",
@@ -46,7 +49,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
         record = _findings(ctx, champion)
     record = Ledger.of(ctx.settings, ctx.spec.name, "monitor").publish(record, origin=ctx.origin)
     detail = record.detail
-    level = logging.WARNING if detail["drifted"] or detail["degraded"] else logging.INFO
+    alarm = detail["drifted"] or detail["degraded"] or detail["labels"].get("alarm")
+    level = logging.WARNING if alarm else logging.INFO
     log.log(level, "%s %s: %s", ctx.spec.name, ctx.day, detail["summary"])
     names = ("drifted", "degraded", "drifted_share", "champion", "summary", "report", "performance")
     return {"status": record.status, **{name: detail[name] for name in names}}
@@ -69,8 +73,7 @@ def _findings(ctx: StepContext, champion: Promotion) -> DayRecord:
     rows = draw_samples(ctx.settings, spec, day, champion)
     drift = find_drift(spec, rows, np.random.default_rng([day.toordinal(), 1]))
     luck = np.random.default_rng([day.toordinal(), 2])
-    performance, remark = measure_performance(ctx.settings, spec, day, champion, luck)
-    degraded = bool(performance and performance["degraded"])
+    judgement = measure_performance(ctx.settings, spec, day, champion, luck)
     return DayRecord(
         str(day),
         "published",
@@ -82,13 +85,18 @@ def _findings(ctx: StepContext, champion: Promotion) -> DayRecord:
             "prediction": drift.prediction,
             "drifted_share": drift.share,
             "drifted": drift.drifted,
-            "performance": performance,
-            "degraded": degraded,
-            "judged": drift.judged or bool(performance and performance["loss"] is not None),
+            "performance": judgement.performance,
+            "promised": judgement.promised,
+            "scored_days": judgement.scored_days,
+            "estimate": judgement.estimate,
+            "degraded": judgement.degraded,
+            "labels": judgement.labels,
+            "cause": _cause(drift, judgement),
+            "judged": drift.judged or judgement.judged,
             "days": spans(rows.days),
             "rows": {"current": len(rows.current), "reference": len(rows.reference)},
-            "notes": [*rows.notes, *([remark] if remark else [])],
-            "summary": _summary(champion, drift, degraded, remark),
+            "notes": [*rows.notes, *judgement.remarks],
+            "summary": _summary(champion, drift, judgement),
             "report": _save(ctx, drift),
         },
     )
@@ -104,7 +112,14 @@ def _save(ctx: StepContext, drift: Drift) -> str | None:
     return "/".join((*folder, "drift.html"))
 
 
-def _summary(champion: Promotion, drift: Drift, degraded: bool, remark: str | None) -> str:
+def _cause(drift: Drift, judgement: Judgement) -> str | None:
+    """Name what a loss comes with: inputs that moved, or a relation between them and the label that is another now."""
+    if not judgement.degraded:
+        return None
+    return "inputs" if drift.drifted else "concept" if drift.judged else None
+
+
+def _summary(champion: Promotion, drift: Drift, judgement: Judgement) -> str:
     """Say in a sentence or two what was found."""
     if drift.drifted:
         worst = sorted(((n, f) for n, f in drift.columns.items() if f["drifted"]), key=lambda nf: -_excess(nf[1]))
@@ -117,7 +132,10 @@ def _summary(champion: Promotion, drift: Drift, degraded: bool, remark: str | No
         found = f"drift was not judged ({why})"
     else:
         found = f"no drift (share of drifted features {drift.share:.0%})"
-    return f"{found}; {remark}" if degraded and remark else found
+    told = [found, *judgement.remarks[:1]] if judgement.degraded else [found]
+    if _cause(drift, judgement) == "concept":
+        told.append("inputs look as before, so what they mean for the label has changed (concept drift)")
+    return "; ".join([*told, *filter(None, [judgement.labels["why"]])])
 
 
 def _excess(found: Mapping[str, Any]) -> float:

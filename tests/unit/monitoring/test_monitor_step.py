@@ -6,16 +6,23 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
-from monitored_days import DRIFT, HOLDOUT, IN_FORCE, LAST, crown, features_of, make_world, put_predictions
+from monitored_days import DRIFT, HOLDOUT, IN_FORCE, LAST, WARM, crown, features_of, make_world, put_predictions
 
+from windsock import tables
 from windsock.days import day_range
 from windsock.errors import NotReady
 from windsock.ledger import DayRecord, Ledger
 from windsock.monitoring import step
+from windsock.monitoring.performance import Judgement, measure_performance
+from windsock.promotions import champion_on
+from windsock.runs.run_folder import HOLDOUT_SCORES, RunFolder
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.steps import StepContext
+from windsock.store import Store
 
 World = tuple[Settings, ModelSpec]
 
@@ -181,3 +188,114 @@ def test_another_versions_predictions_are_not_the_champions(copy_of: Callable[[]
     assert found["prediction"]["value"] is None
     assert not found["degraded"]
     assert found["judged"], "features are compared all the same"
+
+
+def judged(world: World, day: date = LAST) -> Judgement:
+    champion = champion_on(*world, day)
+    assert champion is not None
+    return measure_performance(*world, day, champion, np.random.default_rng(1))
+
+
+def hold_out(world: World, days: tuple[date, date], *, skill: float, version: str = "1") -> None:
+    """Give a version's run a holdout that shows how well its promise is known: scores by label and noise."""
+    settings, _ = world
+    records = Ledger.of(settings, "fraud", "ingest").between(*days).values()
+    events, labels = (tables.read(Store.of(settings), records, name) for name in ("events", "labels"))
+    assert events is not None
+    assert labels is not None
+    fraud = labels["TX_FRAUD"].to_numpy()
+    scores = skill * fraud + (1 - skill) * np.random.default_rng(0).random(len(fraud))
+    rows = pa.table(
+        {
+            "TRANSACTION_ID": events["TRANSACTION_ID"],
+            "event_timestamp": events["TX_DATETIME"],
+            "CUSTOMER_ID": events["CUSTOMER_ID"],
+            "TX_FRAUD": fraud,
+            "score": scores,
+        }
+    )
+    RunFolder.named(Store.of(settings), "fraud", f"run-{version}").write_table(rows, HOLDOUT_SCORES)
+
+
+def test_days_of_a_champion_that_was_replaced_are_judged_against_what_it_promised(
+    copy_of: Callable[[], World],
+) -> None:
+    world, changed = copy_of(), DRIFT - timedelta(days=4)
+    put_predictions(*world, day_range(IN_FORCE, changed - timedelta(days=1)), skill=0.9)
+    crown(*world, reference=None, average_precision=0.9, version="2", in_force_from=changed)
+    put_predictions(*world, day_range(changed, LAST), version="2", skill=0.0)
+
+    judgement = judged(world)
+    found = judgement.performance
+
+    assert found is not None
+    assert found["basis"] == "production"
+    assert found["days"] == [str(d) for d in day_range(IN_FORCE, LAST - timedelta(days=7))]
+    assert found["versions"].keys() == {"1", "2"}
+    assert 0.6 < found["holdout"] < 0.9, "of both, by what each of them scored"
+    of_days = {of["ds"]: of for of in judgement.scored_days}
+    assert of_days[str(IN_FORCE)]["value"] > 0.9
+    assert of_days[str(IN_FORCE)]["interval"][0] <= of_days[str(IN_FORCE)]["value"] <= 1
+    assert of_days[str(changed)]["versions"] == ["2"]
+    assert of_days[str(changed)]["value"] < 0.3
+
+
+def test_each_day_says_how_far_its_labels_have_come(finished: Path) -> None:
+    found = judged(opened(finished)).scored_days
+
+    states = [of["state"] for of in found]
+    assert [of["ds"] for of in found] == [str(d) for d in day_range(IN_FORCE, LAST)]
+    matured = (LAST - IN_FORCE).days - 6
+    assert states == ["final"] * matured + ["absent"] * 7
+    assert all(of["labelled"] == of["rows"] > 0 for of in found[:matured])
+    assert [of["value"] for of in found[matured:]] == [None] * 7, "nothing is made up for days without labels"
+
+
+def test_a_loss_without_drift_is_called_one_of_the_concept_and_with_drift_one_of_the_inputs(
+    copy_of: Callable[[], World],
+) -> None:
+    world, before = copy_of(), DRIFT - timedelta(days=1)
+    put_predictions(*world, day_range(WARM + timedelta(days=6), before))  # by the amount alone
+
+    found = detail(world, before)
+    assert (found["degraded"], found["drifted"], found["cause"]) == (True, False, "concept")
+    assert "average_precision fell from 0.6" in found["summary"]
+    assert found["summary"].endswith("what they mean for the label has changed (concept drift)")
+
+    put_predictions(*world, day_range(WARM + timedelta(days=6), LAST), skill=0.0)
+    found = detail(world, LAST)
+    assert (found["degraded"], found["drifted"], found["cause"]) == (True, True, "inputs")
+
+
+def test_a_promise_that_rests_on_little_is_not_taken_at_its_word(copy_of: Callable[[], World]) -> None:
+    world = copy_of()
+    put_predictions(*world, day_range(IN_FORCE, LAST), skill=0.45)
+    value = (judged(world).performance or {})["value"]
+    promise = {"holdout": {"average_precision": value / 0.7}}  # 30 % are lost
+    Store.of(world[0]).write_json(promise, "runs", "fraud", "run-1", "metrics.json")
+    exact = judged(world).performance
+    hold_out(world, HOLDOUT, skill=0.45)
+    wide = judged(world).performance
+
+    assert exact is not None
+    assert wide is not None
+    assert exact["loss"] == wide["loss"] == pytest.approx(0.3, abs=0.01)
+    assert exact["promise_interval"] == [exact["holdout"]] * 2
+    assert wide["promise_interval"][0] < wide["promise_interval"][1]
+    assert exact["interval"] == wide["interval"]
+
+
+def test_what_may_be_expected_of_days_without_labels_is_an_estimate_that_comes_near(
+    copy_of: Callable[[], World],
+) -> None:
+    world = copy_of()
+    put_predictions(*world, day_range(IN_FORCE, LAST), skill=0.45)
+    hold_out(world, HOLDOUT, skill=0.45)
+
+    tonight, later = judged(world, LAST - timedelta(days=7)).estimate, judged(world).performance
+
+    assert tonight is not None
+    assert later is not None
+    assert tonight["days"] == f"{IN_FORCE}..{LAST - timedelta(days=7)}"
+    assert tonight["value"] == pytest.approx(later["value"], abs=0.12)
+    assert "blind to" in tonight["by"]

@@ -1,0 +1,158 @@
+"""How the labels come: do they come at all, when they should, and as many positive ones as before?
+
+A label that is missing looks like a model that lost its touch, or hides one that did; learnt from, it teaches that
+what went unnoticed is fine. So this is an alarm of its own, whatever the model's performance.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from windsock.days import last_instant, start_of
+from windsock.monitoring.drift import rounded
+from windsock.monitoring.scored import Past
+from windsock.served.metrics import TIME
+from windsock.spec.columns import KNOWN_AT
+from windsock.tables import places_of
+
+_FEWEST_DAYS = 4
+"""Days before those judged that say what is usual; below, nothing is."""
+_LATE_SHARE = 0.1
+"""Largest share of positive labels that may come after their delay, as in training (``dataset.label_join``)."""
+_FEWEST_LATE = 10
+_MISSING_SHARE = 0.5
+"""Of the labels that usually are there when they should."""
+_RATE_OF_A_DAY, _RATE_OF_WEEK, _SIGMAS = 1.8, 1.5, 4.0
+"""By which factor a rate must have moved to count, on the newest day or all of them, and how far beyond luck."""
+
+
+def watch_labels(past: Past) -> dict[str, Any]:
+    """Look at the labels of the matured days, at the age at which each day is judged first.
+
+    Returns:
+        ``share`` of the rows that had their label in time and the ``usual_share`` of the days before; ``rate`` of
+        positives among them, that of the ``newest_day`` and the ``usual_rate`` (binary labels); ``late_share`` of the
+        positives that were delivered lately and came after their delay (label files); ``unfinished``: labels have
+        stopped, or are too late to judge by; ``alarm`` and ``why``.
+    """
+    days, events, labelled, positive = _in_time(past)
+    judged = days >= past.first
+    share, usual_share = (_ratio(labelled[at], events[at]) for at in (judged, ~judged))
+    found: dict[str, Any] = {
+        "share": rounded(share),
+        "usual_share": rounded(usual_share),
+        "rate": None,
+        "newest_day": None,
+        "usual_rate": None,
+        "late_share": None,
+        "unfinished": False,
+        "why": None,
+    }
+    sentences = []
+    last = past.matured
+    if share is not None and events[judged].sum() and (share == 0 or share < _MISSING_SHARE * (usual_share or 0)):
+        found["unfinished"] = True
+        usual = f", where {usual_share:.0%} is usual" if usual_share else ""
+        sentences.append(
+            f"labels are missing: {share:.0%} of the rows up to {last} had theirs after {past.spec.label.delay_days} "
+            f"days{usual}"
+        )
+    if past.spec.label.task == "binary":
+        found["late_share"], late = _late(past)
+        if late is not None:
+            found["unfinished"] = True
+            sentences.append(late)
+        sentences += _rates(found, judged, labelled, positive)
+    return {**found, "alarm": bool(sentences), "why": "; ".join(sentences) or None}
+
+
+Counts = NDArray[np.int64]
+
+
+def _in_time(past: Past) -> tuple[NDArray[Any], Counts, Counts, Counts]:
+    """Count, for each matured day with events, those, the labels that came within their delay, and the positives."""
+    spec, delay = past.spec, np.timedelta64(past.spec.label.delay_days + 1, "D")
+    labels = past.labels
+    # By the end of the night's day, the earliest of several first: what was known when the day matured.
+    labels = labels.filter(
+        pc.less_equal(labels[KNOWN_AT], pa.scalar(last_instant(past.day), pa.timestamp("us")))
+    ).sort_by(KNOWN_AT)
+    matured = past.days <= np.datetime64(past.matured)
+    events = past.events.filter(pa.array(matured))
+    place = places_of([events[spec.events.key], events[TIME]], [labels[spec.events.key], labels["event_time"]])
+    known = np.asarray(labels[KNOWN_AT].take(place.combine_chunks()), "datetime64[us]")
+    value = labels[spec.label.column].take(place.combine_chunks()).to_numpy(zero_copy_only=False).astype(np.float64)
+    day = past.days[matured]
+    in_time = known < (day + delay).astype("datetime64[us]")  # NaT is not
+    days, of = np.unique(day, return_inverse=True)
+    counts = [
+        np.bincount(of, at, minlength=len(days)).astype(np.int64)
+        for at in (np.ones(len(day)), in_time, in_time & (value > 0))
+    ]
+    return days.astype("datetime64[D]").astype(object), *counts  # type: ignore[return-value]
+
+
+def _late(past: Past) -> tuple[float | None, str | None]:
+    """Return the share of the positives delivered lately that came late, and a sentence if that is too much.
+
+    Only label files tell: a label that comes as a column of its event is taken to be known after its delay.
+    """
+    spec = past.spec
+    if spec.label.files is None:
+        return None, None
+    labels, since = past.labels, past.day - timedelta(days=spec.monitoring.performance_days - 1)
+    lately = pc.and_(
+        pc.greater_equal(labels[KNOWN_AT], pa.scalar(start_of(since), pa.timestamp("us"))),
+        pc.equal(labels[spec.label.column], 1),
+    )
+    labels = labels.filter(lately)
+    if labels.num_rows == 0:
+        return None, None
+    event, known = (
+        np.asarray(labels[name].cast(pa.timestamp("us")), "datetime64[us]") for name in ("event_time", KNOWN_AT)
+    )
+    took = (known.astype("datetime64[D]") - event.astype("datetime64[D]")).astype(int)
+    late = took > spec.label.delay_days
+    share = float(late.mean())
+    if late.sum() < _FEWEST_LATE or share <= _LATE_SHARE:
+        return rounded(share), None
+    return rounded(share), (
+        f"labels come late: {share:.0%} of the {len(late)} positive ones since {since} took longer than the "
+        f"{spec.label.delay_days} days of label.delay_days, half of those {np.median(took[late]):.0f} days or more"
+    )
+
+
+def _rates(found: dict[str, Any], judged: NDArray[np.bool_], labelled: Counts, positive: Counts) -> list[str]:
+    """Note the rates of positives, and return a sentence if they have moved by more than days do by themselves."""
+    before = ~judged & (labelled > 0)
+    at = np.flatnonzero(judged & (labelled > 0))
+    rate, usual = _ratio(positive[at], labelled[at]), _ratio(positive[before], labelled[before])
+    found["rate"], found["usual_rate"] = rounded(rate), rounded(usual)
+    if not len(at):
+        return []
+    newest = float(positive[at[-1]] / labelled[at[-1]])
+    found["newest_day"] = rounded(newest)
+    if before.sum() < _FEWEST_DAYS or not usual:
+        return []
+    of_days = positive[before] / labelled[before]
+    for value, chosen, factor, what in (
+        (rate, at, _RATE_OF_WEEK, f"{len(at)} matured days"),
+        (newest, at[-1:], _RATE_OF_A_DAY, "newest matured day"),
+    ):
+        # Days differ by more than the luck of their rows; the larger of both is what one must expect.
+        luck = np.sqrt(usual * (1 - usual) / labelled[chosen].sum())
+        spread = max(luck, float(np.std(of_days, ddof=1)) / np.sqrt(len(chosen)))
+        spread = float(np.hypot(spread, np.std(of_days, ddof=1) / np.sqrt(before.sum())))
+        moved = max(value / usual, usual / max(value, 1e-12)) if value is not None else 0.0
+        if value is not None and moved >= factor and abs(value - usual) > _SIGMAS * spread:
+            hint = "" if value > usual else ": either there are fewer, or their labels come later"
+            return [f"the rate of positive labels of the {what} is {value:.3g}, where {usual:.3g} is usual{hint}"]
+    return []
+
+
+def _ratio(part: Counts, whole: Counts) -> float | None:
+    return float(part.sum() / whole.sum()) if whole.sum() else None
