@@ -1,4 +1,4 @@
-"""Airflow UI: the pages that steps made, each model's plan as a tab of its DAGs, and the way to MLflow.
+"""Airflow UI: the pages that steps made, each model's plan as a tab of its DAGs, alerts, the way to MLflow.
 
 Read ``windsock_airflow.pages``. Every task loads this file: nothing heavy may be imported here.
 """
@@ -19,10 +19,17 @@ def _views() -> list[dict[str, Any]]:
         "destination": "dag",
         "url_route": "windsock_plan",
     }
+    alerts = {
+        "name": "Alerts",
+        "href": f"{PAGES_PREFIX}/alerts",
+        "destination": "nav",
+        "category": "browse",
+        "url_route": "windsock_alerts",
+    }
     mlflow = link_to(Settings.from_env(), PAGES_PREFIX)
     if not mlflow:
-        return [plan]
-    return [plan, {"name": "MLflow", "href": mlflow, "destination": "nav", "category": "browse"}]
+        return [plan, alerts]
+    return [plan, alerts, {"name": "MLflow", "href": mlflow, "destination": "nav", "category": "browse"}]
 
 
 class WindsockPages(AirflowPlugin):

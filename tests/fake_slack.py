@@ -16,12 +16,15 @@ TOKEN = "xoxb-1234567890-not-a-real-token"
 
 
 class FakeSlack:
-    """``chat.postMessage`` with a chosen behaviour; use it as a context manager.
+    """``chat.postMessage`` and ``chat.update`` with a chosen behaviour; use it as a context manager.
+
+    It refuses what Slack refuses: blocks beyond its limits, threads and heads that are not there.
 
     Args:
         behaviour: ``ok``; ``error`` (``invalid_auth``); ``server_error`` (HTTP 500, no JSON);
             ``rate_limited`` (HTTP 429 once, then ok); ``always_rate_limited``; ``hang`` (accepts and says
-            nothing); ``drip`` (a byte a second, for ever); ``echo_token`` (an error that repeats the token).
+            nothing); ``slow`` (answers after two seconds); ``no_blocks``
+            (refuses blocks); ``drip`` (a byte a second, for ever); ``echo_token`` (an error that repeats the token).
         retry_after: Seconds that a rate limit asks for.
         port: Default: a free one.
         token: The token that is accepted.
@@ -32,7 +35,8 @@ class FakeSlack:
         self.retry_after = retry_after
         self.token = token
         self.messages: list[dict[str, Any]] = []
-        """Messages that were taken."""
+        """Messages that were taken, as they stand now, replies among them."""
+        self.channels_away: set[str] = set()
         self.requests = 0
         self.closing = threading.Event()
         self.echo = False
@@ -91,15 +95,45 @@ class FakeSlack:
         if self.behaviour == "error" or request.headers["Authorization"] != f"Bearer {self.token}":
             _reply(request, 200, {"ok": False, "error": "invalid_auth"})
             return
-        if request.path != "/api/chat.postMessage":
-            _reply(request, 200, {"ok": False, "error": "unknown_method"})
-            return
+        if self.behaviour == "slow":
+            self.closing.wait(2)
         message = _parsed(request.headers.get("Content-Type", ""), body)
+        if (error := self._fault(request.path, message)) is not None:
+            _reply(request, 200, {"ok": False, "error": error})
+            return
+        if request.path == "/api/chat.update":
+            self.messages[self._place(message["ts"])].update(message)
+            _reply(request, 200, {"ok": True, "channel": "C1", "ts": message["ts"]})
+            return
         self.messages.append(message)
         if self.echo:
             sys.stdout.write(json.dumps(message) + "\n")
             sys.stdout.flush()
         _reply(request, 200, {"ok": True, "channel": "C1", "ts": f"{len(self.messages)}.0"})
+
+    def _fault(self, path: str, message: dict[str, Any]) -> str | None:
+        """Return Slack's name of what is wrong with a call, or None."""
+        if path not in ("/api/chat.postMessage", "/api/chat.update"):
+            return "unknown_method"
+        if message.get("channel") in self.channels_away:
+            return "channel_not_found"
+        place = message.get("ts" if path.endswith("update") else "thread_ts")
+        if place is not None and not 0 <= self._place(place) < len(self.messages):
+            return "message_not_found"
+        if not message.get("text"):
+            return "no_text"
+        if "blocks" in message and (self.behaviour == "no_blocks" or faults_of(message["blocks"])):
+            return "invalid_blocks"
+        return None
+
+    @staticmethod
+    def _place(ts: str) -> int:
+        return int(float(ts)) - 1
+
+    @property
+    def heads(self) -> list[dict[str, Any]]:
+        """The messages that stand in a channel, without replies."""
+        return [message for message in self.messages if "thread_ts" not in message]
 
     def _drip(self, request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
@@ -111,6 +145,27 @@ class FakeSlack:
                 request.wfile.flush()
         except OSError:
             return
+
+
+def faults_of(blocks: list[dict[str, Any]]) -> list[str]:
+    """List what Slack would not take of a message's blocks, by the limits of its reference."""
+    faults = ["there are 1 to 50 blocks"] if not 1 <= len(blocks) <= 50 else []
+    for block in blocks:
+        kind = block["type"]
+        texts = [block["text"]] if "text" in block else []
+        limits = {"header": 150, "section": 3000}
+        faults += [f"{kind}: 1 to {limits[kind]}" for text in texts if not 1 <= len(text["text"]) <= limits[kind]]
+        fields = block.get("fields", [])
+        if len(fields) > 10 or any(not 1 <= len(text["text"]) <= 2000 for text in fields):
+            faults.append("section: ten fields of 1 to 2000")
+        elements = block.get("elements", [])
+        if kind == "context" and (not 1 <= len(elements) <= 10 or any(not e["text"] for e in elements)):
+            faults.append("context: 1 to 10 elements")
+        if kind == "section" and not texts and not fields:
+            faults.append("section: a text or fields")
+        if kind == "header" and block["text"]["type"] != "plain_text":
+            faults.append("header: plain text")
+    return faults
 
 
 def _parsed(kind: str, body: bytes) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""Alerts: what they say, and sending them, to the log always, to Slack if it is configured, once for each cause.
+"""Alerts: what they say, and telling people, in the log always, on Slack if it is configured, once for each cause.
 
-What Slack does not take waits in the ``outbox`` until :func:`send_waiting` is called, by the scheduler.
+:func:`report` keeps a message in the ``outbox`` and waits for nobody, so that no task is longer for it; the scheduler
+sends it (:func:`send_waiting`). :func:`send` is for those who cannot leave it to the scheduler.
 
-No failure of either reaches the caller. Text comes from exceptions and data, so nothing of it is trusted: secrets are
-struck out, Slack's control characters are escaped, and length is bounded.
+No failure of store or Slack reaches the caller. Text comes from exceptions and data, so nothing of it is trusted:
+secrets are struck out, Slack's control characters are escaped, and length is bounded.
 """
 
 import logging
@@ -12,34 +13,30 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
+from windsock.block_kit import link, mrkdwn
 from windsock.days import utc_now
-from windsock.outbox import HANDS_OFF, Message, Outbox
+from windsock.outbox import Message, Outbox, Severity
 from windsock.redact import redact, redact_line
 from windsock.settings import Settings
+from windsock.slack import Delivery, Refused, caller
 from windsock.spec import ModelSpec
+from windsock.spec.alerting import SEVERITIES, Kind
 from windsock.store import Store
 
 log = logging.getLogger(__name__)
-# At debug level Slack's client logs whole requests.
-_quiet = logging.getLogger(f"{__name__}.slack")
-_quiet.setLevel(logging.CRITICAL)
 
 _LIMIT_S = 4.5
-"""Longest that Slack may hold up the caller."""
-_CALL_S = 3
-"""Longest that one call to Slack may take."""
-_PATIENCE_S = 1
-"""Longest ``Retry-After`` that is waited for; slack_sdk adds up to a second to it."""
+"""Longest that Slack may hold up a caller of :func:`send`."""
+_ROUND_S = 30.0
+"""Longest that the scheduler sends without a pause."""
 MAX_SENTENCE = 1500
-_KNOWN = "reported before"
+_LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.INFO}
 
 
 @dataclass(frozen=True)
 class Alert:
-    """A trouble that a person should hear of: where, a sentence, and the ``url`` of the run in the Airflow UI."""
+    """Something that a person should hear of: where, a sentence, and the ``url`` of the run in the Airflow UI."""
 
     dag_id: str | None
     sentence: str
@@ -50,6 +47,15 @@ class Alert:
     headline: str = "Task failed"
     cause: str = ""
     """Names the trouble, however often and by whomever it is seen; empty: it is one of its own."""
+    kind: Kind = "failure"
+    run_id: str | None = None
+    thread: str = ""
+    """Names what is going on: all that is said of it folds into one thread, until something closes it."""
+    closes: bool = False
+    links: tuple[tuple[str, str], ...] = ()
+    """Words and address of each, beside the run's."""
+    facts: tuple[tuple[str, str], ...] = ()
+    """Name and value of each figure that belongs to it."""
 
     def where(self) -> str:
         """Say which task of which DAG and day this is about, in one line."""
@@ -61,81 +67,135 @@ class Alert:
 
     def as_line(self, secrets: Iterable[str] = ()) -> str:
         """Write the alert as one line for the log."""
-        link = f" ({self.url})" if self.url else ""
-        text = f"{self._title()}: {_shortened(self.sentence)}{link}"
+        url = f" ({self.url})" if self.url else ""
+        facts = "".join(f"; {name}: {value}" for name, value in self.facts)
+        text = f"{self._title()}: {_shortened(self.sentence)}{facts}{url}"
         return redact(" ".join(text.split()), secrets)
 
     def as_slack(self, secrets: Iterable[str] = ()) -> str:
         """Write the alert as Slack text: DAG, task, day, sentence, link."""
         secrets = tuple(secrets)
-        where = _escaped(self._title()).removeprefix(self.headline)
-        lines = [f"*{self.headline}*{where}", _escaped(_shortened(redact(self.sentence, secrets)))]
+        where = mrkdwn(self._title()).removeprefix(self.headline)
+        lines = [f"*{self.headline}*{where}", mrkdwn(_shortened(redact(self.sentence, secrets)))]
+        lines += [f"{mrkdwn(name, 100)}: {mrkdwn(value, 200)}" for name, value in self.facts]
         if self.url:
-            # Within <url|text> these would end the link; everything else Slack takes as it is.
-            url = self.url.replace("<", "%3C").replace(">", "%3E").replace("|", "%7C").replace("&", "&amp;")
-            lines.append(f"<{url}|Open the run in Airflow>")
+            lines.append(link("Open the run in Airflow", self.url))
         return redact("\n".join(lines), secrets)
+
+    def as_message(self, settings: Settings, spec: ModelSpec | None) -> Message:
+        """Return what the outbox keeps: without secrets, and with the channel and severity that the spec gives."""
+        secrets = [settings.slack_token]
+        severity: Severity = SEVERITIES[self.kind]
+        channel: str | None = settings.slack_channel
+        if spec is not None:
+            severity = spec.alerts.severity.get(self.kind, severity)
+            channel = spec.alerts.channel_of(self.kind, severity, settings.slack_channel)
+        url = (("Open the run in Airflow", self.url),) if self.url else ()
+        return Message(
+            cause=self.cause or uuid.uuid4().hex,
+            at=utc_now().isoformat(),
+            channel=channel or "",
+            text=self.as_slack(secrets),
+            kind=self.kind,
+            severity=severity,
+            headline=self.headline,
+            sentence=redact(_shortened(self.sentence), secrets),
+            model=spec.name if spec is not None else "",
+            owner=spec.owner if spec is not None else "",
+            dag_id=self.dag_id or "",
+            task_id=self.task_id or "",
+            day=self.day or "",
+            run_id=self.run_id or "",
+            links=(*url, *self.links),
+            facts=tuple((name, redact(value, secrets)) for name, value in self.facts),
+            thread=self.thread,
+            closes=self.closes,
+        )
+
+
+def report(settings: Settings, alert: Alert, spec: ModelSpec | None = None) -> bool:
+    """Report what was not reported yet: in the log, and in the outbox, from which the scheduler sends it.
+
+    Never raises. Says whether it is new, and kept.
+    """
+    try:
+        message, line = alert.as_message(settings, spec), alert.as_line([settings.slack_token])
+        kept = _keep(settings, message)
+        if kept is False:
+            # What closes nothing, and what was said before, is not worth a line of its own.
+            log.log(logging.DEBUG if alert.closes else logging.INFO, "Reported before: %s", line)
+            return False
+        log.log(_LEVELS[message.severity], "%s", line)
+        return bool(kept)
+    except Exception as err:
+        # Only the type: its text may hold anything, and this is the last line of defence.
+        log.error("An alert could not be reported: %s", type(err).__name__)
+        return False
 
 
 def send(settings: Settings, alert: Alert, spec: ModelSpec | None = None) -> bool:
-    """Report a trouble that was not reported yet: as one line in the log, and to Slack (a model's channel first).
+    """Report something as :func:`report` does, and send it to Slack at once.
 
     Takes at most five seconds, whatever store, Slack or network do, and never raises. Says whether Slack took the
     message now; what it did not take is kept and sent later.
     """
     try:
-        secrets = [settings.slack_token]
-        line, text = alert.as_line(secrets), alert.as_slack(secrets)
-        channel = (spec.alerts.slack_channel if spec is not None else None) or settings.slack_channel
-        message = Message(alert.cause or uuid.uuid4().hex, utc_now().isoformat(), channel, text)
-        outcome = _within_limit(lambda: _deliver(settings, message))
-        if outcome == _KNOWN:
+        message, line = alert.as_message(settings, spec), alert.as_line([settings.slack_token])
+        answer = _within_limit(lambda: _deliver(settings, message))
+        if answer == _KNOWN:
             log.info("Reported before: %s", line)
             return False
-        log.error("%s", line)
-        if outcome is not None:
-            log.warning("Slack did not get this alert: %s", outcome)
-        return outcome is None and bool(settings.slack_token.strip())
+        log.log(_LEVELS[message.severity], "%s", line)
+        if answer is not None:
+            log.warning("Slack did not get this alert: %s", answer)
+        return answer is None and bool(settings.slack_token.strip())
     except Exception as err:
-        # Only the type: its text may hold anything, and this is the last line of defence.
         log.error("An alert could not be sent: %s", type(err).__name__)
         return False
 
 
-def send_waiting(settings: Settings) -> None:
-    """Send what Slack did not take before, in order, and forget what is old; raises what the store raises."""
+def send_waiting(settings: Settings, seconds: float = _ROUND_S) -> None:
+    """Send what is in the outbox, in order; raises what the store raises."""
     outbox = Outbox(Store.of(settings))
     if settings.slack_token.strip():
-        outbox.send_waiting(lambda message: _within_limit(lambda: _post(settings, message, _late(message))))
+        Delivery(settings, outbox, caller(settings)).run(seconds)
 
 
-def _late(message: Message) -> str:
-    at = datetime.fromisoformat(message.at)
-    return f"{message.text}\n_Of {at:%Y-%m-%d %H:%M} UTC: it could not be sent before._"
+_KNOWN = "reported before"
+
+
+def _keep(settings: Settings, message: Message) -> bool | None:
+    """Put a message into the outbox; False: it is known. None: the outbox did not take it."""
+    outbox = Outbox(Store.of(settings))
+    try:
+        if not outbox.put(message):
+            return False
+        if not settings.slack_token.strip() or not message.channel:
+            outbox.mark_sent(message)  # nobody will send it
+    except Exception as err:  # told now rather than never
+        log.warning("The outbox did not take this alert: %s: %s", type(err).__name__, redact_line(err))
+        return None
+    return True
 
 
 def _deliver(settings: Settings, message: Message) -> str | None:
-    """Put a message into the outbox and send it unless older ones wait; return None, ``_KNOWN`` or the problem."""
-    outbox, kept = Outbox(Store.of(settings)), True
-    try:
-        if not outbox.put(message):
-            return _KNOWN
-    except Exception as err:  # told now rather than never
-        log.warning("The outbox did not take this alert: %s: %s", type(err).__name__, redact_line(err))
-        kept = False
-    if not settings.slack_token.strip() or not message.channel:
-        if kept:
-            outbox.mark_sent(message)
-        if settings.slack_token.strip():
-            return "a token but no channel is set: set WINDSOCK_SLACK_CHANNEL or alerts.slack_channel"
+    """Keep a message and send it after those that wait; return None, ``_KNOWN`` or the problem."""
+    kept = _keep(settings, message)
+    if kept is False:
+        return _KNOWN
+    if not settings.slack_token.strip():
         return None
-    if kept and any(other.age > HANDS_OFF for other in outbox.waiting()):
-        return "earlier alerts wait, and this one with them"
-    problem = _post(settings, message, message.text)
-    if not kept:
-        return problem
-    if problem is None:
-        outbox.mark_sent(message)
+    if not message.channel:
+        return "a token but no channel is set: set WINDSOCK_SLACK_CHANNEL or alerts.slack_channel"
+    call, outbox = caller(settings), Outbox(Store.of(settings))
+    if kept is None:
+        try:
+            call("chat.postMessage", channel=message.channel, text=message.text, unfurl_links=False)
+        except Refused as err:
+            return str(err)
+        return None
+    problem = Delivery(settings, outbox, call).run(_LIMIT_S - 1)
+    if problem is None or message.name not in {waiting.name for waiting in outbox.waiting()}:
         return None
     return f"{problem}. It is kept, and sent later"
 
@@ -160,41 +220,6 @@ def _within_limit(work: Callable[[], str | None]) -> str | None:
         return answers.get(timeout=_LIMIT_S)
     except queue.Empty:
         return "no answer in time"
-
-
-def _post(settings: Settings, message: Message, text: str) -> str | None:
-    """Post a message; return None if Slack took it, else what went wrong in words, without the token.
-
-    One call, and one repeat where slack_sdk's retry handlers see a point in it.
-    """
-    # It takes a while to load, and few installations have a token.
-    from slack_sdk import WebClient
-    from slack_sdk.http_retry import ConnectionErrorRetryHandler, HttpResponse, RateLimitErrorRetryHandler
-
-    class ShortRateLimit(RateLimitErrorRetryHandler):
-        """Waits for a rate limit only if it ends within the time that there is."""
-
-        def _can_retry(self, *, response: HttpResponse | None = None, **asked: Any) -> bool:
-            headers = {name.lower(): values for name, values in response.headers.items()} if response else {}
-            waits = headers.get("retry-after", ["inf"])
-            return super()._can_retry(response=response, **asked) and float(waits[0]) <= _PATIENCE_S
-
-    try:
-        client = WebClient(
-            settings.slack_token.strip(),
-            base_url=settings.slack_api_url.rstrip("/") + "/",
-            timeout=_CALL_S,
-            logger=_quiet,
-            retry_handlers=[ConnectionErrorRetryHandler(), ShortRateLimit()],
-        )
-        client.chat_postMessage(channel=message.channel, text=text, unfurl_links=False, unfurl_media=False)
-    except Exception as err:
-        return redact_line(f"{type(err).__name__}: {err}", [settings.slack_token])
-    return None
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _shortened(text: str) -> str:

@@ -45,7 +45,14 @@ class DataContractError(WindsockError):
 
 
 class DayRejected(DataContractError):
-    """A day's delivery was refused whole; the refusal itself has been recorded."""
+    """A day's delivery was refused whole; the refusal itself has been recorded.
+
+    ``brief`` says the same without any value of a row: what may leave the house.
+    """
+
+    def __init__(self, message: str, *, brief: str = "") -> None:
+        super().__init__(message)
+        self.brief = brief
 
 
 class DamagedRecord(DataContractError):

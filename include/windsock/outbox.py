@@ -2,32 +2,35 @@
 
 A message is one file, named by its cause and created once: of all who see the same trouble (the task itself, the
 scheduler, the next try of either) one reports it. A second file says that it was sent, so what Slack did not take is
-found again, in order, however long that takes. Nothing is ever changed; what is old is removed.
+found again, in order, however long that takes. Messages about one trouble share a thread, which is open from the
+first of them until one closes it. One process at a time has the turn to send. What is old is removed.
 """
 
 import hashlib
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from windsock.days import utc_now
+from windsock.errors import DamagedRecord
 from windsock.format_numbers import numbered
 from windsock.listing import listed
 from windsock.store import Store, to_json
 
 log = logging.getLogger(__name__)
 
-_FOLDER, _SENT, _TURNS = "alerts", "sent", "turns"
+Severity = Literal["error", "warning", "info"]
+
+_FOLDER, _SENT, _TURNS, _OPEN, _THREADS = "alerts", "sent", "turns", "open", "threads"
 _KIND = "alert"
 _KEPT = timedelta(days=90)
 """How long a cause is known, and so not reported again."""
-_MOST_WAITING = 200
+_MOST_WAITING = 1000
 """Of more messages than this the oldest stay in the store alone: nobody reads on after an outage of weeks."""
-HANDS_OFF = timedelta(seconds=30)
-"""For so long, whoever put a message in may still be sending it."""
 _TURN = timedelta(minutes=1)
+"""Who has had the turn for longer is taken for dead."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,61 @@ class Message:
     at: str
     """When it was reported, ISO 8601 in UTC."""
     channel: str
+    """Empty: to the log and the table of alerts alone."""
     text: str
+    """All of it as Slack's text: what a phone shows in its notification, and who cannot show blocks."""
+    kind: str = "failure"
+    severity: Severity = "error"
+    headline: str = ""
+    sentence: str = ""
+    model: str = ""
+    owner: str = ""
+    dag_id: str = ""
+    task_id: str = ""
+    day: str = ""
+    run_id: str = ""
+    links: tuple[tuple[str, str], ...] = ()
+    """Words and address of each, the run in Airflow first."""
+    facts: tuple[tuple[str, str], ...] = ()
+    """Name and value of each."""
+    thread: str = ""
+    """Names what is going on: all that is said of it folds into one thread. Empty: a message of its own."""
+    closes: bool = False
+    """Whether it says that what its thread is about is over."""
 
     @property
     def name(self) -> str:
         """Name of its file."""
-        return hashlib.sha256(self.cause.encode()).hexdigest()[:32]
+        return _name_of(self.cause)
 
     @property
     def age(self) -> timedelta:
         """How long ago it was reported."""
         return utc_now() - datetime.fromisoformat(self.at)
+
+
+@dataclass(frozen=True)
+class SlackThread:
+    """A thread as it stands in Slack."""
+
+    root: Message
+    """The message at its head."""
+    channel: str
+    """Slack's id of the channel."""
+    ts: str
+    """Slack's id of the head."""
+    names: tuple[str, ...] = ()
+    """Messages that have been said there, the head's included."""
+    last: str = ""
+    """When the last of them was reported."""
+    closed: bool = False
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The right to send, until it is given back."""
+
+    number: int
 
 
 @dataclass(frozen=True)
@@ -59,12 +106,25 @@ class Outbox:
     store: Store
 
     def put(self, message: Message) -> bool:
-        """Keep a message to be sent; False if its cause was reported before."""
+        """Keep a message to be sent; False if its cause was reported before, or it closes what is not open."""
+        marker = f"{_name_of(message.thread)}.json"
+        if message.closes and not self.store.exists(_FOLDER, _OPEN, marker):
+            return False
         try:
             self.store.create_bytes(to_json(numbered(_KIND, asdict(message))), _FOLDER, f"{message.name}.json")
         except FileExistsError:
             return False
+        if message.closes:
+            self.store.remove(_FOLDER, _OPEN, marker)
+        elif message.thread:
+            with suppress(FileExistsError):
+                self.store.create_bytes(to_json({"thread": message.thread}), _FOLDER, _OPEN, marker)
         return True
+
+    def open_threads(self) -> set[str]:
+        """Return the names of the threads that nothing has closed."""
+        files = self.store.read_many(f"{_FOLDER}/{_OPEN}/{name}.json" for name in self.store.json_names(_FOLDER, _OPEN))
+        return {str(self.store.as_json(data, name).get("thread")) for name, data in files.items()}
 
     def mark_sent(self, message: Message) -> None:
         """Note that a message has reached people, or has no way to them."""
@@ -72,48 +132,74 @@ class Outbox:
             self.store.create_bytes(b"{}\n", _FOLDER, _SENT, f"{message.name}.json")
 
     def waiting(self) -> list[Message]:
-        """Return the messages that are still to be sent, oldest first."""
+        """Return the messages that are still to be sent, oldest first; of very many the newest."""
         names = set(self.store.json_names(_FOLDER)) - set(self.store.json_names(_FOLDER, _SENT))
-        found = [self.store.read_record(_KIND, Message, _FOLDER, f"{name}.json") for name in names]
-        return sorted(found, key=lambda message: (message.at, message.cause))
-
-    def send_waiting(self, post: Callable[[Message], str | None]) -> int:
-        """Send what waits, in order, up to the first that is not taken; return how many were.
-
-        ``post`` returns None if a message was taken, else the problem. One process a minute has the turn, so that
-        several schedulers send nothing twice.
-        """
-        waiting = [message for message in self.waiting() if message.age >= HANDS_OFF]
-        if not waiting or not self._takes_turn():
-            return 0
-        dropped, waiting = waiting[:-_MOST_WAITING], waiting[-_MOST_WAITING:]
-        for message in dropped:
+        found = self._read(names)
+        for message in found[:-_MOST_WAITING]:
             log.warning("Too many alerts wait; this one is not sent, and stays in the store: %s", message.cause)
             self.mark_sent(message)
-        began, sent = utc_now(), 0
-        for message in waiting:
-            if utc_now() - began > _TURN / 2:
-                break
-            if (problem := post(message)) is not None:
-                log.warning("%d alerts wait: Slack did not take the first: %s", len(waiting) - sent, problem)
-                break
-            self.mark_sent(message)
-            sent += 1
-        return sent
+        return found[-_MOST_WAITING:]
 
-    def _takes_turn(self) -> bool:
-        turn = f"{int(utc_now().timestamp() // _TURN.total_seconds())}.json"
-        before = self.store.json_names(_FOLDER, _TURNS)
+    def messages(self, since: timedelta = _KEPT) -> list[Message]:
+        """Return all that was reported within a time, oldest first."""
+        files = listed(self.store, _FOLDER)
+        names = {f.name.removeprefix(f"{_FOLDER}/") for f in files if utc_now() - f.written <= since}
+        return self._read({name.removesuffix(".json") for name in names if "/" not in name})
+
+    def _read(self, names: set[str]) -> list[Message]:
+        found, files = [], self.store.read_many(f"{_FOLDER}/{name}.json" for name in names)
+        for name, data in files.items():
+            try:
+                found.append(self.store.as_record(_KIND, Message, self.store.as_json(data, name), name))
+            except DamagedRecord as err:  # the others must be sent all the same
+                log.warning("Passed over: %s", err)
+        return sorted(found, key=lambda message: (message.at, message.cause))
+
+    def thread(self, name: str) -> SlackThread | None:
+        """Return how a thread stands in Slack, or None if it is not there."""
+        parts = (_FOLDER, _THREADS, f"{_name_of(name)}.json")
+        with suppress(FileNotFoundError, DamagedRecord):
+            return self.store.as_record(_KIND, SlackThread, self.store.read_json(*parts), *parts)
+        return None
+
+    def keep_thread(self, name: str, thread: SlackThread) -> None:
+        """Note how a thread stands in Slack; only who has the turn does."""
+        self.store.write_json(numbered(_KIND, asdict(thread)), _FOLDER, _THREADS, f"{_name_of(name)}.json")
+
+    def take_turn(self) -> Turn | None:
+        """Take the turn to send, so that several processes send nothing twice; None: it is another's, or too early."""
+        numbers = sorted(int(name) for name in self.store.json_names(_FOLDER, _TURNS) if name.isdecimal())
+        if numbers and not self._is_free(numbers[-1]):
+            return None
+        turn = Turn(numbers[-1] + 1 if numbers else 1)
+        until = (utc_now() + _TURN).isoformat()
         try:
-            self.store.create_bytes(b"{}\n", _FOLDER, _TURNS, turn)
+            self.store.create_bytes(to_json({"until": until}), _FOLDER, _TURNS, f"{turn.number}.json")
         except FileExistsError:
-            return False
-        for name in before:
-            self.store.remove(_FOLDER, _TURNS, f"{name}.json")
+            return None
+        for number in numbers:
+            for name in (f"{number}.json", f"{number}-over.json"):
+                self.store.remove(_FOLDER, _TURNS, name)
+        return turn
+
+    def _is_free(self, number: int) -> bool:
+        for name in (f"{number}-over.json", f"{number}.json"):
+            with suppress(FileNotFoundError, DamagedRecord, ValueError):
+                until = self.store.read_json(_FOLDER, _TURNS, name).get("until")
+                return until is None or utc_now() >= datetime.fromisoformat(str(until))
         return True
+
+    def end_turn(self, turn: Turn, rest: timedelta) -> None:
+        """Give the turn back; nobody takes the next before a rest is over."""
+        until = (utc_now() + rest).isoformat()
+        self.store.write_json({"until": until}, _FOLDER, _TURNS, f"{turn.number}-over.json")
 
     def prune(self) -> None:
         """Remove what is older than anybody's memory of its cause."""
         for file in listed(self.store, _FOLDER):
             if utc_now() - file.written > _KEPT:
                 self.store.remove(file.name)
+
+
+def _name_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -13,6 +13,7 @@ _USERINFO = re.compile(
     r"://(?:[^/?#\s]*"  # up to the last @ of the host part ...
     r"|[^/\s:@]*:[^\s@]+)@"  # ... and beyond it for a password with a slash that was not quoted
 )
+_EXAMPLE = ", e.g. "
 _QUERY = re.compile(r"(?P<url>://[^\s?#]*)(?P<query>\?[^\s#]+)?")
 
 
@@ -25,6 +26,12 @@ def redact(text: object, secrets: Iterable[str] = ()) -> str:
     shown = _SLACK_TOKEN.sub("***", shown)
     shown = _UP_TO_LAST_AT.sub(lambda found: _USERINFO.sub("://***@", found[0]), shown)
     return _QUERY.sub(lambda found: found["url"] + ("?***" if found["query"] else ""), shown)
+
+
+def without_example(sentence: str) -> str:
+    """Return a sentence without the value of a row that it shows, and without what follows: its end is unknown."""
+    before, shown, _ = sentence.partition(_EXAMPLE)
+    return f"{before}." if shown else before
 
 
 def redact_line(text: object, secrets: Iterable[str] = ()) -> str:

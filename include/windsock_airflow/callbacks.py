@@ -2,22 +2,24 @@
 
 Runs in the task's own process, in the DAG processor when Airflow lost that, and in the scheduler for all that nobody
 else has reported (``failures``); in the last two the context holds no exception. All three name the same cause, and one
-message is sent. It never raises and never holds a task up for more than about five seconds.
+message is sent, by the scheduler. It never raises, and waits for the store alone.
 """
 
 import logging
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
-from windsock.alerts import Alert, send
-from windsock.errors import WindsockError
+from windsock.alerts import Alert, report
+from windsock.errors import DayRejected, WindsockError
+from windsock.redact import without_example
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, find_specs, load_spec
-from windsock_airflow.runs import enum_text, run_id_of, was_replayed
+from windsock_airflow.runs import enum_text, run_id_of, run_url, was_replayed
 
 log = logging.getLogger("windsock.alerts")
 
+FAILURES = ("failed ", "rejected ")
+"""How the names of threads about failed runs begin; the DAG's name follows."""
 _MAX_LINES = 12
 _SPEAKING = frozenset({"AirflowException", "AirflowFailException", "AirflowSensorTimeout"})
 """Errors of Airflow that tasks raise on purpose, with a sentence of their own."""
@@ -32,11 +34,17 @@ def on_task_failure(context: Mapping[str, Any]) -> None:
         settings = Settings.from_env()
         dag_id = str(getattr(ti, "dag_id", None) or getattr(context.get("dag"), "dag_id", None) or "unknown")
         task_id, run_id, index = getattr(ti, "task_id", None), run_id_of(context), getattr(ti, "map_index", None)
+        refused = own_error(context)
+        rejected = isinstance(refused, DayRejected)
         failed = Alert(
             dag_id,
-            why(context),
+            without_values(context),
             task_id=task_id,
             day=_day(context),
+            headline="File rejected" if rejected else "Task failed",
+            kind="rejected" if rejected else "failure",
+            run_id=run_id,
+            thread=f"{FAILURES[rejected]}{dag_id}",
             url=run_url(settings, dag_id, run_id, task_id, index if isinstance(index, int) else -1) if run_id else None,
             cause=cause_of(ti) if task_id and run_id else "",
         )
@@ -45,7 +53,7 @@ def on_task_failure(context: Mapping[str, Any]) -> None:
         if not on_replay and was_replayed(context, settings, spec.name if spec is not None else None):
             log.error("%s", failed.as_line([settings.slack_token]))
         else:
-            send(settings, failed, spec)
+            report(settings, failed, spec)
     except Exception as err:
         log.error("The failure could not be reported: %s", type(err).__name__)
 
@@ -56,23 +64,27 @@ def cause_of(ti: Any) -> str:
     return f"failed {ti.dag_id} {ti.run_id} {ti.task_id} {index} {getattr(ti, 'try_number', 1)}"
 
 
-def run_url(settings: Settings, dag_id: str, run_id: str, task_id: str | None = None, map_index: int = -1) -> str:
-    """Return the address of a run, or of a task in it, in the Airflow UI."""
-    url = f"{settings.ui_url}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
-    if task_id is None:
-        return url
-    url += f"/tasks/{quote(task_id, safe='')}"
-    return url if map_index < 0 else f"{url}/mapped/{map_index}"
+def own_error(context: Mapping[str, Any]) -> WindsockError | None:
+    """Return the error of ours that ended a task, anywhere in the chain: it was written to be read."""
+    error = context.get("exception")
+    while isinstance(error, BaseException) and not isinstance(error, WindsockError):
+        error = error.__cause__
+    return error if isinstance(error, WindsockError) else None
+
+
+def without_values(context: Mapping[str, Any]) -> str:
+    """Return the sentence that says why a task failed, without values of rows, which the task's log has."""
+    error = own_error(context)
+    if isinstance(error, DayRejected) and error.brief:
+        return error.brief
+    return "\n".join(without_example(line) for line in why(context).splitlines())
 
 
 def why(context: Mapping[str, Any]) -> str:
     """Return the sentence that says why a task failed."""
     error = context.get("exception")
-    own = error
-    while isinstance(own, BaseException):  # our own, anywhere in the chain, was written to be read
-        if isinstance(own, WindsockError):
-            return str(own)
-        own = own.__cause__
+    if (own := own_error(context)) is not None:
+        return str(own)
     if isinstance(error, BaseException):
         text = "\n".join(str(error).strip().splitlines()[:_MAX_LINES])
         name = type(error).__name__

@@ -14,11 +14,12 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from windsock.alerts import Alert, send
+from windsock.alerts import Alert, report
+from windsock.messages import approval_thread
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
-from windsock_airflow.runs import RunFacts
+from windsock_airflow.runs import RunFacts, run_url
 from windsock_airflow.step import no_retry_of_faulty_input, require_results
 
 APPROVAL = "approval"
@@ -42,27 +43,45 @@ Approve: it scores from the next day on. Reject: the champion stays, and the run
 class AskForApproval(ApprovalOperator):
     """Ask a person about a version that passed the gate in a live run; skip where there is nothing to decide."""
 
-    def __init__(self, *, model: str, **kwargs: Any) -> None:
+    def __init__(self, *, spec: ModelSpec, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.model = model
+        self.spec = spec
 
     def execute(self, context: Context) -> Any:
         """Show the evidence and wait, unless the version was refused or nothing may be promoted."""
         with no_retry_of_faulty_input():
             require_results(context)
-            facts = RunFacts.of(context, model=self.model, keyed=False)
+            facts = RunFacts.of(context, model=self.spec.name, keyed=False)
         verdict: Any = context["ti"].xcom_pull(task_ids="gate")
         if not verdict.get("passed", True):  # a gate of 0.2.0 or before left its verdict only if it was passed
             raise AirflowSkipException(f"Nobody is asked: {verdict['why']}")
         if not facts.live:
             raise AirflowSkipException(f"Nobody is asked: {facts.run_id} is a replay, which promotes nothing.")
+        settings = Settings.from_env()
+        self._report(settings, context, f"{verdict['why']} Answer under Required Actions: Approve or Reject.")
         return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Take the answer; a rejection is said in the thread that asked."""
+        answer = super().execute_complete(context, event)
+        if answer["chosen_options"] != [self.APPROVE]:
+            self._report(Settings.from_env(), context, "It was rejected. The champion stays.", closes=True)
+        return answer
+
+    def _report(self, settings: Settings, context: Context, sentence: str, **more: Any) -> None:
+        ti: Any = context["ti"]
+        url = run_url(settings, ti.dag_id, ti.run_id, ti.task_id)
+        cause = f"approval {ti.dag_id} {ti.run_id} {ti.try_number} {'answered' if more else 'asked'}"
+        about = {"kind": "approval", "run_id": ti.run_id, "thread": approval_thread(ti), **more}
+        report(
+            settings, Alert(ti.dag_id, sentence, ti.task_id, None, url, "Approval needed", cause, **about), self.spec
+        )
 
 
 def ask_for_approval(spec: ModelSpec) -> AskForApproval:
     """Return the task that shows the gate's evidence and waits for *Approve* or *Reject*."""
     return AskForApproval(
-        model=spec.name,
+        spec=spec,
         task_id=APPROVAL,
         subject=f"Make this version of {spec.name} the champion?",
         body=_EVIDENCE,
@@ -120,7 +139,8 @@ def nobody_would_hear(context: Context, spec: ModelSpec) -> bool:
     sentence = f"A retraining was asked for, and {dag_id} is paused. The request waits: unpause that, and it begins."
     cause = f"request {ti.dag_id} {ti.run_id}"
     settings = Settings.from_env()
-    send(settings, Alert(ti.dag_id, sentence, ti.task_id, headline="Retraining waits", cause=cause), spec)
+    alert = Alert(ti.dag_id, sentence, ti.task_id, headline="Retraining waits", cause=cause, kind="deadline")
+    report(settings, alert, spec)
     return True
 
 

@@ -3,8 +3,8 @@
 A task whose process is killed (what happens when memory runs out) says nothing, and Airflow calls its callback only
 if the worker is lost too. So the scheduler, told of each run that fails, looks a little later at the tasks that failed
 lately, and reports those that nobody has; what a scheduler that was killed meanwhile did not see, the next one finds
-when it starts. The same thread reports approvals that wait for a day and challengers that nobody judged, and sends
-what Slack did not take.
+when it starts. The same thread reports approvals that wait for a day and challengers that nobody judged, says when what
+had failed is mended, and sends to Slack what all processes report.
 
 The top of this module is imported by every task: nothing heavy may stand there. ``plugins/windsock_alerts.py``
 registers it.
@@ -13,15 +13,20 @@ registers it.
 import logging
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.listeners import hookimpl
 
-from windsock.alerts import Alert, send, send_waiting
+from windsock.alerts import Alert, report, send_waiting
+from windsock.messages import approval_thread
+from windsock.outbox import Message, Outbox
 from windsock.settings import Settings
 from windsock.spec import load_specs
-from windsock_airflow.callbacks import cause_of, model_of, on_task_failure, run_url, spec_of
+from windsock.store import Store
+from windsock_airflow.callbacks import FAILURES, cause_of, model_of, on_task_failure, spec_of
+from windsock_airflow.runs import run_url
 from windsock_airflow.scheduler_threads import Looks, in_scheduler, start_thread
 
 log = logging.getLogger(__name__)
@@ -30,10 +35,11 @@ _GRACE = timedelta(seconds=30)
 """So long after a task failed, it has said what it has to say itself."""
 _LOOK_BACK = timedelta(hours=6)
 _LONG_WAIT = timedelta(hours=24)
+_MEMORY = timedelta(days=30)
 _ROUND_S = 60.0
 _ROUNDS_BETWEEN_WAITS = 10
 _ROUNDS_BETWEEN_CHALLENGERS = 60
-_failed = threading.Event()
+_failed, _succeeded = threading.Event(), threading.Event()
 
 
 @hookimpl
@@ -47,6 +53,12 @@ def on_starting(component: Any) -> None:
 def on_dag_run_failed(dag_run: Any, msg: str) -> None:
     """Have the thread look; in other processes nobody does."""
     _failed.set()
+
+
+@hookimpl
+def on_dag_run_success(dag_run: Any, msg: str) -> None:
+    """Have the thread look whether what had failed is mended."""
+    _succeeded.set()
 
 
 class Watch:
@@ -80,6 +92,30 @@ class Watch:
                 run = ti.dag_run
                 on_task_failure({"ti": ti, "dag_run": run, "run_id": ti.run_id, "partition_key": run.partition_key})
 
+    def report_recoveries(self, session: Any) -> None:
+        """Close the threads about failed runs of which each has succeeded since, or another one for its day."""
+        from airflow.models.dagrun import DagRun
+        from sqlalchemy import select
+
+        outbox = Outbox(Store.of(self._settings))
+        threads = {name for name in outbox.open_threads() if name.startswith(FAILURES)}
+        told: dict[str, list[Message]] = {name: [] for name in threads}
+        for message in outbox.messages(_MEMORY) if threads else ():
+            if message.thread in told:
+                told[message.thread] = [] if message.closes else [*told[message.thread], message]
+        for name, messages in told.items():
+            if not messages or (spec := spec_of(self._settings, messages[-1].dag_id)) is None:
+                continue
+            wanted = select(DagRun).where(DagRun.dag_id == messages[-1].dag_id, DagRun.state == "success")
+            since = min(datetime.fromisoformat(message.at) for message in messages) - _GRACE
+            good = list(session.scalars(wanted.where(DagRun.end_date > since)))
+            if all(any(_mends(run, message) for run in good) for message in messages):
+                last, days = messages[-1], ", ".join(sorted({m.day for m in messages if m.day})[-5:])
+                sentence = f"It runs again{days and f', for {days} too'}: what had failed has succeeded since."
+                cause = f"over {name} {last.cause}"
+                alert = Alert(last.dag_id, sentence, None, None, None, last.headline, cause, last.kind)  # type: ignore[arg-type]
+                report(self._settings, replace(alert, thread=name, closes=True), spec)
+
     def report_waits(self, session: Any, now: datetime) -> None:
         """Report approvals that nobody has answered for a day, with the promotions that wait behind them."""
         from airflow.models.dagrun import DagRun
@@ -108,7 +144,8 @@ class Watch:
                 "stays."
             )
             url = run_url(self._settings, ti.dag_id, ti.run_id, ti.task_id)
-            send(self._settings, Alert(ti.dag_id, sentence, ti.task_id, None, url, "Approval waits", cause), spec)
+            alert = Alert(ti.dag_id, sentence, ti.task_id, None, url, "Approval waits", cause, "approval", ti.run_id)
+            report(self._settings, replace(alert, thread=approval_thread(ti)), spec)
 
     def report_challengers(self, session: Any) -> None:
         """Report the newest version of a model that nobody has judged since the last look, nor is about to."""
@@ -131,13 +168,21 @@ class Watch:
                 f"Version {version} of {model} was registered, and no run of {dag_id} has judged it: it came while "
                 f"another was under way, or the DAG was paused. Trigger {dag_id}; the champion stays meanwhile."
             )
-            send(self._settings, Alert(dag_id, sentence, headline="Challenger waits", cause=cause), spec)
+            alert = Alert(dag_id, sentence, headline="Challenger waits", cause=cause, kind="deadline")
+            report(self._settings, alert, spec)
 
 
 _BY_HAND = (
     *("patch_task_instance", "bulk_task_instances", "patch_task_group_instances", "patch_dag_run", "bulk_dag_runs"),
 )
 """What Airflow's audit log calls it when a person sets the state of tasks and runs."""
+
+
+def _mends(run: Any, failed: Message) -> bool:
+    """Say whether a run that succeeded makes up for one that failed: it is the same, or later and for the same day."""
+    if run.run_id == failed.run_id:
+        return True
+    return run.partition_key in (None, failed.day) and run.end_date > datetime.fromisoformat(failed.at)
 
 
 def _watch_for_ever(settings: Settings) -> None:
@@ -149,6 +194,8 @@ def _watch_for_ever(settings: Settings) -> None:
         if _failed.wait(_ROUND_S):
             _failed.clear()
             look = True
+            with looks.look():
+                send_waiting(settings)  # what the task has said itself
             time.sleep(_GRACE.total_seconds() + 1)
         with looks.look():
             now = datetime.now(UTC)
@@ -159,5 +206,8 @@ def _watch_for_ever(settings: Settings) -> None:
                     watch.report_waits(session, now)
                 if rounds % _ROUNDS_BETWEEN_CHALLENGERS == 0:
                     watch.report_challengers(session)
+                if _succeeded.is_set():
+                    _succeeded.clear()
+                    watch.report_recoveries(session)
             look, rounds = False, rounds + 1
             send_waiting(settings)

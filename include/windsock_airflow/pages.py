@@ -47,10 +47,11 @@ async def lazy_pages(scope: Any, receive: Any, send: Any) -> None:
 def make_app() -> FastAPI:
     """Return the application; every route asks who is there."""
     from airflow.api_fastapi.core_api.security import get_user
-    from fastapi import Depends, FastAPI, HTTPException
-    from fastapi.responses import Response, StreamingResponse
+    from fastapi import APIRouter, Depends, FastAPI, HTTPException
+    from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-    app = FastAPI(dependencies=[Depends(get_user)], docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    pages = APIRouter(dependencies=[Depends(get_user)])
 
     @app.exception_handler(401)
     def to_login(request: Any, err: Any) -> Response:
@@ -61,32 +62,41 @@ def make_app() -> FastAPI:
             status_code=303, headers={"Location": f"{Settings.from_env().ui_url}/api/v2/auth/login?next={page}"}
         )
 
-    @app.get("/pages/{path:path}")
+    @app.exception_handler(WindsockError)
+    def away(request: Any, err: Any) -> Response:
+        return JSONResponse({"detail": str(err)}, 503)
+
+    @pages.get("/pages/{path:path}")
     def page(path: str) -> Response:
-        try:
-            found = open_page(path)
-        except WindsockError as err:
-            raise HTTPException(503, str(err)) from err
+        found = open_page(path)
         if found is None:
             raise HTTPException(404, "This is no page, or it is not there (any more).")
         return StreamingResponse(found.parts(), media_type=found.media_type, headers=_HEADERS)
 
-    @app.get("/version")
+    @pages.get("/version")
     def version() -> dict[str, str]:
         return {"version": __version__}
 
-    @app.get("/plan/{dag_id}")
+    @pages.get("/plan/{dag_id}")
     def plan(dag_id: str) -> Response:
         if (model := model_of(dag_id)) is None:
             raise HTTPException(404, f"{dag_id} is no DAG of a model.")
         return Response(read_plan(model), media_type="text/plain; charset=utf-8", headers=_HEADERS)
 
+    @pages.get("/alerts")
+    def alerts() -> Response:
+        from windsock_airflow.alerts_page import POLICY, alerts_page
+
+        page = alerts_page(Settings.from_env())
+        return Response(page, media_type="text/html", headers={**_HEADERS, "Content-Security-Policy": POLICY})
+
     somebody = Depends(get_user)
 
-    @app.get(ROUTE)
+    @pages.get(ROUTE)
     def mlflow(to: str = "/", user: Any = somebody) -> Response:
         return ticket_page(user, to)
 
+    app.include_router(pages)
     return app
 
 

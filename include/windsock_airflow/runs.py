@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
+from urllib.parse import quote
 
 from airflow.sdk import Context
 
@@ -177,6 +178,15 @@ def run_id_of(context: Mapping[str, Any]) -> str:
     """Return the run's id, from wherever a context has it."""
     ti, run = context.get("task_instance") or context.get("ti"), context.get("dag_run")
     return str(getattr(ti, "run_id", None) or getattr(run, "run_id", None) or context.get("run_id") or "")
+
+
+def run_url(settings: Settings, dag_id: str, run_id: str, task_id: str | None = None, map_index: int = -1) -> str:
+    """Return the address of a run, or of a task in it, in the Airflow UI."""
+    url = f"{settings.ui_url}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
+    if task_id is None:
+        return url
+    url += f"/tasks/{quote(task_id, safe='')}"
+    return url if map_index < 0 else f"{url}/mapped/{map_index}"
 
 
 def enum_text(value: Any) -> str:

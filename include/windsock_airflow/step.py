@@ -35,6 +35,7 @@ from windsock.settings import Settings
 from windsock.store import Store
 from windsock_airflow.pages import RESULT_LINKS, links_of
 from windsock_airflow.runs import RunFacts
+from windsock_airflow.telling import tell_of_result
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,7 @@ class StepCall:
         It is for the run's day and those that it made out of date.
         """
         operator.links = links_of(self.model, result)
+        tell_of_result(self.model, self.step, result, facts, operator.task_id, operator.links)
         outlets = [] if result.get("announce") is False else operator.outlets
         extra = facts.event_extra() | {name: result[name] for name in self.announce if result.get(name) is not None}
         operator.outlets = []

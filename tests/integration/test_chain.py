@@ -282,6 +282,12 @@ def test_a_failing_task_posts_one_message_and_a_backfill_none(chain: Stack, slac
     log = chain.api.task_log(f"{MODEL}_ingest", run["dag_run_id"], "ingest")
     assert "DayRejected" in log
 
+    given_up = chain.api.trigger(f"{MODEL}_ingest", partition_key=str(REFUSED), conf={"no_delivery": True})
+    assert chain.api.wait_for_run(f"{MODEL}_ingest", given_up, 120)["state"] == "success"
+    head = message["blocks"][0]["text"]
+    assert head["text"].startswith("🔴 File rejected")
+    wait_until(lambda: "over" in slack.messages[before]["blocks"][0]["text"]["text"], 120, "a thread that is closed")
+
 
 def test_with_slack_away_the_run_ends_the_same_and_the_message_is_in_the_log(chain: Stack, slack: FakeSlack):
     before = len(slack.messages)

@@ -16,6 +16,7 @@ COMMANDS = {
     "lint": ("windsock.cli.models:lint", "Check every model spec."),
     "plan": ("windsock.cli.plan:plan", "Say what an edit of a model means, before it is merged."),
     "models": ("windsock.cli.models:models", "List the models and their versions."),
+    "alerts": ("windsock.cli.alerts:alerts", "List what people were told, and whether it is over."),
     "step": ("windsock.cli.step:step", "Run one pipeline step by itself."),
     "apply": ("windsock.cli.step:apply", "Compute ahead what the next training lacks; register with Feast."),
     "canary": ("windsock.cli.models:canary", "Check that this version computes what earlier ones did."),

@@ -4,7 +4,7 @@ Raw copies are kept by content, so that the same file is kept once.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +15,7 @@ from windsock import tables
 from windsock.errors import DayRejected
 from windsock.ingest.sources.delivery import Delivery
 from windsock.ledger import DayRecord, Ledger, Output
+from windsock.redact import without_example
 from windsock.steps import StepContext
 
 log = logging.getLogger(__name__)
@@ -139,9 +140,13 @@ def refuse(
     what, again = f"delivery {delivery.name}", f"{spec.name}_ingest for {day}"
     if stage == "labels":
         what, again = f"label file {delivery.name}", f"the labels of {day} again"
-    faults = "\n".join(f"  - {reason}" for reason in reasons)
-    return DayRejected(
-        f"{spec.name} {day}: {what} was rejected for {len(reasons)} reason{'s' if len(reasons) > 1 else ''}:\n"
-        f"{faults}\n{kept}{copy} in the store at {folder}. "
-        f"Have it corrected and delivered again, then run {again}.{advice and f' {advice}'}"
-    )
+
+    def sentence(faults: Iterable[str]) -> str:
+        listed = "\n".join(f"  - {fault}" for fault in faults)
+        return (
+            f"{spec.name} {day}: {what} was rejected for {len(reasons)} reason{'s' if len(reasons) > 1 else ''}:\n"
+            f"{listed}\n{kept}{copy} in the store at {folder}. "
+            f"Have it corrected and delivered again, then run {again}.{advice and f' {advice}'}"
+        )
+
+    return DayRejected(sentence(reasons), brief=sentence(without_example(reason) for reason in reasons))

@@ -9,11 +9,11 @@ from typing import Any, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from windsock.errors import SpecError, did_you_mean, listed
+from windsock.spec.alerting import AlertsSpec
 from windsock.spec.base import Column, Name, Part
 from windsock.spec.data import EventsSpec, LabelSpec, ValidationSpec
 from windsock.spec.modelling import FeaturesSpec, FeatureView, GateSpec, TrainingSpec
 from windsock.spec.operations import (
-    AlertsSpec,
     MonitoringSpec,
     RetentionSpec,
     RetrainingSpec,

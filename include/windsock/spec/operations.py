@@ -1,4 +1,4 @@
-"""The operating half of a spec: schedules, monitoring, retraining, alerts, retention, what a heavy step runs on."""
+"""The operating half of a spec: schedules, monitoring, retraining, retention, what a heavy step runs on."""
 
 from typing import Annotated, Literal, Self
 
@@ -60,13 +60,6 @@ class RetrainingSpec(Part):
                 f"needed is {self.needed}, more than out_of ({self.out_of}): no retraining would ever start"
             )
         return self
-
-
-class AlertsSpec(Part):
-    """Who hears about failures."""
-
-    slack_channel: str | None = Field(None, description="Default: the installation's channel.")
-    on_replay: bool = Field(False, description="Also report failures of backfills.")
 
 
 class ServingSpec(Part):

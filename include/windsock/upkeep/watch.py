@@ -17,6 +17,7 @@ from windsock.days import spans
 from windsock.errors import UpstreamUnavailable, WindsockError
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
+from windsock.spec.alerting import Kind
 from windsock.store import Store
 from windsock.upkeep.stage_days import GRACE, StageDays, days_of_stages, rests_since, was_taken_out
 from windsock.upkeep.told import Told
@@ -80,10 +81,10 @@ class _Look:
         self.unsure |= len(sure) < len(days)
         return sure
 
-    def tell(self, stage: str, headline: str, sentence: str, day: str | None = None) -> None:
+    def tell(self, stage: str, kind: Kind, headline: str, sentence: str, day: str | None = None) -> None:
         dag_id = f"{self.spec.name}_{stage}"
         url = f"{self.settings.ui_url}/dags/{dag_id}"
-        send(self.settings, Alert(dag_id, sentence, day=day, url=url, headline=headline), self.spec)
+        send(self.settings, Alert(dag_id, sentence, day=day, url=url, headline=headline, kind=kind), self.spec)
 
 
 def look_after(settings: Settings, spec: ModelSpec, scheduler: Scheduler, now: datetime) -> bool:
@@ -160,7 +161,7 @@ def _start(look: _Look, stage: str, day: date) -> None:
             f"{_MOST_RUNS} runs for {day} have succeeded, and still nothing is recorded of {stage}. What is marked as "
             f"a success by hand does not run: clear the last one, {run_id}, and read its log."
         )
-        look.tell(STARTED_BY[stage], "Day without a result", sentence, str(day))
+        look.tell(STARTED_BY[stage], "failure", "Day without a result", sentence, str(day))
 
 
 def _tell_what_is_made_up_for(look: _Look) -> set[date]:
@@ -177,7 +178,7 @@ def _tell_what_is_made_up_for(look: _Look) -> set[date]:
             f"or the clock was wrong. They are run now by themselves, in order, as live days: {runs}; the steps after "
             "them follow. Nothing need be done unless one of these runs fails."
         )
-        look.tell(STARTED_BY[next(iter(look.started))], "Days are made up for", sentence)
+        look.tell(STARTED_BY[next(iter(look.started))], "catch_up", "Days are made up for", sentence)
     return {date.fromisoformat(day) for day in look.told.said.get(kind, ())}
 
 
@@ -190,7 +191,7 @@ def _tell_of_pause(look: _Look, days: StageDays, dag_id: str) -> None:
             f"settled one is {days.last or 'none'}. Unpause it if that was not meant: those of the last "
             f"{look.spec.schedule.catch_up_days} days are then run by themselves."
         )
-        look.tell(dag_id.removeprefix(f"{look.spec.name}_"), "DAG is paused", sentence)
+        look.tell(dag_id.removeprefix(f"{look.spec.name}_"), "silence", "DAG is paused", sentence)
 
 
 def _tell_of_earlier_days(look: _Look, days: StageDays, on_their_way: Collection[str]) -> None:
@@ -207,7 +208,7 @@ def _tell_of_earlier_days(look: _Look, days: StageDays, on_their_way: Collection
             f"(schedule.catch_up_days is {look.spec.schedule.catch_up_days}): {spans(left)}. If they are wanted: "
             f"windsock backfill {model} --from {left[0]} --to {left[-1]}{options}"
         )
-        look.tell(stage, "Days are missing", sentence)
+        look.tell(stage, "deadline", "Days are missing", sentence)
 
 
 def _is_left(look: _Look, stage: str, day: date) -> bool:
@@ -228,4 +229,4 @@ def _tell_who_waits(look: _Look) -> None:
         elif wait.live and (new := look.told.untold("waiting", [f"{wait.step} {wait.key} {wait.run_id}"])):
             look.told.mark("waiting", new)
             stage = wait.dag_id.removeprefix(f"{look.spec.name}_")
-            look.tell(stage, "Run waits", f"It has waited since {wait.since}. {wait.sentence}", wait.key)
+            look.tell(stage, "deadline", "Run waits", f"It has waited since {wait.since}. {wait.sentence}", wait.key)

@@ -28,7 +28,12 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: Any, run_id: s
     monkeypatch.setenv("WINDSOCK_HOME", str(settings.home))
     monkeypatch.setenv("WINDSOCK_MODELS", str(settings.models[0]))
     ti = SimpleNamespace(
-        id="1", dag_id="fraud_promote", run_id=run_id, task_id="approval", xcom_pull=lambda task_ids: verdict
+        id="1",
+        dag_id="fraud_promote",
+        run_id=run_id,
+        task_id="approval",
+        try_number=1,
+        xcom_pull=lambda task_ids: verdict,
     )
     run = SimpleNamespace(dag_id="fraud_promote", run_id=run_id, run_type="manual", conf={})
     task = SimpleNamespace(upstream_task_ids={"gate"})

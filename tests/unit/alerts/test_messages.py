@@ -1,0 +1,184 @@
+"""What people are told of a step's result: once, to whom the spec says, as Slack takes it, and over when it is over."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_slack import FakeSlack, faults_of
+from small_model import small_fraud
+from windsock.alerts import Alert, send_waiting
+from windsock.block_kit import blocks_of, mrkdwn, reply_blocks
+from windsock.ledger import DayRecord, Ledger
+from windsock.messages import tell
+from windsock.outbox import Outbox
+from windsock.settings import Settings
+from windsock.store import Store
+
+CHECKS = [
+    {"name": "floor_average_precision", "passed": False, "value": 0.1234567, "threshold": 0.3, "why": "too low"},
+    {"name": "another_model", "passed": True, "value": None, "threshold": None, "why": "it is"},
+]
+NEWS: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "quarantine": (
+        "ingest",
+        {"status": "published", "rows": 900, "quarantined": 100, "by_rule": {"amount: at least 0": 100}},
+        "Many rows set aside",
+        "100 of 1,000 rows of 2026-03-05 (10.0%)",
+    ),
+    "performance": (
+        "monitor",
+        {
+            "degraded": True,
+            "champion": "3",
+            "summary": "no drift; average_precision fell from 0.6 to 0.3",
+            "performance": {"metric": "average_precision", "value": 0.3, "holdout": 0.6, "loss": 0.5},
+        },
+        "Performance fell",
+        "fell from 0.6 to 0.3",
+    ),
+    "drift": (
+        "govern",
+        {"action": "retrain", "dedupe_key": "3@2026-03-04", "as_of": "2026-03-05", "reasons": ["2 of 3 nights"]},
+        "Drift",
+        "A new training is asked for, as of 2026-03-05",
+    ),
+    "refusal": (
+        "gate",
+        {"passed": False, "version": "4", "champion_seen": "3", "checks": CHECKS, "why": "Version 4 failed 1 of 2."},
+        "Challenger refused",
+        "0.1235 (limit 0.3)",
+    ),
+    "promotion": (
+        "promote",
+        {"promoted": True, "version": "4", "previous": "3", "in_force_from": "2026-03-06", "seq": 2},
+        "New champion",
+        "Version 4 of fraud is champion: it scores events from 2026-03-06 on. Before: 3.",
+    ),
+    "rollback": (
+        "rollback",
+        {"version": "3", "previous": "4", "in_force_from": "2026-03-07", "seq": 3},
+        "Rolled back",
+        "Version 3 of fraud is champion",
+    ),
+}
+QUIET: dict[str, tuple[str, dict[str, Any]]] = {
+    "quarantine": ("ingest", {"status": "published", "rows": 999, "quarantined": 1, "by_rule": {"x": 1}}),
+    "performance": ("monitor", {"degraded": False, "performance": {"loss": 0.01}}),
+    "drift": ("govern", {"action": "none", "reasons": ["no drift"], "dedupe_key": None}),
+}
+
+
+class House:
+    """One installation with a model, its Slack, and what its steps say."""
+
+    def __init__(self, tmp_path: Path, slack: FakeSlack, **alerts: Any) -> None:
+        _, spec = small_fraud(tmp_path, owner="payments", alerts=alerts)
+        env = {"WINDSOCK_HOME": str(tmp_path), "WINDSOCK_MODELS": str(tmp_path / "models"), **slack.env}
+        self.settings, self.spec, self.slack = Settings.from_env(env), spec, slack
+
+    def say(self, step: str, result: dict[str, Any], day: str = "2026-03-05") -> None:
+        dag_id = f"fraud_{step}"
+        where = {"dag_id": dag_id, "task_id": step, "run_id": f"run {day}", "url": f"http://ui/{dag_id}"}
+        tell(self.settings, "fraud", step, result, day=day, **where, links=(("Report", "http://ui/page"),))
+        send_waiting(self.settings)
+
+
+@pytest.mark.parametrize("kind", NEWS)
+def test_people_hear_once_what_happened_with_figures_links_and_owner(kind: str, tmp_path: Path) -> None:
+    step, result, headline, part = NEWS[kind]
+    with FakeSlack() as slack:
+        house = House(tmp_path, slack)
+        house.say(step, result)
+        house.say(step, result)
+
+    (message,) = slack.messages
+    shown = str(message["blocks"])
+    for each in (headline, part, "owner payments", f"<http://ui/fraud_{step}|", "<http://ui/page|Report>"):
+        assert each in shown, each
+    assert message["text"].startswith(f"*{headline}*")
+    assert faults_of(message["blocks"]) == []
+
+
+@pytest.mark.parametrize("kind", QUIET)
+def test_what_goes_on_folds_into_one_thread_and_what_is_over_closes_it(kind: str, tmp_path: Path) -> None:
+    step, result, _, _ = NEWS[kind]
+    with FakeSlack() as slack:
+        house = House(tmp_path, slack)
+        house.say(*QUIET[kind])
+        assert slack.messages == [], "nothing was wrong"
+        house.say(step, result)
+        house.say(step, {**result, "dedupe_key": "3@2026-03-05"}, "2026-03-06")
+        house.say(*QUIET[kind], "2026-03-07")
+        house.say(*QUIET[kind], "2026-03-08")
+
+    (head,) = slack.heads
+    assert head["blocks"][0]["text"]["text"].startswith("✅")
+    assert "(2×)" in head["blocks"][0]["text"]["text"]
+    assert len(slack.messages) == 3
+
+
+def test_a_drift_is_told_from_the_first_night_on_which_it_is_believed(tmp_path: Path) -> None:
+    waits = {
+        "action": "wait",
+        "dedupe_key": "3@2026-03-04",
+        "reasons": ["drift since 2026-03-04"],
+        "useful_from": "2026-03-19",
+    }
+    with FakeSlack() as slack:
+        house = House(tmp_path, slack)
+        ledger = Ledger.of(house.settings, "fraud", "monitor")
+        for day in (4, 5):
+            found = {"champion": "3", "drifted": True, "degraded": False}
+            ledger.publish(DayRecord(str(date(2026, 3, day)), "published", detail=found))
+        house.say("govern", waits, "2026-03-04")
+        assert slack.messages == [], "one night is no drift"
+        house.say("govern", waits, "2026-03-05")
+
+    (message,) = slack.messages
+    assert "Retraining waits until 2026-03-19" in message["text"]
+
+
+def test_the_spec_says_where_each_kind_and_severity_goes(tmp_path: Path) -> None:
+    routes = {"info": "#quiet", "rollback": "#oncall", "refusal": None}
+    with FakeSlack() as slack:
+        house = House(tmp_path, slack, slack_channel="#fraud", routes=routes, severity={"drift": "info"})
+        for step, result, _, _ in NEWS.values():
+            house.say(step, result)
+
+    told = {message["text"].splitlines()[0].split("*")[1]: message["channel"] for message in slack.messages}
+    assert told == {
+        "Many rows set aside": "#fraud",
+        "Performance fell": "#fraud",
+        "Drift": "#quiet",
+        "New champion": "#quiet",
+        "Rolled back": "#oncall",
+    }
+    kinds = {message.kind for message in Outbox(Store.of(house.settings)).messages()}
+    assert kinds == set(NEWS), "the table has all of it"
+
+
+@pytest.mark.parametrize("character", ["&", "<", "x", "é", "\n"])
+@pytest.mark.parametrize("length", [1, 150, 3000, 20_000])
+def test_slack_takes_a_message_whatever_its_text_is(character: str, length: int, tmp_path: Path) -> None:
+    settings, spec = small_fraud(tmp_path)
+    text = f"a{character * length}b"
+    alert = Alert(
+        "fraud_ingest",
+        text,
+        text,
+        text,
+        f"http://ui/{text}",
+        text,
+        facts=tuple((text, text) for _ in range(30)),
+        links=((text, "http://x"),) * 20,
+    )
+    message = alert.as_message(settings, spec)
+    for blocks in (blocks_of(message, 3, message, late=True), reply_blocks([message] * 200)):
+        assert faults_of(blocks) == []
+
+
+def test_text_from_data_calls_nobody_and_forges_nothing() -> None:
+    assert mrkdwn("<!channel> & <https://evil|here>") == "&lt;!channel&gt; &amp; &lt;https://evil|here&gt;"
+    assert mrkdwn("&" * 50, 40) == "&amp;&amp;&amp;&amp;&amp; … (shortened)"
