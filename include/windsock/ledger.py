@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Literal
@@ -30,6 +33,19 @@ LATE = "late_"
 
 Status = Literal["published", "empty", "rejected", "no_champion", "void"]
 """``void`` stands in the history alone: it says why what was recorded before was taken out, and is never in force."""
+
+
+_began: ContextVar[float | None] = ContextVar("began", default=None)
+
+
+@contextmanager
+def timing() -> Iterator[None]:
+    """Let records that are published within say how long it took so far, unless they know better."""
+    before = _began.set(time.monotonic())
+    try:
+        yield
+    finally:
+        _began.reset(before)
 
 
 @dataclass(frozen=True)
@@ -257,7 +273,10 @@ class Ledger:
 
     def _keep(self, record: DayRecord, origin: str) -> DayRecord:
         """Keep a record in the history, and return it with its time and origin."""
-        stamped = replace(record, recorded_at=utc_now().isoformat(timespec="seconds"), origin=origin)
+        began = _began.get()
+        seconds = record.seconds or (round(time.monotonic() - began, 3) if began is not None else 0.0)
+        at = utc_now().isoformat(timespec="seconds")
+        stamped = replace(record, recorded_at=at, origin=origin, seconds=seconds)
         self.store.write_json(stamped.to_json(), *self._parts("history", record.ds, f"{record.content_hash}.json"))
         return stamped
 

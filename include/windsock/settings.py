@@ -42,6 +42,8 @@ class Settings:
     """GPUs that steps may use at a time, the slots of their pool; absent: not known."""
     studies: str = field(default="", repr=False)
     """SQLAlchemy URL of the PostgreSQL for shared searches."""
+    metrics_token: str = field(default="", repr=False)
+    """What Prometheus has to show (``WINDSOCK_METRICS_TOKEN``, or a file); empty: there are no numbers for it."""
     slack_token: str = field(default="", repr=False)
     """Slack bot token (``WINDSOCK_SLACK_TOKEN``, or the file ``WINDSOCK_SLACK_TOKEN_FILE``)."""
     mlflow_url: str = ""
@@ -88,6 +90,7 @@ class Settings:
             slack_channel=e.get("WINDSOCK_SLACK_CHANNEL", ""),
             slack_api_url=e.get("WINDSOCK_SLACK_API_URL") or "https://slack.com/api/",
             slack_token=_secret(e, "WINDSOCK_SLACK_TOKEN"),
+            metrics_token=_secret(e, "WINDSOCK_METRICS_TOKEN"),
             mlflow_url=e.get("WINDSOCK_MLFLOW_URL", "").rstrip("/"),
             airflow_url=e.get("WINDSOCK_AIRFLOW_URL", "").rstrip("/"),
             airflow_user=e.get("WINDSOCK_AIRFLOW_USER") or "admin",

@@ -18,6 +18,7 @@ from windsock import mlflow_keys
 from windsock.days import past_day
 from windsock.errors import SpecError
 from windsock.faults import fault_behind
+from windsock.ledger import timing
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.store import Store
@@ -156,7 +157,8 @@ def run_step(
     started = time.monotonic()
     log.info("%s %s %s: started (%s)", model, name, key or "", "live" if live else "replayed")
     try:
-        result = module.run(context)
+        with timing():
+            result = module.run(context)
     except Exception as err:
         if (fault := fault_behind(err)) is not None:
             raise fault from err

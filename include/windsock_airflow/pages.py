@@ -7,6 +7,7 @@ a button's address in the task's process, right after the task has ended; so the
 
 from __future__ import annotations
 
+import hmac
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from windsock_airflow.page_files import open_page
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from fastapi.responses import Response
 
 PAGES_PREFIX = "/windsock"
 """Where ``plugins/windsock_pages.py`` serves the store's pages."""
@@ -45,9 +47,9 @@ async def lazy_pages(scope: Any, receive: Any, send: Any) -> None:
 
 @cache
 def make_app() -> FastAPI:
-    """Return the application; every route asks who is there."""
+    """Return the application; every route asks who is there, that of Prometheus for its token."""
     from airflow.api_fastapi.core_api.security import get_user
-    from fastapi import APIRouter, Depends, FastAPI, HTTPException
+    from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
     from fastapi.responses import JSONResponse, Response, StreamingResponse
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -96,8 +98,32 @@ def make_app() -> FastAPI:
     def mlflow(to: str = "/", user: Any = somebody) -> Response:
         return ticket_page(user, to)
 
+    shown = Header(default="")
+
+    @app.get("/metrics")
+    def metrics(authorization: str = shown) -> Response:
+        return metrics_answer(authorization)
+
     app.include_router(pages)
     return app
+
+
+def metrics_answer(authorization: str) -> Response:
+    """Return the numbers of all models for who shows the token, which is all that Prometheus has."""
+    from fastapi import HTTPException
+    from fastapi.responses import Response
+
+    settings = Settings.from_env()
+    if not settings.metrics_token.strip():
+        raise HTTPException(404, "There are no metrics: WINDSOCK_METRICS_TOKEN is not set.")
+    wanted = f"Bearer {settings.metrics_token.strip()}"
+    if not hmac.compare_digest(authorization.encode(), wanted.encode()):
+        raise HTTPException(401, "Prometheus has to show the token of WINDSOCK_METRICS_TOKEN as a bearer token.")
+    from prometheus_client import CONTENT_TYPE_LATEST
+
+    from windsock.exporter import exposition
+
+    return Response(exposition(settings), media_type=CONTENT_TYPE_LATEST, headers=_HEADERS)
 
 
 def model_of(dag_id: str) -> str | None:
