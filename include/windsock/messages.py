@@ -17,6 +17,10 @@ from windsock.spec import ModelSpec, get_spec
 
 Result = Mapping[str, Any]
 _MOST_FACTS = 6
+_CAUSES = {
+    "inputs": ": its inputs have moved",
+    "concept": ", though its inputs are as before: what they mean has changed",
+}
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,22 @@ def _of_ingest(done: Finished, result: Result) -> Iterator[Alert]:
 
 
 def _of_monitor(done: Finished, result: Result) -> Iterator[Alert]:
-    """Tell of a champion that has become worse, until it is not."""
+    """Tell of a champion that has become worse, and of labels that stop or come late, until it is over."""
+    record = Ledger.of(done.settings, done.spec.name, "monitor").get_if_whole(date.fromisoformat(str(done.day)))
+    night = record.detail if record is not None else result
+    labels = night.get("labels") or {}
+    thread, cause = f"labels {done.spec.name}", f"labels {done.spec.name} {done.day}"
+    about = {"kind": "silence", "thread": thread}
+    if labels.get("alarm"):
+        yield done.alert("Labels are amiss", str(labels.get("why")), cause, **about)
+    elif labels:
+        yield done.alert(
+            "Labels are amiss", f"On {done.day} they come as usual.", f"{cause} over", closes=True, **about
+        )
     found, thread = result.get("performance") or {}, f"performance {done.spec.name}"
     if result.get("degraded"):
-        champion = f"Version {result.get('champion')} has become worse. {result.get('summary', '')}."
+        words = _CAUSES.get(str(night.get("cause")), "")
+        champion = f"Version {result.get('champion')} has become worse{words}. {result.get('summary', '')}."
         facts = tuple(
             (words, f"{found[name]:.4g}")
             for name, words in (("value", str(found.get("metric", "now"))), ("holdout", "promised"))

@@ -119,6 +119,24 @@ def test_what_goes_on_folds_into_one_thread_and_what_is_over_closes_it(kind: str
     assert len(slack.messages) == 3
 
 
+def test_labels_that_stop_are_told_until_they_come_again_and_a_loss_by_its_cause(tmp_path: Path) -> None:
+    usual = {"champion": "3", "drifted": False, "degraded": False, "labels": {"alarm": False, "why": None}}
+    amiss = {"alarm": True, "why": "labels of 2026-03-01 have not come, where 98% is usual"}
+    nights = [usual, {**usual, "labels": amiss}, usual, {**usual, "degraded": True, "cause": "concept"}]
+    with FakeSlack() as slack:
+        house = House(tmp_path, slack)
+        ledger = Ledger.of(house.settings, "fraud", "monitor")
+        for number, night in enumerate(nights, 1):
+            day = f"2026-03-0{number}"
+            ledger.publish(DayRecord(day, "published", detail=night))
+            house.say("monitor", {"degraded": night["degraded"], "champion": "3", "performance": None}, day)
+
+    labels, loss = slack.heads
+    assert amiss["why"] in labels["text"]
+    assert labels["blocks"][0]["text"]["text"] == "✅ Labels are amiss: over"
+    assert "though its inputs are as before" in loss["text"]
+
+
 def test_a_drift_is_told_from_the_first_night_on_which_it_is_believed(tmp_path: Path) -> None:
     waits = {
         "action": "wait",
