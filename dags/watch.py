@@ -6,7 +6,8 @@
 after an outage, a pause, a clock that was wrong, or events that were lost.
 
 **Tells**, once each: which days are made up for; which are too old for it, with the command that runs them; which
-DAG is paused although days are lacking; which run waits for longer than `schedule.alert_after_hours`.
+DAG is paused although days are lacking; which run waits for longer than `schedule.alert_after_hours`. Once a day, how
+each model stands (`alerts.digest`).
 
 **Reruns** are safe: a day is asked for once. **On failure** read the log; the next look comes by itself. Paused, it
 starts and tells nothing.

@@ -29,6 +29,7 @@ def small_fraud(folder: Path, **overrides: Any) -> tuple[Settings, ModelSpec]:
     raw = read_yaml(target / "model.yaml")
     raw["first_day"] = "2026-03-01"
     raw["source"] = {"kind": "simulator", "seed": 0, "customers": 300, "terminals": 600}
+    raw["alerts"] = {"digest": False}  # most tests count messages
     raw.update(overrides)
     # By libyaml: hundreds of tests begin here.
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

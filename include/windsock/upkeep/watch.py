@@ -19,6 +19,7 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.alerting import Kind
 from windsock.store import Store
+from windsock.upkeep.digest import tell_digest
 from windsock.upkeep.stage_days import GRACE, StageDays, days_of_stages, rests_since, was_taken_out
 from windsock.upkeep.told import Told
 from windsock.upkeep.waits import forget, waits_of
@@ -103,6 +104,7 @@ def look_after(settings: Settings, spec: ModelSpec, scheduler: Scheduler, now: d
             _close(look, days)
     made_up_for = _tell_what_is_made_up_for(look)
     _tell_who_waits(look)
+    tell_digest(settings, spec, told, stages, now)
     told.save()
     return look.unsure or bool(look.moving & made_up_for)
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from fake_slack import FakeSlack
+from fake_slack import FakeSlack, faults_of
 from small_model import small_fraud
+from windsock.alerts import send_waiting
 from windsock.days import ONE_DAY, day_range, utc_now
 from windsock.features.feature_tables import feature_tables
 from windsock.ledger import DayRecord, Ledger
+from windsock.outbox import Outbox
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
@@ -286,3 +288,31 @@ def test_what_is_due_goes_by_the_specs_own_times(world: World):
     assert lacking(0, 40) == []  # 00:30 and a quarter of an hour
     assert lacking(0, 50) == ["ingest"]
     assert lacking(3, 20) == ["ingest", "monitor"]
+
+
+def test_a_digest_a_day_says_how_a_model_stands_once_its_night_is_over(tmp_path: Path):
+    settings, spec = small_fraud(tmp_path, first_day=str(ago(200)), alerts={"digest": True})
+    with FakeSlack() as slack:
+        world = World(Settings.from_env({**slack.env, **env_of(settings)}), spec, slack)
+        world.settle_all(*day_range(ago(30), ago(2)))
+        world.settle_all(YESTERDAY, nights=False)
+        for hours in (-7, -6):  # the night is not over
+            world.look(NOON + timedelta(hours=hours))
+        world.settle("monitor", YESTERDAY)
+        for hours in (-5, 0, 3):
+            world.look(NOON + timedelta(hours=hours))
+        send_waiting(world.settings)
+
+        (message,) = [m for m in slack.messages if "daily digest" in m["text"]]
+        assert message["text"].startswith(f"*fraud: daily digest*: DAG fraud_monitor, day {YESTERDAY}")
+        assert "*Champion*\\nnone" in str(message["blocks"])
+        assert faults_of(message["blocks"]) == []
+
+
+def test_a_model_of_which_nothing_came_for_a_week_has_no_digest(tmp_path: Path):
+    settings, spec = small_fraud(tmp_path, first_day=str(ago(200)), alerts={"digest": True})
+    with FakeSlack() as slack:
+        world = World(Settings.from_env({**slack.env, **env_of(settings)}), spec, slack)
+        world.settle_all(*day_range(ago(60), ago(20)))
+        world.look()
+        assert not [m for m in Outbox(Store.of(world.settings)).messages() if m.kind == "digest"]
