@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from windsock.errors import listed
 from windsock.outbox import Message
 
 Block = dict[str, Any]
@@ -17,7 +18,7 @@ MOST_BLOCKS, HEADER, SECTION, FIELD, MOST_FIELDS = 50, 150, 3000, 2000, 10
 _SIGNS = {"error": "🔴", "warning": "🟡", "info": "🔵"}
 _OVER = "✅"
 _LINES = 10
-_LINE = 250
+_LINE = 140
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
@@ -89,11 +90,17 @@ def reply_text(messages: Sequence[Message]) -> str:
 
 
 def _list(messages: Sequence[Message]) -> Iterable[str]:
-    for each in messages[:_LINES]:
+    """Yield a line for each sentence, with where it was said."""
+    places: dict[str, list[str]] = {}
+    for each in messages:
         where = " ".join(filter(None, (each.dag_id, each.task_id, each.day)))
-        yield f"• {mrkdwn(f'{where}: {each.sentence}', _LINE)}"
-    if len(messages) > _LINES:
-        yield f"… and {len(messages) - _LINES} more: `windsock alerts` lists all"
+        places.setdefault(each.sentence, []).append(where)
+    for sentence, said in [*places.items()][:_LINES]:
+        times = f"{len(said)}× " if len(said) > 1 else ""
+        yield f"• {times}{mrkdwn(sentence, _LINE)} ({mrkdwn(listed(said, 3), _LINE)})"
+    if len(places) > _LINES:
+        rest = sum(map(len, [*places.values()][_LINES:]))
+        yield f"… and {rest} more: `windsock alerts` lists all"
 
 
 def _about(message: Message, late: bool) -> str:

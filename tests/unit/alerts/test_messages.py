@@ -197,6 +197,17 @@ def test_slack_takes_a_message_whatever_its_text_is(character: str, length: int,
         assert faults_of(blocks) == []
 
 
+def test_what_is_said_again_and_again_is_said_once_with_its_places(tmp_path: Path) -> None:
+    settings, spec = small_fraud(tmp_path)
+    days = [f"2026-03-0{number}" for number in range(1, 9)]
+    said = [Alert("fraud_score", "Store away.", "score", day).as_message(settings, spec) for day in days]
+    (block,) = reply_blocks(said)
+    assert block["text"]["text"].splitlines()[1] == (
+        "• 8× Store away. (fraud_score score 2026-03-01, fraud_score score 2026-03-02, fraud_score score 2026-03-03 "
+        "and 5 more)"
+    )
+
+
 def test_text_from_data_calls_nobody_and_forges_nothing() -> None:
     assert mrkdwn("<!channel> & <https://evil|here>") == "&lt;!channel&gt; &amp; &lt;https://evil|here&gt;"
     assert mrkdwn("&" * 50, 40) == "&amp;&amp;&amp;&amp;&amp; … (shortened)"
