@@ -63,10 +63,9 @@ class AskForApproval(ApprovalOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Take the answer; a rejection is said in the thread that asked."""
-        answer = super().execute_complete(context, event)
-        if answer["chosen_options"] != [self.APPROVE]:
+        if event.get("chosen_options") == [self.REJECT]:  # what follows ends this task and skips those after it
             self._report(Settings.from_env(), context, "It was rejected. The champion stays.", closes=True)
-        return answer
+        return super().execute_complete(context, event)
 
     def _report(self, settings: Settings, context: Context, sentence: str, **more: Any) -> None:
         ti: Any = context["ti"]
