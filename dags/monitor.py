@@ -2,11 +2,11 @@
 
 **Reads** features, predictions and the labels that have matured by the day. **Writes** the
 day's drift and performance report; `govern` weighs the signals of recent days (hysteresis,
-cool-down, budget) and records its decision with reasons. **Starts** `<model>_retrain` if
-it decided to, once per drift.
+pause, cool-down, budget) and records its decision with reasons. **Starts** `<model>_retrain`
+if it decided to, once per request; where requests do not help, people are told.
 
-**Reruns** are safe: the same day gives the same decision, and a drift that was asked
-about is not asked about again. Backfills report and never retrain.
+**Reruns** are safe: the same day gives the same decision, and repeats its own request
+until there is a training for it. Backfills report and never retrain.
 """
 
 from airflow.sdk import DAG

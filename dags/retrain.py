@@ -1,10 +1,11 @@
 """Ask for a new training, on behalf of the governor.
 
-**Started by** `<model>_monitor`, with one run id per drift, so that the same drift is asked
-about once. **Publishes** `<model>_retrain_requested` with the day to train as of, the
-reasons and the drift's key; `<model>_train` starts from it.
+**Started by** `<model>_monitor`, with one run id per request, so that each is made once.
+**Publishes** `<model>_retrain_requested` with the day to train as of, the trigger, the
+reasons and the request's key; `<model>_train` starts from it.
 
-**Waits** while `<model>_train` is paused, as it would never hear of the request; people are told once.
+**Waits** while `<model>_train` is paused, as it would never hear of the request; people are told
+once. If a newer request is made meanwhile, that one stands, and this is skipped.
 
 It stands between the two because a monitor run is for a day, while training is for the
 whole model. To train by hand, trigger `<model>_train`, which has a form.
@@ -18,7 +19,7 @@ from airflow.sdk import DAG, Param, task
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
 from windsock_airflow.blueprint import for_each_model, identity
-from windsock_airflow.decisions import nobody_would_hear
+from windsock_airflow.decisions import told_to_train
 from windsock_airflow.runs import RunFacts
 from windsock_airflow.step import no_retry_of_faulty_input
 
@@ -35,7 +36,8 @@ def retrain_dag(spec: ModelSpec) -> None:
         params={
             "as_of": forms.optional_day("Train as of", "Empty: the latest day."),
             "reasons": Param([], type="array", title="Reasons", description="Why a new training pays."),
-            "dedupe_key": Param(None, type=["null", "string"], title="Drift", description="Name of the drift."),
+            "dedupe_key": Param(None, type=["null", "string"], title="Request", description="Name of the request."),
+            "trigger": Param(None, type=["null", "string"], title="Trigger", description="drift, loss or labels."),
         },
     ):
 
@@ -48,13 +50,11 @@ def retrain_dag(spec: ModelSpec) -> None:
             outlets=[requested],
             execution_timeout=timedelta(minutes=5),
         )
-        def announce(params: dict, outlet_events: dict, **context: Any) -> bool:
+        def announce(outlet_events: dict, **context: Any) -> bool:
             with no_retry_of_faulty_input():
                 RunFacts.of(context, model=spec.name, keyed=False)
-            if nobody_would_hear(context, spec):
-                return False
-            given = {name: params[name] for name in ("as_of", "reasons", "dedupe_key")}
-            outlet_events[requested].extra = {"live": True, **{k: v for k, v in given.items() if v}}
-            return True
+            if told := told_to_train(context, spec):
+                outlet_events[requested].extra = told
+            return told is not None
 
         announce()

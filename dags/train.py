@@ -36,7 +36,7 @@ def train_dag(spec: ModelSpec) -> None:
         params=forms.train_form(spec),
     ):
         events = assets.of(spec, "events")
-        asked = {"keyed": False, "cause": ["as_of", "reasons", "dedupe_key"], "timeout": timedelta(hours=2)}
+        asked = {"keyed": False, "cause": ["as_of", "reasons", "dedupe_key", "trigger"], "timeout": timedelta(hours=2)}
         prepare = StepOperator(
             step="prepare",
             model=spec.name,

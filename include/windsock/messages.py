@@ -113,9 +113,10 @@ def _of_govern(done: Finished, result: Result) -> Iterator[Alert]:
         sentence = f"Since {done.day} nothing speaks for a retraining: {reasons}."
         cause = f"drift {done.spec.name} {done.day} over"
         yield done.alert("Drift", sentence, cause, kind="drift", thread=thread, closes=True)
-    elif action == "retrain" or _is_believed(done):
+    elif action in ("retrain", "escalate") or _is_believed(done):
         follows = {
             "retrain": f"A new training is asked for, as of {result.get('as_of')}.",
+            "escalate": "Requests for a retraining have not helped, and no further one is made: somebody has to look.",
             "wait": f"Retraining waits until {result.get('useful_from')}, when new data can be learnt from.",
         }.get(action, "No retraining is asked for.")
         cause = f"drift {done.spec.name} {result.get('dedupe_key')} {action}"

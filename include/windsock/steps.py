@@ -50,7 +50,7 @@ STEPS: Mapping[str, str] = MappingProxyType(
 """Step name to the module whose ``run`` does it; imported only when it is needed."""
 
 
-_TRAINING = ("as_of", "window_days", "holdout_days", "trials", "reason", "reasons", "dedupe_key")
+_TRAINING = ("as_of", "window_days", "holdout_days", "trials", "reason", "reasons", "dedupe_key", "trigger")
 OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "ingest": ("no_delivery", "accept_worse", "reason"),
@@ -77,7 +77,7 @@ FLAGS = frozenset({"accept_worse", "allow_replay", "correct", "dry_run", "no_del
 """Options that are true or false."""
 TEXTS = frozenset(
     {"as_of", "by", "champion_seen", "dedupe_key", "estimator", "model_version", "reason", "role", "run", "stage",
-     "to_version", "version"}
+     "to_version", "trigger", "version"}
 )  # fmt: skip
 """Options whose value is text, whatever it looks like."""
 

@@ -6,6 +6,7 @@ Every event of a keyed run carries its key, and an event with a key does not sta
 """
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -15,13 +16,16 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from windsock.alerts import Alert, report
+from windsock.days import parse_day
 from windsock.messages import approval_thread
 from windsock.settings import Settings
-from windsock.spec import ModelSpec
+from windsock.spec import ModelSpec, get_spec
 from windsock.store import Store
 from windsock_airflow.runs import RunFacts, run_url
 from windsock_airflow.step import no_retry_of_faulty_input, require_results
 
+REQUEST = ("as_of", "reasons", "dedupe_key", "trigger")
+"""What a request says of itself: parameters of the retrain DAG, and then of the event that starts a training."""
 APPROVAL = "approval"
 """Name of the task that asks a person."""
 APPROVER = "{{ ((ti.xcom_pull(task_ids='approval') or {}).get('responded_by_user') or {}).get('name', '') }}"
@@ -94,8 +98,9 @@ def ask_for_approval(spec: ModelSpec) -> AskForApproval:
 class RequestRetraining(TriggerDagRunOperator):
     """Start the model's retrain DAG if the ``decision``, the result of the step ``govern``, says so; skip otherwise.
 
-    The run's id is made of the governor's dedupe key: Airflow itself refuses a second run for the same drift, and
-    the record of the first refuses one after its history in Airflow was deleted.
+    The run's id is made of the governor's dedupe key: Airflow itself refuses a second run for the same request. After
+    its history in Airflow was deleted the store tells whether the request is answered: by a training, not by having
+    been asked.
     """
 
     template_fields = ("decision",)
@@ -115,18 +120,27 @@ class RequestRetraining(TriggerDagRunOperator):
         """Trigger one run per dedupe key, or skip: there is nothing to request, or it was requested before."""
         with no_retry_of_faulty_input():
             require_results(context)
-        decision = dict(self.decision)
+        decision, settings = dict(self.decision), Settings.from_env()
+        why = "; ".join(decision.get("reasons", ())) or "no signal."
         if not decision.get("retrain"):
-            raise AirflowSkipException("No retraining: " + ("; ".join(decision.get("reasons", ())) or "no signal."))
+            raise AirflowSkipException(f"No retraining: {why}")
         self.trigger_run_id = run_id_for(decision["dedupe_key"])
-        store = Store.of(Settings.from_env())
-        if RunFacts.recorded(store, self.model, self.trigger_dag_id, self.trigger_run_id) is not None:
-            raise AirflowSkipException(
-                f"This drift was asked about before, by run {self.trigger_run_id} of {self.trigger_dag_id}. To train "
-                f"again all the same, trigger {self.model}_train."
-            )
-        self.conf = {name: decision.get(name) for name in ("as_of", "reasons", "dedupe_key")}
+        if (done := self._done_before(settings, decision)) is not None:
+            raise AirflowSkipException(f"{done}. To train again all the same, trigger {self.model}_train.")
+        self.conf = {name: decision.get(name) for name in REQUEST}
         super().execute(context)
+
+    def _done_before(self, settings: Settings, decision: Mapping[str, Any]) -> str | None:
+        """Say why this request is not made again, or return None."""
+        from windsock.governor import answers  # not for every task that is parsed
+
+        day = parse_day(decision["as_of"])
+        if (why := answers.overtaken(settings, self.model, day, decision["dedupe_key"])) is not None:
+            return f"Not asked again: {why}"
+        begun = RunFacts.recorded(Store.of(settings), self.model, self.trigger_dag_id, str(self.trigger_run_id))
+        if begun is not None and answers.later_nights_ask(settings, get_spec(settings, self.model), day):
+            return f"Not asked again: run {begun.run_id} asked, and nights that were decided later ask by themselves"
+        return None
 
 
 def nobody_would_hear(context: Context, spec: ModelSpec) -> bool:
@@ -141,6 +155,24 @@ def nobody_would_hear(context: Context, spec: ModelSpec) -> bool:
     alert = Alert(ti.dag_id, sentence, ti.task_id, headline="Retraining waits", cause=cause, kind="deadline")
     report(settings, alert, spec)
     return True
+
+
+def told_to_train(context: Context, spec: ModelSpec) -> dict[str, Any] | None:
+    """Return what the event of a request says, or None as long as nobody would hear it.
+
+    Raises:
+        AirflowSkipException: There is a training for it by now, or a newer request.
+    """
+    if nobody_would_hear(context, spec):
+        return None
+    given = {name: context["params"][name] for name in REQUEST if context["params"].get(name)}
+    if "as_of" in given and "dedupe_key" in given:
+        from windsock.governor import answers
+
+        day = parse_day(given["as_of"])
+        if why := answers.overtaken(Settings.from_env(), spec.name, day, given["dedupe_key"]):
+            raise AirflowSkipException(f"Not asked: {why}.")
+    return {"live": True, **given}
 
 
 def run_id_for(dedupe_key: str) -> str:

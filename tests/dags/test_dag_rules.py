@@ -8,6 +8,7 @@ import pytest
 
 from dag_bag import DAGS, load_bag
 from windsock.settings import REPO_ROOT
+from windsock.steps import OPTIONS
 
 STAGES = ("ingest", "features", "score", "monitor", "retrain", "train", "promote", "rollback", "maintenance")
 WATCH = "windsock_watch"
@@ -84,3 +85,10 @@ def test_ruff_finds_nothing_to_say_about_airflow():
         check=True,
         capture_output=True,
     )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_steps_are_asked_for_no_more_than_they_take(bag: Any, stage: str):
+    for task in bag.dags[f"fraud_{stage}"].tasks:
+        if (call := getattr(task, "call", None)) is not None:
+            assert {*call.form, *call.cause} <= {*OPTIONS.get(call.step, ()), "by"}, task.task_id

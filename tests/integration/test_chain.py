@@ -6,6 +6,7 @@ A model of its own on the session's stack; the tests build on each other in the 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import sqlite3
 import time
@@ -305,7 +306,7 @@ def test_with_slack_away_the_run_ends_the_same_and_the_message_is_in_the_log(cha
 
 def test_a_request_crosses_from_the_daily_to_the_model_chain_once(chain: Stack):
     api = chain.api
-    conf = {"as_of": str(LAST), "reasons": ["asked by a test"], "dedupe_key": "test"}
+    conf = {"as_of": str(LAST), "reasons": ["asked by a test"], "dedupe_key": "test", "trigger": "drift"}
     request = {"logical_date": None, "conf": conf, "dag_run_id": "drift__test"}
     api.set_paused(f"{MODEL}_train", True)  # Airflow drops events of paused DAGs: the request waits
     api.call("POST", f"dags/{MODEL}_retrain/dagRuns", request)
@@ -331,6 +332,9 @@ def test_a_request_crosses_from_the_daily_to_the_model_chain_once(chain: Stack):
     assert version == "1"
     with pytest.raises(AirflowRefused):
         api.call("POST", f"dags/{MODEL}_retrain/dagRuns", request)
+    (lineage,) = Path(chain.settings.store).glob(f"runs/{MODEL}/{LAST}-*/lineage.json")
+    asked = json.loads(lineage.read_text(encoding="utf-8"))
+    assert (asked["trigger"], asked["reason"], asked["request"]) == ("drift", "asked by a test", "test")
 
 
 def the_verdict_is_a_page_for_users(stack: Stack) -> None:

@@ -22,6 +22,8 @@ COMMANDS = {
     "canary": ("windsock.cli.models:canary", "Check that this version computes what earlier ones did."),
     "materialize": ("windsock.cli.step:materialize", "Load features into the online store."),
     "reproduce": ("windsock.cli.models:reproduce", "Train a registered version again and compare."),
+    "explain": ("windsock.cli.governor:explain", "Say why the governor decided about a day as it did."),
+    "policy": ("windsock.cli.governor:policy", "Decide recorded nights again, by other settings."),
     "void": ("windsock.cli.corrections:void", "Take a day's record out again."),
     "correct-promotion": (
         "windsock.cli.corrections:correct_promotion",

@@ -64,11 +64,17 @@ def inputs_of(
 
 
 def lineage_of(
-    inputs: Mapping[str, Any], windows: Windows, origin: str, report: Mapping[str, Any], folder: Path
+    inputs: Mapping[str, Any],
+    windows: Windows,
+    origin: str,
+    report: Mapping[str, Any],
+    folder: Path,
+    cause: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the content of ``lineage.json``: the inputs, and where and by what they were put together.
+    """Return the content of ``lineage.json``: the inputs, and where, by what and why they were put together.
 
-    ``folder`` is the model's: its definitions may come from another commit than the code.
+    ``folder`` is the model's: its definitions may come from another commit than the code. ``cause`` is what
+    :func:`cause_of` returns.
     """
     return {
         **inputs,
@@ -78,10 +84,23 @@ def lineage_of(
         ),
         "report": report,
         "origin": origin,
+        **cause,
         "commit": code_commit(),
         "definitions_commit": definitions_commit(folder),
         "libraries": libraries(),
     }
+
+
+def cause_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return why a training is made, by its run's options: ``trigger``, ``reason``, and the ``request`` if one asked.
+
+    What the governor asks for says so; a person has a name or a reason; what is left is the clock.
+    """
+    by_hand = options.get("by") or options.get("reason")
+    trigger = str(options.get("trigger") or ("on demand" if by_hand else "schedule"))
+    reasons = "; ".join(str(reason) for reason in options.get("reasons") or ())
+    cause = {"trigger": trigger, "reason": str(options.get("reason") or reasons or trigger)}
+    return {**cause, "request": options["dedupe_key"]} if options.get("dedupe_key") else cause
 
 
 @lru_cache(maxsize=1)

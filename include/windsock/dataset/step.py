@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from windsock.completeness import settled_days
 from windsock.dataset.assemble import Pins, assemble, pin
-from windsock.dataset.requests import inputs_of, lineage_of, run_request, write_requests
+from windsock.dataset.requests import cause_of, inputs_of, lineage_of, run_request, write_requests
 from windsock.dataset.time_split import Windows, windows_of
 from windsock.days import day_range, past_day
 from windsock.errors import DataContractError, NotReady, SpecError
@@ -76,9 +76,8 @@ def _write(
 
     made = assemble(ctx.settings, spec, windows, pins, partial(training_frame, ctx.settings, spec))
     hashes = {TRAIN: folder.write_table(made.train, TRAIN), HOLDOUT: folder.write_table(made.holdout, HOLDOUT)}
-    folder.write_json(
-        {**lineage_of(inputs, windows, ctx.origin, made.report, ctx.spec.folder), "files": hashes}, LINEAGE
-    )
+    lineage = lineage_of(inputs, windows, ctx.origin, made.report, ctx.spec.folder, cause_of(ctx.options))
+    folder.write_json({**lineage, "files": hashes}, LINEAGE)
     folder.write_json(definitions_of(spec), DEFINITIONS)
     request = {
         "format": written("training request"),

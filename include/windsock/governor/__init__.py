@@ -1,1 +1,1 @@
-"""The governor: turns nightly signals into at most one retraining per drift."""
+"""The governor: turns nightly signals into few requests for a retraining, and into word to people where they fail."""

@@ -1,72 +1,40 @@
-"""The ``govern`` step: decide by pure rules (:func:`decide`) whether a day starts a retraining, and record it.
+"""The ``govern`` step: decide by the rules of ``policy`` whether a day starts a retraining, and record it.
 
-A signal is a day on which the inputs drifted or the champion's performance fell. It takes several of them to believe it
-(hysteresis), time until a training window holds enough of the new regime for retraining to pay, and restraint: one
-request per drift, a cool-down and a budget.
-
-Limits look at requests on other days *on both sides*, so that they hold whatever order days are processed in, and so
-that deciding a day a second time gives the same answer: its own earlier request is ignored, and every other one has
-already made room for it. The record is the commit. A request, once recorded, stays on record whatever a later run of
-the same day decides, so that no limit forgets it.
+The record is the commit. A request, once recorded, stays on record whatever a later run of the same day decides, so
+that no limit forgets it; and if that day is decided again, it is this request that is repeated, under its own name.
 """
 
+import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import date, timedelta
-from typing import Any, Literal
+from typing import Any
 
-from windsock.days import ONE_DAY
+from windsock.days import ONE_DAY, day_range, spans
 from windsock.errors import NotReady
+from windsock.governor.answers import DECISIONS, answers_to, requests_since
+from windsock.governor.episode import Signal, onset
+from windsock.governor.policy import decide
 from windsock.ledger import DayRecord, Ledger
+from windsock.promotions import champion_on
+from windsock.settings import Settings
 from windsock.spec import ModelSpec
-from windsock.spec.operations import RetrainingSpec
 from windsock.steps import StepContext
+from windsock.store import to_json
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Signal:
-    """What the monitor found for one day."""
-
-    day: date
-    champion: str | None
-    """Model version that was judged; None: there was no champion."""
-    drifted: bool = False
-    degraded: bool = False
-    judged: bool = True
-    """False if there was too little data to find anything; such a day neither starts nor ends an episode."""
-    why: str = ""
-    """The finding in a few words, for reasons."""
-
-    @property
-    def on(self) -> bool:
-        """Whether the day speaks for retraining."""
-        return self.drifted or self.degraded
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What to do about one day, and why."""
-
-    action: Literal["none", "wait", "suppress", "retrain"]
-    signal: bool
-    reasons: list[str]
-    onset: date | None = None
-    """First day of the episode that the day belongs to."""
-    useful_from: date | None = None
-    """First day on which retraining pays."""
-    dedupe_key: str | None = None
-    """Names the drift: champion and onset."""
+_READ_AT_ONCE = 60
+"""Nights read at a time on the way back to where an episode began."""
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Decide whether ``ctx.day`` starts a retraining.
 
     Returns:
-        ``action``, ``retrain``, ``dedupe_key``, ``as_of`` (the day), ``reasons``, ``onset``, ``useful_from`` and
-        ``repeated``: whether this very request had been recorded before, by an earlier run of this day.
+        ``action``, ``retrain``, ``dedupe_key``, ``as_of`` (the day), ``reasons``, ``onset``, ``useful_from``,
+        ``trigger`` and ``repeated``: whether this very request had been recorded before, by an earlier run of this day.
 
     Raises:
         NotReady: The day has not been monitored yet.
@@ -76,24 +44,30 @@ def run(ctx: StepContext) -> dict[str, Any]:
     found = monitor.get(day)
     if found is None:
         raise NotReady(f"{spec.name}: {day} has not been monitored yet, so nothing can be decided. Run monitor first.")
-    ledger = Ledger.of(ctx.settings, spec.name, "decisions")
+    ledger = Ledger.of(ctx.settings, spec.name, DECISIONS)
     before = ledger.get_if_whole(day)
     if before is not None and before.detail.get("live") and not ctx.live:
         log.info("%s: %s was decided live; the replay leaves that as it is", spec.name, day)
         return _result(before, retrain=False, repeated=False)
-    today = _signal(found)
-    since = date.fromisoformat(found.detail["champion_since"]) if found.detail.get("champion_since") else day
-    history = [_signal(record) for record in monitor.between(since, day - ONE_DAY).values()]
-    decision = decide(spec, today, history, _requests(ctx, ledger, since), live=ctx.live)
+    history = history_of(ctx.settings, spec, day)
+    today = signal_of(found, new_labels(ctx.settings, spec, day))
+    first = onset(spec, [*history, today])
+    requests = requests_since(ctx.settings, spec.name, _oldest_that_matters(spec, day, first))
+    decision = decide(spec, today, history, requests, answers_to(ctx.settings, spec, requests), live=ctx.live)
     retrain = decision.action == "retrain"
     requested = before.detail.get("requested") if before is not None else None
+    missing = missing_nights(ctx.settings, spec, day)
+    said = [f"not monitored, and so not counted: {spans(missing)}"] if missing and decision.signal else []
     detail = {
         **asdict(decision),
+        "reasons": [*decision.reasons, *said],
         "onset": decision.onset and str(decision.onset),
         "useful_from": decision.useful_from and str(decision.useful_from),
         "champion": today.champion,
         "live": ctx.live,
-        "requested": decision.dedupe_key if retrain and requested is None else requested,
+        "requested": decision.dedupe_key if retrain else requested,
+        "missing_nights": [str(d) for d in missing],
+        "settings": settings_hash(spec),
     }
     record = DayRecord(
         str(day),
@@ -101,14 +75,37 @@ def run(ctx: StepContext) -> dict[str, Any]:
         inputs={f"monitor/{day}": found.content_hash},
         detail=detail,
     )
-    log.info("%s %s: %s (%s)", spec.name, day, decision.action, "; ".join(decision.reasons))
+    log.info("%s %s: %s (%s)", spec.name, day, decision.action, "; ".join(detail["reasons"]))
     record = ledger.publish(record, origin=ctx.origin)
     return _result(record, retrain=retrain, repeated=retrain and requested is not None)
 
 
-def _signal(record: DayRecord) -> Signal:
-    """Read a monitor record as a signal."""
+def history_of(settings: Settings, spec: ModelSpec, day: date) -> list[Signal]:
+    """Return the signals before a day, as far back as its episode may reach; none before it change its beginning."""
+    ledger, found, last = Ledger.of(settings, spec.name, "monitor"), list[Signal](), day - ONE_DAY
+    while last >= spec.first_day:
+        first = max(last - timedelta(days=_READ_AT_ONCE - 1), spec.first_day)
+        part = [signal_of(record) for record in ledger.between(first, last).values()]
+        found = [*part, *found]
+        quiet = 0
+        for signal in part:  # what ends an episode of any champion
+            quiet = quiet + 1 if signal.judged and not signal.on and signal.value is not None else 0
+            if quiet >= spec.retraining.out_of:
+                return found
+        if not part:
+            break
+        last = first - ONE_DAY
+    return found
+
+
+def signal_of(record: DayRecord, labels: int = 0) -> Signal:
+    """Read a monitor record as a signal; those of version 0.1 say less."""
     detail = record.detail
+    columns: Mapping[str, Any] = detail.get("drift") or {}
+    drifted = [c for c in columns.values() if c.get("drifted")]
+    times = [float(c["value"]) / float(c["threshold"]) for c in drifted if c.get("value") and c.get("threshold")]
+    performance: Mapping[str, Any] = detail.get("performance") or {}
+    value, promised = performance.get("value"), detail.get("promised", performance.get("holdout"))
     return Signal(
         record.day,
         detail.get("champion"),
@@ -116,119 +113,52 @@ def _signal(record: DayRecord) -> Signal:
         degraded=bool(detail.get("degraded")),
         judged=bool(detail.get("judged", True)),
         why=str(detail.get("summary", "")),
+        columns=len(drifted),
+        distance=max(times, default=0.0),
+        # Measured of this champion, and on enough rows to say something.
+        value=value if performance.get("loss") is not None and _of_its_own(detail, performance) else None,
+        promised=promised,
+        new_labels=labels,
     )
 
 
-def _requests(ctx: StepContext, ledger: Ledger, since: date) -> dict[date, str]:
-    """Return the requests on record that can matter: this champion's, and those near enough for the limits."""
-    policy, day = ctx.spec.retraining, ctx.day
-    first = min(since, day - timedelta(days=max(policy.cool_down_days, policy.budget_days)))
-    records = ledger.records(d for d in ledger.days() if first <= d)
-    return {d: record.detail["requested"] for d, record in records.items() if record.detail.get("requested")}
+def _of_its_own(detail: Mapping[str, Any], performance: Mapping[str, Any]) -> bool:
+    versions = performance.get("versions")
+    return versions is None or performance.get("basis") == "re-scored" or list(versions) == [detail.get("champion")]
+
+
+def new_labels(settings: Settings, spec: ModelSpec, day: date) -> int:
+    """Count the labels that have become known since the champion's training; 0 if nobody asks."""
+    if spec.retraining.on_new_labels is None or (champion := champion_on(settings, spec, day)) is None:
+        return 0
+    files, back = spec.label.files is not None, timedelta(days=spec.label.delay_days)
+    days = day_range(champion.as_of + ONE_DAY, day) if files else day_range(champion.as_of + ONE_DAY - back, day - back)
+    ledger = Ledger.of(settings, spec.name, "labels" if files else "ingest")
+    return sum(record.rows("labels") for record in ledger.records(days).values())
+
+
+def missing_nights(settings: Settings, spec: ModelSpec, day: date) -> list[date]:
+    """List the nights just before a day that were scored and not monitored: they may have had a signal."""
+    before = day_range(max(day - timedelta(days=spec.retraining.out_of - 1), spec.first_day), day - ONE_DAY)
+    monitored, scored = (Ledger.of(settings, spec.name, stage).records(before) for stage in ("monitor", "score"))
+    return [d for d in scored if d not in monitored]
+
+
+def settings_hash(spec: ModelSpec) -> str:
+    """Return a SHA-256 of what decisions follow from beside signals: the policy, and how long it is until it pays."""
+    training, monitoring = spec.training, spec.monitoring
+    rules = [spec.retraining.model_dump(mode="json"), spec.label.delay_days, spec.gap_days, training.metric]
+    rules += [training.holdout_days, training.window_days, monitoring.window_days, monitoring.max_performance_drop]
+    return hashlib.sha256(to_json(rules)).hexdigest()
+
+
+def _oldest_that_matters(spec: ModelSpec, day: date, first: Signal | None) -> date:
+    """Return from which day on requests can matter: those of this episode, and those near enough for the limits."""
+    limits = day - timedelta(days=max(spec.retraining.cool_down_days, spec.retraining.budget_days))
+    return min(limits, first.day) if first is not None else limits
 
 
 def _result(record: DayRecord, *, retrain: bool, repeated: bool) -> dict[str, Any]:
-    detail = {name: record.detail[name] for name in ("action", "dedupe_key", "reasons", "onset", "useful_from")}
+    names = ("action", "dedupe_key", "reasons", "onset", "useful_from", "trigger")
+    detail = {name: record.detail.get(name) for name in names}
     return {**detail, "retrain": retrain, "repeated": repeated, "as_of": record.ds}
-
-
-def decide(
-    spec: ModelSpec, today: Signal, history: Iterable[Signal], requests: Mapping[date, str], *, live: bool = True
-) -> Decision:
-    """Decide about one day.
-
-    Args:
-        spec: The model: its policy for retraining, and how long it takes until new data can be learnt from.
-        today: The day's signal.
-        history: Signals, any order; later ones and other champions' are ignored.
-        requests: Day to dedupe key of the retrainings asked for so far; one on the day itself is ignored.
-        live: False for a replay: it never asks for a retraining.
-    """
-    policy, delay_days = spec.retraining, spec.label.delay_days
-    if today.champion is None:
-        return Decision("none", False, ["there is no champion to judge, so there is nothing to retrain"])
-    if not today.on:
-        return Decision("none", False, [today.why or "neither drift nor a loss of performance"])
-    earlier = sorted((s for s in history if s.day < today.day and s.champion == today.champion), key=lambda s: s.day)
-    first = _onset(earlier, today, policy.out_of)
-    fresh_days = min(policy.fresh_days, spec.training.window_days)
-    regime_from = first.day if first.drifted else first.day - timedelta(days=delay_days)
-    useful_from = max(first.day, first_useful(spec, regime_from))
-    key = f"{today.champion}@{first.day}"
-
-    def verdict(action: Literal["wait", "suppress", "retrain"], reason: str) -> Decision:
-        return Decision(action, True, [r for r in (reason, today.why) if r], first.day, useful_from, key)
-
-    recent = sum(s.on and s.day > today.day - timedelta(days=policy.out_of) for s in (*earlier, today))
-    if recent < policy.needed:
-        return verdict(
-            "wait", f"a signal on {recent} of the last {policy.out_of} days; {policy.needed} are needed to believe it"
-        )
-    if not policy.enabled:
-        return verdict("suppress", "retraining is switched off (retraining.enabled in model.yaml)")
-    if not live:
-        return verdict("suppress", "replayed: backfills and what they cause never retrain")
-    if today.day < useful_from:
-        return verdict(
-            "wait",
-            f"drift since {regime_from}, but only from {useful_from} on does a training window hold "
-            f"{_days(fresh_days)} of it (labels arrive after {_days(delay_days)}, {_days(spec.training.holdout_days)} "
-            f"are held out, the gap is {_days(spec.gap_days)}); retraining before would learn the old regime again",
-        )
-    others = {day: asked for day, asked in sorted(requests.items()) if day != today.day}
-    # Earlier requests first: they alone decide if days come in order, and so give the reason.
-    for known in ({day: asked for day, asked in others.items() if day < today.day}, others):
-        if (restraint := _restraint(policy, today.day, key, known)) is not None:
-            return verdict("suppress", restraint)
-    return verdict(
-        "retrain",
-        f"a signal on {recent} of the last {policy.out_of} days, drift since {regime_from}, and the training "
-        f"window now holds at least {_days(fresh_days)} of it",
-    )
-
-
-def first_useful(spec: ModelSpec, regime_from: date) -> date:
-    """Return the first day T whose training window holds ``retraining.fresh_days`` days of a regime.
-
-    Training as of T holds out the days up to the last matured one, ``T - delay``, leaves the
-    gap before them, and learns from days up to ``T - delay - holdout - gap``. The regime's
-    ``fresh_days``-th day is ``regime_from + fresh_days - 1``.
-    """
-    fresh_days = min(spec.retraining.fresh_days, spec.training.window_days)
-    if fresh_days == 0:
-        return regime_from
-    lead = spec.label.delay_days + spec.training.holdout_days + spec.gap_days
-    return regime_from + timedelta(days=lead + fresh_days - 1)
-
-
-def _restraint(policy: RetrainingSpec, day: date, key: str, others: Mapping[date, str]) -> str | None:
-    """Return why requests on other days rule out one on this day, or None."""
-    same = next((on for on, asked in others.items() if asked == key), None)
-    if same is not None:
-        return f"this drift was already answered by the retraining asked for on {same}: one drift, one retraining"
-    near = next((on for on in others if abs((on - day).days) <= policy.cool_down_days), None)
-    if near is not None:
-        free = near + timedelta(days=policy.cool_down_days + 1)
-        return f"cooling down until {free}: a retraining was asked for on {near}"
-    # The most requests that any ``budget_days`` consecutive days with this one among them hold.
-    windows = range(policy.budget_days)
-    if max(sum(0 <= (on - day).days + back < policy.budget_days for on in others) for back in windows) >= policy.budget:
-        return f"the budget of {policy.budget} retrainings in {_days(policy.budget_days)} is spent"
-    return None
-
-
-def _onset(earlier: Sequence[Signal], today: Signal, out_of: int) -> Signal:
-    """Return the first signal of today's episode; ``out_of`` judged quiet days in a row end an episode."""
-    first, quiet = today, 0
-    for signal in reversed(earlier):
-        if signal.on:
-            first, quiet = signal, 0
-        elif signal.judged:
-            quiet += 1
-            if quiet >= out_of:
-                break
-    return first
-
-
-def _days(n: int) -> str:
-    return f"{n} day{'' if n == 1 else 's'}"

@@ -35,7 +35,19 @@ RUN_TAG = "windsock.run"
 
 MODEL_NAME = "model"
 _REQUIRED = (REQUEST, METRICS, LINEAGE, TRAIN, HOLDOUT, run_folder.HOLDOUT_SCORES, MODEL)
-_LINEAGE_TAGS = ("commit", "definitions_commit", "spec_hash", "seed", "origin", "summary")
+_LONGEST_TAG = 4000
+"""Characters; MLflow refuses a tag of more than 5,000."""
+_LINEAGE_TAGS = (
+    "commit",
+    "definitions_commit",
+    "spec_hash",
+    "seed",
+    "origin",
+    "summary",
+    "trigger",
+    "reason",
+    "request",
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,8 @@ class FinishedRun:
 
     def tags(self, spec: ModelSpec) -> dict[str, str]:
         """Return what a person filters runs and versions by, lineage included."""
-        lineage = {f"lineage.{k}": str(self.lineage[k]) for k in _LINEAGE_TAGS if self.lineage.get(k) is not None}
+        there = (k for k in _LINEAGE_TAGS if self.lineage.get(k) is not None)
+        lineage = {f"lineage.{k}": str(self.lineage[k])[:_LONGEST_TAG] for k in there}
         libraries = {f"library.{k}": str(v) for k, v in self.lineage.get("libraries", {}).items()}
         return {
             **lineage,

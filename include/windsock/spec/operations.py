@@ -46,7 +46,22 @@ class RetrainingSpec(Part):
     enabled: bool = True
     needed: PositiveInt = Field(2, description="Days with a signal, out of the last `out_of`, the latest included.")
     out_of: PositiveInt = 3
-    cool_down_days: NonNegativeInt = Field(14, description="Days after a request in which no other is made.")
+    on_drift: bool = Field(True, description="Whether drifted inputs are a reason to retrain.")
+    on_loss: bool = Field(True, description="Whether a loss of performance is a reason to retrain.")
+    on_new_labels: PositiveInt | None = Field(
+        None, description="So many labels that became known since the champion's training are a reason too."
+    )
+    cool_down_days: NonNegativeInt = Field(
+        14, description="Days after a request in which no other is made, but for the same drift."
+    )
+    retry_days: NonNegativeInt = Field(
+        3,
+        description="Days after a request, and after the promotion it led to, before the same drift is asked about "
+        "again: its training failed, its challenger was refused, or the new champion is only half a cure.",
+    )
+    retries: NonNegativeInt = Field(
+        2, description="Further requests for the same drift at most; after these, people are told."
+    )
     budget: PositiveInt = Field(4, description="Requests at most within `budget_days`.")
     budget_days: PositiveInt = 90
     fresh_days: NonNegativeInt = Field(

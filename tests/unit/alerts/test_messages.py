@@ -158,6 +158,17 @@ def test_a_drift_is_told_from_the_first_night_on_which_it_is_believed(tmp_path: 
     assert "Retraining waits until 2026-03-19" in message["text"]
 
 
+def test_a_drift_that_requests_do_not_end_is_left_to_people_in_so_many_words(tmp_path: Path) -> None:
+    left = {"action": "escalate", "dedupe_key": "3@2026-03-04", "reasons": ["version 4 was refused by the gate"]}
+    with FakeSlack() as slack:
+        house = House(tmp_path, slack)
+        for day in ("2026-03-04", "2026-03-05"):
+            house.say("govern", left, day)
+
+    (message,) = slack.messages
+    assert "somebody has to look. Why: version 4 was refused by the gate" in message["text"]
+
+
 def test_the_spec_says_where_each_kind_and_severity_goes(tmp_path: Path) -> None:
     routes = {"info": "#quiet", "rollback": "#oncall", "refusal": None}
     with FakeSlack() as slack:

@@ -3,6 +3,7 @@
 import pytest
 
 from training_world import TRAINING, world_spec
+from windsock.dataset.requests import cause_of
 from windsock.dataset.step import with_overrides
 from windsock.errors import SpecError
 
@@ -43,3 +44,19 @@ def test_trials_where_nothing_is_searched_are_refused_with_the_place_to_change(s
 def test_a_value_outside_its_range_is_refused_with_field_and_value(spec_of):
     with pytest.raises(SpecError, match=r"cannot be run as asked: .*window_days: .* \(given: 0\)"):
         with_overrides(spec_of(TREES), {"window_days": 0})
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        ({}, {"trigger": "schedule", "reason": "schedule"}),
+        ({"by": "ann"}, {"trigger": "on demand", "reason": "on demand"}),
+        ({"by": "ann", "reason": "new terminals"}, {"trigger": "on demand", "reason": "new terminals"}),
+        (
+            {"trigger": "loss", "reasons": ["a", "b"], "dedupe_key": "1@2026-05-01"},
+            {"trigger": "loss", "reason": "a; b", "request": "1@2026-05-01"},
+        ),
+    ],
+)
+def test_a_training_says_why_it_is_made(options, cause):
+    assert cause_of(options) == cause

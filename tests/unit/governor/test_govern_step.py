@@ -1,5 +1,6 @@
 """The ``govern`` step on monitor records: what it records, and that reruns and replays are harmless."""
 
+import json
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,16 @@ from typing import Any
 import pytest
 
 from small_model import small_fraud
+from windsock.cli import main
 from windsock.errors import NotReady
 from windsock.governor import step
 from windsock.ledger import DayRecord, Ledger
+from windsock.promotions import Promotion, append, current
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
+from windsock.store import Store
+from windsock.version_index import VersionInfo, record_version
 
 D0 = date(2026, 5, 1)
 EAGER = {"needed": 2, "out_of": 3, "cool_down_days": 14, "fresh_days": 0}
@@ -103,10 +108,10 @@ def test_a_changed_finding_does_not_erase_a_request_that_was_made(model: tuple[S
     assert govern(model, 1)["action"] == "none"
     assert record(model[0], 1).detail["requested"] == "1@2026-05-01"
 
-    for n in (5, 6):
+    for n in (3, 4):
         monitored(model[0], n, drifted=True, champion="2")
-    govern(model, 5)
-    assert "cooling down" in govern(model, 6)["reasons"][0]
+    govern(model, 3)
+    assert "this drift was asked about on 2026-05-02, and no training exists" in govern(model, 4)["reasons"][0]
 
 
 def test_without_a_champion_nothing_is_asked_for(model: tuple[Settings, ModelSpec]) -> None:
@@ -114,3 +119,164 @@ def test_without_a_champion_nothing_is_asked_for(model: tuple[Settings, ModelSpe
 
     assert govern(model, 0)["action"] == "none"
     assert record(model[0], 0).status == "no_champion"
+
+
+def trained(model: tuple[Settings, ModelSpec], key: str, n: int, version: str | None, passed: bool | None) -> str:
+    """Leave what a training leaves that answers a request: lineage, and its version and verdict if it came so far."""
+    settings, spec = model
+    store, day = Store.of(settings), D0 + timedelta(days=n)
+    run = f"{day}-asset-triggered-{version or 'none'}"
+    store.write_json({"request": key}, "runs", spec.name, run, "lineage.json")
+    if version is not None:
+        record_version(settings, VersionInfo(spec.name, version, run, day))
+    if passed is not None:
+        store.write_json({"passed": passed}, "runs", spec.name, run, "gate.json")
+    return run
+
+
+def test_what_became_of_each_request_is_read_from_the_store_and_leads_to_the_next(
+    model: tuple[Settings, ModelSpec],
+) -> None:
+    settings, spec = model
+    for n in range(14):
+        monitored(settings, n, drifted=True)
+
+    results = {n: govern(model, n) for n in range(3)}
+    trained(model, "1@2026-05-01", 1, None, None)
+    results |= {n: govern(model, n) for n in range(3, 7)}  # the training began and came to nothing: asked again
+    trained(model, "1@2026-05-01#2", 5, "2", passed=False)
+    results |= {n: govern(model, n) for n in range(7, 10)}  # the gate refused its challenger: asked again
+    run = trained(model, "1@2026-05-01#3", 9, "3", passed=True)
+    entry = Promotion(0, "promote", "3", run, None, D0 + timedelta(days=10), D0 + timedelta(days=9), "test")
+    append(settings, spec, entry, after=current(settings, spec))
+    results |= {n: govern(model, n) for n in range(10, 14)}
+
+    assert [n for n, r in results.items() if r["retrain"]] == [1, 5, 9]
+    assert [results[n]["dedupe_key"] for n in (1, 5, 9)] == ["1@2026-05-01", "1@2026-05-01#2", "1@2026-05-01#3"]
+    assert "no training exists for it" in results[2]["reasons"][0]
+    assert "its training 2026-05-02-asset-triggered-none has not become a version" in results[4]["reasons"][0]
+    assert "version 2 was trained and refused by the gate" in results[8]["reasons"][0]
+    assert "version 3 is in force from 2026-05-11 on" in results[10]["reasons"][0]
+    assert results[13]["action"] == "suppress", "what was promoted is looked at first"
+
+
+def test_nights_that_were_not_monitored_are_said(model: tuple[Settings, ModelSpec]) -> None:
+    monitored(model[0], 0, drifted=True)
+    for n in range(4):
+        Ledger.of(model[0], "fraud", "score").publish(DayRecord(str(D0 + timedelta(days=n)), "published"))
+    monitored(model[0], 3, drifted=True)
+
+    decided = govern(model, 3)
+
+    assert decided["action"] == "wait"
+    assert decided["reasons"][-1] == "not monitored, and so not counted: 2026-05-02..2026-05-03"
+    assert record(model[0], 3).detail["missing_nights"] == ["2026-05-02", "2026-05-03"]
+
+
+def test_a_request_is_repeated_under_its_own_name_when_an_earlier_night_is_monitored_after_it(
+    model: tuple[Settings, ModelSpec],
+) -> None:
+    for n in (2, 3):
+        monitored(model[0], n, drifted=True)
+        govern(model, n)
+    monitored(model[0], 1, drifted=True)
+
+    again = govern(model, 3)
+
+    assert (again["retrain"], again["repeated"], again["onset"]) == (True, True, "2026-05-02")
+    assert again["dedupe_key"] == record(model[0], 3).detail["requested"] == "1@2026-05-03"
+    monitored(model[0], 4, drifted=True)
+    assert govern(model, 4)["action"] == "suppress"
+
+
+def test_a_decision_says_by_which_settings_and_numbers_it_was_made(tmp_path: Path) -> None:
+    hashes = []
+    for folder, policy in (("a", EAGER), ("b", EAGER), ("c", {**EAGER, "retries": 1})):
+        model = small_fraud(tmp_path / folder, retraining=policy)
+        monitored(model[0], 0, drifted=True)
+        govern(model, 0)
+        detail = record(model[0], 0).detail
+        hashes.append(detail["settings"])
+        assert detail["numbers"]["signals"] == 1
+
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_an_episode_is_found_however_far_back_it_began(model: tuple[Settings, ModelSpec]) -> None:
+    for n in range(0, 150, 3):
+        monitored(model[0], n, drifted=True)
+
+    assert govern(model, 147)["onset"] == "2026-05-01"
+
+
+@pytest.fixture
+def commanded(model: tuple[Settings, ModelSpec], monkeypatch: pytest.MonkeyPatch) -> tuple[Settings, ModelSpec]:
+    """The model as commands find it, with a drift whose first challenger was refused and whose second is in force."""
+    settings, spec = model
+    monkeypatch.setenv("WINDSOCK_HOME", str(settings.home))
+    monkeypatch.setenv("WINDSOCK_MODELS", str(settings.home / "models"))
+    monkeypatch.setenv("COLUMNS", "200")
+    for n in range(9):
+        monitored(settings, n, drifted=n >= 1)
+        govern(model, n)
+        if n == 2:
+            run = trained(model, "1@2026-05-02", 2, "2", passed=False)
+            checks = [{"name": "floor", "passed": False, "why": "average_precision 0.3 is below 0.4."}]
+            verdict = {"passed": False, "checks": checks}
+            Store.of(settings).write_json(verdict, "runs", spec.name, run, "gate.json")
+        if n == 6:
+            run = trained(model, "1@2026-05-02#2", 6, "3", passed=True)
+            entry = Promotion(0, "promote", "3", run, None, D0 + timedelta(days=7), D0 + timedelta(days=6), "passed it")
+            append(settings, spec, entry, after=current(settings, spec))
+    return model
+
+
+def test_explain_tells_what_led_to_a_decision_in_order(
+    commanded: tuple[Settings, ModelSpec], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", "fraud", "--day", "2026-05-08"]) == 0
+
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "fraud 2026-05-08: suppress"
+    assert said[1].startswith(
+        "  this drift was asked about on 2026-05-07, and version 3 is in force from 2026-05-08 on"
+    )
+    assert any(line.startswith("  by settings ") and line.endswith(", as today's") for line in said)
+    story = [line for line in said if line.startswith("2026-")]
+    assert story == [
+        "2026-05-02  first signal, about version 1: 3 of 15 features drifted",
+        "2026-05-03  asked for a training (1@2026-05-02)",
+        "2026-05-03  training 2026-05-03-asset-triggered-2: version 2, refused: average_precision 0.3 is below 0.4.",
+        "2026-05-07  asked for a training (1@2026-05-02#2)",
+        "2026-05-07  training 2026-05-07-asset-triggered-3: version 3, passed the gate",
+        "2026-05-08  version 3 in force (promote: passed it)",
+    ]
+    assert main(["explain", "fraud", "--day", "2026-05-08", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["events"]) == len(story)
+
+    assert main(["explain", "fraud", "--day", "2026-06-08"]) == 64
+    assert "Decided are 9 days from 2026-05-01 to 2026-05-09" in capsys.readouterr().err
+
+
+def test_policy_decides_recorded_nights_by_other_settings_and_changes_nothing(
+    commanded: tuple[Settings, ModelSpec], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store.of(commanded[0])
+    files = {name: store.read_bytes("fraud", name) for name in store.files("fraud")}
+    nights = ["policy", "fraud", "--from", "2026-05-01", "--to", "2026-05-09"]
+
+    assert main([*nights, "--json"]) == 0
+    same = json.loads(capsys.readouterr().out)
+    assert [row["replayed"] for row in same] == [row["recorded"] for row in same]
+
+    assert main([*nights, "--set", "needed=3", "--set", "retries=0", "--json"]) == 0
+    other = json.loads(capsys.readouterr().out)
+    assert [row["day"] for row in other if row["replayed"] == "retrain"] == ["2026-05-04"]
+    assert main([*nights, "--set", "needed=3", "--set", "retries=0"]) == 0
+    assert "Requests: 2 recorded, 1 by these settings." in capsys.readouterr().out
+    assert {name: store.read_bytes("fraud", name) for name in store.files("fraud")} == files
+
+    assert main([*nights, "--set", "neded=3"]) == 64
+    assert "Did you mean 'needed'?" in capsys.readouterr().err
+    assert main([*nights, "--set", "needed=9"]) == 64
+    assert "no retraining would ever start" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import NamedTuple
 
 import pytest
@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
-from windsock.governor.step import Decision, Signal, decide, first_useful
+from windsock.governor.episode import Signal
+from windsock.governor.policy import Answer, Decision, decide, first_useful
 from windsock.settings import REPO_ROOT
 from windsock.spec import ModelSpec, load_spec
 from windsock.spec.operations import RetrainingSpec
@@ -78,7 +79,7 @@ def run_days(
         decisions[n] = decision
         if decision.action == "retrain":
             assert decision.dedupe_key is not None
-            requests[today.day] = decision.dedupe_key
+            requests.setdefault(today.day, decision.dedupe_key)
     return decisions
 
 
@@ -150,11 +151,119 @@ def test_quiet_days_end_an_episode_and_unjudged_days_do_not() -> None:
     assert decided(policy, on(4), [on(0)], {}, lead=AT_ONCE).onset == D0
 
 
-def test_one_drift_is_answered_once_however_long_it_lasts() -> None:
-    decisions = run_days(eager(), [on(n) for n in range(60)], list(range(60)))
+def test_one_drift_is_asked_about_again_after_a_pause_and_then_left_to_people() -> None:
+    policy = eager(retry_days=5, retries=2)
+    decisions = run_days(policy, [on(n) for n in range(60)], list(range(60)))
 
-    assert [n for n, d in decisions.items() if d.action == "retrain"] == [0]
-    assert "already answered by the retraining asked for on 2026-03-01" in decisions[59].reasons[0]
+    assert [n for n, d in decisions.items() if d.action == "retrain"] == [0, 6, 12]
+    assert [decisions[n].dedupe_key for n in (0, 6, 12)] == ["1@2026-03-01", "1@2026-03-01#2", "1@2026-03-01#3"]
+    assert "no training exists for it; if the signal is still there on 2026-03-07" in decisions[5].reasons[0]
+    assert "request 2 of at most 3 for this drift" in decisions[6].reasons[0]
+    assert {d.action for n, d in decisions.items() if n > 17} == {"escalate"}
+    assert "3 requests have not ended this drift" in decisions[59].reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "then", "told"),
+    [
+        (None, "retrain", "no training exists for it"),
+        (Answer("begun", "r"), "retrain", "its training r has not become a version"),
+        (Answer("refused", "r", "2"), "retrain", "version 2 was trained and refused by the gate"),
+        (Answer("trained", "r", "2"), "escalate", "version 2 was trained"),
+        (Answer("promoted", "r", "2", D0 + timedelta(days=1)), "retrain", "version 2 is in force from 2026-03-02 on"),
+        (Answer("unknown"), "suppress", "nothing is known of what became of it"),
+    ],
+)
+def test_what_became_of_a_request_decides_whether_another_one_follows(
+    answer: Answer | None, then: str, told: str
+) -> None:
+    answers = {"1@2026-03-01": answer} if answer else {}
+    asked = {D0: "1@2026-03-01"}
+
+    def night(n: int) -> Decision:
+        return decide(model(eager(retry_days=3), AT_ONCE), on(n), [on(m) for m in range(n)], asked, answers)
+
+    paused = night(3)
+    assert paused.action == "suppress"
+    assert told in paused.reasons[0]
+    assert night(5).action == then
+    assert then == "retrain" or told in night(5).reasons[0]
+
+
+def test_a_request_that_was_asked_for_is_of_the_same_drift_when_its_onset_moves() -> None:
+    """A night before it is monitored after it: the day's own request is repeated, and later nights know it."""
+    signals, asked = [on(n) for n in range(7, 16)], {D0 + timedelta(days=10): "1@2026-03-09"}
+    policy = model(eager(retry_days=3, cool_down_days=0), AT_ONCE)
+
+    again = decide(policy, on(10), signals, asked)
+    later = decide(policy, on(12), signals, asked)
+
+    assert (again.action, again.onset, again.dedupe_key) == ("retrain", D0 + timedelta(days=7), "1@2026-03-09")
+    assert "this drift was asked about on 2026-03-11" in later.reasons[0]
+
+
+def test_a_new_champion_during_a_drift_does_not_begin_it_anew() -> None:
+    policy = eager(needed=2, out_of=3, fresh_days=3)
+    signals = [on(n, "1") for n in range(10)] + [on(n, "2") for n in range(10, 40)]
+
+    decisions = run_days(policy, signals, list(range(40)), FRAUD)
+
+    assert {d.onset for d in decisions.values()} == {D0}
+    assert next(n for n, d in decisions.items() if d.action == "retrain") == 23, "as if nobody had promoted"
+    assert "on 1 of the last 3 days" in decisions[10].reasons[0], "but it is believed of the new one by its own nights"
+
+
+def test_a_champion_that_is_only_half_as_good_as_what_was_promised_before_does_not_end_the_drift() -> None:
+    policy = eager(needed=2, out_of=3, retry_days=3)
+    before = [Signal(D0 + timedelta(days=n), "1", drifted=True, promised=0.677) for n in range(4)]
+    unmeasured = [Signal(D0 + timedelta(days=n), "2", promised=0.44) for n in range(4, 10)]
+
+    def after(value: float) -> Decision:
+        measured = [Signal(D0 + timedelta(days=n), "2", value=value, promised=0.44) for n in range(10, 14)]
+        answer = Answer("promoted", "r", "2", D0 + timedelta(days=4))
+        asked = {D0 + timedelta(days=1): "1@2026-03-01"}
+        signals = [*before, *unmeasured, *measured]
+        return decide(model(policy, AT_ONCE), signals[-1], signals, asked, {"1@2026-03-01": answer})
+
+    half = after(0.435)
+    assert (half.action, half.onset, half.dedupe_key) == ("retrain", D0, "1@2026-03-01#2")
+    assert "measured 0.435 where 0.677 was promised before the drift: half a cure" in half.reasons
+    assert after(0.65).action == "none"
+
+
+def test_a_chronic_signal_does_not_hide_a_larger_one() -> None:
+    def night(n: int, **size: float) -> Signal:
+        return Signal(
+            D0 + timedelta(days=n), "1", drifted=True, columns=int(size["columns"]), distance=size["distance"]
+        )
+
+    policy = eager(needed=2, out_of=3, retries=0, retry_days=3)
+    # A window fills with the new days: that it grows so far is one drift.
+    chronic = [night(n, columns=min(n + 1, 4), distance=1 + 0.3 * min(n, 6)) for n in range(30)]
+    for larger in ({"columns": 8, "distance": 2.8}, {"columns": 4, "distance": 9.0}):
+        signals = [*chronic, *(night(n, **larger) for n in range(30, 34))]
+        decisions = run_days(policy, signals, list(range(34)))
+        assert [n for n, d in decisions.items() if d.action == "retrain"] == [1, 31]
+        assert decisions[29].action == "escalate"
+        assert (decisions[31].onset, decisions[31].dedupe_key) == (D0 + timedelta(days=30), "1@2026-03-31")
+
+
+def test_each_trigger_can_be_switched_off_and_is_named() -> None:
+    lost, drifted = on(5, degraded=True), on(5)
+    for signal, trigger in ((drifted, "drift"), (lost, "loss")):
+        assert decided(eager(), signal, [], {}, lead=AT_ONCE).trigger == trigger
+        off = eager(**{f"on_{trigger}": False})
+        assert decided(off, signal, [], {}, lead=AT_ONCE).action == "none"
+    enough = Signal(D0, "1", new_labels=500)
+    asked = decided(eager(on_new_labels=500), enough, [], {}, lead=AT_ONCE)
+    assert (asked.action, asked.trigger, asked.dedupe_key) == ("retrain", "labels", "1@labels")
+    assert asked.reasons == ["500 labels have become known since the training of version 1"]
+    assert decided(eager(on_new_labels=501), enough, [], {}, lead=AT_ONCE).action == "none"
+    assert decided(eager(), enough, [], {}, lead=AT_ONCE).action == "none"
+    cooling = decided(
+        eager(on_new_labels=500, cool_down_days=3), enough, [], {D0 + timedelta(days=2): "x"}, lead=AT_ONCE
+    )
+    assert cooling.action == "suppress"
 
 
 def test_switched_off_and_replayed_are_suppressed_with_their_reason() -> None:
@@ -195,14 +304,23 @@ histories = st.lists(
     st.tuples(st.sampled_from(["on", "off", "degraded", "unjudged"]), st.booleans()), min_size=1, max_size=45
 )
 policies = st.builds(
-    lambda needed, extra, cool, budget, days, fresh: RetrainingSpec(
-        needed=needed, out_of=needed + extra, cool_down_days=cool, budget=budget, budget_days=days, fresh_days=fresh
+    lambda needed, extra, cool, budget, days, fresh, pause, more: RetrainingSpec(
+        needed=needed,
+        out_of=needed + extra,
+        cool_down_days=cool,
+        budget=budget,
+        budget_days=days,
+        fresh_days=fresh,
+        retry_days=pause,
+        retries=more,
     ),
     st.integers(1, 3),
     st.integers(0, 3),
     st.integers(0, 10),
     st.integers(1, 3),
     st.integers(1, 25),
+    st.integers(0, 3),
+    st.integers(0, 5),
     st.integers(0, 3),
 )
 leads = st.builds(Lead, st.integers(0, 4), st.integers(0, 4), st.integers(1, 4), st.integers(1, 7))
@@ -243,7 +361,17 @@ def test_limits_hold_in_any_order_and_days_can_be_decided_again(
     asked = sorted((signals[n].day, d) for n, d in both.items() if d.action == "retrain")
     days = [day for day, _ in asked]
     keys = [d.dedupe_key for _, d in asked]
-    assert all((b - a).days > policy.cool_down_days for a, b in pairwise(days))
+    pause = min(policy.cool_down_days, policy.retry_days)
+    assert all((b - a).days > pause for a, b in pairwise(days)), "at most one in any pause"
+    of_episodes: dict[date, list[date]] = {}
+    for day, decision in asked:
+        assert decision.onset is not None
+        of_episodes.setdefault(decision.onset, []).append(day)
+    for a, b in combinations(of_episodes, 2):
+        assert all(abs((x - y).days) > policy.cool_down_days for x in of_episodes[a] for y in of_episodes[b])
+    for of_one in of_episodes.values():
+        assert len(of_one) <= 1 + policy.retries
+        assert all((b - a).days > policy.retry_days for a, b in pairwise(of_one))
     assert all(sum(0 <= (b - a).days < policy.budget_days for b in days) <= policy.budget for a in days)
     assert len(set(keys)) == len(keys)
     assert {n: d.action for n, d in first.items()} == {n: d.action for n, d in both.items()}
