@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, marks, sweep_dead, wait_for
-from kubernetes.client import ApiClient, CoreV1Api
+from kubernetes.client import ApiClient, CoreV1Api, V1Pod
 from stand_ins import OF_HELM, lab, load_postgresql, name_server, overlay, run_in_lab, volume
 
 from built_images import image_name, load_into_cluster
@@ -70,8 +70,17 @@ class Installation:
         """The runs of the model."""
         return ModelRuns(Stack(self.folder, self.settings, {}, self.url, "", self.api), "churn")
 
+    def pods(self, selector: str = "") -> list[V1Pod]:
+        """Return the pods of the namespace."""
+        return list(self.core.list_namespaced_pod(NAMESPACE, label_selector=selector).items)
+
+    def pod_of(self, part: str) -> V1Pod:
+        """Return the pod of a part that has one."""
+        (pod,) = (p for p in self.pods(f"component={part}") if p.metadata.deletion_timestamp is None)
+        return pod
+
     def wait_until_ready(self) -> None:
-        """Wait until each part, and MLflow, is ready."""
+        """Wait until the newest pod of each part, and of MLflow, is ready and no older one is left to serve."""
         for part in (*PARTS, "windsock-mlflow"):
             kubectl("rollout", "status", f"deployment/{part}", f"--timeout={_READY_SECONDS:.0f}s")
 
@@ -118,6 +127,9 @@ def installation() -> Iterator[Installation]:
         churn = Churn.make(
             folder / "windsock-home",
             last_day=LAST_DAY,
+            label__delay_days=1,
+            training__window_days=2,
+            training__holdout_days=1,
             training__estimator={
                 "trials": 2,
                 "rounds": 20,
