@@ -22,11 +22,14 @@ def home_at_rest(home: Home) -> Iterator[None]:
     """Keep a stack from starting in a home for the block.
 
     Raises:
-        UpstreamUnavailable: One runs, or starts.
+        UpstreamUnavailable: One runs or starts, or another such block holds it.
     """
     with locked(home.lock_file, wait=False) as free:
         if not free:
-            raise UpstreamUnavailable(f"A stack runs in {home.root}. Stop it with `windsock down`, and run this again.")
+            raise UpstreamUnavailable(
+                f"A stack runs in {home.root}, or another backup, restoring or upgrade is under way there. Stop the "
+                "stack with `windsock down`, or wait for the other command, and run this again."
+            )
         end_leftovers(home)
         yield
 
