@@ -335,6 +335,11 @@ def test_a_request_crosses_from_the_daily_to_the_model_chain_once(chain: Stack):
     (lineage,) = Path(chain.settings.store).glob(f"runs/{MODEL}/{LAST}-*/lineage.json")
     asked = json.loads(lineage.read_text(encoding="utf-8"))
     assert (asked["trigger"], asked["reason"], asked["request"]) == ("drift", "asked by a test", "test")
+    api.call("DELETE", run_path(f"{MODEL}_retrain", "drift__test"))  # the store knows of its training all the same
+    api.call("POST", f"dags/{MODEL}_retrain/dagRuns", request)
+    assert api.wait_for_run(f"{MODEL}_retrain", "drift__test", 60)["state"] == "success"
+    assert api.call("GET", announcing)["state"] == "skipped"
+    assert len(api.runs(f"{MODEL}_train")) == 1
 
 
 def the_verdict_is_a_page_for_users(stack: Stack) -> None:
