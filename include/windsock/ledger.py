@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Literal
@@ -24,6 +21,7 @@ from windsock.days import day_range, utc_now
 from windsock.errors import DamagedRecord, SpecError
 from windsock.format_numbers import numbered
 from windsock.settings import Settings
+from windsock.step_clock import seconds_so_far
 from windsock.store import Store, damaged, to_json
 
 log = logging.getLogger(__name__)
@@ -33,19 +31,6 @@ LATE = "late_"
 
 Status = Literal["published", "empty", "rejected", "no_champion", "void"]
 """``void`` stands in the history alone: it says why what was recorded before was taken out, and is never in force."""
-
-
-_began: ContextVar[float | None] = ContextVar("began", default=None)
-
-
-@contextmanager
-def timing() -> Iterator[None]:
-    """Let records that are published within say how long it took so far, unless they know better."""
-    before = _began.set(time.monotonic())
-    try:
-        yield
-    finally:
-        _began.reset(before)
 
 
 @dataclass(frozen=True)
@@ -273,10 +258,8 @@ class Ledger:
 
     def _keep(self, record: DayRecord, origin: str) -> DayRecord:
         """Keep a record in the history, and return it with its time and origin."""
-        began = _began.get()
-        seconds = record.seconds or (round(time.monotonic() - began, 3) if began is not None else 0.0)
         at = utc_now().isoformat(timespec="seconds")
-        stamped = replace(record, recorded_at=at, origin=origin, seconds=seconds)
+        stamped = replace(record, recorded_at=at, origin=origin, seconds=record.seconds or seconds_so_far())
         self.store.write_json(stamped.to_json(), *self._parts("history", record.ds, f"{record.content_hash}.json"))
         return stamped
 

@@ -18,9 +18,9 @@ from windsock import mlflow_keys
 from windsock.days import past_day
 from windsock.errors import SpecError
 from windsock.faults import fault_behind
-from windsock.ledger import timing
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
+from windsock.step_clock import timing
 from windsock.store import Store
 
 log = logging.getLogger(__name__)

@@ -50,3 +50,10 @@ def test_dags_and_plugins_import_no_heavy_library_and_no_stage(folder: str):
             "windsock.settings",
         }
         assert not stages, f"{path} reaches past windsock_airflow: {stages}"
+
+
+def test_no_module_of_the_product_is_too_long_to_be_read_at_once():
+    longest = 300
+    paths = [path for folder in ("dags", "include", "plugins") for path in files_below(REPO_ROOT / folder)]
+    lines = {str(path.relative_to(REPO_ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
+    assert {name: n for name, n in lines.items() if n > longest} == {}
