@@ -140,6 +140,7 @@ def test_nights_follow_one_after_another(outage: Outage, slack: FakeSlack):
     assert set(order) >= {str(night) for night in GAP[1:-1]}
     assert all(before["end_date"] <= after["start_date"] for before, after in pairwise(nights))
     assert look(outage)["start"] == []
+    wait_until(lambda: bool(messages(slack)), 90, "a message")  # the scheduler sends, not who has the news
     assert len(messages(slack)) == 1
 
 
@@ -151,12 +152,12 @@ def test_days_whose_events_a_pause_has_lost_are_caught_up_with(outage: Outage, s
     outage.finish("features", outage.start("features", day))
     look(outage)
     look(outage)
-    assert "is paused" in messages(slack)[-1]
+    wait_until(lambda: "is paused" in messages(slack)[-1], 90, "a message about the pause")
 
     api.set_paused(outage.dag("score"), False)
     look(outage)
     wait_until(lambda: day in settled(outage, "score"), 120, "the day scored")
-    assert len(messages(slack)) == 3
+    wait_until(lambda: len(messages(slack)) == 3, 90, "a third message")
 
 
 def test_days_under_random_troubles_leave_what_quiet_days_leave(outage: Outage, slack: FakeSlack, tmp_path: Path):
