@@ -57,3 +57,8 @@ def test_no_module_of_the_product_is_too_long_to_be_read_at_once():
     paths = [path for folder in ("dags", "include", "plugins") for path in files_below(REPO_ROOT / folder)]
     lines = {str(path.relative_to(REPO_ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
     assert {name: n for name, n in lines.items() if n > longest} == {}
+
+
+def test_no_two_test_modules_have_one_name_or_pytest_would_collect_only_one():
+    names = [path.name for path in files_below(REPO_ROOT / "tests") if path.name not in {"conftest.py", "__init__.py"}]
+    assert {name for name in names if names.count(name) > 1} == set()
