@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -206,13 +206,17 @@ _TROUBLES: dict[str, Callable[[Chaos], str]] = {
 
 
 def contents(settings: Settings, model: str) -> dict[str, list[str]]:
-    """Return stage and day to the hash of the record in force and of each file that it names."""
+    """Return stage and day to the hash of the record in force and of each file that it names.
+
+    Left out is which nights had not been monitored when a night was decided: troubles change the order, and it is said.
+    """
     store, found = Store.of(settings), dict[str, list[str]]()
     for stage in stages_of(store, model):
         for day, record in Ledger(store, model, stage).all().items():
             files = [file for name in sorted(record.outputs) for file in record.outputs[name].files]
             hashes = (hashlib.sha256(store.read_bytes(file)).hexdigest() for file in files)
-            found[f"{stage} {day}"] = [record.content_hash, *hashes]
+            detail = {name: value for name, value in record.detail.items() if name != "missing_nights"}
+            found[f"{stage} {day}"] = [replace(record, detail=detail).content_hash, *hashes]
     return found
 
 
