@@ -76,7 +76,8 @@ def measure_performance(
     champion ``re-scored``, and both stand beside; ``versions`` are those that scored.
     """
     past, store = Past.of(settings, spec, day), Store.of(settings)
-    promises = {entry.version: Promise.of(store, spec, entry.run) for entry in history(settings, spec)}
+    scored = {champion.version, *pc.unique(past.scored[VERSION]).to_pylist()}  # of years of promotions, these are read
+    promises = {e.version: Promise.of(store, spec, e.run) for e in history(settings, spec) if e.version in scored}
     labels = watch_labels(past)
     production, remark = _judge(spec, past.labelled(past.scored), promises, rng)
     own, aside = _of_champion(past, champion, promises, rng)
