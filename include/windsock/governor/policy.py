@@ -170,7 +170,11 @@ def _numbered(key: str, asked: Iterable[str]) -> str:
 
 
 def _of_episode(
-    policy: RetrainingSpec, day: date, asked: Mapping[date, str], answers: Mapping[str, Answer]
+    policy: RetrainingSpec,
+    day: date,
+    asked: Mapping[date, str],
+    answers: Mapping[str, Answer],
+    about: str = "this drift was",
 ) -> tuple[Literal["suppress", "escalate"], str] | None:
     """Return what the requests of the same episode leave to be done on a day but to ask; None: ask."""
     if not asked:
@@ -178,7 +182,7 @@ def _of_episode(
     before = [on for on in asked if on < day]
     last = max(before) if before else min(asked)
     answer = answers.get(asked[last])
-    told = f"this drift was asked about on {last}, and {_became(answer)}"
+    told = f"{about} asked about on {last}, and {_became(answer)}"
     since = max(last, (answer and answer.in_force_from) or last)
     if answer is not None and answer.state == "unknown":
         return "suppress", told
@@ -234,8 +238,8 @@ def _new_labels(
     held: str | None = None
     if not (policy.enabled and live):
         held = "replayed, or retraining is switched off"
-    elif (told := _of_episode(policy, today.day, asked, answers)) is not None:
-        held = told[1].replace("this drift was", "these labels were").removesuffix(": somebody has to look")
+    elif (told := _of_episode(policy, today.day, asked, answers, "these labels were")) is not None:
+        held = told[1].removesuffix(": somebody has to look")
     else:
         held = _restraint(policy, today.day, others, asked)
     numbers = {"new_labels": today.new_labels, "asked": sum(day < today.day for day in asked)}
