@@ -7,6 +7,10 @@ challenger, the champion and the frozen rows both are scored on. **Publishes**
 `gate` shows its verdict: the sentence names each check that did not pass or could not run,
 the evidence lies in the run folder (button *Report*). A refused challenger is a result: the
 run ends green, the tasks after it are skipped, the champion stays. Red is what is broken.
+With `training.refit`, what passed is then trained again, by the same recipe up to the last
+matured day (`refit`, the `fit` of its estimator, `adopt`), and goes into force for its judged
+twin; if `adopt` finds it not sane, the twin does.
+
 If the spec asks for it, a person then decides in the UI (*Required Actions*). `promote`
 compares and sets: if the champion changed meanwhile, the gate runs again.
 
@@ -18,7 +22,7 @@ from airflow.sdk import DAG
 
 from windsock.spec import ModelSpec
 from windsock_airflow import assets, forms
-from windsock_airflow.blueprint import for_each_model, identity
+from windsock_airflow.blueprint import for_each_model, identity, refit_tasks
 from windsock_airflow.decisions import APPROVER, ask_for_approval
 from windsock_airflow.step import StepOperator
 
@@ -37,14 +41,16 @@ def promote_dag(spec: ModelSpec) -> None:
         },
     ):
         gate = StepOperator(step="gate", model=spec.name, keyed=False, form=["version"], cause=["version"])
+        judged = {"version": gate.output["version"], "champion_seen": gate.output["champion_seen"]}
+        adopt = refit_tasks(spec, judged) if spec.training.refit else None
         promote = StepOperator(
             step="promote",
             model=spec.name,
             keyed=False,
             form=["reason"],
             options={
-                "version": gate.output["version"],
-                "champion_seen": gate.output["champion_seen"],
+                **judged,
+                **({"version": adopt.output["version"]} if adopt is not None else {}),
                 "by": APPROVER if spec.gate.approval else None,
             },
             skip_replayed=True,
@@ -52,4 +58,4 @@ def promote_dag(spec: ModelSpec) -> None:
             announce=["version", "previous", "in_force_from"],
         )
         if spec.gate.approval:
-            gate >> ask_for_approval(spec) >> promote
+            [gate, *([adopt] if adopt is not None else [])] >> ask_for_approval(spec) >> promote

@@ -12,7 +12,7 @@ from windsock.runs.run_folder import DEFINITIONS, LINEAGE, RunFolder
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
-from windsock.version_index import VersionInfo, list_versions, version_info
+from windsock.version_index import VersionInfo, judged_twin, list_versions, version_info
 
 
 def versions_needed(settings: Settings, spec: ModelSpec, day: date) -> list[str]:
@@ -37,12 +37,13 @@ def unjudged_version(settings: Settings, spec: ModelSpec) -> str | None:
         return None
     newest = versions[-1]
     promoted = any(entry.version == newest for entry in promotions.history(settings, spec))
-    judged = Store.of(settings).exists(version_info(settings, spec, newest).run_folder, "gate.json")
+    info = judged_twin(settings, spec, version_info(settings, spec, newest))
+    judged = Store.of(settings).exists(info.run_folder, "gate.json")
     return None if promoted or judged else newest
 
 
 def _was_refused(settings: Settings, spec: ModelSpec, version: str) -> bool:
-    folder = version_info(settings, spec, version).run_folder
+    folder = judged_twin(settings, spec, version_info(settings, spec, version)).run_folder
     try:
         return Store.of(settings).read_json(folder, "gate.json").get("passed") is False
     except FileNotFoundError:

@@ -172,6 +172,8 @@ def _change(done: Finished, result: Result, headline: str, kind: Any) -> Alert:
         f"Version {result['version']} of {done.spec.name} is champion: it scores events from "
         f"{result['in_force_from']} on. Before: {result.get('previous') or 'none'}."
     )
+    if result.get("refit_of"):
+        sentence += f" It is the refit of version {result['refit_of']}, which passed the gate."
     cause = f"{kind} {done.spec.name} {result.get('seq')}"
     return done.alert(headline, sentence, cause, kind=kind)
 

@@ -4,32 +4,32 @@ Everything comes from the run folder and the pinned days; the present model fold
 """
 
 import hashlib
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from windsock.completeness import FEATURES
-from windsock.dataset.assemble import Pins, assemble
 from windsock.dataset.requests import code_commit, run_request, trainer_request
-from windsock.dataset.time_split import Windows
 from windsock.errors import SpecError
-from windsock.features.carry_over import record_of_view
-from windsock.features.feature_tables import feature_tables
-from windsock.ledger import DayRecord, Ledger
 from windsock.runs.contract import libraries
-from windsock.runs.run_folder import HOLDOUT, LINEAGE, METRICS, MODEL, REQUEST, TRAIN, RunFolder, parquet_bytes
-from windsock.search.search import Choosing
+from windsock.runs.run_folder import (
+    HOLDOUT,
+    LINEAGE,
+    METRICS,
+    MODEL,
+    REFIT_OF,
+    REQUEST,
+    TRAIN,
+    RunFolder,
+    parquet_bytes,
+)
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.estimators import CustomSpec
 from windsock.store import Store
-from windsock.trainers.learn import learn, search_of, spec_of
+from windsock.trainers.again import assembled_again, spec_then, windows_then
+from windsock.trainers.learn import chosen_of, learn, search_of
 
 
 @dataclass(frozen=True)
@@ -53,24 +53,13 @@ def reproduce(settings: Settings, model: str, run: str) -> Reproduction:
     Raises:
         SpecError: The run folder is incomplete, or a pinned day is gone from the store.
     """
-    from windsock.featurestore.retrieval import point_in_time
-
-    store = Store.of(settings)
-    folder = RunFolder.named(store, model, run)
+    folder = RunFolder.named(Store.of(settings), model, run)
     lineage, metrics = folder.read_json(LINEAGE), folder.read_json(METRICS)
-    days = {name: tuple(date.fromisoformat(d) for d in ds) for name, ds in lineage["windows"].items()}
-    windows = Windows(date.fromisoformat(lineage["as_of"]), **days)
-    with _spec_then(lineage) as spec:
-        pins = dict(lineage["pins"])
-        records = _pinned_features(settings, spec, pins)
-
-        def join(rows: pa.Table, chosen: Pins) -> pa.Table:
-            used = {t: {d: r for d, r in records[t].items() if str(d) in days} for t, days in chosen.items()}
-            return point_in_time(store, spec, rows, used)
-
-        made = assemble(settings, spec, windows, pins, join)
-        request = run_request(spec, made.features, windows.train)
-        trained = _trained_again(spec, request, made.train, metrics["chosen"], run)
+    windows = windows_then(lineage)
+    with spec_then(lineage) as spec:
+        made = assembled_again(settings, spec, windows, lineage["pins"])
+        request = {**run_request(spec, made.features, windows.train), "chosen": metrics["chosen"]}
+        trained = _trained_again(spec, request, made.train, run, search_again=REFIT_OF not in lineage)
     now = {name: _sha256(parquet_bytes(rows)) for name, rows in ((TRAIN, made.train), (HOLDOUT, made.holdout))}
     then = dict(lineage["files"])
     for name, data in trained.items():
@@ -84,21 +73,11 @@ def reproduce(settings: Settings, model: str, run: str) -> Reproduction:
     )
 
 
-def _pinned_features(settings: Settings, spec: ModelSpec, pins: dict[str, Any]) -> dict[str, dict[date, DayRecord]]:
-    """Return the pinned records of each view's table; pins of version 0.1, one for all views, become pins of each."""
-    tables = feature_tables(spec)
-    if (old := pins.pop(FEATURES, None)) is None:
-        return {t.name: Ledger.of(settings, spec.name, t.name).pinned(pins[t.name]) for t in tables}
-    records = Ledger.of(settings, spec.name, FEATURES).pinned(old)
-    pins |= {table.name: old for table in tables}
-    return {t.name: {day: record_of_view(r, t.view, t.name) for day, r in records.items()} for t in tables}
-
-
 def _trained_again(
-    spec: ModelSpec, request: Mapping[str, Any], train: pa.Table, chosen: Mapping[str, Any], run: str
+    spec: ModelSpec, request: Mapping[str, Any], train: pa.Table, run: str, *, search_again: bool
 ) -> Mapping[str, bytes]:
     """Return the model folder as it comes out now."""
-    name = chosen.get("estimator") or spec.training.estimators[0].name
+    name = request["chosen"].get("estimator") or spec.training.estimators[0].name
     estimator = spec.training.estimator(name)
     if isinstance(estimator, CustomSpec):
         raise SpecError(
@@ -108,24 +87,11 @@ def _trained_again(
     rows = {"path": TRAIN, "sha256": "", "rows": train.num_rows, "format": "parquet"}
     search = search_of(trainer_request(request, run, estimator, rows), train)
     budget = estimator.budget
-    if budget.parallel == 1 and budget.minutes is None and budget.gpu_hours is None:
+    if search_again and budget.parallel == 1 and budget.minutes is None and budget.gpu_hours is None:
         return learn(search).files
-    # The order in which parallel trials end, or a budget in time, is not repeatable: take what the search found.
-    return learn(search, Choosing(dict(chosen["params"]), int(chosen["rounds"]), int(chosen["trial"]))).files
+    # A refit searches nothing; the order in which parallel trials end, or a budget in time, is not repeatable.
+    return learn(search, chosen_of(request)).files
 
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-@contextmanager
-def _spec_then(lineage: Mapping[str, Any]) -> Iterator[ModelSpec]:
-    """Give the spec as it was, with its SQL, in a folder with its networks as they were."""
-    spec = spec_of(lineage).frozen(lineage["sql"], {})
-    with tempfile.TemporaryDirectory(prefix="windsock-reproduce-") as folder:
-        for name, text in lineage.get("modules", {}).items():
-            path = Path(folder, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        object.__setattr__(spec, "_folder", Path(folder))
-        yield spec

@@ -40,6 +40,8 @@ STEPS: Mapping[str, str] = MappingProxyType(
         "choose": "windsock.trainers.choose_step",
         "register": "windsock.registry.step",
         "gate": "windsock.gate.step",
+        "refit": "windsock.promotion.refit_step",
+        "adopt": "windsock.promotion.adopt_step",
         "promote": "windsock.promotion.step",
         "rollback": "windsock.promotion.rollback_step",
         "correct": "windsock.promotion.correct_step",
@@ -63,6 +65,8 @@ OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "choose": ("run",),
         "register": ("run",),
         "gate": ("version",),
+        "refit": ("version", "champion_seen"),
+        "adopt": ("version",),
         "promote": ("version", "champion_seen", "reason", "allow_replay"),
         "rollback": ("to_version", "reason", "allow_replay"),
         "correct": ("reason",),
@@ -122,6 +126,17 @@ class StepContext:
     def store(self) -> Store:
         """The settings' store."""
         return Store.of(self.settings)
+
+
+def required_version(ctx: StepContext) -> str:
+    """Return the option ``version``.
+
+    Raises:
+        SpecError: It is not given.
+    """
+    if (version := ctx.options.get("version")) is None:
+        raise SpecError(f"{ctx.spec.name}: which version is meant is not said. Give the option 'version'.")
+    return str(version)
 
 
 def run_step(

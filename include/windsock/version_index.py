@@ -41,6 +41,9 @@ class VersionInfo:
     definitions: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """What its features are computed by (``definitions.json`` of its run folder); none in those of version 0.1."""
 
+    refit_of: str = ""
+    """Version of its judged twin, by whose recipe it was trained again; empty: it was judged itself."""
+
     @property
     def run_folder(self) -> str:
         """Path of the run folder, relative to the store's root."""
@@ -57,6 +60,11 @@ def version_info(settings: Settings, spec: ModelSpec, version: str) -> VersionIn
         return _read(Store.of(settings), spec.name, version)
     except FileNotFoundError as err:
         raise SpecError.unknown(f"version of model {spec.name!r}", str(version), list_versions(settings, spec)) from err
+
+
+def judged_twin(settings: Settings, spec: ModelSpec, info: VersionInfo) -> VersionInfo:
+    """Return the version that was judged: of a refit its twin, of any other itself."""
+    return version_info(settings, spec, info.refit_of) if info.refit_of else info
 
 
 def list_versions(settings: Settings, spec: ModelSpec) -> list[str]:

@@ -9,7 +9,15 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from airflow.sdk import BaseOperator, CronPartitionTimetable, CronTriggerTimetable, TaskGroup, get_parsing_context
+from airflow.providers.standard.operators.python import BranchPythonOperator
+from airflow.sdk import (
+    BaseOperator,
+    CronPartitionTimetable,
+    CronTriggerTimetable,
+    TaskGroup,
+    TriggerRule,
+    get_parsing_context,
+)
 from pendulum.tz.timezone import FixedTimezone
 
 from windsock.days import ONE_DAY
@@ -120,6 +128,46 @@ def fit_tasks(spec: ModelSpec, estimator: Estimator, options: Mapping[str, Any])
         searches = [step(f"search_{estimator.name}_{number}", role="search") for number in range(1, parallel + 1)]
         searches >> step(name)
     return group
+
+
+def refit_tasks(spec: ModelSpec, judged: Mapping[str, Any]) -> BaseOperator:
+    """Make the tasks that train again what passed the gate, and return the last one, which says what to promote.
+
+    ``judged`` are options with the version and the champion that it was judged against. Of the estimators' tasks the
+    one runs whose model was judged.
+    """
+    judged_version = {"version": judged["version"]}
+    refit: Any = StepOperator(step="refit", model=spec.name, keyed=False, options=judged, skip_replayed=True)
+    tasks = {estimator.name: f"fit_{estimator.name}" for estimator in spec.training.estimators}
+    whose_refit = BranchPythonOperator(
+        task_id="whose_refit", python_callable=_task_of, op_args=[refit.output["estimator"], tasks, "adopt"]
+    )
+    fits = [
+        heavy_step(
+            spec,
+            step="fit",
+            estimator=estimator,
+            task_id=tasks[estimator.name],
+            keyed=False,
+            options={"run": refit.output["run"]},
+            execution_timeout=LONGEST_TRAINING,
+        )
+        for estimator in spec.training.estimators
+    ]
+    adopt = StepOperator(
+        step="adopt",
+        model=spec.name,
+        keyed=False,
+        options=judged_version,
+        trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
+    )
+    refit >> whose_refit >> [*fits, adopt]
+    fits >> adopt
+    return adopt
+
+
+def _task_of(estimator: str, tasks: Mapping[str, str], otherwise: str) -> str:
+    return tasks.get(estimator, otherwise)
 
 
 def heavy_step(spec: ModelSpec, *, step: str, estimator: Estimator | None = None, **kwargs: Any) -> BaseOperator:

@@ -40,6 +40,8 @@ Version **{{ verdict["version"] }}** passed the gate. Champion: **{{ verdict["ch
 {% for check in verdict["checks"] -%}
 | {{ check["name"] }} | {{ check["value"] }} | {{ check["threshold"] }} | {{ check["passed"] }} | {{ check["why"] }} |
 {% endfor %}
+{% set adopted = ti.xcom_pull(task_ids="adopt") %}{% if adopted %}{{ adopted["why"] }}
+{% endif %}
 Approve: it scores from the next day on. Reject: the champion stays, and the run ends without a promotion.
 """
 

@@ -7,6 +7,8 @@ from typing import Any
 import yaml
 
 from small_model import small_fraud
+from windsock.settings import REPO_ROOT
+from windsock.spec.load import read_yaml
 
 
 def add_model(folder: Path, name: str, **changes: Any) -> None:
@@ -73,6 +75,28 @@ def test_a_spec_asks_for_approval_label_files_and_no_weekly_training(tmp_path: P
     assert [asset.name for asset in due.outlets] == ["fraud_labels_due"]
     assert bag.dags["fraud_labels"].task_ids == ["labels"]
     assert type(bag.dags["fraud_train"].timetable).__name__ == "AssetTriggeredTimetable"
+
+
+def test_a_refit_runs_the_fit_of_the_judged_estimator_between_gate_and_approval(tmp_path: Path, bag_of: Any):
+    training = read_yaml(REPO_ROOT / "include" / "models" / "fraud" / "model.yaml")["training"]
+    gate = {"floors": {"average_precision": 0.3}, "approval": True}
+    small_fraud(tmp_path, training={**training, "refit": True}, gate=gate)
+    bag = bag_of(tmp_path / "models")
+    assert not bag.import_errors
+    tasks = {task.task_id: task.upstream_task_ids for task in bag.dags["fraud_promote"].tasks}
+    fits = {"fit_lightgbm", "fit_torch"}
+    assert tasks == {
+        "gate": set(),
+        "refit": {"gate"},
+        "whose_refit": {"refit"},
+        **{fit: {"refit", "whose_refit"} for fit in fits},
+        "adopt": {"gate", "whose_refit", *fits},
+        "approval": {"gate", "adopt"},
+        "promote": {"gate", "adopt", "approval"},
+    }
+    choice = bag.dags["fraud_promote"].get_task("whose_refit").python_callable
+    known = {"torch": "fit_torch", "lightgbm": "fit_lightgbm"}
+    assert [choice(name, known, "adopt") for name in ("torch", "")] == ["fit_torch", "adopt"]
 
 
 def test_the_training_form_has_the_specs_ranges_and_values(bag: Any):

@@ -19,7 +19,7 @@ from windsock.dataset.feature_join import join_features, reach
 from windsock.dataset.label_join import attach_labels, known_when_made, mark_known_positives
 from windsock.dataset.lacking import lacking, require_none
 from windsock.dataset.time_split import Windows
-from windsock.days import day_range, last_instant, spans, start_of
+from windsock.days import day_range, last_instant, spans
 from windsock.errors import DataContractError, SpecError
 from windsock.features.definition_checks import refuse_faulty
 from windsock.features.feature_tables import feature_tables, settled_features
@@ -96,8 +96,7 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
     ever = attach_labels(spec, frame, _first_known(spec, labels), known_by)
     train, late = known_when_made(spec, ever, windows)
     # Training rows get the labels of the moment at which the model would have been made.
-    made_at = start_of(windows.holdout[0])
-    train = attach_labels(spec, train.drop_columns([spec.label.column, KNOWN_AT]), labels, made_at)
+    train = attach_labels(spec, train.drop_columns([spec.label.column, KNOWN_AT]), labels, windows.made_at)
     holdout = attach_labels(spec, holdout_frame, labels, known_by)
     _require_rows(spec, windows, train, holdout)
 
@@ -108,7 +107,7 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
 
     both = pa.concat_tables([part.drop_columns([KNOWN_AT]) for part in (train, holdout)])
     wanted = dict.fromkeys([spec.events.key, TIME, *_evaluation_columns(spec), *names, spec.label.column])
-    both = join_features(spec, both, windows.train[0], from_day).select(list(wanted)).combine_chunks()
+    both = join_features(spec, both, windows.days[0], from_day).select(list(wanted)).combine_chunks()
     sets = {"train": both.slice(0, train.num_rows), "holdout": both.slice(train.num_rows)}
     entity = spec.training.evaluation.exclude_known_positives
     if entity is not None and spec.label.task == "binary":
@@ -116,7 +115,7 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
         events = tables.read_events(store, spec, records.values(), list(dict.fromkeys([key, time, entity])))
         past = pa.table({key: events[key], TIME: events[time], entity: events[entity]})
         history = attach_labels(spec, past, labels, known_by)
-        sets["holdout"] = mark_known_positives(spec, sets["holdout"], history, windows.train[0])
+        sets["holdout"] = mark_known_positives(spec, sets["holdout"], history, windows.days[0])
     without_rows = [d for d in windows.days if d in records and records[d].rows("events") == 0]
     report: dict[str, Any] = {
         "rows": {name: rows.num_rows for name, rows in sets.items()},

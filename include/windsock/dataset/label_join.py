@@ -43,7 +43,7 @@ def attach_labels(spec: ModelSpec, frame: pa.Table, labels: pa.Table, known_by: 
 
 
 def known_when_made(spec: ModelSpec, rows: pa.Table, windows: Windows) -> tuple[pa.Table, int]:
-    """Keep the training rows whose label was known when the holdout began: a model made then knew no others.
+    """Keep the training rows whose label was known when the model would have been made: it knew no others.
 
     ``rows`` hold the ``known_at`` of each row's first label.
 
@@ -54,8 +54,7 @@ def known_when_made(spec: ModelSpec, rows: pa.Table, windows: Windows) -> tuple[
         SpecError: The gap is shorter than the label delay, and labels did come too late.
         DataContractError: Labels came later than their delay says, too many to leave out.
     """
-    made_at = start_of(windows.holdout[0])
-    in_time = pc.less_equal(rows[KNOWN_AT], pa.scalar(made_at, pa.timestamp("us")))
+    in_time = pc.less_equal(rows[KNOWN_AT], pa.scalar(windows.made_at, pa.timestamp("us")))
     late = rows.num_rows - (pc.sum(in_time).as_py() or 0)
     if late == 0:
         return rows, 0

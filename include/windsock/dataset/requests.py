@@ -161,7 +161,7 @@ def trainer_request(request: Mapping[str, Any], run: str, estimator: Estimator, 
     """Return the content of a candidate's ``request.json``.
 
     Args:
-        request: Content of the run's own ``request.json``.
+        request: Content of the run's own ``request.json``; that of a refit says what was ``chosen``.
         run: Name of the run folder.
         estimator: What to train.
         train: ``path``, ``sha256``, ``rows`` and ``format`` of the training rows; ``columns`` (kinds) if it is CSV.
@@ -176,6 +176,7 @@ def trainer_request(request: Mapping[str, Any], run: str, estimator: Estimator, 
         "time": "event_timestamp",
         "estimator": estimator.model_dump(mode="json"),
         **({"module": network} if network is not None else {}),
+        **({"chosen": request["chosen"]} if "chosen" in request else {}),
         "train": dict(train),
         "days": request["train_days"],
         "folds": to_jsonable_python(folds),

@@ -9,10 +9,11 @@ Labels of the last ``delay`` days before T are not known yet, so the newest day 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from typing import Self
 
-from windsock.days import ONE_DAY, day_range, spans
+from windsock.days import ONE_DAY, day_range, last_instant, spans, start_of
 from windsock.errors import TooLittleHistory
 from windsock.spec import ModelSpec
 
@@ -30,8 +31,22 @@ class Windows:
 
     @property
     def days(self) -> list[date]:
-        """Every day from the first one trained on to the last one held out."""
-        return day_range(self.train[0], self.holdout[-1])
+        """Every day from the first one read to the last one held out."""
+        return day_range(min(self.train[0], self.holdout[0]), self.holdout[-1])
+
+    @property
+    def made_at(self) -> datetime:
+        """When a model of this training would have been made: labels known later do not exist for it."""
+        return last_instant(self.as_of) if self.train[-1] >= self.holdout[0] else start_of(self.holdout[0])
+
+    def refit(self, window_days: int) -> Self:
+        """Return the days of training again up to the last matured one, held-out days and gap included.
+
+        They are among the days of this training. The held-out days stay named: on their rows the refit is compared
+        with its judged twin, and no model is judged.
+        """
+        first = max(self.train[0], self.holdout[-1] - timedelta(days=window_days - 1))
+        return replace(self, train=tuple(day_range(first, self.holdout[-1])), gap=())
 
 
 @dataclass(frozen=True)

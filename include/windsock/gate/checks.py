@@ -96,7 +96,10 @@ def is_another_model(ctx: GateContext) -> Check:
     """Challenger and champion are two models: comparing one with itself would always pass."""
     if ctx.champion is None:
         return Check("another_model", True, ctx.info.version, None, "There is no champion yet.")
-    same = ctx.champion.version == ctx.info.version or ctx.champion.model_hash == ctx.info.model_hash
+    same = any(
+        each is not None and (each.version == ctx.info.version or each.model_hash == ctx.info.model_hash)
+        for each in (ctx.champion, ctx.reference)
+    )
     why = (
         f"Version {ctx.info.version} is the champion itself (version {ctx.champion.version}, equal files): "
         "there is nothing to promote."
@@ -140,7 +143,7 @@ def not_worse_than_champion(ctx: GateContext) -> Check:
     ctx.comparison = found
     bound = f"at least {found.lower:.4f} better" if found.lower >= 0 else f"at most {-found.lower:.4f} worse"
     why = (
-        f"{found.metric} {found.candidate:.4f} against {found.reference:.4f} of champion {ctx.champion.version} on the "
+        f"{found.metric} {found.candidate:.4f} against {found.reference:.4f} of {ctx.named_champion} on the "
         f"same {ctx.rows.rows} rows; with confidence {found.confidence:g} it is {bound} (resampled by "
         f"{found.clustered_by}, {found.clusters} of them); {found.margin:g} worse is acceptable."
     )
@@ -155,7 +158,7 @@ def tells_a_planted_worse_model(ctx: GateContext) -> Check:
         # A champion that is no better than chance on these rows has nothing left to lose.
         trivial = np.full(ctx.rows.rows, ctx.rows.label.mean())
         if compare(ctx.spec, ctx.rows, ctx.champion_scores, trivial, margin=0.0).advantage > gate.margin:
-            reference, whose = ctx.champion_scores, f"champion {ctx.champion.version}"
+            reference, whose = ctx.champion_scores, ctx.named_champion
     planted = planted_worse(reference, share=PLANTED_SHARE, seed=ctx.spec.training.seed)
     found = compare(ctx.spec, ctx.rows, planted, reference, margin=gate.margin)
     why = f"A worse copy of {whose} ({found.metric} {found.candidate:.4f} instead of {found.reference:.4f}) was " + (

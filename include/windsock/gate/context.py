@@ -28,7 +28,7 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
 from windsock.tables import places_of
-from windsock.version_index import version_info
+from windsock.version_index import VersionInfo, judged_twin, version_info
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class GateContext:
         self.settings, self.spec = settings, spec
         self.info = version_info(settings, spec, version)
         self.champion = version_info(settings, spec, champion) if champion is not None else None
+        """Who is in force; on rows that it learnt from, :attr:`reference` stands for it."""
         self.store = Store.of(settings)
         self.run = RunFolder.named(self.store, spec.name, self.info.run)
         self.comparison: Comparison | None = None
@@ -92,17 +93,35 @@ class GateContext:
         return self.scores[self._counted[1]]
 
     @cached_property
+    def reference(self) -> VersionInfo | None:
+        """Whose scores the champion answers for: its own, or its judged twin's if it may have learnt from the rows."""
+        if self.champion is None or not self.champion.refit_of:
+            return self.champion
+        last = RunFolder.named(self.store, self.spec.name, self.champion.run).last_learnt
+        if last is not None and last < pc.min(self.holdout[TIME]).as_py().date():
+            return self.champion
+        return judged_twin(self.settings, self.spec, self.champion)
+
+    @property
+    def named_champion(self) -> str:
+        """The champion in words, and who stands for it."""
+        if self.champion is None or self.reference is None or self.reference == self.champion:
+            return f"champion {self.champion.version if self.champion is not None else 'none'}"
+        twin = self.reference.version
+        return f"version {twin} (the judged twin of champion {self.champion.version}, which learnt from these rows)"
+
+    @cached_property
     def champion_scores(self) -> Vector:
-        """The champion's scores of the rows that count, by its own definitions of features.
+        """The champion's scores of the rows that count (see :attr:`reference`), by its own definitions of features.
 
         Raises:
             NotReady: Features by its definitions are missing on some day of the holdout.
             DataContractError: There is no champion, or its features of the rows cannot be had any more.
         """
-        if self.champion is None:
+        if self.reference is None:
             raise DataContractError("There is no champion.")
-        champion = load_version(self.settings, self.spec, self.champion.version)
-        return champion.predict(self._champion_rows(self.champion.version))[self._counted[1]]
+        champion = load_version(self.settings, self.spec, self.reference.version)
+        return champion.predict(self._champion_rows(self.reference.version))[self._counted[1]]
 
     def _champion_rows(self, version: str) -> pa.Table:
         """Return the holdout with the champion's features, row for row."""

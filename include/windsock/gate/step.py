@@ -1,6 +1,6 @@
 """The ``gate`` step: judge a challenger against the champion in force, and show the verdict in MLflow.
 
-Options: ``version`` (absent: the one with the alias ``challenger``).
+Options: ``version`` (absent: the one with the alias ``challenger``); for a refit its judged twin is judged.
 
 Every check is run, and what cannot be run has failed. One exception is let through: a service that is away
 (``UpstreamUnavailable``). Then there is no verdict at all, so nothing can be promoted, and the step is tried again.
@@ -33,7 +33,7 @@ from windsock.spec import ModelSpec
 from windsock.steps import StepContext
 from windsock.store import Store, to_json
 from windsock.tables import content_hash
-from windsock.version_index import VersionInfo, version_info
+from windsock.version_index import VersionInfo, judged_twin, version_info
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     reconcile(settings, spec)
     version = ctx.options.get("version")
     version = str(version) if version is not None else challenger_version(settings, spec)
+    version = judged_twin(settings, spec, version_info(settings, spec, version)).version  # a refit is never judged
     champion = promotions.current(settings, spec)
     verdict = judge(settings, spec, version, champion.version if champion is not None else None)
     publish(settings, spec, verdict)

@@ -42,16 +42,20 @@ def answers_to(settings: Settings, spec: ModelSpec, requests: Mapping[date, str]
     if not runs:
         return {}
     store, oldest = Store.of(settings), min(requests)
-    versions: dict[str, str] = {}
+    versions, refits = dict[str, str](), dict[str, str]()
     for known in reversed(list_versions(settings, spec)):
         info = version_info(settings, spec, known)
         versions[info.run] = known
+        if info.refit_of:
+            refits[info.refit_of] = known
         if versions.keys() >= set(runs.values()) or info.as_of < oldest:
             break
     in_force = {entry.version: entry.in_force_from for entry in promotions.history(settings, spec)}
     found = {}
     for key, run in runs.items():
         version = versions.get(run)
+        if version is not None and refits.get(version) in in_force:
+            version = refits[version]  # it is in force for its twin, which was judged
         if version is None:
             found[key] = Answer("begun", run)
         elif version in in_force:

@@ -42,7 +42,7 @@ class Promise:
 
     def scores(self) -> pa.Table | None:
         """Return the held-out rows with label and score, or None if they are gone."""
-        folder = RunFolder.named(self.store, self.spec.name, self.run)
+        folder = RunFolder.named(self.store, self.spec.name, self.run).judged  # a refit learnt from these rows
         try:
             rows = folder.read_table(HOLDOUT_SCORES)
             unit = self.spec.training.evaluation.alert_entity or next(iter(self.spec.entities.values()), None)

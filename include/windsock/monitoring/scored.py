@@ -3,7 +3,7 @@
 Only labels that were known by then count, so a replay a year later finds the same.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -90,9 +90,9 @@ class Past:
     @cached_property
     def scored(self) -> pa.Table:
         """Of :attr:`rows` those that a champion of some day scored in production, with ``score`` and its version."""
-        versions = {entry.version for entry in history(self.settings, self.spec)}
+        runs = {entry.version: entry.run for entry in history(self.settings, self.spec)}
         records = Ledger.of(self.settings, self.spec.name, "score").between(self.first, self.day)
-        return _with_scores(Store.of(self.settings), self.spec, self.rows, records.values(), versions)
+        return _with_scores(Store.of(self.settings), self.spec, self.rows, records.values(), runs)
 
     def labelled(self, rows: pa.Table) -> pa.Table:
         """Return those of the rows whose day has matured and whose label is known."""
@@ -105,23 +105,36 @@ class Past:
 
 
 def _with_scores(
-    store: Store, spec: ModelSpec, rows: pa.Table, records: Iterable[DayRecord], versions: Collection[str]
+    store: Store, spec: ModelSpec, rows: pa.Table, records: Iterable[DayRecord], runs: Mapping[str, str]
 ) -> pa.Table:
     key = spec.events.key
     given = tables.read(store, records, "predictions", [key, "event_time", SCORE, VERSION])
     if given is None:
         given = pa.table({key: rows[key][:0], "event_time": rows[TIME][:0], SCORE: [], VERSION: []})
-    given = given.filter(pc.is_in(given[VERSION].cast(pa.string()), value_set=pa.array(sorted(versions), pa.string())))
+    given = given.filter(pc.is_in(given[VERSION].cast(pa.string()), value_set=pa.array(sorted(runs), pa.string())))
     place = tables.places_of([rows[key], rows[TIME]], [given[key], given["event_time"]])
     found, at = rows.filter(place.is_valid()), place.drop_null().combine_chunks().cast(pa.int64())
     found = found.append_column(SCORE, given[SCORE].cast(pa.float64()).take(at))
-    return found.append_column(VERSION, given[VERSION].cast(pa.string()).take(at))
+    return _not_learnt_from(store, spec, found.append_column(VERSION, given[VERSION].cast(pa.string()).take(at)), runs)
+
+
+def _not_learnt_from(store: Store, spec: ModelSpec, rows: pa.Table, runs: Mapping[str, str]) -> pa.Table:
+    """Keep the rows of days after those that their version learnt from, as those it was asked to score again may be."""
+    if not rows.num_rows:
+        return rows
+    keep, days = np.ones(rows.num_rows, bool), np.asarray(rows[TIME].cast(pa.timestamp("us")), "datetime64[D]")
+    for version in pc.unique(rows[VERSION]).to_pylist():
+        last = RunFolder.named(store, spec.name, runs[version]).last_learnt
+        if last is not None and days.min() <= np.datetime64(last):
+            keep &= (days > np.datetime64(last)) | np.asarray(pc.not_equal(rows[VERSION], version))
+    return rows.filter(pa.array(keep))
 
 
 def judged_from(store: Store, spec: ModelSpec, champion: Promotion) -> date:
     """Return the first day that can say something new of a champion: the one after its holdout.
 
-    It learnt from days before its holdout, and what it reached there is the promise itself.
+    It learnt from days before its holdout, and what it reached there is the promise itself; a refit learnt from those
+    of its judged twin's holdout, too.
     """
     lineage = ("runs", spec.name, champion.run, LINEAGE)
     if not store.exists(*lineage):

@@ -1,7 +1,8 @@
 """The ``promote`` step: a version that passed the gate becomes champion, if nobody was faster.
 
 Options: ``version``; ``champion_seen`` (what the gate compared with); ``reason``; ``by`` (who approved);
-``allow_replay``. The verdict is read from the run folder: what a caller claims promotes nothing.
+``allow_replay``. The verdict is read from the run folder, for a refit from its judged twin's: what a caller claims
+promotes nothing.
 """
 
 import logging
@@ -16,7 +17,7 @@ from windsock.registry.versions import reconcile
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.steps import StepContext
-from windsock.version_index import VersionInfo, version_info
+from windsock.version_index import VersionInfo, judged_twin, version_info
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
     """Promote a version.
 
     Returns:
-        ``promoted``, ``version``, ``previous``, ``in_force_from``, ``seq`` and ``judged_again`` (the champions that
-        it had to be compared with anew). A replayed run gives ``promoted`` False and ``why``.
+        ``promoted``, ``version`` (and ``refit_of``, if it is one), ``previous``, ``in_force_from``, ``seq`` and
+        ``judged_again`` (the champions that it had to be compared with anew). A replayed run gives ``promoted`` False
+        and ``why``.
 
     Raises:
         GateFailed: It did not pass, or did not pass against the champion now in force.
@@ -41,6 +43,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if version is None:
         raise SpecError(f"{spec.name}: which version to promote is not said. Give the option 'version'.")
     info = version_info(settings, spec, str(version))
+    judged = judged_twin(settings, spec, info)
     if not ctx.live and not ctx.options.get("allow_replay"):
         why = f"{ctx.origin} is a replay: replays promote nothing unless allow_replay is set."
         log.info("%s: version %s is not promoted: %s", spec.name, info.version, why)
@@ -49,7 +52,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     again: list[str | None] = []
     if entry is None:
         seen = ctx.options.get("champion_seen")
-        entry, again = _promote(ctx, info, str(seen) if seen is not None else None)
+        entry, again = _promote(ctx, info, judged, str(seen) if seen is not None else None)
     return {"promoted": True, **in_force(ctx, entry), "judged_again": again}
 
 
@@ -80,7 +83,9 @@ def new_entry(
 def in_force(ctx: StepContext, entry: Promotion) -> dict[str, Any]:
     """Let MLflow's aliases follow an entry, and return what a step says of it."""
     reconcile(ctx.settings, ctx.spec, expected=True)
+    twin = version_info(ctx.settings, ctx.spec, entry.version).refit_of
     return {
+        **({"refit_of": twin} if twin else {}),
         "version": entry.version,
         "previous": entry.previous,
         "in_force_from": entry.in_force_from.isoformat(),
@@ -88,7 +93,9 @@ def in_force(ctx: StepContext, entry: Promotion) -> dict[str, Any]:
     }
 
 
-def _promote(ctx: StepContext, info: VersionInfo, seen: str | None) -> tuple[Promotion, list[str | None]]:
+def _promote(
+    ctx: StepContext, info: VersionInfo, judged: VersionInfo, seen: str | None
+) -> tuple[Promotion, list[str | None]]:
     settings, spec = ctx.settings, ctx.spec
     again: list[str | None] = []
     for _ in range(_ROUNDS):
@@ -96,16 +103,22 @@ def _promote(ctx: StepContext, info: VersionInfo, seen: str | None) -> tuple[Pro
         now = champion.version if champion is not None else None
         if now != seen:
             log.warning("%s: the champion is %s, not %s as when it was judged: judging again", spec.name, now, seen)
-        evidence = passed_against(settings, spec, info, now)
+        evidence = passed_against(settings, spec, judged, now)
         if evidence is None:
-            verdict = judge(settings, spec, info.version, now)
+            verdict = judge(settings, spec, judged.version, now)
             publish(settings, spec, verdict)
             if not verdict.passed:
                 raise GateFailed(f"{spec.name}: judged against champion {now or 'none'}: {verdict.sentence()}")
             evidence = verdict.to_json()
             again.append(now)
         seen = now
-        entry = new_entry(ctx, "promote", info, champion, "passed the gate", summary_of(evidence))
+        summary, reason = summary_of(evidence), "passed the gate"
+        if info.refit_of:  # the verdict is its twin's
+            summary, reason = (
+                {**summary, "judged": judged.version},
+                f"refit of version {judged.version}, which {reason}",
+            )
+        entry = new_entry(ctx, "promote", info, champion, reason, summary)
         try:
             return promotions.append(settings, spec, entry, after=champion), again
         except ChampionChanged as err:
@@ -117,9 +130,12 @@ def _promote(ctx: StepContext, info: VersionInfo, seen: str | None) -> tuple[Pro
 
 
 def _done_before(settings: Settings, spec: ModelSpec, info: VersionInfo, origin: str) -> Promotion | None:
-    """Return the entry that an earlier try of this very run has made, or the one in force if it is this version."""
+    """Return the entry that an earlier try of this very run has made, or the one in force if it is this version.
+
+    A version whose refit is in force is so by that.
+    """
     entries = promotions.history(settings, spec)
-    if entries and entries[-1].version == info.version:
+    if entries and info.version in (entries[-1].version, version_info(settings, spec, entries[-1].version).refit_of):
         return entries[-1]
     named = [p for p in entries if p.kind == "promote" and p.version == info.version and p.origin == origin]
     return named[-1] if named and origin != "manual" else None

@@ -41,13 +41,17 @@ def run(ctx: StepContext) -> dict[str, Any]:
             model_id = tracking.log_model(client, run_id, finished)
             version = tracking.create_version(client, spec.name, model_id, run_id, tags)
         info = VersionInfo(
-            spec.name, version, run, finished.as_of, metrics, tags, finished.model_hash, run_id, finished.definitions
-        )
+            spec.name, version, run, finished.as_of, metrics, tags, finished.model_hash, run_id, finished.definitions,
+            finished.refit_of,
+        )  # fmt: skip
         record_version(settings, info)
         champion = promotions.current(settings, spec)
-        if champion is None or champion.version != version:
+        if finished.refit_of:  # it waits for no judgement, and its twin says where it is
+            client.set_model_version_tag(spec.name, finished.refit_of, "windsock.refit", version)
+        elif champion is None or champion.version != version:
             client.set_registered_model_alias(spec.name, CHALLENGER, version)
         if client.get_run(run_id).info.status != "FINISHED":
             client.set_terminated(run_id)
-    log.info("%s: run %s is version %s, @%s", spec.name, run, version, CHALLENGER)
+    what = f"the refit of version {finished.refit_of}" if finished.refit_of else f"@{CHALLENGER}"
+    log.info("%s: run %s is version %s, %s", spec.name, run, version, what)
     return {"version": version, "run": run, "metrics": metrics}

@@ -23,7 +23,7 @@ from windsock.days import parse_day, start_of
 from windsock.errors import SpecError
 from windsock.registry.versions import MLFLOW_FOLDER, folder_hash
 from windsock.runs import run_folder
-from windsock.runs.run_folder import DEFINITIONS, HOLDOUT, LINEAGE, METRICS, MODEL, REQUEST, TRAIN, RunFolder
+from windsock.runs.run_folder import DEFINITIONS, HOLDOUT, LINEAGE, METRICS, MODEL, REFIT_OF, REQUEST, TRAIN, RunFolder
 from windsock.served.model import Model, load
 from windsock.spec import ModelSpec
 from windsock.store import Store
@@ -85,6 +85,11 @@ class FinishedRun:
         """Day that the training knew."""
         return parse_day(self.request.get("as_of"), what=f"as_of of run {self.folder.run}")
 
+    @property
+    def refit_of(self) -> str:
+        """Version of its judged twin; empty: it was judged itself."""
+        return str((self.lineage.get(REFIT_OF) or {}).get("version", ""))
+
     @cached_property
     def model_hash(self) -> str:
         """SHA-256 over the model folder."""
@@ -109,6 +114,7 @@ class FinishedRun:
             "windsock.as_of": self.as_of.isoformat(),
             "windsock.model_hash": self.model_hash,
             "windsock.folder": self.folder.prefix,
+            **({"windsock.refit_of": self.refit_of} if self.refit_of else {}),
         }
 
 

@@ -31,6 +31,10 @@ HOLDOUT = "holdout.parquet"
 HOLDOUT_SCORES = "holdout_scores.parquet"
 REFERENCE = "reference.parquet"
 MODEL = "model"
+REFIT_OF = "refit_of"
+"""Field of a refit's request and lineage: ``run`` and ``version`` of its judged twin."""
+REFIT = "refit.json"
+"""In a judged run: what came of training it again."""
 CANDIDATE_TAG = "windsock.candidate"
 """MLflow tag of a candidate's own run: ``<run folder>/<estimator>``."""
 
@@ -69,6 +73,18 @@ class RunFolder(Store):
     def run(self) -> str:
         """The run's name."""
         return self.prefix.split("/")[2]
+
+    @property
+    def judged(self) -> RunFolder:
+        """The run that was judged: of a refit its twin's, of any other this one."""
+        twin = self.read_json(LINEAGE).get(REFIT_OF) if self.exists(LINEAGE) else None
+        return self if twin is None else RunFolder.named(self, self.model, twin["run"])
+
+    @property
+    def last_learnt(self) -> date | None:
+        """The last day that the run's model learnt from; None: its lineage is gone."""
+        windows = self.read_json(LINEAGE).get("windows") if self.exists(LINEAGE) else None
+        return date.fromisoformat(windows["train"][-1]) if windows else None
 
     def read_json(self, *parts: str, mend: str = MEND) -> dict[str, Any]:
         """Return a JSON file's content.

@@ -73,6 +73,11 @@ class TrainingSpec(Part):
     metric: Metric
     categorical: tuple[Column, ...] = ()
     seed: int = 7
+    refit: bool = Field(
+        False,
+        description="Train what passed the gate once more, by the same recipe up to the newest matured day, and put "
+        "that in force; its judged twin stands for it wherever it learnt from the rows.",
+    )
     include_warm_up: bool = Field(False, description="Also train on days whose lookback reaches before the first day.")
     estimators: tuple[Estimator, ...] = Field(
         (LightGBMSpec(),), description="Kinds of model to train and compare; `estimator` gives just one."

@@ -68,6 +68,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     train_set, holdout = (folder.read_table(table, files[table]) for table in (TRAIN, HOLDOUT))
     log.info("%s: %s: %s", spec.name, name, compare_native_scores(candidate, spec.events.key, model, train_set))
     judged = evaluate_model(spec, list(request["features"]), model, train_set, holdout)
+    if (twin := folder.judged).run != folder.run:
+        judged = judged_by_twin(judged, twin)
     kept = dict(model.content)
     for file in folder.files(MODEL):  # of another format, if the run was chosen from before
         if file not in kept:
@@ -145,6 +147,16 @@ def evaluate_model(
     columns = [c for c in dict.fromkeys(wanted) if c is not None and c in holdout.column_names]
     scored = holdout.select(columns).append_column(SCORE, pa.array(scores))
     return Evaluation(metrics, scored, _reference(spec, names, (train_set, train_scores), (holdout, scores)))
+
+
+def judged_by_twin(own: Evaluation, twin: RunFolder) -> Evaluation:
+    """Return the evaluation of a refit: it learnt from the held-out rows, so what its judged twin reached counts.
+
+    Its own scores of these rows stay: they tell whether it is loaded right, and how far it is from its twin.
+    """
+    then = twin.read_json(METRICS)
+    metrics = {**own.metrics, **{part: then[part] for part in ("metrics", "holdout", "per_day")}}
+    return Evaluation(metrics, own.holdout_scores, twin.read_table(REFERENCE))
 
 
 def best_of(metric: str, candidates: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:

@@ -59,6 +59,14 @@ def search_of(request: Mapping[str, Any], train_set: pa.Table) -> Search:
     return Search(learner, spec, estimator, _rows(spec, train_set, features), folds)
 
 
+def chosen_of(request: Mapping[str, Any]) -> Choosing | None:
+    """Return what a request says was chosen already, as that of a refit does; None: it is to be searched."""
+    given = request.get("chosen")
+    if given is None:
+        return None
+    return Choosing(dict(given["params"]), int(given["rounds"]), int(given["trial"]), note="chosen before")
+
+
 def learn(search: Search, chosen: Choosing | None = None) -> Learnt:
     """Search, unless parameters have been chosen already, then train on the whole window.
 

@@ -40,7 +40,7 @@ def train(request_url: str | None = None, *, role: str | None = None) -> dict[st
     from windsock.search.live import LiveRun
     from windsock.search.search import take_part
     from windsock.search.study import SharedStudy
-    from windsock.trainers.learn import learn, search_of
+    from windsock.trainers.learn import chosen_of, learn, search_of
 
     role = role or os.environ.get(ROLE_VARIABLE) or "fit"
     if role not in ("fit", "search"):
@@ -62,7 +62,7 @@ def train(request_url: str | None = None, *, role: str | None = None) -> dict[st
                     "trainers share. Set it, or set training.estimators[].budget.parallel to 1."
                 )
             return {"trials_done": take_part(search)}
-        learnt = learn(search)
+        learnt = learn(search, chosen_of(request.raw))
         live.finished(learnt.report)
     if ranks.rank() != 0:
         return {}
