@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
+from windsock.dataset.assemble import TrainingSet
 from windsock.dataset.requests import code_commit, run_request, trainer_request
 from windsock.errors import SpecError
 from windsock.runs.contract import libraries
@@ -18,6 +17,7 @@ from windsock.runs.run_folder import (
     LINEAGE,
     METRICS,
     MODEL,
+    OLDER,
     REFIT_OF,
     REQUEST,
     TRAIN,
@@ -58,9 +58,10 @@ def reproduce(settings: Settings, model: str, run: str) -> Reproduction:
     windows = windows_then(lineage)
     with spec_then(lineage) as spec:
         made = assembled_again(settings, spec, windows, lineage["pins"])
-        request = {**run_request(spec, made.features, windows.train), "chosen": metrics["chosen"]}
-        trained = _trained_again(spec, request, made.train, run, search_again=REFIT_OF not in lineage)
-    now = {name: _sha256(parquet_bytes(rows)) for name, rows in ((TRAIN, made.train), (HOLDOUT, made.holdout))}
+        request = {**run_request(spec, made.features, windows.train, windows.older), "files": lineage["files"]}
+        trained = _trained_again(spec, request, made, run, metrics["chosen"], search_again=REFIT_OF not in lineage)
+    tables = {TRAIN: made.train, HOLDOUT: made.holdout, OLDER: made.older}
+    now = {name: _sha256(parquet_bytes(rows)) for name, rows in tables.items() if rows is not None}
     then = dict(lineage["files"])
     for name, data in trained.items():
         then[f"{MODEL}/{name}"] = _sha256(folder.read_bytes(MODEL, name))
@@ -74,23 +75,29 @@ def reproduce(settings: Settings, model: str, run: str) -> Reproduction:
 
 
 def _trained_again(
-    spec: ModelSpec, request: Mapping[str, Any], train: pa.Table, run: str, *, search_again: bool
+    spec: ModelSpec,
+    request: Mapping[str, Any],
+    made: TrainingSet,
+    run: str,
+    chosen: Mapping[str, Any],
+    *,
+    search_again: bool,
 ) -> Mapping[str, bytes]:
     """Return the model folder as it comes out now."""
-    name = request["chosen"].get("estimator") or spec.training.estimators[0].name
+    name = chosen.get("estimator") or spec.training.estimators[0].name
     estimator = spec.training.estimator(name)
     if isinstance(estimator, CustomSpec):
         raise SpecError(
             f"{spec.name}: run {run} was trained by the user's own trainer {name!r}, which Windsock cannot make again. "
             f"Start that trainer on a copy of the run's candidates/{name}/{REQUEST}, and compare the model folders."
         )
-    rows = {"path": TRAIN, "sha256": "", "rows": train.num_rows, "format": "parquet"}
-    search = search_of(trainer_request(request, run, estimator, rows), train)
+    rows = {"path": TRAIN, "sha256": "", "rows": made.train.num_rows, "format": "parquet"}
+    search = search_of(trainer_request(request, run, estimator, rows), made.learnable)
     budget = estimator.budget
     if search_again and budget.parallel == 1 and budget.minutes is None and budget.gpu_hours is None:
         return learn(search).files
     # A refit searches nothing; the order in which parallel trials end, or a budget in time, is not repeatable.
-    return learn(search, chosen_of(request)).files
+    return learn(search, chosen_of({"chosen": chosen})).files
 
 
 def _sha256(data: bytes) -> str:

@@ -27,7 +27,7 @@ def lacking_pairs(settings: Settings, spec: ModelSpec) -> list[tuple[date, Lacki
         SpecError: A view does not run.
     """
     windows = ingested_windows(settings, spec, None)
-    found = lacking(settings, spec, reach(spec, windows.train[0]), windows.as_of)
+    found = lacking(settings, spec, reach(spec, windows.days[0]), windows.as_of)
     return sorted(((day, each) for each in found for day in each.days), key=lambda pair: pair[0])
 
 

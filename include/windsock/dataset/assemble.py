@@ -19,7 +19,7 @@ from windsock.dataset.feature_join import join_features, reach
 from windsock.dataset.label_join import attach_labels, known_when_made, mark_known_positives
 from windsock.dataset.lacking import lacking, require_none
 from windsock.dataset.time_split import Windows
-from windsock.days import day_range, last_instant, spans
+from windsock.days import day_range, last_instant, spans, start_of
 from windsock.errors import DataContractError, SpecError
 from windsock.features.definition_checks import refuse_faulty
 from windsock.features.feature_tables import feature_tables, settled_features
@@ -50,6 +50,13 @@ class TrainingSet:
     features: tuple[str, ...]
     report: dict[str, Any]
     """Counts: rows, positives, what was left out and why."""
+    older: pa.Table | None = None
+    """Rows before the window, on which alone its lengths are compared."""
+
+    @property
+    def learnable(self) -> pa.Table:
+        """Rows that a search may learn from, those before the window first."""
+        return self.train if self.older is None else pa.concat_tables([self.older, self.train]).combine_chunks()
 
 
 def pin(settings: Settings, spec: ModelSpec, windows: Windows) -> dict[str, dict[str, str]]:
@@ -59,7 +66,7 @@ def pin(settings: Settings, spec: ModelSpec, windows: Windows) -> dict[str, dict
         NotReady: Some of the days are still missing; the message lists them.
         SpecError: A view looks ahead, or may not be computed for another reason that was found.
     """
-    first, last = windows.train[0], windows.holdout[-1]
+    first, last = windows.days[0], windows.holdout[-1]
     settled_days(settings, spec, "ingest", first, last)
     used = feature_tables(spec)
     refuse_faulty(Store.of(settings), spec.name, used)
@@ -91,7 +98,8 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
     labels = tables.read_labels(store, spec, label_records.values())
     known_by = last_instant(windows.as_of)
 
-    frame, holdout_frame = (_frame(store, spec, records, days) for days in (windows.train, windows.holdout))
+    learnt = (*windows.older, *windows.train)
+    frame, holdout_frame = (_frame(store, spec, records, days) for days in (learnt, windows.holdout))
     # By the time of training, with the first time each label was known: tells what came too late.
     ever = attach_labels(spec, frame, _first_known(spec, labels), known_by)
     train, late = known_when_made(spec, ever, windows)
@@ -115,7 +123,12 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
         events = tables.read_events(store, spec, records.values(), list(dict.fromkeys([key, time, entity])))
         past = pa.table({key: events[key], TIME: events[time], entity: events[entity]})
         history = attach_labels(spec, past, labels, known_by)
-        sets["holdout"] = mark_known_positives(spec, sets["holdout"], history, windows.days[0])
+        sets["holdout"] = mark_known_positives(spec, sets["holdout"], history, windows.known_since)
+    older = None
+    if windows.older:
+        before = pc.sum(pc.less(sets["train"][TIME], pa.scalar(start_of(windows.train[0]), pa.timestamp("us")))).as_py()
+        sets["older"], sets["train"] = sets["train"].slice(0, before), sets["train"].slice(before)
+        older = sets["older"]
     without_rows = [d for d in windows.days if d in records and records[d].rows("events") == 0]
     report: dict[str, Any] = {
         "rows": {name: rows.num_rows for name, rows in sets.items()},
@@ -132,7 +145,7 @@ def assemble(settings: Settings, spec: ModelSpec, windows: Windows, pins: Pins, 
         log.warning("%s: features of %s are as of the end of the day: rows know what came later", spec.name, end_of_day)
     if spec.label.task == "binary":
         report["positives"] = {n: int(pc.sum(rows[spec.label.column]).as_py() or 0) for n, rows in sets.items()}
-    return TrainingSet(**sets, features=tuple(names), report=report)
+    return TrainingSet(sets["train"], sets["holdout"], tuple(names), report, older)
 
 
 def _first_known(spec: ModelSpec, labels: pa.Table) -> pa.Table:
@@ -182,7 +195,10 @@ def _refuse_the_answer(spec: ModelSpec, names: list[str]) -> None:
 
 
 def _require_rows(spec: ModelSpec, windows: Windows, train: pa.Table, holdout: pa.Table) -> None:
-    for name, rows, days in (("to learn from", train, windows.train), ("to be judged on", holdout, windows.holdout)):
+    for name, rows, days in (
+        ("to learn from", train, (*windows.older, *windows.train)),
+        ("to be judged on", holdout, windows.holdout),
+    ):
         if rows.num_rows == 0:
             raise DataContractError(
                 f"{spec.name}: training as of {windows.as_of} finds no labelled row {name} in {spans(days)}. "

@@ -52,7 +52,7 @@ def lacking_for(settings: Settings, spec: ModelSpec, windows: Windows, *, carry:
     today = utc_now().date()
     ingested = (day for day in Ledger.of(settings, spec.name, "ingest").days() if day < today)  # none of a mistyped key
     newest = max([windows.holdout[-1], *ingested])
-    found = lacking(settings, spec, reach(spec, windows.train[0]), newest, carry=carry)
+    found = lacking(settings, spec, reach(spec, windows.days[0]), newest, carry=carry)
     if (champion := promotions.current(settings, spec)) is not None:
         own = spec_of_version(settings, spec, champion.version)
         found += lacking(settings, own, reach(own, windows.holdout[0]), windows.holdout[-1], carry=carry)

@@ -35,7 +35,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     """
     spec = with_overrides(ctx.spec, ctx.options)
     windows = asked_windows(ctx, spec)
-    first, last = windows.train[0], windows.holdout[-1]
+    first, last = windows.days[0], windows.holdout[-1]
     for day in sorted({day for gap in gaps_between(ctx.settings, spec, first, last) for day in gap.recoverable}):
         rederive(replace(ctx, spec=spec, key=str(day), live=False), day)
     require_no_gaps(spec, gaps_between(ctx.settings, spec, first, last))

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
 
-from windsock.dataset.time_split import Windows, time_folds
+from windsock.dataset.time_split import Windows, folds_by_window, time_folds
 from windsock.days import spans
 from windsock.format_numbers import numbered
 from windsock.runs.contract import CANDIDATES, CHECKPOINTS, REQUEST_FORMAT, TRAIN_CSV, libraries
-from windsock.runs.run_folder import METRICS, MODEL, REQUEST, TRAIN, RunFolder
+from windsock.runs.run_folder import METRICS, MODEL, OLDER, REQUEST, TRAIN, RunFolder
 from windsock.settings import REPO_ROOT
-from windsock.spec.estimators import Estimator
+from windsock.spec.estimators import CustomSpec, Estimator
 from windsock.spec.load import frozen_modules
+from windsock.spec.modelling import TrainingSpec
 from windsock.store import to_json
 
 if TYPE_CHECKING:
@@ -52,15 +53,19 @@ def inputs_of(
     return {
         "model": spec.name,
         "as_of": windows.as_of.isoformat(),
-        "windows": {
-            name: [d.isoformat() for d in getattr(windows, name)] for name in ("train", "gap", "holdout", "warm_up")
-        },
+        "windows": days_of(windows),
         **definition,
         "features": features,
         "spec_hash": hashlib.sha256(to_json(definition)).hexdigest(),
         "seed": spec.training.seed,
         "pins": {stage: dict(days) for stage, days in pins.items()},
     }
+
+
+def days_of(windows: Windows) -> dict[str, list[str]]:
+    """Return what a lineage says of a training's days."""
+    names = ("train", "gap", "holdout", "warm_up", *(("older",) if windows.older else ()))
+    return {name: [day.isoformat() for day in getattr(windows, name)] for name in names}
 
 
 def lineage_of(
@@ -129,13 +134,16 @@ def _checked_out(folder: Path) -> str | None:
         return None
 
 
-def run_request(spec: ModelSpec, features: Iterable[str], train_days: Iterable[date]) -> dict[str, Any]:
+def run_request(
+    spec: ModelSpec, features: Iterable[str], train_days: Iterable[date], older_days: Iterable[date] = ()
+) -> dict[str, Any]:
     """Return what a run's ``request.json`` says for its trainers.
 
     Args:
         spec: The model, with the values of this one training.
         features: Columns of the training set that models may take, in order.
         train_days: Days of the window.
+        older_days: Days before it, on which its lengths are compared.
 
     Raises:
         SpecError: A network of the user's own is absent, no Python, or lacks its class.
@@ -152,6 +160,7 @@ def run_request(spec: ModelSpec, features: Iterable[str], train_days: Iterable[d
         "seed": spec.training.seed,
         "gap_days": spec.gap_days,
         "train_days": [day.isoformat() for day in train_days],
+        **({"older_days": [day.isoformat() for day in older_days]} if spec.training.windows else {}),
         "spec": numbered("definition", spec.model_dump(mode="json")),
         **({"modules": networks} if networks else {}),
     }
@@ -167,6 +176,14 @@ def trainer_request(request: Mapping[str, Any], run: str, estimator: Estimator, 
         train: ``path``, ``sha256``, ``rows`` and ``format`` of the training rows; ``columns`` (kinds) if it is CSV.
     """
     days = [date.fromisoformat(d) for d in request["train_days"]]
+    more: dict[str, Any] = {}
+    if "older_days" in request and "chosen" not in request and not isinstance(estimator, CustomSpec):
+        before = [date.fromisoformat(d) for d in request["older_days"]]
+        training = TrainingSpec.model_validate(request["spec"]["training"])
+        found = folds_by_window(days, before, training, int(request["gap_days"]))
+        more["windows"] = [{"days": length, "folds": to_jsonable_python(each)} for length, each in found.items()]
+        if before:
+            more["older"] = {"path": f"../../{OLDER}", "sha256": request["files"][OLDER]}
     folds = time_folds(days, folds=int(request["spec"]["training"]["folds"]), gap_days=int(request["gap_days"]))
     network = request.get("modules", {}).get(estimator.name)
     return {
@@ -180,6 +197,7 @@ def trainer_request(request: Mapping[str, Any], run: str, estimator: Estimator, 
         "train": dict(train),
         "days": request["train_days"],
         "folds": to_jsonable_python(folds),
+        **more,
         "output": {"model": MODEL, "metrics": METRICS, "checkpoints": CHECKPOINTS},
         "spec": request["spec"],
     }

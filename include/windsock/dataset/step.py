@@ -1,7 +1,8 @@
 """The ``assemble`` step: a training set as of a day, with its request and lineage, in a run folder.
 
 Options: ``as_of`` (``YYYY-MM-DD``; default: the latest day up to which everything that a training needs is settled);
-``window_days``, ``holdout_days`` and ``trials`` replace the spec's own for this training.
+``window_days``, ``holdout_days`` and ``trials`` replace the spec's own for this training; with a ``trigger`` of drift
+or loss the shortest of several windows is taken.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from windsock.features.frame import feature_names
 from windsock.features.frozen import definitions_of
 from windsock.format_numbers import written
 from windsock.ledger import Ledger
-from windsock.runs.run_folder import DEFINITIONS, HOLDOUT, LINEAGE, REQUEST, TRAIN, RunFolder, run_id
+from windsock.runs.run_folder import DEFINITIONS, HOLDOUT, LINEAGE, OLDER, REQUEST, TRAIN, RunFolder, run_id
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import TrainingSpec
@@ -32,6 +33,8 @@ from windsock.steps import BY_HAND, StepContext
 
 log = logging.getLogger(__name__)
 
+_AFTER_A_CHANGE = ("drift", "loss")
+"""Triggers after which folds of older days say nothing of how far back to learn: most of them lie before the change."""
 TRAININGS = "trainings"
 """Folder of what each run that asked for a training chose first."""
 
@@ -76,12 +79,14 @@ def _write(
 
     made = assemble(ctx.settings, spec, windows, pins, partial(training_frame, ctx.settings, spec))
     hashes = {TRAIN: folder.write_table(made.train, TRAIN), HOLDOUT: folder.write_table(made.holdout, HOLDOUT)}
+    if made.older is not None:
+        hashes[OLDER] = folder.write_table(made.older, OLDER)
     lineage = lineage_of(inputs, windows, ctx.origin, made.report, ctx.spec.folder, cause_of(ctx.options))
     folder.write_json({**lineage, "files": hashes}, LINEAGE)
     folder.write_json(definitions_of(spec), DEFINITIONS)
     request = {
         "format": written("training request"),
-        **run_request(spec, made.features, windows.train),
+        **run_request(spec, made.features, windows.train, windows.older),
         "as_of": windows.as_of.isoformat(),
         "holdout_days": [d.isoformat() for d in windows.holdout],
         "files": hashes,
@@ -97,7 +102,11 @@ def with_overrides(spec: ModelSpec, options: Mapping[str, Any]) -> ModelSpec:
         SpecError: A value lies outside its range, or trials are asked for and nothing is searched.
     """
     given = {name: options[name] for name in ("window_days", "holdout_days") if options.get(name) is not None}
+    if spec.training.windows and options.get("trigger") in _AFTER_A_CHANGE:
+        given["window_days"] = spec.training.shortest_window
     training = {**spec.training.model_dump(), **given}
+    if training["window_days"] != spec.training.window_days:
+        training["windows"] = ()  # that length was asked for, so there is nothing to choose
     if options.get("trials") is not None:
         searched = [estimator for estimator in training["estimators"] if estimator.get("search")]
         if not searched:
@@ -155,10 +164,10 @@ def ingested_windows(settings: Settings, spec: ModelSpec, as_of: str | date | No
             windows = windows_of(spec, day)
         except DataContractError:
             break
-        if settled.issuperset(day_range(windows.train[0], day)):
+        if settled.issuperset(day_range(windows.days[0], day)):
             return windows
     # Nothing fits: say why for the latest day.
     windows = windows_of(spec, max(settled))
     for stage in stages:
-        settled_days(settings, spec, stage, windows.train[0], windows.as_of)
+        settled_days(settings, spec, stage, windows.days[0], windows.as_of)
     return windows

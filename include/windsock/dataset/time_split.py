@@ -16,6 +16,7 @@ from typing import Self
 from windsock.days import ONE_DAY, day_range, last_instant, spans, start_of
 from windsock.errors import TooLittleHistory
 from windsock.spec import ModelSpec
+from windsock.spec.modelling import TrainingSpec
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,18 @@ class Windows:
     holdout: tuple[date, ...]
     warm_up: tuple[date, ...] = ()
     """Days of the window that are left out, because their features look back before the first day."""
+    older: tuple[date, ...] = ()
+    """Days before the window, on which alone its lengths are compared."""
 
     @property
     def days(self) -> list[date]:
         """Every day from the first one read to the last one held out."""
-        return day_range(min(self.train[0], self.holdout[0]), self.holdout[-1])
+        return day_range(min([*self.older[:1], self.known_since]), self.holdout[-1])
+
+    @property
+    def known_since(self) -> date:
+        """The first day whose positives are known ones to the protocol."""
+        return min(self.train[0], self.holdout[0])
 
     @property
     def made_at(self) -> datetime:
@@ -46,7 +54,7 @@ class Windows:
         with its judged twin, and no model is judged.
         """
         first = max(self.train[0], self.holdout[-1] - timedelta(days=window_days - 1))
-        return replace(self, train=tuple(day_range(first, self.holdout[-1])), gap=())
+        return replace(self, train=tuple(day_range(first, self.holdout[-1])), gap=(), older=())
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ def windows_of(spec: ModelSpec, as_of: date) -> Windows:
     window = day_range(end - timedelta(days=training.window_days - 1), end)
     usable = spec.first_day if training.include_warm_up else spec.first_warm_day
     train = [day for day in window if day >= usable]
-    fewest = math.ceil(training.window_days / 2)  # not the whole window, so that a young project can start
+    fewest = math.ceil(training.shortest_window / 2)  # not the whole window, so that a young project can start
     if len(train) < fewest or holdout[0] < usable:
         whole = usable + timedelta(
             days=training.window_days + spec.gap_days + training.holdout_days + spec.label.delay_days - 1
@@ -91,24 +99,68 @@ def windows_of(spec: ModelSpec, as_of: date) -> Windows:
             "shorten training.window_days or set training.include_warm_up."
         )
     left_out = tuple(day for day in window if spec.first_day <= day < usable)
-    return Windows(as_of, tuple(train), tuple(gap), tuple(holdout), left_out)
+    older: list[date] = []
+    if training.windows:  # so that the first fold has the longest window whole
+        reach = spec.gap_days + training.folds * block_of(training.window_days, training.folds)
+        before = day_range(window[0] - timedelta(days=reach), window[0] - ONE_DAY)
+        older = [day for day in before if day >= usable]
+    return Windows(as_of, tuple(train), tuple(gap), tuple(holdout), left_out, tuple(older))
 
 
-def time_folds(days: Sequence[date], *, folds: int, gap_days: int) -> list[Fold]:
+def block_of(days: int, folds: int) -> int:
+    """Return how many days each fold of a window judges."""
+    return max(1, days // (folds + 1))
+
+
+def folds_by_window(
+    days: Sequence[date], older: Sequence[date], spec: TrainingSpec, gap_days: int
+) -> dict[int, list[Fold]]:
+    """Return the folds by which lengths of a window are compared: the same judged blocks for each of them.
+
+    A fold of a length learns from its last days before the gap, whole where history has it.
+
+    Args:
+        days: The window, as far as it can be used.
+        older: Days right before it.
+        spec: Says which lengths there are, and how many folds.
+        gap_days: Days between what is learnt from and what is judged.
+
+    Returns:
+        Length to folds, the shortest first: lengths that the window holds, or all of it if it is shorter than each.
+    """
+    lengths = [length for length in spec.windows if length <= len(days)] or [len(days)]
+    block = block_of(len(days), spec.folds)
+    return {
+        length: time_folds([*older, *days], folds=spec.folds, gap_days=gap_days, block=block, length=length)
+        for length in lengths
+    }
+
+
+def time_folds(
+    days: Sequence[date], *, folds: int, gap_days: int, block: int | None = None, length: int | None = None
+) -> list[Fold]:
     """Cut a window into folds in order of time: learn from earlier days, judge on later ones.
 
     The judged blocks are the last ones of the window; each learns from every day before it, less the gap. A window
     too short for the whole gap keeps at least half of the days before a block and shortens the gap to what is left:
     scores are then a little optimistic, which is fine for choosing parameters, and the holdout keeps the whole gap.
 
+    Args:
+        days: First to last.
+        folds: How many.
+        gap_days: Days between what is learnt from and what is judged.
+        block: Days that each judges; absent: as many as there are folds and one more.
+        length: Learn from so many days at most.
+
     Returns:
         Fewer than ``folds`` if the window is too short; none if it has a single day.
     """
     window = day_range(days[0], days[-1])
-    block = max(1, len(window) // (folds + 1))
+    block = block or block_of(len(window), folds)
     made = []
     for start in range(len(window) - folds * block, len(window), block):
         if start >= 1:
             gap = min(gap_days, start - max(1, (start + 1) // 2))
-            made.append(Fold(tuple(window[: start - gap]), tuple(window[start : start + block]), gap))
+            first = max(0, start - gap - length) if length else 0
+            made.append(Fold(tuple(window[first : start - gap]), tuple(window[start : start + block]), gap))
     return made

@@ -78,7 +78,7 @@ def column_gaps(settings: Settings, spec: ModelSpec) -> list[ColumnGap]:
         SpecError: A view does not run.
     """
     windows = ingested_windows(settings, spec, None)
-    return gaps_between(settings, spec, windows.train[0], windows.holdout[-1])
+    return gaps_between(settings, spec, windows.days[0], windows.holdout[-1])
 
 
 def newest_delivery(settings: Settings, spec: ModelSpec, standing: Standing) -> tuple[str, ...]:

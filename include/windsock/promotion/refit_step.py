@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from windsock.dataset.requests import code_commit, run_request, write_requests
+from windsock.dataset.requests import code_commit, days_of, run_request, write_requests
 from windsock.days import spans
 from windsock.features.frozen import definitions_of
 from windsock.format_numbers import written
@@ -86,9 +86,7 @@ def _write(
         refit_of = {"run": twin.run, "version": twin.version}
         kept = {name: value for name, value in lineage.items() if name != "request"}  # its twin answers that
         own = {
-            "windows": {
-                n: [d.isoformat() for d in getattr(windows, n)] for n in ("train", "gap", "holdout", "warm_up")
-            },
+            "windows": days_of(windows),
             "summary": f"as of {windows.as_of}: the refit of version {twin.version}, on {spans(windows.train)}",
             "report": made.report,
             "origin": origin,

@@ -111,16 +111,24 @@ class TrainerRequest:
         return Store(folder).read_bytes(name)
 
     def train_table(self) -> pa.Table:
-        """Return the training rows.
+        """Return the training rows, those before the window first if its lengths are to be compared.
 
         Raises:
             SpecError: They are not the rows that the request names.
         """
         url = self.train_url
         try:
-            return parquet_rows(self.train_bytes(), url, str(self.raw["train"]["sha256"]))
+            rows = parquet_rows(self.train_bytes(), url, str(self.raw["train"]["sha256"]))
+            if (older := self.raw.get("older")) is None:
+                return rows
+            url = resolved(self.store.root, str(older["path"]))
+            folder, _, name = url.rpartition("/")
+            before = parquet_rows(Store(folder).read_bytes(name), url, str(older["sha256"]))
         except FileNotFoundError as err:
             raise SpecError(f"{url}: the training rows are not there. Run the step 'assemble' again.") from err
+        import pyarrow as pa
+
+        return pa.concat_tables([before, rows]).combine_chunks()
 
     def report(self) -> dict[str, Any]:
         """Return what a trainer said of its candidate, whichever request that answers.

@@ -50,6 +50,7 @@ class Choosing:
     trials: tuple[Trial, ...] = ()
     folds: tuple[Fold, ...] = ()
     note: str = ""
+    window_days: int | None = None  # to learn from; None: all there are
 
 
 class Ended(NamedTuple):
@@ -77,8 +78,7 @@ def choose(search: Search) -> Choosing:
     if done < search.wanted:
         note = f"the search ended with {done} of {search.wanted} trials done: it has used up {ended.used_up}"
         log.info("%s: %s", name, note)
-    best = _best(search.spec.training.metric, ended.trials)
-    folds = tuple(s.fold for s in search.splits)
+    best, folds = _best(search.spec.training.metric, ended.trials), tuple(s.fold for s in search.splits)
     return Choosing({**own, **best.params}, best.rounds, best.number, tuple(ended.trials), folds, note)
 
 

@@ -12,8 +12,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -136,11 +136,21 @@ class Search:
     """Where finished trials and the progress of the running one are kept."""
     shared_study: SharedStudy | None = None
     watch: LiveRun | None = None
+    windows: Mapping[int, Sequence[Fold]] = field(default_factory=dict)
+    """Length to folds, if lengths of the window are to be compared."""
+    days: Sequence[str] = ()
+    """The days of the longest window, ``YYYY-MM-DD``."""
 
     @cached_property
     def splits(self) -> list[Split]:
         """The rows of each usable fold."""
         return [s for fold in self.folds if (s := split(self.spec, self.rows, fold)) is not None]
+
+    def rows_of(self, window_days: int | None) -> Rows:
+        """Return the rows of the last days of the window; None: all there are."""
+        if window_days is None or not self.days:
+            return self.rows
+        return self.rows.where(self.rows.days >= min(self.days[-window_days:]))
 
     @property
     def direction(self) -> Direction:

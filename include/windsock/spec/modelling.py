@@ -67,6 +67,11 @@ class TrainingSpec(Part):
     """How a model is trained as of a day T."""
 
     window_days: PositiveInt = Field(description="Days trained on.")
+    windows: tuple[PositiveInt, ...] = Field(
+        (),
+        description="Lengths from which the folds choose, ascending, the last one `window_days`; absent: that alone. A "
+        "training that drift or loss asked for takes the shortest, a trainer of your own the longest.",
+    )
     holdout_days: PositiveInt = Field(7, description="Most recent matured days, held out for the gate.")
     gap_days: NonNegativeInt | None = Field(None, description="Days between window and holdout; default: label delay.")
     folds: PositiveInt = Field(2, description="Time-ordered folds inside the window, with the same gap where it fits.")
@@ -83,6 +88,11 @@ class TrainingSpec(Part):
         (LightGBMSpec(),), description="Kinds of model to train and compare; `estimator` gives just one."
     )
     evaluation: EvaluationSpec = EvaluationSpec()
+
+    @property
+    def shortest_window(self) -> int:
+        """The fewest days that may be trained on where history has more."""
+        return self.windows[0] if self.windows else self.window_days
 
     def estimator(self, name: str | None = None) -> Estimator:
         """Return an estimator by its name; without a name, the only one.
@@ -106,6 +116,15 @@ class TrainingSpec(Part):
             raise ValueError("give either estimator (one) or estimators (a list), not both")
         rest = {name: value for name, value in raw.items() if name != "estimator"}
         return {**rest, "estimators": [raw["estimator"]]}
+
+    @model_validator(mode="after")
+    def _windows_ascend_to_the_longest(self) -> Self:
+        if self.windows and (list(self.windows) != sorted(set(self.windows)) or self.windows[-1] != self.window_days):
+            raise ValueError(
+                f"windows is {', '.join(map(str, self.windows))}: give each length once, the shortest first, and the "
+                f"longest as window_days ({self.window_days})"
+            )
+        return self
 
     @model_validator(mode="after")
     def _estimators_have_distinct_names(self) -> Self:

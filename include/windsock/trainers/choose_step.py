@@ -10,6 +10,7 @@ import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,17 @@ import pyarrow.compute as pc
 from windsock.dataset.csv_export import csv_columns, csv_table
 from windsock.errors import DataContractError
 from windsock.runs.contract import CANDIDATES, NATIVE_SCORES, TrainerRequest, read_candidate, request_url
-from windsock.runs.run_folder import HOLDOUT, HOLDOUT_SCORES, METRICS, MODEL, REFERENCE, REQUEST, TRAIN, RunFolder
+from windsock.runs.run_folder import (
+    HOLDOUT,
+    HOLDOUT_SCORES,
+    LINEAGE,
+    METRICS,
+    MODEL,
+    REFERENCE,
+    REQUEST,
+    TRAIN,
+    RunFolder,
+)
 from windsock.served.first_load import load_untrusted
 from windsock.served.metrics import KNOWN_POSITIVE, SCORE, TIME, evaluate
 from windsock.served.model import Floats, Model, load, usable_scores
@@ -66,6 +77,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     model = load(source) if estimator.kind != "custom" and not estimator.compute.image else load_untrusted(source)
     files = request["files"]
     train_set, holdout = (folder.read_table(table, files[table]) for table in (TRAIN, HOLDOUT))
+    best = candidates[name]
+    train_set = of_window(train_set, request["train_days"], best.get("window_days"))
     log.info("%s: %s: %s", spec.name, name, compare_native_scores(candidate, spec.events.key, model, train_set))
     judged = evaluate_model(spec, list(request["features"]), model, train_set, holdout)
     if (twin := folder.judged).run != folder.run:
@@ -78,7 +91,6 @@ def run(ctx: StepContext) -> dict[str, Any]:
         folder.write_bytes(data, MODEL, file)
     folder.write_table(judged.holdout_scores, HOLDOUT_SCORES)
     folder.write_table(judged.reference, REFERENCE)
-    best = candidates[name]
     content = candidate_summary(best)
     metrics = {
         **judged.metrics,
@@ -91,6 +103,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
         "model_sha256": hashlib.sha256(b"".join(n.encode() + b"\0" + kept[n] for n in sorted(kept))).hexdigest(),
         "trainer": best.get("trainer"),
     }
+    if best.get("window"):
+        _note_window(folder, request["train_days"], best["window"])
     folder.write_json(metrics, METRICS)  # last: the commit point
     for n in candidates:
         TrainerRequest.read(request_url(folder, n)).checkpoints.clear()
@@ -147,6 +161,26 @@ def evaluate_model(
     columns = [c for c in dict.fromkeys(wanted) if c is not None and c in holdout.column_names]
     scored = holdout.select(columns).append_column(SCORE, pa.array(scores))
     return Evaluation(metrics, scored, _reference(spec, names, (train_set, train_scores), (holdout, scores)))
+
+
+def of_window(rows: pa.Table, days: Sequence[str], window_days: int | None) -> pa.Table:
+    """Return the training rows that a model learnt from: those of the last days of the window, or all of them."""
+    if window_days is None or window_days >= len(days):
+        return rows
+    first = datetime.fromisoformat(days[-window_days])
+    return rows.filter(pc.greater_equal(rows[TIME], pa.scalar(first, pa.timestamp("us"))))
+
+
+def _note_window(folder: RunFolder, days: Sequence[str], window: Mapping[str, Any]) -> None:
+    """Say in the lineage which length of the window was chosen, and from what."""
+    lineage, length = folder.read_json(LINEAGE), int(window["days"])
+    reached = ", ".join(
+        f"{n} days {'unknown' if found is None or found['score'] is None else format(found['score'], '.4g')}"
+        for n, found in window["compared"].items()
+    )
+    said = f"{length} days" + (f" ({window['metric']} on the folds: {reached})" if reached else ", all there are")
+    learnt = [days[-length:][0], days[-1]]
+    folder.write_json({**lineage, "window": said, "learnt_from": learnt, "window_choice": dict(window)}, LINEAGE)
 
 
 def judged_by_twin(own: Evaluation, twin: RunFolder) -> Evaluation:
@@ -247,7 +281,9 @@ def _reference(spec: ModelSpec, names: Sequence[str], *parts: tuple[pa.Table, Fl
 def candidate_summary(candidate: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a run's ``metrics.json`` repeats of its candidate's own report."""
     return {
-        "chosen": {name: candidate.get(name) for name in ("trial", "params", "rounds", "note")},
+        "chosen": {name: candidate.get(name) for name in ("trial", "params", "rounds", "note")}
+        | {name: candidate[name] for name in ("window_days",) if name in candidate},
+        **({"window": candidate["window"]} if "window" in candidate else {}),
         "trials": candidate.get("trials") or [],
         "folds": candidate.get("folds") or [],
         "importance": candidate.get("importance"),

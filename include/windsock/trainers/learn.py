@@ -6,7 +6,8 @@ pod and in a notebook. Equal inputs and seed give an equal model folder, byte fo
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from windsock.format_numbers import taken
 from windsock.learners.learner import Learner, Rows
 from windsock.search.search import Choosing, choose
 from windsock.search.trials import Search
+from windsock.search.windows import choose_window, of_window
 from windsock.served.matrix import Feature, learn_features, to_matrix
 from windsock.served.metrics import TIME, codes_of
 from windsock.spec import ModelSpec
@@ -54,9 +56,15 @@ def search_of(request: Mapping[str, Any], train_set: pa.Table) -> Search:
         )
     _check_learnable(spec, train_set)
     features = learn_features(train_set, list(request["features"]), spec.training.categorical)
-    folds = [Fold(_days(fold["learn"]), _days(fold["judge"]), int(fold["gap_days"])) for fold in request["folds"]]
+    folds = _folds(request["folds"])
+    windows = {int(each["days"]): _folds(each["folds"]) for each in request.get("windows", ())}
     learner = _learner(spec, estimator, features, request.get("module"))
-    return Search(learner, spec, estimator, _rows(spec, train_set, features), folds)
+    rows = _rows(spec, train_set, features)
+    return Search(learner, spec, estimator, rows, folds, windows=windows, days=tuple(request["days"]))
+
+
+def _folds(raw: Sequence[Mapping[str, Any]]) -> list[Fold]:
+    return [Fold(_days(fold["learn"]), _days(fold["judge"]), int(fold["gap_days"])) for fold in raw]
 
 
 def chosen_of(request: Mapping[str, Any]) -> Choosing | None:
@@ -64,7 +72,8 @@ def chosen_of(request: Mapping[str, Any]) -> Choosing | None:
     given = request.get("chosen")
     if given is None:
         return None
-    return Choosing(dict(given["params"]), int(given["rounds"]), int(given["trial"]), note="chosen before")
+    params, days = dict(given["params"]), given.get("window_days")
+    return Choosing(params, int(given["rounds"]), int(given["trial"]), note="chosen before", window_days=days)
 
 
 def learn(search: Search, chosen: Choosing | None = None) -> Learnt:
@@ -74,7 +83,12 @@ def learn(search: Search, chosen: Choosing | None = None) -> Learnt:
         SpecError: A parameter is refused.
         UpstreamUnavailable: The shared study cannot be reached.
     """
-    spec, rows, chosen = search.spec, search.rows, chosen or choose(search)
+    spec, window = search.spec, None
+    if chosen is None and search.windows:
+        window = choose_window(search)
+        search = of_window(search, window.days)
+    chosen = chosen or replace(choose(search), window_days=window.days if window is not None else None)
+    rows = search.rows_of(chosen.window_days)
     log.info(
         "%s: training %s on %d rows, %d rounds, trial %d",
         spec.name, search.estimator.name, len(rows.y), chosen.rounds, chosen.chosen + 1,
@@ -98,6 +112,8 @@ def learn(search: Search, chosen: Choosing | None = None) -> Learnt:
             for f in chosen.folds
         ],
         "importance": learned.importance(),
+        **({"window_days": chosen.window_days} if chosen.window_days is not None else {}),
+        **({"window": window.to_json()} if window is not None else {}),
     }  # fmt: skip
     return Learnt(dict(learned.files()), report)
 

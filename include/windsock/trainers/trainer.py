@@ -40,6 +40,7 @@ def train(request_url: str | None = None, *, role: str | None = None) -> dict[st
     from windsock.search.live import LiveRun
     from windsock.search.search import take_part
     from windsock.search.study import SharedStudy
+    from windsock.search.windows import choose_window, of_window
     from windsock.trainers.learn import chosen_of, learn, search_of
 
     role = role or os.environ.get(ROLE_VARIABLE) or "fit"
@@ -61,6 +62,8 @@ def train(request_url: str | None = None, *, role: str | None = None) -> dict[st
                     f"{request.raw['model']}: the role 'search' needs {STUDIES_VARIABLE}, the database that the "
                     "trainers share. Set it, or set training.estimators[].budget.parallel to 1."
                 )
+            if search.windows:  # all that share the search choose the same
+                search = of_window(search, choose_window(search).days)
             return {"trials_done": take_part(search)}
         learnt = learn(search, chosen_of(request.raw))
         live.finished(learnt.report)

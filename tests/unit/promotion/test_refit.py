@@ -321,3 +321,33 @@ def test_the_request_that_its_twin_answered_is_answered_by_its_promotion(whole: 
     assert "request" not in run_of(whole, "2").read_json(LINEAGE)
     assert unjudged_version(settings, spec) is None
     assert versions_needed(settings, spec, MUCH_LATER) == ["2"]
+
+
+def test_a_searched_window_is_named_everywhere_and_its_refit_has_the_same_length(copied: World) -> None:
+    model = copied[1].folder / "model.yaml"
+    model.write_text(model.read_text().replace("window_days: 4", "window_days: 4\n  windows: [2, 4]"))
+    world = opened_in_place(Path(copied[0].home))
+    version = trained(world, as_of=str(MUCH_LATER))
+    folder = run_of(world, version)
+
+    lineage, metrics = folder.read_json(LINEAGE), folder.read_json(METRICS)
+    length = metrics["chosen"]["window_days"]
+    assert (length in (2, 4), set(metrics["window"]["compared"])) == (True, {"2", "4"})
+    assert len(lineage["windows"]["older"]) == 2  # of four, as the days before are warm-up
+    assert lineage["window"].startswith(f"{length} days (average_precision on the folds: 2 days ")
+    assert lineage["learnt_from"] == [lineage["windows"]["train"][-length], lineage["windows"]["train"][-1]]
+    assert metrics["train"]["rows"] == folder.read_table("train.parquet").num_rows * length // 4
+    client = mlflow_client(world[0])
+    registered = client.get_model_version("fraud", version)
+    assert registered.tags["lineage.window"] == lineage["window"]
+    assert client.get_run(registered.run_id).data.params["window_days"] == str(length)
+    made = reproduce(world[0], "fraud", folder.run)
+    assert made.equal
+    assert "older.parquet" in made.files
+
+    step(world, "gate", version=version)
+    asked = step(world, "refit", version=version)
+    assert asked["train_days"] == [
+        str(MUCH_LATER - timedelta(days=2 + length - 1)),
+        str(MUCH_LATER - timedelta(days=2)),
+    ]
