@@ -13,11 +13,12 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from windsock.days import day_range
@@ -90,9 +91,11 @@ class PlainDemo:
                 self._step("monitor", day)
                 decision = self._step("govern", day)
                 if decision["retrain"]:
+                    before = len(self.promoted)
                     with self._phase("retrain"):
-                        self._train(day)
-                    stop_after = day + timedelta(days=_DAYS_AFTER_RETRAINING)
+                        self._train(day, {name: decision[name] for name in ("dedupe_key", "trigger", "recovery")})
+                    if len(self.promoted) > before and stop_after is None:
+                        stop_after = day + timedelta(days=_DAYS_AFTER_RETRAINING)
             if stop_after is not None and day >= stop_after:
                 return
 
@@ -107,8 +110,9 @@ class PlainDemo:
                 return False
         return True
 
-    def _train(self, as_of: date) -> None:
-        run = {"run": self._step("assemble", origin=f"plain-{as_of}", options={"as_of": as_of.isoformat()})["run"]}
+    def _train(self, as_of: date, request: Mapping[str, Any] = MappingProxyType({})) -> None:
+        options = {"as_of": as_of.isoformat(), **request}
+        run = {"run": self._step("assemble", origin=f"plain-{as_of}", options=options)["run"]}
         self._step("fit", options=run)
         self._step("choose", options=run)
         version = self._step("register", options=run)["version"]

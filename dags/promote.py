@@ -10,7 +10,6 @@ run ends green, the tasks after it are skipped, the champion stays. Red is what 
 With `training.refit`, what passed is then trained again, by the same recipe up to the last
 matured day (`refit`, the `fit` of its estimator, `adopt`), and goes into force for its judged
 twin; if `adopt` finds it not sane, the twin does.
-
 If the spec asks for it, a person then decides in the UI (*Required Actions*). `promote`
 compares and sets: if the champion changed meanwhile, the gate runs again.
 

@@ -7,8 +7,7 @@ reasons and the request's key; `<model>_train` starts from it.
 **Waits** while `<model>_train` is paused, as it would never hear of the request; people are told
 once. If a newer request is made meanwhile, that one stands, and this is skipped.
 
-It stands between the two because a monitor run is for a day, while training is for the
-whole model. To train by hand, trigger `<model>_train`, which has a form.
+It stands between the two because a monitor run is for a day. By hand: trigger `<model>_train`.
 """
 
 from datetime import timedelta
@@ -38,6 +37,7 @@ def retrain_dag(spec: ModelSpec) -> None:
             "reasons": Param([], type="array", title="Reasons", description="Why a new training pays."),
             "dedupe_key": Param(None, type=["null", "string"], title="Request", description="Name of the request."),
             "trigger": Param(None, type=["null", "string"], title="Trigger", description="drift, loss or labels."),
+            "recovery": forms.optional_day("Recover from", "First day of the new regime; empty: no drift is known of."),
         },
     ):
 

@@ -36,7 +36,8 @@ def train_dag(spec: ModelSpec) -> None:
         params=forms.train_form(spec),
     ):
         events = assets.of(spec, "events")
-        asked = {"keyed": False, "cause": ["as_of", "reasons", "dedupe_key", "trigger"], "timeout": timedelta(hours=2)}
+        cause = ["as_of", "reasons", "dedupe_key", "trigger", "recovery"]
+        asked = {"keyed": False, "cause": cause, "timeout": timedelta(hours=2)}
         prepare = StepOperator(
             step="prepare",
             model=spec.name,

@@ -29,6 +29,7 @@ FIRST = "0.1"
 NEWEST: Mapping[str, int] = {
     "day record": 1,
     "promotion": 1,
+    "look": 1,
     "model version": 1,
     "training request": 1,
     "trainer request": 1,

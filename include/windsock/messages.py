@@ -174,6 +174,11 @@ def _change(done: Finished, result: Result, headline: str, kind: Any) -> Alert:
     )
     if result.get("refit_of"):
         sentence += f" It is the refit of version {result['refit_of']}, which passed the gate."
+    if look := (result.get("gate") or {}).get("look"):
+        sentence += (
+            f" It is a recovery after a drift: look {look['number']} of at most {look['most']} proved it better; "
+            f"{look['spent']:.3g} of the error rate against the champion before is spent, {look['left']:.3g} is left."
+        )
     cause = f"{kind} {done.spec.name} {result.get('seq')}"
     return done.alert(headline, sentence, cause, kind=kind)
 

@@ -52,7 +52,7 @@ STEPS: Mapping[str, str] = MappingProxyType(
 """Step name to the module whose ``run`` does it; imported only when it is needed."""
 
 
-_TRAINING = ("as_of", "window_days", "holdout_days", "trials", "reason", "reasons", "dedupe_key", "trigger")
+_TRAINING = ("as_of", "window_days", "holdout_days", "trials", "reason", "reasons", "dedupe_key", "trigger", "recovery")
 OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "ingest": ("no_delivery", "accept_worse", "reason"),
@@ -80,8 +80,8 @@ OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 FLAGS = frozenset({"accept_worse", "allow_replay", "correct", "dry_run", "no_delivery", "rescore"})
 """Options that are true or false."""
 TEXTS = frozenset(
-    {"as_of", "by", "champion_seen", "dedupe_key", "estimator", "model_version", "reason", "role", "run", "stage",
-     "to_version", "trigger", "version"}
+    {"as_of", "by", "champion_seen", "dedupe_key", "estimator", "model_version", "reason", "recovery", "role", "run",
+     "stage", "to_version", "trigger", "version"}
 )  # fmt: skip
 """Options whose value is text, whatever it looks like."""
 

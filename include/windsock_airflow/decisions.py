@@ -24,7 +24,7 @@ from windsock.store import Store
 from windsock_airflow.runs import RunFacts, run_url
 from windsock_airflow.step import no_retry_of_faulty_input, require_results
 
-REQUEST = ("as_of", "reasons", "dedupe_key", "trigger")
+REQUEST = ("as_of", "reasons", "dedupe_key", "trigger", "recovery")
 """What a request says of itself: parameters of the retrain DAG, and then of the event that starts a training."""
 APPROVAL = "approval"
 """Name of the task that asks a person."""

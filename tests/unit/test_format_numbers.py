@@ -20,6 +20,7 @@ from windsock.features import frozen
 from windsock.features.feature_tables import FeatureTable, feature_tables
 from windsock.features.frozen import spec_of_version
 from windsock.format_numbers import NEWEST, check, numbered, written
+from windsock.gate.sequential import Look, take_look
 from windsock.outbox import Message, Outbox
 from windsock.runs.contract import TrainerRequest, request_url
 from windsock.runs.run_folder import DEFINITIONS, REQUEST, RunFolder
@@ -60,6 +61,7 @@ class Installation:
             "day record": f"fraud/ledger/{self.table.name}/{AS_OF}.json",
             "feature definitions": f"{self.run.prefix}/{DEFINITIONS}",
             "promotion": "fraud/promotions/000001.json",
+            "look": f"fraud/recovery/1@{AS_OF}/0001.json",
             "model version": "fraud/versions/1.json",
             "training request": f"{self.run.prefix}/{REQUEST}",
             "trainer request": f"{self.run.prefix}/candidates/lightgbm/{REQUEST}",
@@ -82,6 +84,7 @@ class Installation:
             "day record": lambda: self.table.ledger(self.store).get(AS_OF),
             "feature definitions": lambda: spec_of_version(self.settings, self.spec, "1"),
             "promotion": lambda: promotions.current(self.settings, self.spec),
+            "look": lambda: look_at_it(self.store),
             "model version": lambda: version_info(self.settings, self.spec, "1"),
             "training request": lambda: self.run.read_json(REQUEST),
             "trainer request": lambda: TrainerRequest.read(request_url(self.run, "lightgbm")),
@@ -98,6 +101,11 @@ class Installation:
         return readers[kind]()
 
 
+def look_at_it(own: Store) -> Look | None:
+    subject = {"request": f"1@{AS_OF}", "version": "2", "model_hash": "x", "champion": "1"}
+    return take_look(own, "fraud", subject, error_rate=0.05, most=10)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     settings, spec = make_world(tmp_path_factory.mktemp("formats"))
@@ -110,6 +118,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     assert find_profile(settings, spec) is not None
     Home.of(settings).create()
     own = Store.of(settings)
+    look_at_it(own)
     RunFacts("fraud_score", "r", None, True, False, None, ())._record(own, "fraud")
     note(own, "fraud", Wait("score", str(AS_OF), "fraud_score", "r", True, "A day is missing."))
     Outbox(own).put(Message("a cause", "2026-03-01T00:00:00+00:00", "#alerts", "A text."))

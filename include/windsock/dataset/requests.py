@@ -86,6 +86,7 @@ def lineage_of(
         "summary": (
             f"as of {windows.as_of}: trained on {spans(windows.train)}, gap {spans(windows.gap) or 'none'}, "
             f"held out {spans(windows.holdout)}"
+            + (f"; recovery: the new regime began on {cause['recovery']}" if "recovery" in cause else "")
         ),
         "report": report,
         "origin": origin,
@@ -100,12 +101,14 @@ def cause_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return why a training is made, by its run's options: ``trigger``, ``reason``, and the ``request`` if one asked.
 
     What the governor asks for says so; a person has a name or a reason; what is left is the clock.
+    ``recovery`` is the first day of the new regime that a training is to recover from.
     """
     by_hand = options.get("by") or options.get("reason")
     trigger = str(options.get("trigger") or ("on demand" if by_hand else "schedule"))
     reasons = "; ".join(str(reason) for reason in options.get("reasons") or ())
     cause = {"trigger": trigger, "reason": str(options.get("reason") or reasons or trigger)}
-    return {**cause, "request": options["dedupe_key"]} if options.get("dedupe_key") else cause
+    asked = {"request": options.get("dedupe_key"), "recovery": options.get("recovery")}
+    return {**cause, **{name: str(value) for name, value in asked.items() if value}}
 
 
 @lru_cache(maxsize=1)

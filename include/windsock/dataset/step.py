@@ -2,13 +2,15 @@
 
 Options: ``as_of`` (``YYYY-MM-DD``; default: the latest day up to which everything that a training needs is settled);
 ``window_days``, ``holdout_days`` and ``trials`` replace the spec's own for this training; with a ``trigger`` of drift
-or loss the shortest of several windows is taken.
+or loss the shortest of several windows is taken. ``recovery``, the first day of a new regime, gives it a holdout and a
+gap of its own (see ``recovery``).
 """
 
 import hashlib
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import Any
@@ -17,6 +19,7 @@ from pydantic import ValidationError
 
 from windsock.completeness import settled_days
 from windsock.dataset.assemble import Pins, assemble, pin
+from windsock.dataset.recovery import recovery_windows
 from windsock.dataset.requests import cause_of, inputs_of, lineage_of, run_request, write_requests
 from windsock.dataset.time_split import Windows, windows_of
 from windsock.days import day_range, past_day
@@ -104,6 +107,8 @@ def with_overrides(spec: ModelSpec, options: Mapping[str, Any]) -> ModelSpec:
     given = {name: options[name] for name in ("window_days", "holdout_days") if options.get(name) is not None}
     if spec.training.windows and options.get("trigger") in _AFTER_A_CHANGE:
         given["window_days"] = spec.training.shortest_window
+    if options.get("recovery"):
+        given |= recovery_windows(spec, options["recovery"], options.get("as_of"))
     training = {**spec.training.model_dump(), **given}
     if training["window_days"] != spec.training.window_days:
         training["windows"] = ()  # that length was asked for, so there is nothing to choose
@@ -134,7 +139,7 @@ def asked_windows(ctx: StepContext, spec: ModelSpec) -> Windows:
     if as_of is None and ctx.origin != BY_HAND:
         with suppress(FileNotFoundError):
             as_of = ctx.store.read_json(*asked)["as_of"]
-    windows = ingested_windows(ctx.settings, spec, as_of)
+    windows = replace(ingested_windows(ctx.settings, spec, as_of), recovery=bool(ctx.options.get("recovery")))
     if as_of is None and ctx.origin != BY_HAND:
         ctx.store.write_json({"origin": ctx.origin, "as_of": windows.as_of.isoformat()}, *asked)
     return windows

@@ -31,6 +31,8 @@ class Windows:
     """Days of the window that are left out, because their features look back before the first day."""
     older: tuple[date, ...] = ()
     """Days before the window, on which alone its lengths are compared."""
+    recovery: bool = False
+    """Whether it follows a believed drift, and so has no gap (see ``recovery``)."""
 
     @property
     def days(self) -> list[date]:
@@ -45,7 +47,8 @@ class Windows:
     @property
     def made_at(self) -> datetime:
         """When a model of this training would have been made: labels known later do not exist for it."""
-        return last_instant(self.as_of) if self.train[-1] >= self.holdout[0] else start_of(self.holdout[0])
+        indeed = self.recovery or self.train[-1] >= self.holdout[0]
+        return last_instant(self.as_of) if indeed else start_of(self.holdout[0])
 
     def refit(self, window_days: int) -> Self:
         """Return the days of training again up to the last matured one, held-out days and gap included.

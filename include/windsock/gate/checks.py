@@ -13,6 +13,7 @@ import numpy as np
 
 from windsock.gate.compare import compare, planted_worse, signed
 from windsock.gate.context import Check, GateContext
+from windsock.gate.sequential import take_look
 from windsock.registry.versions import folder_hash
 from windsock.runs.run_folder import HOLDOUT, HOLDOUT_SCORES, MODEL, REQUEST
 from windsock.served.metrics import SCORE
@@ -87,7 +88,10 @@ def enough_evidence(ctx: GateContext) -> Check:
     few = [f"{have} {what} (at least {need})" for what, have, need in wants if have < need]
     have_all = ", ".join(f"{have} {what}" for what, have, _ in wants)
     if few:
-        why = f"Too little to judge by: {', '.join(few)}. Lengthen training.holdout_days or train as of a later day."
+        step = "Lengthen training.holdout_days or train as of a later day."
+        if ctx.recovery is not None:
+            step = "The trainings that follow for this drift hold out more days."
+        why = f"Too little to judge by: {', '.join(few)}. {step}"
         return Check("evidence", False, rows.rows, FEWEST_ROWS, why)
     return Check("evidence", True, rows.rows, FEWEST_ROWS, f"Judged on {have_all}.")
 
@@ -110,8 +114,17 @@ def is_another_model(ctx: GateContext) -> Check:
 
 
 def floors(ctx: GateContext) -> Iterator[Check]:
-    """Each metric reaches its floor (or stays below its ceiling, where lower is better)."""
+    """Each metric reaches its floor (or stays below its ceiling, where lower is better); of a recovery it only says so.
+
+    A few days of a new regime say little of a level, and a model below it may be far above the champion.
+    """
     for metric, floor in ctx.spec.gate.floors.items():
+        if ctx.recovery is not None:
+            why = "its few days decide nothing by themselves: after a drift the comparison with the champion does."
+            value = ctx.metrics.get(metric)
+            shown = "cannot be computed" if value is None else f"is {value:.4f}"
+            yield Check(f"floor_{metric}", value is not None, value, floor, f"{metric} {shown}; {why}")
+            continue
         word = "at most" if metric in LOWER_IS_BETTER else "at least"
         yield _metric_check(ctx, "floor", metric, floor, sign=1, why=(f"; it must be {word} {floor:g}.",) * 2)
 
@@ -139,6 +152,8 @@ def not_worse_than_champion(ctx: GateContext) -> Check:
     if ctx.champion is None:
         why = "There is no champion yet: the floors and the trivial model decide."
         return Check("not_worse_than_champion", True, None, None, why)
+    if ctx.recovery is not None:
+        return proven_better(ctx, ctx.champion.version)
     found = compare(ctx.spec, ctx.rows, ctx.judged_scores, ctx.champion_scores, margin=ctx.spec.gate.margin)
     ctx.comparison = found
     bound = f"at least {found.lower:.4f} better" if found.lower >= 0 else f"at most {-found.lower:.4f} worse"
@@ -148,6 +163,32 @@ def not_worse_than_champion(ctx: GateContext) -> Check:
         f"{found.clustered_by}, {found.clusters} of them); {found.margin:g} worse is acceptable."
     )
     return Check("not_worse_than_champion", found.passed, found.lower, -found.margin, why)
+
+
+def proven_better(ctx: GateContext, champion: str) -> Check:
+    """After a drift: the same comparison proves it better than the champion, at the level of this look."""
+    spec, scores = ctx.spec, ctx.champion_scores
+    for required in (enough_evidence, is_another_model):
+        if not (found := required(ctx)).passed:
+            return Check("proven_better", False, None, 0.0, f"Not compared, so nothing is spent. {found.why}")
+    subject = {"version": ctx.info.version, "model_hash": ctx.info.model_hash, "champion": champion}
+    request = str(ctx.lineage.get("request") or f"by hand@{ctx.recovery}")
+    rate, most = spec.gate.recovery_error_rate, spec.retraining.recovery_trainings
+    look = take_look(ctx.store, spec.name, {"request": request, **subject}, error_rate=rate, most=most)
+    if look is None:
+        why = f"The error rate of all looks at one champion, {rate:g}, is spent: a usual training has to follow."
+        return Check("proven_better", False, None, 0.0, f"Not compared. {why}")
+    ctx.look = look
+    compared = compare(spec, ctx.rows, ctx.judged_scores, scores, margin=0.0, confidence=1 - look.level)
+    ctx.comparison = compared
+    passed = compared.lower > 0 and compared.advantage >= spec.gate.margin
+    why = (
+        f"{compared.metric} {compared.candidate:.4f} against {compared.reference:.4f} of {ctx.named_champion} on the "
+        f"same {ctx.rows.rows} rows; with confidence {compared.confidence:g} its advantage is at least "
+        f"{compared.lower:.4f} (resampled by {compared.clustered_by}, {compared.clusters} of them). That must be "
+        f"above 0, and the advantage as it is {spec.gate.margin:g} or more. {look.sentence()}"
+    )
+    return Check("proven_better", passed, compared.lower, 0.0, why)
 
 
 def tells_a_planted_worse_model(ctx: GateContext) -> Check:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from windsock.errors import DataContractError
 from windsock.served.resampling import ClusteredRows, weighted_metric
@@ -17,6 +18,9 @@ from windsock.spec import ModelSpec
 from windsock.spec.modelling import LOWER_IS_BETTER
 
 Vector = NDArray[np.float64]
+
+_DEGREES = 10
+"""Degrees of freedom of that bound: with 20 to 200 positives it holds at 0.005, where resamples do not (ADR 0030)."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,20 @@ def signed(metric: str) -> int:
     return -1 if metric in LOWER_IS_BETTER else 1
 
 
-def compare(spec: ModelSpec, rows: ClusteredRows, candidate: Vector, reference: Vector, *, margin: float) -> Comparison:
+def compare(
+    spec: ModelSpec,
+    rows: ClusteredRows,
+    candidate: Vector,
+    reference: Vector,
+    *,
+    margin: float,
+    confidence: float | None = None,
+) -> Comparison:
     """Compare two models' scores of the same rows, by the spec's metric, confidence, resamples and seed.
 
     ``candidate`` is of the model that wants to pass, ``reference`` of the one that it must not fall behind, shape
-    ``(rows,)`` both; ``margin`` is how much worse is still acceptable, in the metric's unit.
+    ``(rows,)`` both; ``margin`` is how much worse is still acceptable, in the metric's unit. With a ``confidence`` of
+    its own, beyond what resamples of few rows can tell, the bound is Student's, from their standard deviation.
 
     Raises:
         DataContractError: The metric needs both classes, and the rows are of one.
@@ -71,18 +84,23 @@ def compare(spec: ModelSpec, rows: ClusteredRows, candidate: Vector, reference: 
     candidate_metric, reference_metric = (weighted_metric(metric, rows, score, k=k) for score in (candidate, reference))
     weightings = rows.weightings(gate.resamples, np.random.default_rng(spec.training.seed))
     advantages = signed(metric) * np.concatenate([candidate_metric(w) - reference_metric(w) for w in weightings])
+    as_they_are = np.ones((1, rows.rows))
+    now, then = (float(value(as_they_are)[0]) for value in (candidate_metric, reference_metric))
     # Of two models that are equal everywhere the bound is 0 and not above -0: equal is not an improvement.
-    lower = float(np.quantile(advantages, 1 - gate.confidence))
+    if confidence is None:
+        confidence, lower = gate.confidence, float(np.quantile(advantages, 1 - gate.confidence))
+    else:
+        spread = float(np.std(advantages, ddof=1))
+        lower = signed(metric) * (now - then) - float(student.ppf(confidence, _DEGREES)) * spread
     if not math.isfinite(lower):
         raise ValueError(f"{metric} cannot be computed on these rows")
-    as_they_are = np.ones((1, rows.rows))
     return Comparison(
         metric,
-        float(candidate_metric(as_they_are)[0]),
-        float(reference_metric(as_they_are)[0]),
+        now,
+        then,
         lower,
         margin,
-        gate.confidence,
+        confidence,
         advantages,
         rows.clusters,
         rows.clustered_by,

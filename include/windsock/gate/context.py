@@ -1,6 +1,7 @@
 """What the checks look at, read once and only when a check asks for it, and what each of them gives."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cached_property
@@ -18,6 +19,7 @@ from windsock.features.frame import event_frame
 from windsock.features.frozen import definitions_of, spec_of_version
 from windsock.featurestore.retrieval import point_in_time
 from windsock.gate.compare import Comparison, Vector
+from windsock.gate.sequential import Look
 from windsock.ledger import Ledger
 from windsock.registry.versions import load_version
 from windsock.runs.run_folder import HOLDOUT, LINEAGE, MODEL, RunFolder
@@ -61,11 +63,23 @@ class GateContext:
         self.run = RunFolder.named(self.store, spec.name, self.info.run)
         self.comparison: Comparison | None = None
         """Left here by the comparison with the champion, for the report."""
+        self.look: Look | None = None
+        """Left here by the comparison of a recovery, for the report."""
 
     @cached_property
     def holdout(self) -> pa.Table:
         """The frozen rows, in order."""
         return self.run.read_table(HOLDOUT)
+
+    @cached_property
+    def lineage(self) -> Mapping[str, Any]:
+        """How the challenger was trained."""
+        return self.run.read_json(LINEAGE)
+
+    @property
+    def recovery(self) -> str | None:
+        """First day of the new regime that the challenger is to recover from, if a champion is to be proven worse."""
+        return self.lineage.get("recovery") if self.champion is not None else None
 
     @cached_property
     def model(self) -> Model:
@@ -131,7 +145,7 @@ class GateContext:
         times, key = self.holdout[TIME], self.spec.events.key
         first, last = (pc.cast(f(times), pa.date32()).as_py() for f in (pc.min, pc.max))
         ledger = Ledger(self.store, self.spec.name, "ingest")
-        pins = self.run.read_json(LINEAGE)["pins"]["ingest"]
+        pins = self.lineage["pins"]["ingest"]
         records = ledger.pinned({ds: h for ds, h in pins.items() if first.isoformat() <= ds <= last.isoformat()})
         events = event_frame(self.store, own, records.values(), for_champion=True)
         place = places_of([self.holdout[key], times], [events[key], events[TIME]])

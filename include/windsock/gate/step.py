@@ -26,6 +26,7 @@ from windsock.faults import fault_behind
 from windsock.gate.checks import ALL
 from windsock.gate.compare import Comparison
 from windsock.gate.context import Check, GateContext
+from windsock.gate.sequential import Look
 from windsock.registry.client import asking_mlflow, mlflow_client
 from windsock.registry.versions import challenger_version, reconcile
 from windsock.settings import Settings
@@ -51,6 +52,8 @@ class Verdict:
     """The champion it was compared with; a promotion is only good against this one."""
     checks: tuple[Check, ...]
     model_hash: str
+    look: Look | None = None
+    """Of a recovery: which trial after the drift it was."""
 
     @property
     def failures(self) -> list[Check]:
@@ -65,14 +68,22 @@ class Verdict:
     def sentence(self) -> str:
         """Return the verdict as sentences, the reasons first."""
         if self.passed:
-            return f"Version {self.version} passed all {len(self.checks)} checks."
+            said = f"Version {self.version} passed all {len(self.checks)} checks."
+            return f"{said} {self.look.sentence()}" if self.look is not None else said
         reasons = " ".join(f"[{c.name}] {c.why}" for c in self.failures)
         return f"Version {self.version} failed {len(self.failures)} of {len(self.checks)} checks: {reasons}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
         checks = [c.to_json() for c in self.checks]
-        return {"version": self.version, "champion_seen": self.champion_seen, "passed": self.passed, "checks": checks}
+        look = {"look": asdict(self.look)} if self.look is not None else {}
+        return {
+            "version": self.version,
+            "champion_seen": self.champion_seen,
+            "passed": self.passed,
+            "checks": checks,
+            **look,
+        }
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -111,7 +122,7 @@ def judge(settings: Settings, spec: ModelSpec, version: str, champion: str | Non
     """
     ctx = GateContext(settings, spec, version, champion)
     checks = tuple(check for function in ALL for check in _run(function, ctx))
-    verdict = Verdict(version, champion, checks, ctx.info.model_hash)
+    verdict = Verdict(version, champion, checks, ctx.info.model_hash, ctx.look)
     for check in checks:
         level = logging.INFO if check.passed else logging.WARNING
         log.log(level, "%s %s: %s: %s", spec.name, version, check.name, check.why)
@@ -162,6 +173,7 @@ def _keep(ctx: GateContext, verdict: Verdict) -> None:
         **verdict.to_json(),
         "model": ctx.spec.name,
         "model_hash": verdict.model_hash,
+        "recovery": ctx.recovery,
         "holdout_hash": _or_none(lambda: content_hash(ctx.holdout)),
         "metrics": _or_none(lambda: ctx.metrics),
         "rules": rules_of(ctx.spec),
@@ -219,6 +231,7 @@ def summary_of(record: Mapping[str, Any]) -> dict[str, Any]:
         "checks": len(checks),
         "failed": [c["name"] for c in checks if not c["passed"]],
         "values": {c["name"]: c["value"] for c in checks if isinstance(c["value"], float)},
+        **({"look": record["look"]} if record.get("look") else {}),
     }
 
 

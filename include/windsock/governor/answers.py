@@ -78,4 +78,4 @@ def overtaken(settings: Settings, model: str, as_of: date, key: str) -> str | No
 def later_nights_ask(settings: Settings, spec: ModelSpec, day: date) -> bool:
     """Say whether nights beyond the pause after a request have been decided: then it is for them to ask."""
     decided = Ledger.of(settings, spec.name, DECISIONS).days()
-    return bool(decided) and (decided[-1] - day).days > spec.retraining.retry_days
+    return bool(decided) and (decided[-1] - day).days >= spec.retraining.recovery_days

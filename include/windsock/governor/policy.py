@@ -1,9 +1,10 @@
 """The rules by which a night may start a retraining: :func:`decide`, a pure function of what is on record.
 
 A signal is a night on which the inputs drifted, the champion's performance fell, or a champion that was trained for a
-drift has cured only half of it. It takes several to believe it (hysteresis), time until a training window holds enough
-of the new regime for retraining to pay, and restraint: a pause between the requests of one episode and a most of them,
-a cool-down between episodes, and a budget. What is left then is for people.
+drift has cured only half of it. It takes several to believe it (hysteresis), and time until labels of the new regime
+are there to learn from and to judge by. From then on a training is asked for every ``recovery_days`` until the cure has
+been measured, at most ``recovery_trainings`` times; what is left then is for people. Between episodes there is a
+cool-down, and for all a budget.
 
 Limits look at requests on other days *on both sides*, so that they hold whatever order days are processed in, and so
 that deciding a day a second time gives the same answer: its own earlier request is ignored, and every other one has
@@ -15,11 +16,14 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Literal
 
+from windsock.dataset.recovery import first_recovery
 from windsock.governor.episode import Signal, onset, speaks
 from windsock.spec import ModelSpec
 from windsock.spec.operations import RetrainingSpec
 
 Trigger = Literal["drift", "loss", "labels"]
+Held = Literal["wait", "suppress", "escalate"]
+"""What is done instead of asking."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Decision:
     """First day of the episode that the day belongs to."""
     useful_from: date | None = None
     """First day on which retraining pays."""
+    recovery: date | None = None
+    """Of a request: first day of the new regime, which the training is to recover from."""
     dedupe_key: str | None = None
     """Names the request: champion and onset of its episode, and from the second on its number."""
     trigger: Trigger | None = None
@@ -76,20 +82,25 @@ def decide(
     earlier = sorted((s for s in history if s.day < today.day), key=lambda s: s.day)
     first = onset(spec, [*earlier, today])
     others = {day: asked for day, asked in sorted(requests.items()) if day != today.day}
-    if first is None or not speaks(spec, today, first):
-        return _new_labels(policy, today, requests, answers or {}, live) or Decision(
+    known = answers or {}
+    asked = _of_this(first, today, others)
+    cures = {a.version for key in asked.values() if (a := known.get(key)) is not None and a.state == "promoted"}
+    unmeasured = today.champion in cures and today.value is None
+    if first is None or not (speaks(spec, today, first) or unmeasured):
+        return _new_labels(policy, today, requests, live) or Decision(
             "none", False, [today.why or "neither drift nor a loss of performance"]
         )
-    fresh_days = min(policy.fresh_days, spec.training.window_days)
     regime_from = first.day if first.drifted else first.day - timedelta(days=delay_days)
-    useful_from = max(first.day, first_useful(spec, regime_from))
+    useful_from = max(first.day, first_recovery(spec, regime_from))
     own = [s for s in (*earlier, today) if s.champion == today.champion and speaks(spec, s, first)]
     recent = sum(s.day > today.day - timedelta(days=policy.out_of) for s in own)
-    asked = {day: key for day, key in others.items() if day >= first.day and onset_of(key) <= today.day}
     before = sum(day < today.day for day in asked)
-    key = f"{first.champion}@{first.day}"
+    # Named by its first request, so that an episode whose onset moves stays one.
+    key = next(map(episode_of, asked.values()), f"{first.champion}@{first.day}")
     why = [today.why]
-    if not today.on:
+    if unmeasured:
+        why.append(f"what version {today.champion} has cured is not measured yet")
+    elif not today.on:
         why = [f"measured {today.value:.3g} where {first.promised:.3g} was promised before the drift: half a cure"]
     numbers: dict[str, Any] = {
         "signals": recent,
@@ -102,10 +113,12 @@ def decide(
     def verdict(action: Literal["wait", "suppress", "retrain", "escalate"], reason: str) -> Decision:
         trigger: Trigger = "drift" if today.drifted and policy.on_drift else "loss"
         reasons = [r for r in (reason, *why) if r]
-        name = requests.get(today.day) or _numbered(key, asked.values()) if action == "retrain" else key
-        return Decision(action, True, reasons, first.day, useful_from, name, trigger, numbers)
+        name, recovery = key, None
+        if action == "retrain":
+            name, recovery = requests.get(today.day) or _numbered(key, asked.values()), regime_from
+        return Decision(action, True, reasons, first.day, useful_from, recovery, name, trigger, numbers)
 
-    if recent < policy.needed:
+    if recent < policy.needed and not unmeasured:
         return verdict(
             "wait", f"a signal on {recent} of the last {policy.out_of} days; {policy.needed} are needed to believe it"
         )
@@ -116,37 +129,48 @@ def decide(
     if today.day < useful_from:
         return verdict(
             "wait",
-            f"drift since {regime_from}, but only from {useful_from} on does a training window hold "
-            f"{_days(fresh_days)} of it (labels arrive after {_days(delay_days)}, {_days(spec.training.holdout_days)} "
-            f"are held out, the gap is {_days(spec.gap_days)}); retraining before would learn the old regime again",
+            f"drift since {regime_from}: waits for labels of its first days (those of {regime_from} are known on "
+            f"{regime_from + timedelta(days=delay_days)}). The first training is on {useful_from}, when there are days "
+            "of it to learn from and a later one to judge by; before, it would learn the old regime again",
         )
-    # Earlier requests first: they alone decide if days come in order, and so give the reason.
-    for known in ({day: k for day, k in others.items() if day < today.day}, others):
-        in_episode = {day: k for day, k in asked.items() if day in known}
-        if (held := _of_episode(policy, today.day, in_episode, answers or {})) is not None:
-            return verdict(*held)
-        if (restraint := _restraint(policy, today.day, known, in_episode)) is not None:
-            return verdict("suppress", restraint)
-    again = f"request {1 + before} of at most {1 + policy.retries} for this drift: " if before else ""
+    if (held := _held(policy, today.day, others, asked, known, unmeasured)) is not None:
+        return verdict(*held)
     return verdict(
         "retrain",
-        f"{again}a signal on {recent} of the last {policy.out_of} days, drift since {regime_from}, and the training "
-        f"window now holds at least {_days(fresh_days)} of it",
+        f"training {1 + before} of at most {policy.recovery_trainings} for this drift, which goes on since "
+        f"{regime_from}: a signal on {recent} of the last {policy.out_of} days",
     )
 
 
-def first_useful(spec: ModelSpec, regime_from: date) -> date:
-    """Return the first day T whose training window holds ``retraining.fresh_days`` days of a regime.
+def _of_this(first: Signal | None, today: Signal, requests: Mapping[date, str]) -> dict[date, str]:
+    """Return those of all requests that are of the episode of a day, which began with a signal."""
+    if first is None:
+        return {}
+    return {day: key for day, key in requests.items() if day >= first.day and onset_of(key) <= today.day}
 
-    Training as of T holds out the days up to the last matured one, ``T - delay``, leaves the
-    gap before them, and learns from days up to ``T - delay - holdout - gap``. The regime's
-    ``fresh_days``-th day is ``regime_from + fresh_days - 1``.
-    """
-    fresh_days = min(spec.retraining.fresh_days, spec.training.window_days)
-    if fresh_days == 0:
-        return regime_from
-    lead = spec.label.delay_days + spec.training.holdout_days + spec.gap_days
-    return regime_from + timedelta(days=lead + fresh_days - 1)
+
+def _held(
+    policy: RetrainingSpec,
+    day: date,
+    others: Mapping[date, str],
+    asked: Mapping[date, str],
+    answers: Mapping[str, Answer],
+    unmeasured: bool,
+) -> tuple[Held, str] | None:
+    """Return what requests on other days (``asked``: of the same episode) leave to be done but to ask; None: ask."""
+    # Earlier requests first: they alone decide if days come in order, and so give the reason.
+    for made in ({on: k for on, k in others.items() if on < day}, others):
+        in_episode = {on: k for on, k in asked.items() if on in made}
+        if (held := _of_episode(policy, day, in_episode, answers, unmeasured)) is not None:
+            return held
+        if (restraint := _restraint(policy, day, made, in_episode)) is not None:
+            return "suppress", restraint
+    return None
+
+
+def episode_of(key: str) -> str:
+    """Return what the requests of one episode have in common; a request for new labels is alone."""
+    return key.partition("#")[0] if onset_of(key) != date.max else key
 
 
 def onset_of(key: str) -> date:
@@ -174,25 +198,26 @@ def _of_episode(
     day: date,
     asked: Mapping[date, str],
     answers: Mapping[str, Answer],
-    about: str = "this drift was",
-) -> tuple[Literal["suppress", "escalate"], str] | None:
+    unmeasured: bool,
+) -> tuple[Held, str] | None:
     """Return what the requests of the same episode leave to be done on a day but to ask; None: ask."""
     if not asked:
         return None
     before = [on for on in asked if on < day]
     last = max(before) if before else min(asked)
     answer = answers.get(asked[last])
-    told = f"{about} asked about on {last}, and {_became(answer)}"
-    since = max(last, (answer and answer.in_force_from) or last)
+    told = f"this drift was asked about on {last}, and {_became(answer)}"
     if answer is not None and answer.state == "unknown":
         return "suppress", told
-    near = [on for on in {*asked, since} if abs((on - day).days) <= policy.retry_days]
+    near = [on for on in asked if abs((on - day).days) < policy.recovery_days]
     if near:
-        again = max(near) + timedelta(days=policy.retry_days + 1)
-        return "suppress", f"{told}; if the signal is still there on {again}, that is not enough"
+        again = max(near) + timedelta(days=policy.recovery_days)
+        return "suppress", f"{told}; the next training is asked for on {again}, unless the drift is over by then"
     if answer is not None and answer.state == "trained":
         return "escalate", f"{told}: it has been neither promoted nor refused since. Look at the DAG promote"
-    if len(asked) > policy.retries:
+    if len(asked) >= policy.recovery_trainings:
+        if unmeasured:
+            return "wait", f"{told}. No further training is asked for before its cure has been measured"
         return "escalate", (
             f"{told}. {len(asked)} requests have not ended this drift, and no further one is made: somebody has to look"
         )
@@ -218,16 +243,16 @@ def _restraint(policy: RetrainingSpec, day: date, others: Mapping[date, str], as
     if near is not None:
         free = near + timedelta(days=policy.cool_down_days + 1)
         return f"cooling down until {free}: a retraining was asked for on {near}"
-    # The most requests that any ``budget_days`` consecutive days with this one among them hold.
-    windows = range(policy.budget_days)
-    if max(sum(0 <= (on - day).days + back < policy.budget_days for on in others) for back in windows) >= policy.budget:
-        return f"the budget of {policy.budget} retrainings in {_days(policy.budget_days)} is spent"
+    # The most other episodes that any ``budget_days`` consecutive days with this one among them hold.
+    rest = {on: episode_of(key) for on, key in others.items() if on not in asked}
+    for back in range(policy.budget_days):
+        within = {episode for on, episode in rest.items() if 0 <= (on - day).days + back < policy.budget_days}
+        if len(within) >= policy.budget:
+            return f"the budget of {policy.budget} retrainings in {_days(policy.budget_days)} is spent"
     return None
 
 
-def _new_labels(
-    policy: RetrainingSpec, today: Signal, requests: Mapping[date, str], answers: Mapping[str, Answer], live: bool
-) -> Decision | None:
+def _new_labels(policy: RetrainingSpec, today: Signal, requests: Mapping[date, str], live: bool) -> Decision | None:
     """Decide whether enough new labels ask for a training although nothing is wrong; None: they do not."""
     if policy.on_new_labels is None or today.new_labels < policy.on_new_labels:
         return None
@@ -238,16 +263,14 @@ def _new_labels(
     held: str | None = None
     if not (policy.enabled and live):
         held = "replayed, or retraining is switched off"
-    elif (told := _of_episode(policy, today.day, asked, answers, "these labels were")) is not None:
-        held = told[1].removesuffix(": somebody has to look")
     else:
-        held = _restraint(policy, today.day, others, asked)
+        held = _restraint(policy, today.day, others, {})
     numbers = {"new_labels": today.new_labels, "asked": sum(day < today.day for day in asked)}
     action: Literal["suppress", "retrain"] = "suppress" if held else "retrain"
     if action == "retrain":
         key = requests.get(today.day) or _numbered(key, asked.values())
     reasons = [r for r in (held, reason) if r]
-    return Decision(action, False, reasons, None, None, key, "labels", numbers)
+    return Decision(action, False, reasons, dedupe_key=key, trigger="labels", numbers=numbers)
 
 
 def _days(n: int) -> str:

@@ -34,7 +34,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
     Returns:
         ``action``, ``retrain``, ``dedupe_key``, ``as_of`` (the day), ``reasons``, ``onset``, ``useful_from``,
-        ``trigger`` and ``repeated``: whether this very request had been recorded before, by an earlier run of this day.
+        ``recovery``, ``trigger`` and ``repeated``: whether this very request had been recorded before, by an earlier
+        run of this day.
 
     Raises:
         NotReady: The day has not been monitored yet.
@@ -63,6 +64,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         "reasons": [*decision.reasons, *said],
         "onset": decision.onset and str(decision.onset),
         "useful_from": decision.useful_from and str(decision.useful_from),
+        "recovery": decision.recovery and str(decision.recovery),
         "champion": today.champion,
         "live": ctx.live,
         "requested": decision.dedupe_key if retrain else requested,
@@ -159,6 +161,6 @@ def _oldest_that_matters(spec: ModelSpec, day: date, first: Signal | None) -> da
 
 
 def _result(record: DayRecord, *, retrain: bool, repeated: bool) -> dict[str, Any]:
-    names = ("action", "dedupe_key", "reasons", "onset", "useful_from", "trigger")
+    names = ("action", "dedupe_key", "reasons", "onset", "useful_from", "recovery", "trigger")
     detail = {name: record.detail.get(name) for name in names}
     return {**detail, "retrain": retrain, "repeated": repeated, "as_of": record.ds}

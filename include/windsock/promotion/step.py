@@ -90,6 +90,7 @@ def in_force(ctx: StepContext, entry: Promotion) -> dict[str, Any]:
         "previous": entry.previous,
         "in_force_from": entry.in_force_from.isoformat(),
         "seq": entry.seq,
+        "gate": dict(entry.gate_summary),
     }
 
 

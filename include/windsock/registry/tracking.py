@@ -48,6 +48,7 @@ _LINEAGE_TAGS = (
     "trigger",
     "reason",
     "request",
+    "recovery",
 )
 
 

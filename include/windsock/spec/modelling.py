@@ -142,6 +142,12 @@ class GateSpec(Part):
     margin: float = Field(0.0, ge=0, description="How much worse than the champion is still acceptable.")
     confidence: float = Field(0.9, gt=0.5, lt=1, description="Of the paired bootstrap's one-sided bound.")
     resamples: PositiveInt = 400
+    recovery_error_rate: float = Field(
+        0.05,
+        gt=0,
+        lt=0.5,
+        description="How likely the trainings for one drift together may replace a champion by one that is no better.",
+    )
     suspicious: dict[Metric, float] = Field(
         default_factory=dict, description="A value better than this is taken for a leak and refused."
     )

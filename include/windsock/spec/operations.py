@@ -54,18 +54,20 @@ class RetrainingSpec(Part):
     cool_down_days: NonNegativeInt = Field(
         14, description="Days after a request in which no other is made, but for the same drift."
     )
-    retry_days: NonNegativeInt = Field(
-        3,
-        description="Days after a request, and after the promotion it led to, before the same drift is asked about "
-        "again: its training failed, its challenger was refused, or the new champion is only half a cure.",
+    recovery_days: PositiveInt = Field(
+        1, description="Days from one training for a drift to the next, until the cure has been measured."
     )
-    retries: NonNegativeInt = Field(
-        2, description="Further requests for the same drift at most; after these, people are told."
+    recovery_trainings: PositiveInt = Field(
+        10, description="Trainings for the same drift at most; after these, people are told."
     )
-    budget: PositiveInt = Field(4, description="Requests at most within `budget_days`.")
+    budget: PositiveInt = Field(
+        4, description="Drifts (with all their requests) and requests for new labels at most within `budget_days`."
+    )
     budget_days: PositiveInt = 90
     fresh_days: NonNegativeInt = Field(
-        3, description="Days of the new regime that a training window must hold before retraining pays."
+        1,
+        description="Days of the new regime that must be there to learn from, beside those that judge, before "
+        "retraining pays.",
     )
 
     @model_validator(mode="after")

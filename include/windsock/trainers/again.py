@@ -27,7 +27,7 @@ from windsock.trainers.learn import spec_of
 def windows_then(lineage: Mapping[str, Any]) -> Windows:
     """Return the days of a training."""
     days = {name: tuple(date.fromisoformat(d) for d in ds) for name, ds in lineage["windows"].items()}
-    return Windows(date.fromisoformat(lineage["as_of"]), **days)
+    return Windows(date.fromisoformat(lineage["as_of"]), **days, recovery="recovery" in lineage)
 
 
 def assembled_again(settings: Settings, spec: ModelSpec, windows: Windows, pins: Mapping[str, Any]) -> TrainingSet:

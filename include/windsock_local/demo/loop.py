@@ -131,7 +131,8 @@ class DemoLoop:
         days = day_range(self.plan.backfill_last + timedelta(days=1), self.plan.last_day)
         if self.plan.drift_from is not None:
             self.display.say(f"From {self.plan.drift_from} on, every amount is doubled: the payments drift.")
-        stop_after: date | None = None
+        stop_after, asked = None, 0
+        ended = partial(self.api.runs, self._dag("promote"), state=[*FINAL_RUN_STATES])
         with self.display.phase("day_by_day", f"Day by day from {days[0]}", len(days)):
             triggered = 0
             for index, day in enumerate(days):
@@ -143,10 +144,14 @@ class DemoLoop:
                 action = self._monitor(day) if self._record("score", day) else ""
                 self.display.count(index + 1)
                 if action == "retrain":
-                    with self.display.phase("retrain", "Retrain: train, gate, promote"):
-                        self._until(lambda: len(self._promotions()), 2, "the second promotion")
-                    self._report_promotion()
-                    stop_after = day + timedelta(days=_DAYS_AHEAD)
+                    asked, before = asked + 1, len(self._promotions())
+                    with self.display.phase("retrain", f"Retrain as of {day}: train, gate, promote"):
+                        self._until(lambda: len(ended()), 1 + asked, "the verdict")
+                    if len(self._promotions()) > before:
+                        self._report_promotion()
+                        stop_after = stop_after or day + timedelta(days=_DAYS_AHEAD)
+                    else:
+                        self.display.say("The gate kept the champion: not proven better yet.", "yellow")
                 if stop_after is not None and day >= stop_after:
                     break
         if self.plan.drift_from is None and len(self._promotions()) < 2:

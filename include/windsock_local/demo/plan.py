@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from windsock.dataset.recovery import first_recovery
 from windsock.errors import SpecError
 from windsock.settings import REPO_ROOT
 from windsock.spec import ModelSpec, load_spec
@@ -19,7 +20,7 @@ _FIRST_DAY = date(2026, 3, 1)
 _QUIET_DAYS = 3
 """Live days before the drift sets in, so that a monitor can show that it stays quiet."""
 _DAYS_TO_BE_SURE = 7
-"""Live days that the monitor and the governor may need to be sure of the drift."""
+"""Live days that the monitor may need to be sure of the drift, and the gate of what recovers from it."""
 _AFTER_DAYS = 3
 """Live days after the second promotion."""
 _LIVE_DAYS_OF_A_FILE = 14
@@ -45,10 +46,9 @@ def simulated_plan(home: Path) -> DemoPlan:
     base = load_spec(_SHIPPED / SPEC_FILE)
     backfill_last = _last_day_for_training(base, _FIRST_DAY)
     drift_from = backfill_last + timedelta(days=1 + _QUIET_DAYS)
-    # A training window holds fresh days only once holdout and both delays lie behind them; the
-    # monitor needs some days to be sure, and a few more show the new champion at work.
-    until_useful = base.label.delay_days + base.training.holdout_days + base.gap_days + base.retraining.fresh_days
-    last_day = drift_from + timedelta(days=until_useful + _DAYS_TO_BE_SURE + _AFTER_DAYS)
+    # There is something to learn from once labels of the new regime are known; then the gate needs some days to be
+    # sure, and a few more show the new champion at work.
+    last_day = first_recovery(base, drift_from) + timedelta(days=_DAYS_TO_BE_SURE + _AFTER_DAYS)
     planted = {_FIRST_DAY + timedelta(days=20): "missing_column", _FIRST_DAY + timedelta(days=33): "negative_amounts"}
     source = {
         "kind": "simulator",

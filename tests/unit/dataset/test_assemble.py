@@ -303,3 +303,23 @@ def test_lineage_names_everything_that_went_in(world, tmp_path):
     assert lineage["libraries"]["lightgbm"]
     assert lineage["seed"] == spec.training.seed
     assert yaml.safe_load((spec.folder / "model.yaml").read_text())["owner"] == lineage["spec"]["owner"]
+
+
+def test_a_recovery_has_no_gap_and_learns_from_no_label_that_is_not_known_as_of_its_day(world, tmp_path):
+    settings, _ = copy_world(world[0], tmp_path)
+    onset = FIRST + timedelta(days=8)  # days 8 to 10 have matured as of day 12: one of them judges
+    options = {"as_of": str(AS_OF), "recovery": str(onset), "dedupe_key": f"1@{onset}", "trigger": "drift"}
+
+    result = run_step("assemble", model="fraud", settings=settings, origin="recovery", options=options)
+
+    assert (result["gap_days"], result["holdout_days"]) == ([], [str(HOLDOUT[1]), str(HOLDOUT[1])])
+    assert result["train_days"] == [str(FIRST + timedelta(days=6)), str(FIRST + timedelta(days=9))]
+    folder = ("runs", "fraud", str(result["run"]))
+    lineage = Store.of(settings).read_json(*folder, "lineage.json")
+    assert (lineage["recovery"], lineage["request"], lineage["trigger"]) == (str(onset), f"1@{onset}", "drift")
+    assert "gap none" in lineage["summary"]
+    assert f"the new regime began on {onset}" in lineage["summary"]
+    assert lineage["report"]["labels_too_late"] == 0
+    too_soon = {**options, "recovery": str(AS_OF)}
+    with pytest.raises(SpecError, match="no label is known of the regime that began on"):
+        run_step("assemble", model="fraud", settings=settings, origin="too soon", options=too_soon)

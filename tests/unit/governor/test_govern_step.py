@@ -20,12 +20,13 @@ from windsock.store import Store
 from windsock.version_index import VersionInfo, record_version
 
 D0 = date(2026, 5, 1)
-EAGER = {"needed": 2, "out_of": 3, "cool_down_days": 14, "fresh_days": 0}
+LABEL = {"column": "TX_FRAUD", "task": "binary", "delay_days": 0}
+EAGER = {"needed": 2, "out_of": 3, "cool_down_days": 14, "fresh_days": 0, "recovery_days": 4, "recovery_trainings": 3}
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> tuple[Settings, ModelSpec]:
-    return small_fraud(tmp_path, retraining=EAGER)
+    return small_fraud(tmp_path, label=LABEL, retraining=EAGER)
 
 
 def monitored(settings: Settings, n: int, *, drifted: bool, champion: str | None = "1") -> None:
@@ -139,7 +140,7 @@ def test_what_became_of_each_request_is_read_from_the_store_and_leads_to_the_nex
 ) -> None:
     settings, spec = model
     for n in range(14):
-        monitored(settings, n, drifted=True)
+        monitored(settings, n, drifted=True, champion="1" if n < 10 else "3")
 
     results = {n: govern(model, n) for n in range(3)}
     trained(model, "1@2026-05-01", 1, None, None)
@@ -157,7 +158,8 @@ def test_what_became_of_each_request_is_read_from_the_store_and_leads_to_the_nex
     assert "its training 2026-05-02-asset-triggered-none has not become a version" in results[4]["reasons"][0]
     assert "version 2 was trained and refused by the gate" in results[8]["reasons"][0]
     assert "version 3 is in force from 2026-05-11 on" in results[10]["reasons"][0]
-    assert results[13]["action"] == "suppress", "what was promoted is looked at first"
+    assert results[13]["action"] == "wait", "what was promoted is measured first"
+    assert "before its cure has been measured" in results[13]["reasons"][0]
 
 
 def test_nights_that_were_not_monitored_are_said(model: tuple[Settings, ModelSpec]) -> None:
@@ -191,8 +193,8 @@ def test_a_request_is_repeated_under_its_own_name_when_an_earlier_night_is_monit
 
 def test_a_decision_says_by_which_settings_and_numbers_it_was_made(tmp_path: Path) -> None:
     hashes = []
-    for folder, policy in (("a", EAGER), ("b", EAGER), ("c", {**EAGER, "retries": 1})):
-        model = small_fraud(tmp_path / folder, retraining=policy)
+    for folder, policy in (("a", EAGER), ("b", EAGER), ("c", {**EAGER, "recovery_trainings": 1})):
+        model = small_fraud(tmp_path / folder, label=LABEL, retraining=policy)
         monitored(model[0], 0, drifted=True)
         govern(model, 0)
         detail = record(model[0], 0).detail
@@ -269,10 +271,10 @@ def test_policy_decides_recorded_nights_by_other_settings_and_changes_nothing(
     same = json.loads(capsys.readouterr().out)
     assert [row["replayed"] for row in same] == [row["recorded"] for row in same]
 
-    assert main([*nights, "--set", "needed=3", "--set", "retries=0", "--json"]) == 0
+    assert main([*nights, "--set", "needed=3", "--set", "recovery_trainings=1", "--json"]) == 0
     other = json.loads(capsys.readouterr().out)
     assert [row["day"] for row in other if row["replayed"] == "retrain"] == ["2026-05-04"]
-    assert main([*nights, "--set", "needed=3", "--set", "retries=0"]) == 0
+    assert main([*nights, "--set", "needed=3", "--set", "recovery_trainings=1"]) == 0
     assert "Requests: 2 recorded, 1 by these settings." in capsys.readouterr().out
     assert {name: store.read_bytes("fraud", name) for name in store.files("fraud")} == files
 

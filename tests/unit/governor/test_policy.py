@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import examples
+from windsock.dataset.recovery import first_recovery, recovery_windows
+from windsock.errors import SpecError
 from windsock.governor.episode import Signal
-from windsock.governor.policy import Answer, Decision, decide, first_useful
+from windsock.governor.policy import Answer, Decision, decide
 from windsock.settings import REPO_ROOT
 from windsock.spec import ModelSpec, load_spec
 from windsock.spec.operations import RetrainingSpec
@@ -91,54 +93,72 @@ def test_no_champion_and_no_signal_mean_nothing_to_do() -> None:
 def test_one_day_is_not_believed_and_two_of_three_are() -> None:
     policy = eager(needed=2, out_of=3)
 
-    assert decided(policy, on(0), [], {}, lead=FRAUD).action == "wait"
-    assert decided(policy, on(2), [on(0), quiet(1)], {}, lead=FRAUD).action == "retrain"
-    assert decided(policy, on(3), [on(0), quiet(1), quiet(2)], {}, lead=FRAUD).action == "wait"
+    assert decided(policy, on(0), [], {}, lead=AT_ONCE).action == "wait"
+    assert decided(policy, on(2), [on(0), quiet(1)], {}, lead=AT_ONCE).action == "retrain"
+    assert decided(policy, on(3), [on(0), quiet(1), quiet(2)], {}, lead=AT_ONCE).action == "wait"
 
 
 def test_signals_about_another_champion_do_not_count() -> None:
     assert decided(eager(needed=2, out_of=3), on(1, "2"), [on(0, "1")], {}, lead=FRAUD).action == "wait"
 
 
-def test_retraining_waits_until_the_window_holds_fresh_days_and_names_the_date() -> None:
+def test_retraining_waits_until_there_are_fresh_days_and_one_that_judges_and_names_the_dates() -> None:
     policy = eager(fresh_days=3)
-    # Training as of T learns up to T - 7 (delay) - 7 (holdout) - 7 (gap); the third fresh day is day 2.
-    pays = D0 + timedelta(days=2 + 21)
+    # As of T the last matured day, T - 7, judges; the days before it are learnt from, the third fresh one is day 2.
+    pays = D0 + timedelta(days=2 + 1 + 7)
     signals = [on(n) for n in range(40)]
 
-    waiting = decided(policy, on(22), signals, {}, lead=FRAUD)
+    waiting = decided(policy, on(9), signals, {}, lead=FRAUD)
 
     assert waiting.action == "wait"
     assert waiting.useful_from == pays
-    assert f"only from {pays} on" in waiting.reasons[0]
-    assert decided(policy, on(23), signals, {}, lead=FRAUD).action == "retrain"
+    assert f"those of {D0} are known on {D0 + timedelta(days=7)}" in waiting.reasons[0]
+    assert f"The first training is on {pays}" in waiting.reasons[0]
+    asked = decided(policy, on(10), signals, {}, lead=FRAUD)
+    assert (asked.action, asked.recovery) == ("retrain", D0)
 
 
-def test_the_date_agrees_with_the_windows_of_training(tmp_path) -> None:
+@pytest.mark.parametrize("fresh_days", [1, 3, 5])
+def test_the_date_agrees_with_the_windows_of_training(tmp_path, fresh_days: int) -> None:
     from small_model import small_fraud
+    from windsock.dataset.step import with_overrides
     from windsock.dataset.time_split import windows_of
 
-    _, spec = small_fraud(tmp_path)
+    _, spec = small_fraud(tmp_path, retraining={"fresh_days": fresh_days})
     onset = spec.first_warm_day + timedelta(days=30)
-    pays = first_useful(spec, onset)
+    pays = first_recovery(spec, onset)
 
     def fresh(as_of: date) -> int:
-        return sum(day >= onset for day in windows_of(spec, as_of).train)
+        windows = windows_of(with_overrides(spec, {"recovery": str(onset), "as_of": str(as_of)}), as_of)
+        assert not windows.gap
+        assert windows.holdout[-1] == as_of - timedelta(days=spec.label.delay_days)
+        return sum(day >= onset for day in windows.train)
 
-    assert (fresh(pays - timedelta(days=1)), fresh(pays)) == (2, 3)
+    assert fresh(pays) == fresh_days > fresh(pays - timedelta(days=1))
+
+
+def test_the_more_days_of_the_new_regime_there_are_the_more_of_them_judge() -> None:
+    spec = model(eager(), FRAUD)
+
+    def held_out(new_days: int) -> int:
+        return recovery_windows(spec, D0, D0 + timedelta(days=7 + new_days - 1))["holdout_days"]
+
+    assert [held_out(n) for n in (1, 2, 7, 8, 12, 27, 28, 90)] == [1, 1, 1, 2, 3, 6, 7, 7]
+    with pytest.raises(SpecError, match="as of 2026-03-07 no label is known of the regime that began on 2026-03-01"):
+        held_out(0)
 
 
 def test_a_loss_of_performance_dates_the_regime_back_by_the_label_delay() -> None:
     decision = decided(eager(fresh_days=3), on(20, degraded=True), [], {}, lead=FRAUD)
 
     assert decision.onset == D0 + timedelta(days=20)
-    assert decision.useful_from == D0 + timedelta(days=20 - 7 + 23)
+    assert decision.useful_from == D0 + timedelta(days=20 - 7 + 10)
 
 
 def test_more_fresh_days_than_the_window_holds_do_not_wait_for_ever() -> None:
     lead = Lead(0, 0, 1, window_days=5)
 
-    assert first_useful(model(eager(fresh_days=30), lead), D0) == first_useful(model(eager(fresh_days=5), lead), D0)
+    assert first_recovery(model(eager(fresh_days=30), lead), D0) == first_recovery(model(eager(fresh_days=5), lead), D0)
 
 
 def test_quiet_days_end_an_episode_and_unjudged_days_do_not() -> None:
@@ -151,14 +171,14 @@ def test_quiet_days_end_an_episode_and_unjudged_days_do_not() -> None:
     assert decided(policy, on(4), [on(0)], {}, lead=AT_ONCE).onset == D0
 
 
-def test_one_drift_is_asked_about_again_after_a_pause_and_then_left_to_people() -> None:
-    policy = eager(retry_days=5, retries=2)
+def test_one_drift_is_asked_about_every_so_many_days_and_then_left_to_people() -> None:
+    policy = eager(recovery_days=6, recovery_trainings=3)
     decisions = run_days(policy, [on(n) for n in range(60)], list(range(60)))
 
     assert [n for n, d in decisions.items() if d.action == "retrain"] == [0, 6, 12]
     assert [decisions[n].dedupe_key for n in (0, 6, 12)] == ["1@2026-03-01", "1@2026-03-01#2", "1@2026-03-01#3"]
-    assert "no training exists for it; if the signal is still there on 2026-03-07" in decisions[5].reasons[0]
-    assert "request 2 of at most 3 for this drift" in decisions[6].reasons[0]
+    assert "no training exists for it; the next training is asked for on 2026-03-07" in decisions[5].reasons[0]
+    assert "training 2 of at most 3 for this drift" in decisions[6].reasons[0]
     assert {d.action for n, d in decisions.items() if n > 17} == {"escalate"}
     assert "3 requests have not ended this drift" in decisions[59].reasons[0]
 
@@ -181,7 +201,7 @@ def test_what_became_of_a_request_decides_whether_another_one_follows(
     asked = {D0: "1@2026-03-01"}
 
     def night(n: int) -> Decision:
-        return decide(model(eager(retry_days=3), AT_ONCE), on(n), [on(m) for m in range(n)], asked, answers)
+        return decide(model(eager(recovery_days=4), AT_ONCE), on(n), [on(m) for m in range(n)], asked, answers)
 
     paused = night(3)
     assert paused.action == "suppress"
@@ -193,7 +213,7 @@ def test_what_became_of_a_request_decides_whether_another_one_follows(
 def test_a_request_that_was_asked_for_is_of_the_same_drift_when_its_onset_moves() -> None:
     """A night before it is monitored after it: the day's own request is repeated, and later nights know it."""
     signals, asked = [on(n) for n in range(7, 16)], {D0 + timedelta(days=10): "1@2026-03-09"}
-    policy = model(eager(retry_days=3, cool_down_days=0), AT_ONCE)
+    policy = model(eager(recovery_days=4, cool_down_days=0), AT_ONCE)
 
     again = decide(policy, on(10), signals, asked)
     later = decide(policy, on(12), signals, asked)
@@ -209,12 +229,12 @@ def test_a_new_champion_during_a_drift_does_not_begin_it_anew() -> None:
     decisions = run_days(policy, signals, list(range(40)), FRAUD)
 
     assert {d.onset for d in decisions.values()} == {D0}
-    assert next(n for n, d in decisions.items() if d.action == "retrain") == 23, "as if nobody had promoted"
-    assert "on 1 of the last 3 days" in decisions[10].reasons[0], "but it is believed of the new one by its own nights"
+    assert "on 1 of the last 3 days" in decisions[10].reasons[0], "it is believed of the new one by its own nights"
+    assert decisions[11].action == "retrain", "but it began when it began"
 
 
 def test_a_champion_that_is_only_half_as_good_as_what_was_promised_before_does_not_end_the_drift() -> None:
-    policy = eager(needed=2, out_of=3, retry_days=3)
+    policy = eager(needed=2, out_of=3, recovery_days=4)
     before = [Signal(D0 + timedelta(days=n), "1", drifted=True, promised=0.677) for n in range(4)]
     unmeasured = [Signal(D0 + timedelta(days=n), "2", promised=0.44) for n in range(4, 10)]
 
@@ -237,7 +257,7 @@ def test_a_chronic_signal_does_not_hide_a_larger_one() -> None:
             D0 + timedelta(days=n), "1", drifted=True, columns=int(size["columns"]), distance=size["distance"]
         )
 
-    policy = eager(needed=2, out_of=3, retries=0, retry_days=3)
+    policy = eager(needed=2, out_of=3, recovery_trainings=1, recovery_days=4)
     # A window fills with the new days: that it grows so far is one drift.
     chronic = [night(n, columns=min(n + 1, 4), distance=1 + 0.3 * min(n, 6)) for n in range(30)]
     for larger in ({"columns": 8, "distance": 2.8}, {"columns": 4, "distance": 9.0}):
@@ -304,15 +324,15 @@ histories = st.lists(
     st.tuples(st.sampled_from(["on", "off", "degraded", "unjudged"]), st.booleans()), min_size=1, max_size=45
 )
 policies = st.builds(
-    lambda needed, extra, cool, budget, days, fresh, pause, more: RetrainingSpec(
+    lambda needed, extra, cool, budget, days, fresh, pause, most: RetrainingSpec(
         needed=needed,
         out_of=needed + extra,
         cool_down_days=cool,
         budget=budget,
         budget_days=days,
         fresh_days=fresh,
-        retry_days=pause,
-        retries=more,
+        recovery_days=pause,
+        recovery_trainings=most,
     ),
     st.integers(1, 3),
     st.integers(0, 3),
@@ -320,8 +340,8 @@ policies = st.builds(
     st.integers(1, 3),
     st.integers(1, 25),
     st.integers(0, 3),
-    st.integers(0, 5),
-    st.integers(0, 3),
+    st.integers(1, 6),
+    st.integers(1, 4),
 )
 leads = st.builds(Lead, st.integers(0, 4), st.integers(0, 4), st.integers(1, 4), st.integers(1, 7))
 
@@ -361,8 +381,8 @@ def test_limits_hold_in_any_order_and_days_can_be_decided_again(
     asked = sorted((signals[n].day, d) for n, d in both.items() if d.action == "retrain")
     days = [day for day, _ in asked]
     keys = [d.dedupe_key for _, d in asked]
-    pause = min(policy.cool_down_days, policy.retry_days)
-    assert all((b - a).days > pause for a, b in pairwise(days)), "at most one in any pause"
+    pause = min(policy.cool_down_days + 1, policy.recovery_days)
+    assert all((b - a).days >= pause for a, b in pairwise(days)), "at most one in any pause"
     of_episodes: dict[date, list[date]] = {}
     for day, decision in asked:
         assert decision.onset is not None
@@ -370,9 +390,11 @@ def test_limits_hold_in_any_order_and_days_can_be_decided_again(
     for a, b in combinations(of_episodes, 2):
         assert all(abs((x - y).days) > policy.cool_down_days for x in of_episodes[a] for y in of_episodes[b])
     for of_one in of_episodes.values():
-        assert len(of_one) <= 1 + policy.retries
-        assert all((b - a).days > policy.retry_days for a, b in pairwise(of_one))
-    assert all(sum(0 <= (b - a).days < policy.budget_days for b in days) <= policy.budget for a in days)
+        assert len(of_one) <= policy.recovery_trainings
+        assert all((b - a).days >= policy.recovery_days for a, b in pairwise(of_one))
+    for a in days:
+        within = {d.onset for day, d in asked if 0 <= (day - a).days < policy.budget_days}
+        assert len(within) <= policy.budget, "a drift counts once, however often it is asked about"
     assert len(set(keys)) == len(keys)
     assert {n: d.action for n, d in first.items()} == {n: d.action for n, d in both.items()}
     assert run_days(policy, signals, sorted(order) + again, lead) == in_order, "a second time, the very same reasons"
