@@ -21,9 +21,9 @@ from bench.world import Size, World
 
 BENCHES = (
     *("idle", "task", "asset", "features", "join", "validate", "usual", "plan", "year", "bucket", "torch", "demo"),
-    "kill",
+    *("kill", "recovery"),
 )
-_LONG = ("demo", "kill")
+_LONG = ("demo", "kill", "recovery")
 
 
 class Session:
@@ -38,7 +38,7 @@ class Session:
 
     def groups(self, names: list[str]) -> Iterator[list[tuple[str, Callable[[], Iterator[Figure]]]]]:
         """Yield benches that share something; what they share is closed before the next group."""
-        from bench import bucket, demo, features, join, kill, plan, torch_training, usual, validate, year
+        from bench import bucket, demo, features, join, kill, plan, recovery, torch_training, usual, validate, year
 
         on_stack = [name for name in names if name in ("idle", "task", "asset")]
         if on_stack:
@@ -60,6 +60,7 @@ class Session:
             "torch": lambda: torch_training.run(self.size),
             "demo": lambda: demo.run(self._folder, self._demo_json),
             "kill": lambda: kill.run(self._folder),
+            "recovery": lambda: recovery.run(self.world.spec, *self.size.recovery),
         }
         yield [(name, own[name]) for name in names if name in own]
 

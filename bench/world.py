@@ -39,11 +39,13 @@ class Size:
     asset_keys: int = 10
     data_runs: int = 3
     idle_s: float = 300.0
+    recovery: tuple[range, int] = (range(10), 200)
+    """Seeds, and worlds without a change."""
 
     @classmethod
     def quick(cls) -> Size:
         """Return a size that only shows that everything runs; its figures mean nothing."""
-        return cls(10, 300, 600, 20_000, 4, 1, 3, 2, 5.0)
+        return cls(10, 300, 600, 20_000, 4, 1, 3, 2, 5.0, (range(0), 20))
 
 
 class World:

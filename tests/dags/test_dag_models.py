@@ -9,6 +9,8 @@ import yaml
 from small_model import small_fraud
 from windsock.settings import REPO_ROOT
 from windsock.spec.load import read_yaml
+from windsock.steps import OPTIONS
+from windsock_airflow.decisions import REQUEST
 
 
 def add_model(folder: Path, name: str, **changes: Any) -> None:
@@ -119,3 +121,13 @@ def test_an_ingest_schedule_that_is_not_once_a_day_is_refused(tmp_path: Path, ba
     add_model(tmp_path / "models", "hourly", schedule={"ingest": "0 * * * *"})
     ((_, message),) = bag_of(tmp_path / "models").import_errors.items()
     assert "schedule.ingest" in message
+
+
+def test_all_that_a_request_says_crosses_to_the_training(tmp_path: Path, bag_of: Any):
+    small_fraud(tmp_path)
+    bag = bag_of(tmp_path / "models")
+
+    assert set(REQUEST) <= set(bag.dags["fraud_retrain"].params)
+    for step in ("prepare", "assemble"):
+        assert set(REQUEST) <= set(OPTIONS[step])
+        assert set(REQUEST) <= set(bag.dags["fraud_train"].get_task(step).call.cause)

@@ -434,3 +434,31 @@ def test_later_days_change_no_decision(
 def test_every_decision_gives_a_reason(live: bool) -> None:
     for today in (on(5), quiet(5), on(5, champion=None)):
         assert decided(RetrainingSpec(), today, [on(4)], {}, lead=FRAUD, live=live).reasons
+
+
+def test_a_believed_drift_is_trained_for_every_day_until_the_cure_has_been_measured() -> None:
+    """Amounts double on day 0: what each night says and asks, with a gate that promotes on nights 9 and 12."""
+    spec, requests, answers, signals = model(RetrainingSpec(), FRAUD), dict[date, str](), dict[str, Answer](), []
+    actions: list[str] = []
+    versions = {10: "2", 13: "3"}
+    for n in range(26):
+        champion = versions[max(first for first in versions if first <= n)] if n >= 10 else "1"
+        value = 0.62 if n >= 20 else None  # the first day that version 3 scored has matured
+        signals.append(Signal(D0 + timedelta(days=n), champion, drifted=n < 10, value=value, promised=0.64))
+        night = decide(spec, signals[-1], signals, requests, answers)
+        actions.append(night.action)
+        if n == 1:
+            assert "a signal on 1 of" not in night.reasons[0], "believed on the second night, and people are told"
+            assert f"The first training is on {D0 + timedelta(days=8)}" in night.reasons[0]
+        if night.action == "retrain":
+            assert (night.recovery, night.onset) == (D0, D0)
+            assert night.dedupe_key is not None
+            requests[signals[-1].day] = night.dedupe_key
+            force = signals[-1].day + timedelta(days=1)
+            promoted = Answer("promoted", "r", versions.get(n + 1), force)
+            answers[night.dedupe_key] = promoted if n + 1 in versions else Answer("refused", "r", "x")
+
+    assert actions[:8] == ["wait"] * 8
+    assert actions[8:18] == ["retrain"] * 10
+    assert actions[18:20] == ["wait"] * 2, "all trainings are asked for, and version 3 is not measured yet"
+    assert actions[20:] == ["none"] * 6, "a cure that is measured ends it"
