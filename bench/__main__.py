@@ -20,8 +20,8 @@ from bench.figures import Figure, say
 from bench.world import Size, World
 
 BENCHES = (
-    *("idle", "task", "asset", "features", "join", "validate", "usual", "plan", "year", "bucket", "torch", "demo"),
-    *("kill", "recovery"),
+    *("idle", "task", "asset", "features", "join", "validate", "usual", "plan", "walk", "year", "bucket", "torch"),
+    *("demo", "kill", "recovery"),
 )
 _LONG = ("demo", "kill", "recovery")
 
@@ -38,7 +38,20 @@ class Session:
 
     def groups(self, names: list[str]) -> Iterator[list[tuple[str, Callable[[], Iterator[Figure]]]]]:
         """Yield benches that share something; what they share is closed before the next group."""
-        from bench import bucket, demo, features, join, kill, plan, recovery, torch_training, usual, validate, year
+        from bench import (
+            bucket,
+            demo,
+            features,
+            join,
+            kill,
+            plan,
+            recovery,
+            torch_training,
+            usual,
+            validate,
+            walk,
+            year,
+        )
 
         on_stack = [name for name in names if name in ("idle", "task", "asset")]
         if on_stack:
@@ -55,6 +68,7 @@ class Session:
             "validate": lambda: validate.run(self.world, self._against),
             "usual": lambda: usual.run(self.world),
             "plan": lambda: plan.run(self._folder, self.size),
+            "walk": lambda: walk.run(self.size),
             "year": lambda: year.run(self._folder, 365 if self.size.days > 10 else 56),
             "bucket": lambda: bucket.run(self._folder, 49 if self.size.days > 10 else 10),
             "torch": lambda: torch_training.run(self.size),

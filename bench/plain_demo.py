@@ -120,6 +120,10 @@ class PlainDemo:
         if not gate["passed"]:
             return
         seen = {"version": version, "champion_seen": gate["champion_seen"]}
+        again = self._step("refit", options=seen)
+        if again["estimator"]:
+            self._step("fit", options={"run": again["run"], "estimator": again["estimator"]})
+        seen["version"] = self._step("adopt", options={"version": version})["version"]
         self.promoted.append(str(self._step("promote", options=seen)["version"]))
 
     def _step(

@@ -88,7 +88,9 @@ class Seed:
         self.settings = Settings.from_env(variables)
         raw_spec = get_spec(self.settings, _MODEL)
         trees = next(e for e in raw_spec.training.estimators if e.kind == "lightgbm")
-        training = raw_spec.training.model_copy(update={"estimators": (trees,)})
+        # After a drift the shortest of several windows is taken.
+        one = {"estimators": (trees,), "window_days": raw_spec.training.shortest_window, "windows": ()}
+        training = raw_spec.training.model_copy(update=one)
         self.spec = raw_spec.model_copy(update={"training": training})
         self.drift: date = self.spec.source.drift[0].from_day  # type: ignore[union-attr]
         self._models: dict[Days, Model] = {}

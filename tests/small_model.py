@@ -30,6 +30,7 @@ def small_fraud(folder: Path, **overrides: Any) -> tuple[Settings, ModelSpec]:
     raw["first_day"] = "2026-03-01"
     raw["source"] = {"kind": "simulator", "seed": 0, "customers": 300, "terminals": 600}
     raw["alerts"] = {"digest": False}  # most tests count messages
+    raw["training"] = {**raw["training"], "window_days": 7, "windows": [], "refit": False}  # few days are made
     raw.update(overrides)
     # By libyaml: hundreds of tests begin here.
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

@@ -105,7 +105,7 @@ def test_the_training_form_has_the_specs_ranges_and_values(bag: Any):
     params = bag.dags["fraud_train"].params
     assert {name: params[name] for name in ("as_of", "window_days", "holdout_days", "trials")} == {
         "as_of": None,
-        "window_days": 7,
+        "window_days": 21,
         "holdout_days": 7,
         "trials": 6,
     }

@@ -49,7 +49,7 @@ def bikes(stack: Stack) -> ModelRuns:
     raw = yaml.safe_load((aside / "model.yaml").read_text(encoding="utf-8"))
     raw["source"]["url"] = str(data)
     raw["first_day"] = FIRST
-    raw["training"] |= {"window_days": WINDOW, "holdout_days": HOLDOUT, "folds": 2}
+    raw["training"] |= {"window_days": WINDOW, "holdout_days": HOLDOUT, "folds": 2, "refit": True}
     raw["training"]["estimator"] |= {"trials": 2, "rounds": 150}
     (aside / "model.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
     here = Settings.from_env({**stack.env, "WINDSOCK_MODELS": str(aside.parent)})
@@ -98,7 +98,7 @@ def test_its_backfill_carries_each_day_to_features_and_scores(bikes: ModelRuns):
     assert not LEAKS & (columns(bikes, "ingest", "events") | columns(bikes, table.name, table.name))
 
 
-def test_it_is_trained_by_hand_and_promoted_by_its_gate(bikes: ModelRuns):
+def test_it_is_trained_by_hand_and_its_refit_goes_into_force_once_it_has_passed_the_gate(bikes: ModelRuns):
     settings = bikes.stack.settings
     train = bikes.start("train")
     bikes.finish("train", train)
@@ -108,11 +108,17 @@ def test_it_is_trained_by_hand_and_promoted_by_its_gate(bikes: ModelRuns):
     assert len(request["features"]) == 12
     assert not {*LEAKS, "cnt"} & set(request["features"])
 
-    bikes.finish("promote", bikes.only_run("promote"))
+    promote = bikes.only_run("promote")
+    bikes.finish("promote", promote)
     champion = promotions.current(settings, get_spec(settings, MODEL))
     assert champion is not None
-    assert champion.version == bikes.result("train", train, "register")["version"]
+    judged, adopted = bikes.result("train", train, "register")["version"], bikes.result("promote", promote, "adopt")
+    assert (adopted["judged"], adopted["refit"]) == (judged, True), adopted["why"]
+    assert (champion.version, champion.gate_summary["judged"]) == (adopted["version"], judged) == ("2", "1")
     assert (champion.as_of, champion.in_force_from) == (LAST, NEXT)
+    learnt = RunFolder.named(Store.of(settings), MODEL, champion.run).last_learnt
+    assert learnt is not None
+    assert str(learnt) == request["holdout_days"][-1]
 
 
 def test_the_next_day_is_scored_by_the_champion(bikes: ModelRuns):
@@ -137,7 +143,7 @@ def test_the_night_after_is_monitored_and_decided_about(bikes: ModelRuns):
     bikes.finish("monitor", run)
     found = Ledger.of(settings, MODEL, "monitor").get(NEXT)
     assert found is not None
-    assert found.detail["champion"] == "1"
+    assert found.detail["champion"] == "2"
     assert set(found.detail["drift"]) >= {"temp", "hour", "cnt_1d_ago"}
     assert b"<!DOCTYPE html>" in Store.of(settings).read_bytes(*found.detail["report"].split("/"))
     decision = bikes.result("monitor", run, "govern")

@@ -16,7 +16,7 @@ from windsock.listing import Listed, listed
 from windsock.living_versions import versions_needed
 from windsock.maintenance.cleaning import Cleaning
 from windsock.runs.contract import CANDIDATES, CHECKPOINTS
-from windsock.runs.run_folder import METRICS, REQUEST, TRAIN
+from windsock.runs.run_folder import METRICS, OLDER, REQUEST, TRAIN
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def remove_trainings(cleaning: Cleaning) -> None:
         if run not in versions:
             _remove_whole(cleaning, run, files)
         elif versions[run] not in needed:
-            again = [file for inner, file in files.items() if inner == TRAIN or _is_bulk_of_candidate(inner)]
+            again = [file for inner, file in files.items() if inner in (TRAIN, OLDER) or _is_bulk_of_candidate(inner)]
             cleaning.remove("runs", again, f"version {versions[run]} is not in use, and this can be made again")
 
 

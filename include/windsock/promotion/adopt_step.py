@@ -34,10 +34,10 @@ log = logging.getLogger(__name__)
 
 MOST_TIMES_THE_SIZE = 4.0
 TOP_SHARE, FEWEST_OF_TOP = 0.01, 20
-LEAST_AGREEMENT = 0.9
+LEAST_AGREEMENT = 0.75
 """Least probability that a row of the twin's highest scores gets a higher one than another row; by chance it is 0.5."""
-FAR, MOST_MOVED = 0.1, 0.1
-"""Largest share of rows whose score may move by more than a tenth of the range of the twin's."""
+FAR, MOST_MOVED = 0.25, 0.25
+"""Largest share of rows whose score may move by more than a quarter of the range of the twin's."""
 
 Vector = NDArray[np.float64]
 
@@ -107,7 +107,7 @@ def _checks(ctx: StepContext, folder: RunFolder, judged: RunFolder) -> Iterator[
     why = f"It ranks what its twin ranks highest above the rest with probability {agreement:.3f}."
     yield Check("ranking", agreement >= LEAST_AGREEMENT, agreement, LEAST_AGREEMENT, why)
     moved = float(np.mean(np.abs(now - then) > FAR * max(float(np.ptp(then)), 1e-12)))
-    why = f"{moved:.1%} of {len(now)} scores moved by more than a tenth of their range."
+    why = f"{moved:.1%} of {len(now)} scores moved by more than a quarter of their range."
     yield Check("moved", moved <= MOST_MOVED, moved, MOST_MOVED, why)
     yield _not_worse(ctx.spec, judged, now)
 

@@ -49,7 +49,9 @@ def choose_window(search: Search) -> WindowChoice:
         SpecError: The spec's own parameters are refused.
         UpstreamUnavailable: The shared study's database is away.
     """
-    metric, lengths = search.spec.training.metric, sorted(search.windows)
+    metric = search.spec.training.metric
+    # Where there is little history, several lengths are the same days: of those the longest.
+    lengths = sorted({tuple(folds): length for length, folds in sorted(search.windows.items())}.values())
     compared = {length: _own(of_window(search, length)) for length in lengths} if len(lengths) > 1 else {}
     chosen = best_window(metric, compared) if compared else lengths[-1]
     if compared:

@@ -178,7 +178,11 @@ def _note_window(folder: RunFolder, days: Sequence[str], window: Mapping[str, An
         f"{n} days {'unknown' if found is None or found['score'] is None else format(found['score'], '.4g')}"
         for n, found in window["compared"].items()
     )
-    said = f"{length} days" + (f" ({window['metric']} on the folds: {reached})" if reached else ", all there are")
+    said = f"{length} days" + (
+        f" ({window['metric']} on the folds: {reached})"
+        if reached
+        else ", as there is too little history to compare others"
+    )
     learnt = [days[-length:][0], days[-1]]
     folder.write_json({**lineage, "window": said, "learnt_from": learnt, "window_choice": dict(window)}, LINEAGE)
 

@@ -73,7 +73,7 @@ def file_plan(home: Path, data: Path, first: date | None, last: date | None) -> 
     if backfill_last >= last:
         raise SpecError(
             f"{data} from {first} to {last} is too short: training needs {(backfill_last - first).days + 1} days "
-            f"(features look back {base.features.lookback_days}, then {base.training.window_days} to train on, "
+            f"(features look back {base.features.lookback_days}, then {base.training.shortest_window} to train on, "
             f"{base.gap_days} gap, {base.training.holdout_days} held out, {base.label.delay_days} until labels are "
             f"known) and at least one day to go on with. Choose --from and --to between {found_first} and {found_last}."
         )
@@ -85,7 +85,7 @@ def file_plan(home: Path, data: Path, first: date | None, last: date | None) -> 
 
 def _last_day_for_training(spec: ModelSpec, first: date) -> date:
     """Return the first day as of which a model can be trained on warm days only."""
-    trained_on = spec.training.window_days + spec.gap_days + spec.training.holdout_days
+    trained_on = spec.training.shortest_window + spec.gap_days + spec.training.holdout_days
     return first + timedelta(days=spec.features.lookback_days + trained_on + spec.label.delay_days - 1)
 
 

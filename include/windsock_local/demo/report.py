@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from windsock.days import parse_day, spans
 from windsock.ledger import Ledger
 from windsock.promotions import Promotion, history
+from windsock.runs.run_folder import METRICS, RunFolder
 from windsock.settings import Settings
 from windsock.store import Store
 from windsock_local.demo.plan import DemoPlan
@@ -75,9 +76,9 @@ def collect_facts(settings: Settings, plan: DemoPlan) -> dict[str, Any]:
 
 
 def _version_facts(store: Store, model: str, promotion: Promotion) -> dict[str, Any]:
-    run = ("runs", model, promotion.run)
-    gate = store.read_json(*run, "gate.json") if store.exists(*run, "gate.json") else None
-    return {**promotion.to_json(), "metrics": store.read_json(*run, "metrics.json")["holdout"], "gate": gate}
+    judged = RunFolder.named(store, model, promotion.run).judged
+    gate = judged.read_json("gate.json") if judged.exists("gate.json") else None
+    return {**promotion.to_json(), "metrics": judged.read_json(METRICS)["holdout"], "gate": gate}
 
 
 def print_report(console: Console, facts: Mapping[str, Any]) -> None:

@@ -181,3 +181,12 @@ def test_a_trainer_of_ones_own_gets_the_longest_window_and_its_own_folds(tmp_pat
     assert asked["days"] == [str(day) for day in window]
     assert not {"windows", "older"} & set(asked)
     assert json.loads(json.dumps(asked))["folds"][0]["judge"][0] >= str(window[0])
+
+
+def test_lengths_that_are_the_same_days_for_want_of_history_are_not_compared(tmp_path: Path) -> None:
+    search = a_search(tmp_path, None)
+    same = replace(search, windows=dict.fromkeys((6, 12, 18), search.windows[6]))
+    some = replace(search, windows={**search.windows, 12: search.windows[18]})
+
+    assert choose_window(same).to_json() == {"days": 18, "metric": "average_precision", "compared": {}}
+    assert set(choose_window(some).compared) == {6, 18}
