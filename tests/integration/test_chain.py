@@ -306,7 +306,9 @@ def test_with_slack_away_the_run_ends_the_same_and_the_message_is_in_the_log(cha
 
 def test_a_request_crosses_from_the_daily_to_the_model_chain_once(chain: Stack):
     api = chain.api
+    onset = FIRST + timedelta(days=8)  # three days of it have matured: the last one judges
     conf = {"as_of": str(LAST), "reasons": ["asked by a test"], "dedupe_key": "test", "trigger": "drift"}
+    conf["recovery"] = str(onset)
     request = {"logical_date": None, "conf": conf, "dag_run_id": "drift__test"}
     api.set_paused(f"{MODEL}_train", True)  # Airflow drops events of paused DAGs: the request waits
     api.call("POST", f"dags/{MODEL}_retrain/dagRuns", request)
@@ -335,6 +337,8 @@ def test_a_request_crosses_from_the_daily_to_the_model_chain_once(chain: Stack):
     (lineage,) = Path(chain.settings.store).glob(f"runs/{MODEL}/{LAST}-*/lineage.json")
     asked = json.loads(lineage.read_text(encoding="utf-8"))
     assert (asked["trigger"], asked["reason"], asked["request"]) == ("drift", "asked by a test", "test")
+    assert (asked["recovery"], asked["windows"]["gap"]) == (str(onset), [])
+    assert asked["windows"]["holdout"] == [str(LAST - timedelta(days=DELAY))]
     api.call("DELETE", run_path(f"{MODEL}_retrain", "drift__test"))  # the store knows of its training all the same
     api.call("POST", f"dags/{MODEL}_retrain/dagRuns", request)
     assert api.wait_for_run(f"{MODEL}_retrain", "drift__test", 60)["state"] == "success"

@@ -58,7 +58,9 @@ def explain(model: str, day: str, as_json: bool) -> None:
     for reason in detail["reasons"]:
         console.print(f"  {escape(reason)}")
     numbers = {name: value for name, value in (detail.get("numbers") or {}).items() if value is not None}
-    numbers |= {name: detail[name] for name in ("onset", "useful_from", "dedupe_key", "trigger") if detail.get(name)}
+    numbers |= {
+        name: detail[name] for name in ("onset", "useful_from", "recovery", "dedupe_key", "trigger") if detail.get(name)
+    }
     console.print("  " + escape(", ".join(f"{name} {value}" for name, value in numbers.items())))
     if (made_by := detail.get("settings")) is not None:
         same = "as today's" if made_by == settings_hash(spec) else "which are not today's any more"
@@ -101,7 +103,8 @@ def _verdict(settings: Settings, spec: ModelSpec, answer: Answer) -> str | None:
         return f"version {answer.version}, not judged yet"
     verdict: Mapping[str, Any] = store.read_json(*gate)
     failed = [str(check["why"]) for check in verdict.get("checks", []) if not check["passed"]]
-    return f"version {answer.version}, " + (f"refused: {' '.join(failed)}" if failed else "passed the gate")
+    look = f" (look {verdict['look']['number']} of at most {verdict['look']['most']})" if verdict.get("look") else ""
+    return f"version {answer.version}, " + (f"refused: {' '.join(failed)}" if failed else f"passed the gate{look}")
 
 
 @click.command()
