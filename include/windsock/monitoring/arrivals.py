@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from windsock.days import last_instant, start_of
+from windsock.monitoring.chance import independent
 from windsock.monitoring.drift import rounded
 from windsock.monitoring.scored import Past
 from windsock.served.metrics import TIME
@@ -145,13 +146,19 @@ def _rates(found: dict[str, Any], judged: NDArray[np.bool_], labelled: Counts, p
     ):
         # Days differ by more than the luck of their rows; the larger of both is what one must expect.
         luck = np.sqrt(usual * (1 - usual) / labelled[chosen].sum())
-        spread = max(luck, float(np.std(of_days, ddof=1)) / np.sqrt(len(chosen)))
-        spread = float(np.hypot(spread, np.std(of_days, ddof=1) / np.sqrt(before.sum())))
+        a_day, alike = float(np.std(of_days, ddof=1)), _alike_next_day(of_days)
+        spread = max(luck, a_day / np.sqrt(independent(len(chosen), alike)))
+        spread = float(np.hypot(spread, a_day / np.sqrt(independent(len(of_days), alike))))
         moved = max(value / usual, usual / max(value, 1e-12)) if value is not None else 0.0
         if value is not None and moved >= factor and abs(value - usual) > _SIGMAS * spread:
             hint = "" if value > usual else ": either there are fewer, or their labels come later"
             return [f"the rate of positive labels of the {what} is {value:.3g}, where {usual:.3g} is usual{hint}"]
     return []
+
+
+def _alike_next_day(of_days: NDArray[np.float64]) -> float:
+    off = of_days - of_days.mean()
+    return float(np.clip((off[1:] * off[:-1]).sum() / max((off**2).sum(), 1e-12), 0.0, 0.95))
 
 
 def _ratio(part: Counts, whole: Counts) -> float | None:

@@ -1,25 +1,32 @@
-"""Drift of inputs and predictions, by Evidently, on the two samples of ``window``.
+"""Drift of inputs and predictions, on the two samples of ``window``: what moved, by how much, and whether it matters.
 
-Evidently computes the distances and draws the report; this module decides beforehand what can be compared and
-afterwards what counts, so that an empty column or a tiny window gives a sentence and no crash.
+A column has drifted if its distance from the reference is at least the spec's threshold (an effect, in the column's
+own spread) *and* larger than chance makes it on the champion's own days (``chance``), with false discoveries held to
+:data:`FALSE_DISCOVERIES` over all columns. What chance makes is measured only where a distance reaches the threshold.
+A night has drifted if what drifted matters to the champion: by its own shares of what each input does to its scores
+(``served.attribution``), by the share of columns, or by predictions that moved, too.
 
-A fixed threshold is meant for samples of thousands of rows. In small ones, and in columns that are zero but for a few
-rows, chance makes larger differences than that; so a column has drifted only if it differs by more than the threshold
-*and* by more than shuffling the rows between the two samples ever did.
+What is compared, by kind of column:
+
+- numbers: by ``monitoring.numeric_method``; if the reference holds one value only, by the share of rows that differ;
+- text, flags and what the spec calls categorical: by ``monitoring.categorical_method``, the reference's most frequent
+  values apart and all others, new ones included, as one;
+- times: not compared (a later day always has later times; take parts such as the hour as features);
+- missing values: their share, as a number of its own; infinite numbers count as missing;
+- fewer than :data:`MIN_VALUES` values on one side: not judged, with the reason.
 """
 
-import os
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy.spatial.distance import jensenshannon
 
-from windsock.monitoring.window import Samples
+from windsock.monitoring.broken import Break, find_breaks
+from windsock.monitoring.chance import Chance, Past, chance_of
+from windsock.monitoring.distance import Cells, Method, cells_of, is_constant, numbers_of
+from windsock.monitoring.window import History, Samples
 from windsock.served.metrics import SCORE
 from windsock.spec import ModelSpec
 from windsock.spec.operations import MonitoringSpec
@@ -27,26 +34,29 @@ from windsock.spec.operations import MonitoringSpec
 MIN_VALUES = 100
 """Fewer values on either side are not judged."""
 MISSING_RISE = 0.1
-"""Change in the share of missing values that counts as drift by itself."""
-MAX_CATEGORIES = 30
-"""The reference's most frequent categories are told apart; all others count as one."""
+"""Change in the share of missing values that counts as drift by itself, if the champion's own days never made it."""
+FALSE_DISCOVERIES = 0.01
+"""Expected share of columns called drifted that did not (Benjamini and Hochberg 1995)."""
 
-_OTHER = "(other)"
-_SHUFFLES = 50
+_CELLS = 2000
+"""Cells of the distance that is reported."""
+_CHANCE_CELLS = 256
 _DIGITS = 6
+_PRESENCE = Cells("wasserstein", np.array([0.0, 1.0]), np.array([1.0]))
+"""Missing or not, as a column of zeros and ones."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One column's values on both sides, missing ones (infinite ones included) taken out, and how they are compared."""
+    """One column's values on both sides, missing ones taken out, and how they are compared."""
 
     kind: Literal["numeric", "categorical"]
-    method: Literal["wasserstein", "jensenshannon", "psi"]
+    method: Method
     given: float
     """The spec's threshold."""
     current: pd.Series
     reference: pd.Series
-    missing: tuple[float, ...]
+    missing: tuple[float, float]
     """Share of missing values of the current and of the reference side."""
 
 
@@ -60,64 +70,137 @@ class Drift:
     """The same for the champion's scores."""
     share: float
     """Drifted features among those that were judged."""
+    weight: float | None
+    """What the drifted features are to the champion, from 0 to 1; None if that is not known."""
     drifted: bool
     judged: bool
-    html: bytes | None
-    """Evidently's report; None if nothing could be compared."""
-    json: bytes | None
+    broken: Sequence[Break] = ()
+    """What is wrong with the newest day's data; then nothing is concluded about the world."""
 
 
 def find_drift(spec: ModelSpec, rows: Samples, rng: np.random.Generator) -> Drift:
-    """Compare recent rows with the reference.
-
-    Drift is a share of drifted features of at least ``monitoring.drifted_share``, or a change of the predictions that a
-    drifted feature goes with: one feature alone matters if it moves the model, and else does not.
-    """
+    """Compare recent rows with the reference."""
     policy = spec.monitoring
+    breaks = find_breaks(rows)
     findings: dict[str, dict[str, Any]] = {}
-    pairs: dict[str, Pair] = {}
+    suspects: dict[str, tuple[Cells, float, Chance]] = {}
     for name in rows.current.columns:
-        findings[name], comparable = _prepare(spec, rows, name)
-        if comparable is not None:
-            pairs[name] = comparable
-    thresholds = {name: max(pair.given, by_chance(pair, rng)) for name, pair in pairs.items()}
-    values, html, json = _evidently(pairs, thresholds)
-    for name, pair in pairs.items():
-        found, threshold = findings[name], thresholds[name]
-        found |= {"method": pair.method, "value": rounded(values[name]), "threshold": rounded(threshold)}
-        found["drifted"] = bool(found["drifted"] or values[name] >= threshold)
-        if threshold > pair.given:
-            raised = f"threshold raised from {pair.given:g} to {threshold:.3g}: chance alone makes that difference here"
-            found.setdefault("why", raised)
+        now = rows.current[name]
+        if name in breaks.left_out:
+            now = now[~breaks.left_out[name]]
+        pair = pair_of(policy, now, rows.reference[name], categorical=name in spec.training.categorical)
+        findings[name] = found = _prepared(rows, name, pair)
+        if pair is None or name in rows.left_out:
+            continue
+        _compare_missing(found, now, rows, name, policy.window_days, rng)
+        if min(len(pair.current), len(pair.reference)) >= MIN_VALUES:
+            suspect = _compare(found, pair, rows, name, policy.window_days, rng)
+            if suspect is not None:
+                suspects[name] = suspect
     prediction = findings.pop(SCORE)
-    judged = [f for f in findings.values() if f["value"] is not None or f["drifted"]]
-    count = sum(f["drifted"] for f in judged)
-    share = count / len(judged) if judged else 0.0
-    drifted = bool(count) and (share >= policy.drifted_share or bool(prediction["drifted"]))
-    return Drift(findings, prediction, round(share, _DIGITS), drifted, bool(judged), html, json)
+    inputs = [name for name in suspects if name != SCORE]
+    worth_a_look = sum(found["value"] is not None for found in findings.values())
+    if SCORE in suspects:
+        _judge(prediction, *suspects[SCORE], FALSE_DISCOVERIES)
+    # Predictions that moved are one test, passed; which inputs they moved with is asked of each input by itself.
+    limit = FALSE_DISCOVERIES
+    if not prediction["drifted"]:
+        limit = _discoveries([suspects[n][2].p_value(suspects[n][1]) for n in inputs], worth_a_look)
+    for name in inputs:
+        _judge(findings[name], *suspects[name], limit)
+    judged = {n: f for n, f in findings.items() if f["value"] is not None or f["drifted"]}
+    moved = [name for name, found in judged.items() if found["drifted"]]
+    share = len(moved) / len(judged) if judged else 0.0
+    weight = None if rows.weights is None else sum(rows.weights.get(name, 0.0) for name in moved)
+    matters = share >= policy.drifted_share or (weight or 0.0) >= policy.important_share or bool(prediction["drifted"])
+    return Drift(
+        findings,
+        prediction,
+        round(share, _DIGITS),
+        rounded(weight),
+        bool(moved) and matters and not breaks.newest,
+        bool(judged) and not breaks.newest,
+        breaks.newest,
+    )
 
 
-def _prepare(spec: ModelSpec, rows: Samples, name: str) -> tuple[dict[str, Any], Pair | None]:
-    """Return what is known of a column before it is compared, and the pair if it can be."""
+def _prepared(rows: Samples, name: str, pair: Pair | None) -> dict[str, Any]:
+    """Return what is known of a column before it is compared."""
     found: dict[str, Any] = {"method": None, "value": None, "threshold": None, "drifted": False}
-    current, reference = rows.current[name], rows.reference[name]
-    pair = pair_of(spec.monitoring, current, reference, categorical=name in spec.training.categorical)
     if pair is None:
-        return found | {"why": "holds times, which are not compared"}, None
-    now, then = pair.missing
-    found["missing"] = {"current": rounded(now), "reference": rounded(then)}
+        return found | {"why": "holds times, which are not compared"}
+    found["missing"] = dict(zip(("current", "reference"), map(rounded, pair.missing), strict=True))
     if name in rows.left_out:
-        return found | {"why": rows.left_out[name]}, None
-    # Rows of the window that another version scored have no score of this one: that is no drift.
-    if name != SCORE and min(len(current), len(reference)) >= MIN_VALUES and abs(now - then) > MISSING_RISE:
-        found |= {"drifted": True, "why": f"missing values went from {then:.0%} to {now:.0%}"}
+        return found | {"why": rows.left_out[name]}
     fewest = min(len(pair.current), len(pair.reference))
-    if fewest >= MIN_VALUES:
-        return found, pair
-    side = "recent days" if len(pair.current) == fewest else "reference"
-    few = f"too few rows: the {side} hold {fewest} values, at least {MIN_VALUES} are needed"
-    found.setdefault("why", few)
-    return found, None
+    if fewest < MIN_VALUES:
+        side = "recent days" if len(pair.current) == fewest else "reference"
+        found["why"] = f"too few rows: the {side} hold {fewest} values, at least {MIN_VALUES} are needed"
+    return found
+
+
+def _compare_missing(
+    found: dict[str, Any], recent: pd.Series, rows: Samples, name: str, window_days: int, rng: np.random.Generator
+) -> None:
+    """Say whether a column's share of missing values has drifted."""
+    now, then = found["missing"]["current"], found["missing"]["reference"]
+    few = min(len(recent), len(rows.reference)) < MIN_VALUES
+    # Rows of the window that another version scored have no score of this one: that is no drift.
+    if name == SCORE or few or abs(now - then) <= MISSING_RISE:
+        return
+    gone = [side.isna().astype(float) for side in (recent, rows.reference[name])]
+    counts = [_PRESENCE.counts(_PRESENCE.places(side))[0] for side in gone]
+    past = _past(_PRESENCE, rows.history, name, of=lambda values: values.isna().astype(float))
+    if chance_of(_PRESENCE, counts[0], counts[1], past, window_days, rng).p_value(abs(now - then)) <= FALSE_DISCOVERIES:
+        found |= {"drifted": True, "why": f"missing values went from {then:.0%} to {now:.0%}"}
+
+
+def _compare(
+    found: dict[str, Any], pair: Pair, rows: Samples, name: str, window_days: int, rng: np.random.Generator
+) -> tuple[Cells, float, Chance] | None:
+    """Measure a column's distance; if it is large enough to matter, return it with what chance makes here."""
+    numeric = pair.kind == "numeric"
+    cells = cells_of(pair.method, pair.reference, pair.current, numeric=numeric, cells=_CELLS)
+    distance = float(cells.distance(*(cells.counts(cells.places(s))[0] for s in (pair.current, pair.reference))))
+    value = cells.value(distance)
+    found |= {"method": pair.method, "value": rounded(value), "threshold": rounded(pair.given)}
+    if value < pair.given:
+        return None
+    if numeric:
+        cells = cells_of(pair.method, pair.reference, pair.current, numeric=numeric, cells=_CHANCE_CELLS)
+    now, then = (cells.counts(cells.places(side))[0] for side in (pair.current, pair.reference))
+    return cells, distance, chance_of(cells, now, then, _past(cells, rows.history, name), window_days, rng)
+
+
+def _past(cells: Cells, history: History | None, name: str, of: Any = None) -> Past | None:
+    """Return a column on the champion's own days; scores of rows that it learnt from are not those of other rows."""
+    if history is None:
+        return None
+    at = history.learnt if name == SCORE and history.learnt.any() else np.ones(len(history.learnt), dtype=bool)
+    values = history.frame.loc[at, name]
+    cluster = None if history.cluster is None else history.cluster[at]
+    places = cells.places(values if of is None else of(values))
+    return Past(places, history.day[at], cluster, history.looks_back_days.get(name, 0))
+
+
+def _discoveries(p_values: Sequence[float], columns: int) -> float:
+    """Return the largest p-value that counts, so that few of those that count are chance (Benjamini, Hochberg)."""
+    ranked = [(rank, p) for rank, p in enumerate(sorted(p_values), 1)]
+    passed = [rank for rank, p in ranked if p <= FALSE_DISCOVERIES * rank / max(columns, 1)]
+    return FALSE_DISCOVERIES * max(passed, default=1) / max(columns, 1)
+
+
+def _judge(found: dict[str, Any], cells: Cells, distance: float, chance: Chance, limit: float) -> None:
+    """Say whether a distance is more than chance, and name the threshold that it was held against."""
+    beyond = chance.p_value(distance) <= limit
+    found["drifted"] = bool(found["drifted"] or beyond)
+    reach, what = chance.limit(limit)
+    raised = cells.value(reach)
+    if raised > found["threshold"]:
+        given = found["threshold"]
+        why = f"threshold raised from {given:g} to {raised:.3g}: chance alone ({what}) makes that difference here"
+        found["threshold"] = rounded(raised)
+        found.setdefault("why", why)
 
 
 def pair_of(policy: MonitoringSpec, current: pd.Series, reference: pd.Series, *, categorical: bool) -> Pair | None:
@@ -128,73 +211,12 @@ def pair_of(policy: MonitoringSpec, current: pd.Series, reference: pd.Series, *,
         return None
     numeric = all(pd.api.types.is_numeric_dtype(s) and not pd.api.types.is_bool_dtype(s) for s in known)
     if numeric:
-        sides = [pd.to_numeric(s).astype(float).replace([np.inf, -np.inf], np.nan) for s in sides]
-    missing = tuple(float(s.isna().mean()) if len(s) else 0.0 for s in sides)
+        sides = [pd.Series(numbers_of(s), index=s.index) for s in sides]
+    gone = [float(s.isna().mean()) if len(s) else 0.0 for s in sides]
     now, then = (s.dropna() for s in sides)
-    if numeric and not categorical:
-        return Pair("numeric", policy.numeric_method, policy.numeric_threshold, now, then, missing)
-    now, then = (s.map(_label).astype(object) for s in (now, then))
-    frequent = set(then.value_counts().index[:MAX_CATEGORIES])
-    now, then = (s.where(s.isin(frequent), _OTHER) for s in (now, then))
-    return Pair("categorical", policy.categorical_method, policy.categorical_threshold, now, then, missing)
-
-
-def _label(value: object) -> str:
-    """Write whole numbers alike, whether they came as 1, 1.0 or True."""
-    if isinstance(value, bool | np.bool_):
-        return str(int(value))
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def by_chance(pair: Pair, rng: np.random.Generator) -> float:
-    """Return the largest difference that shuffling rows between the two samples makes."""
-    n, m = len(pair.current), len(pair.reference)
-    pooled = pd.concat([pair.current, pair.reference])
-    if pair.method == "wasserstein":
-        steps = np.diff(np.sort(pooled.to_numpy()))
-        weights = np.concatenate([np.full(n, 1 / n), np.full(m, -1 / m)])
-        gaps = (np.cumsum(rng.permutation(weights))[:-1] for _ in range(_SHUFFLES))
-        widest = max(float(np.abs(gap) @ steps) for gap in gaps)
-        return widest / max(float(np.std(pair.reference.to_numpy())), 0.001)  # normed as Evidently does
-    counts = _counts(pair, pooled)
-    draws = rng.multivariate_hypergeometric(counts, n, size=_SHUFFLES)
-    now, then = draws / n, (counts - draws) / m
-    if pair.method == "jensenshannon":
-        return float(jensenshannon(now, then, axis=1).max())
-    now, then = np.maximum(now, 0.0001), np.maximum(then, 0.0001)
-    return float(((then - now) * np.log(then / now)).sum(axis=-1).max())
-
-
-def _counts(pair: Pair, pooled: pd.Series) -> npt.NDArray[np.int64]:
-    """Return how many rows of both sides fall into each bin, as Evidently bins them."""
-    if pair.kind == "numeric" and pair.reference.nunique() > 20:
-        return np.histogram(pooled, np.histogram_bin_edges(pooled, bins="sturges"))[0].astype(np.int64)
-    return np.asarray(pooled.value_counts(sort=False), dtype=np.int64)
-
-
-def _evidently(
-    pairs: Mapping[str, Pair], thresholds: Mapping[str, float]
-) -> tuple[dict[str, float], bytes | None, bytes | None]:
-    """Run Evidently on the columns that can be compared; return values by column, HTML and JSON."""
-    if not pairs:
-        return {}, None, None
-    os.environ.setdefault("DO_NOT_TRACK", "1")  # read at import: no telemetry
-    os.environ.setdefault("ITERATIVE_DO_NOT_TRACK", "1")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its dependencies' deprecations, and correlations of constant columns
-        from evidently import DataDefinition, Dataset, Report
-        from evidently.metrics import ValueDrift
-
-        kinds = {kind: [name for name, p in pairs.items() if p.kind == kind] for kind in ("numeric", "categorical")}
-        definition = DataDefinition(
-            numerical_columns=kinds["numeric"] or None, categorical_columns=kinds["categorical"] or None
-        )
-        frames = (pd.DataFrame({n: getattr(p, side) for n, p in pairs.items()}) for side in ("current", "reference"))
-        sides = [Dataset.from_pandas(frame, data_definition=definition) for frame in frames]
-        metrics = [ValueDrift(column=n, method=pair.method, threshold=thresholds[n]) for n, pair in pairs.items()]
-        snapshot = Report(metrics, include_tests=True).run(*sides)
-        values = {m["config"]["column"]: float(m["value"]) for m in snapshot.dict()["metrics"]}
-        return values, snapshot.get_html_str(as_iframe=False).encode(), snapshot.json().encode()
+    if numeric and not categorical and not is_constant(then.to_numpy()):
+        return Pair("numeric", policy.numeric_method, policy.numeric_threshold, now, then, (gone[0], gone[1]))
+    return Pair("categorical", policy.categorical_method, policy.categorical_threshold, now, then, (gone[0], gone[1]))
 
 
 def rounded(value: float | None) -> float | None:

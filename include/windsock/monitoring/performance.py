@@ -79,7 +79,7 @@ def measure_performance(
     scored = {champion.version, *pc.unique(past.scored[VERSION]).to_pylist()}  # of years of promotions, these are read
     promises = {e.version: Promise.of(store, spec, e.run) for e in history(settings, spec) if e.version in scored}
     labels = watch_labels(past)
-    production, remark = _judge(spec, past.labelled(past.scored), promises, rng)
+    production, remark = judge(spec, past.labelled(past.scored), promises, rng)
     own, aside = _of_champion(past, champion, promises, rng)
     promised = rounded(promises[champion.version].value)
     remarks = [aside] if aside else []
@@ -128,7 +128,7 @@ def _ends(values: Draws) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _judge(
+def judge(
     spec: ModelSpec, frame: pa.Table, promises: Mapping[str, Promise], rng: np.random.Generator
 ) -> tuple[dict[str, Any] | None, str | None]:
     """Hold scored, labelled rows against the promises of the versions that scored them; the finding and a reason."""
@@ -183,7 +183,7 @@ def _of_champion(
         return None, f"version {champion.version} was not judged on days before it: its model is not in its run folder"
     if not anew:
         return None, None
-    finding, remark = _judge(past.spec, past.labelled(rows), promises, rng)
+    finding, remark = judge(past.spec, past.labelled(rows), promises, rng)
     if finding is None:
         return None, None
     of = f"version {champion.version}, scored again on {len(anew)} days that it did not score"

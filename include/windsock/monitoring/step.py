@@ -10,6 +10,7 @@ from windsock.days import spans
 from windsock.errors import NotReady
 from windsock.ledger import DayRecord, Ledger
 from windsock.monitoring.drift import Drift, find_drift
+from windsock.monitoring.page import Page, draw_page, drift_sentence
 from windsock.monitoring.performance import Judgement, measure_performance
 from windsock.monitoring.window import draw_samples
 from windsock.promotions import Promotion, champion_on
@@ -24,6 +25,7 @@ _NOT_JUDGED: Mapping[str, Any] = {
     "drift": {},
     "labels": {},
     "scored_days": [],
+    "broken": [],
     "drifted_share": 0.0,
     "notes": [],
     "summary": "there was no champion on this day, so nothing was judged",
@@ -49,7 +51,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         record = _findings(ctx, champion)
     record = Ledger.of(ctx.settings, ctx.spec.name, "monitor").publish(record, origin=ctx.origin)
     detail = record.detail
-    alarm = detail["drifted"] or detail["degraded"] or detail["labels"].get("alarm")
+    alarm = detail["drifted"] or detail["degraded"] or detail["broken"] or detail["labels"].get("alarm")
     level = logging.WARNING if alarm else logging.INFO
     log.log(level, "%s %s: %s", ctx.spec.name, ctx.day, detail["summary"])
     names = ("drifted", "degraded", "drifted_share", "champion", "summary", "report", "performance")
@@ -72,6 +74,7 @@ def _findings(ctx: StepContext, champion: Promotion) -> DayRecord:
     day, spec = ctx.day, ctx.spec
     rows = draw_samples(ctx.settings, spec, day, champion)
     drift = find_drift(spec, rows, np.random.default_rng([day.toordinal(), 1]))
+    found = drift_sentence(champion.version, drift, rows.weights)
     luck = np.random.default_rng([day.toordinal(), 2])
     judgement = measure_performance(ctx.settings, spec, day, champion, luck)
     return DayRecord(
@@ -89,26 +92,28 @@ def _findings(ctx: StepContext, champion: Promotion) -> DayRecord:
             "promised": judgement.promised,
             "scored_days": judgement.scored_days,
             "estimate": judgement.estimate,
-            "degraded": judgement.degraded,
+            "degraded": judgement.degraded and not drift.broken,  # a training would learn what is broken
             "labels": judgement.labels,
             "cause": _cause(drift, judgement),
-            "judged": drift.judged or judgement.judged,
+            "judged": drift.judged or (judgement.judged and not drift.broken),
             "days": spans(rows.days),
             "rows": {"current": len(rows.current), "reference": len(rows.reference)},
             "notes": [*rows.notes, *judgement.remarks],
-            "summary": _summary(champion, drift, judgement),
-            "report": _save(ctx, drift),
+            "broken": [each.as_json() for each in drift.broken],
+            "drifted_weight": drift.weight,
+            "summary": _summary(found, drift, judgement),
+            "report": _save(ctx, draw_page(spec, rows, drift, found)),
         },
     )
 
 
-def _save(ctx: StepContext, drift: Drift) -> str | None:
+def _save(ctx: StepContext, page: Page | None) -> str | None:
     """Keep the report's page and numbers; return the page's path in the store."""
-    if drift.html is None or drift.json is None:
+    if page is None:
         return None
     folder = ("reports", ctx.spec.name, str(ctx.day))
-    ctx.store.write_bytes(drift.json, *folder, "drift.json")
-    ctx.store.write_bytes(drift.html, *folder, "drift.html")
+    ctx.store.write_bytes(page.json, *folder, "drift.json")
+    ctx.store.write_bytes(page.html, *folder, "drift.html")
     return "/".join((*folder, "drift.html"))
 
 
@@ -119,30 +124,9 @@ def _cause(drift: Drift, judgement: Judgement) -> str | None:
     return "inputs" if drift.drifted else "concept" if drift.judged else None
 
 
-def _summary(champion: Promotion, drift: Drift, judgement: Judgement) -> str:
+def _summary(found: str, drift: Drift, judgement: Judgement) -> str:
     """Say in a sentence or two what was found."""
-    if drift.drifted:
-        worst = sorted(((n, f) for n, f in drift.columns.items() if f["drifted"]), key=lambda nf: -_excess(nf[1]))
-        judged = sum(f["value"] is not None or f["drifted"] for f in drift.columns.values())
-        named = ", ".join(_described(n, f) for n, f in worst[:3])
-        moved = ", and its predictions moved" if drift.prediction["drifted"] else ""
-        found = f"{len(worst)} of {judged} features drifted from version {champion.version}'s reference{moved}: {named}"
-    elif not drift.judged:
-        why = next((str(f["why"]) for f in drift.columns.values() if "why" in f), "no reference")
-        found = f"drift was not judged ({why})"
-    else:
-        found = f"no drift (share of drifted features {drift.share:.0%})"
     told = [found, *judgement.remarks[:1]] if judgement.degraded else [found]
     if _cause(drift, judgement) == "concept":
         told.append("inputs look as before, so what they mean for the label has changed (concept drift)")
     return "; ".join([*told, *filter(None, [judgement.labels["why"]])])
-
-
-def _excess(found: Mapping[str, Any]) -> float:
-    return float(found["value"] / found["threshold"]) if found["value"] is not None else float("inf")
-
-
-def _described(name: str, found: Mapping[str, Any]) -> str:
-    if found["value"] is None or found["value"] < found["threshold"]:
-        return f"{name} ({found.get('why', 'missing values')})"
-    return f"{name} ({found['method']} {found['value']:.2f}, threshold {found['threshold']:.2g})"

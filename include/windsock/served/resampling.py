@@ -9,7 +9,7 @@ all of its few positives. ADR 0007 has the numbers.
 alone, so it is done once per model. With all weights one, every value equals ``windsock.served.metrics`` (tested).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,7 @@ def clustered_rows(spec: ModelSpec, frame: pa.Table) -> tuple[ClusteredRows, NDA
     day = time // _DAY_US
     alert_entity = spec.training.evaluation.alert_entity
     entity = metrics.codes_of(kept, alert_entity) if alert_entity is not None else np.arange(kept.num_rows)
-    unit = alert_entity or next((c for c in spec.entities.values() if c in kept.column_names), None)
+    unit = entity_column(spec, kept.column_names)
     if unit is not None:
         cluster, by = metrics.codes_of(kept, unit), unit
     elif len(np.unique(day)) >= ENOUGH_DAYS:
@@ -87,6 +87,28 @@ def clustered_rows(spec: ModelSpec, frame: pa.Table) -> tuple[ClusteredRows, NDA
         cluster, by = _dense(time // _BLOCK_US), "block of six hours"
     label = kept.column(spec.label.column).to_numpy().astype(np.float64)
     return ClusteredRows(label, _dense(day), entity, cluster, by), counted
+
+
+def entity_column(spec: ModelSpec, names: Sequence[str]) -> str | None:
+    """Return the column whose values share their luck, among those that are there; None if no entity is."""
+    return spec.training.evaluation.alert_entity or next((c for c in spec.entities.values() if c in names), None)
+
+
+def swaps(one: Vector, other: Vector, draws: int, rng: np.random.Generator) -> tuple[Vector, Vector]:
+    """Deal two samples out anew, cluster by cluster: each cluster's rows change sides or stay, by the toss of a coin.
+
+    Args:
+        one: What is counted of each cluster on one side, shape ``(clusters, cells)``.
+        other: The same on the other side; the sides count the same, however many rows they have.
+        draws: How often.
+        rng: The source of chance.
+
+    Returns:
+        Shares of both sides of each draw, shape ``(draws, cells)`` each.
+    """
+    one, other = one / one.sum(), other / other.sum()
+    stay = rng.integers(0, 2, (draws, len(one))).astype(np.float64)
+    return stay @ one + (1 - stay) @ other, (1 - stay) @ one + stay @ other
 
 
 def _dense(values: Any) -> Any:

@@ -34,6 +34,12 @@ class MonitoringSpec(Part):
     categorical_method: Literal["jensenshannon", "psi"] = "jensenshannon"
     categorical_threshold: float = Field(0.1, gt=0)
     drifted_share: float = Field(0.3, gt=0, le=1, description="Share of features that must drift to call it drift.")
+    important_share: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Or: share of what the champion makes of its inputs (SHAP) that the drifted ones have.",
+    )
     performance_days: PositiveInt = Field(7, description="Matured days whose predictions are judged.")
     max_performance_drop: float = Field(
         0.25, gt=0, description="Relative loss against the champion's holdout that counts as degraded."

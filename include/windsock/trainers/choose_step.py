@@ -21,6 +21,7 @@ from windsock.dataset.csv_export import csv_columns, csv_table
 from windsock.errors import DataContractError
 from windsock.runs.contract import CANDIDATES, NATIVE_SCORES, TrainerRequest, read_candidate, request_url
 from windsock.runs.run_folder import (
+    CLUSTER,
     HOLDOUT,
     HOLDOUT_SCORES,
     LINEAGE,
@@ -31,9 +32,11 @@ from windsock.runs.run_folder import (
     TRAIN,
     RunFolder,
 )
+from windsock.served.attribution import attribution
 from windsock.served.first_load import load_untrusted
-from windsock.served.metrics import KNOWN_POSITIVE, SCORE, TIME, evaluate
+from windsock.served.metrics import KNOWN_POSITIVE, SCORE, TIME, codes_of, evaluate
 from windsock.served.model import Floats, Model, load, usable_scores
+from windsock.served.resampling import entity_column
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import LOWER_IS_BETTER
 from windsock.steps import StepContext
@@ -153,6 +156,7 @@ def evaluate_model(
         "holdout": {k: v for k, v in judged.items() if k not in ("metrics", "per_day")} | judged["metrics"],
         "per_day": judged["per_day"],
         "train": {"rows": train_set.num_rows, "positives": positives if spec.label.task == "binary" else None},
+        "attribution": attribution(model, holdout, np.random.default_rng(spec.training.seed)),
     }
     log.info(
         "%s: holdout %s", spec.name, ", ".join(f"{k} {v:.4g}" for k, v in judged["metrics"].items() if v is not None)
@@ -273,13 +277,19 @@ def _bounded(data: bytes) -> bytes:
 
 def _reference(spec: ModelSpec, names: Sequence[str], *parts: tuple[pa.Table, Floats]) -> pa.Table:
     """Sample rows evenly at random, but always the same ones, kept in their order."""
-    sampled = []
+    unit = entity_column(spec, parts[0][0].column_names)
+    sampled, units = [], []
     for part, (frame, scores) in zip(("train", "holdout"), parts, strict=True):
         random = np.random.default_rng(spec.training.seed).permutation(frame.num_rows)
         rows = np.sort(random[: _REFERENCE_ROWS // 2])
         sample = frame.select([TIME, *names]).take(pa.array(rows)).append_column(SCORE, pa.array(scores[rows]))
         sampled.append(sample.append_column("part", pa.array([part] * len(rows), pa.string())))
-    return pa.concat_tables(sampled).combine_chunks()
+        if unit is not None:
+            units.append(frame.select([unit]).take(pa.array(rows)))
+    reference = pa.concat_tables(sampled).combine_chunks()
+    if unit is None:
+        return reference
+    return reference.append_column(CLUSTER, pa.array(codes_of(pa.concat_tables(units), unit), pa.int32()))
 
 
 def candidate_summary(candidate: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def test_the_order_of_row_features_survives_sorted_json(request_for):
 def test_the_reference_holds_rows_of_both_parts_in_their_order(request_for):
     reference = fit(request_for(), TRAIN, LATER).reference
 
-    assert reference.column_names == ["event_timestamp", *FEATURES, "score", "part"]
+    assert reference.column_names == ["event_timestamp", *FEATURES, "score", "part", "__cluster"]
     assert reference["part"].unique().to_pylist() == ["train", "holdout"]
     times = reference["event_timestamp"].to_pylist()
     assert times == sorted(times)
