@@ -21,9 +21,11 @@ from bench.world import Size, World
 
 BENCHES = (
     *("idle", "task", "asset", "features", "join", "validate", "usual", "plan", "walk", "year", "bucket", "torch"),
-    *("demo", "kill", "recovery"),
+    *("demo", "kill", "recovery", "watch"),
 )
-_LONG = ("demo", "kill", "recovery")
+_LONG = ("demo", "kill")
+_BY_NAME = ("recovery", "watch")
+"""Run only when they are named: they take up to an hour."""
 
 
 class Session:
@@ -52,6 +54,7 @@ class Session:
             walk,
             year,
         )
+        from bench.watch import table as watch
 
         on_stack = [name for name in names if name in ("idle", "task", "asset")]
         if on_stack:
@@ -75,6 +78,7 @@ class Session:
             "demo": lambda: demo.run(self._folder, self._demo_json),
             "kill": lambda: kill.run(self._folder),
             "recovery": lambda: recovery.run(self.world.spec, *self.size.recovery),
+            "watch": lambda: watch.run(*((20, False) if self.size.days > 10 else (1, True))),
         }
         yield [(name, own[name]) for name in names if name in own]
 
@@ -102,7 +106,8 @@ def main(only: tuple[str, ...], quick: bool, demo_json: Path | None, against: st
     logging.disable(logging.WARNING)
     # Ended by a signal, it takes its stack with it, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    names = [name for name in BENCHES if name in only] or [n for n in BENCHES if not (quick and n in _LONG)]
+    unnamed = {*_BY_NAME, *(_LONG if quick else ())}
+    names = [name for name in BENCHES if name in only] or [name for name in BENCHES if name not in unnamed]
     # A short path: a socket's name may have 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="windsock-bench-"))
     failed = []

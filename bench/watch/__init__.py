@@ -1,0 +1,1 @@
+"""``watch``: is the monitor quiet where nothing has changed, and loud where something has?"""
