@@ -136,7 +136,6 @@ def refit_tasks(spec: ModelSpec, judged: Mapping[str, Any]) -> BaseOperator:
     ``judged`` are options with the version and the champion that it was judged against. Of the estimators' tasks the
     one runs whose model was judged.
     """
-    judged_version = {"version": judged["version"]}
     refit: Any = StepOperator(step="refit", model=spec.name, keyed=False, options=judged, skip_replayed=True)
     tasks = {estimator.name: f"fit_{estimator.name}" for estimator in spec.training.estimators}
     whose_refit = BranchPythonOperator(
@@ -158,7 +157,7 @@ def refit_tasks(spec: ModelSpec, judged: Mapping[str, Any]) -> BaseOperator:
         step="adopt",
         model=spec.name,
         keyed=False,
-        options=judged_version,
+        options={"version": refit.output["version"]},  # not the gate's: a refused version is nothing to adopt
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
     )
     refit >> whose_refit >> [*fits, adopt]
