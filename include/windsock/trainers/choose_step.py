@@ -10,7 +10,6 @@ import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from windsock.runs.run_folder import (
     CLUSTER,
     HOLDOUT,
     HOLDOUT_SCORES,
-    LINEAGE,
     METRICS,
     MODEL,
     REFERENCE,
@@ -41,6 +39,7 @@ from windsock.spec import ModelSpec
 from windsock.spec.modelling import LOWER_IS_BETTER
 from windsock.steps import StepContext
 from windsock.store import Store, to_json
+from windsock.trainers.chosen_window import note_window, of_window
 from windsock.trainers.learn import spec_of
 
 log = logging.getLogger(__name__)
@@ -107,7 +106,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         "trainer": best.get("trainer"),
     }
     if best.get("window"):
-        _note_window(folder, request["train_days"], best["window"])
+        note_window(folder, request["train_days"], best["window"])
     folder.write_json(metrics, METRICS)  # last: the commit point
     for n in candidates:
         TrainerRequest.read(request_url(folder, n)).checkpoints.clear()
@@ -165,30 +164,6 @@ def evaluate_model(
     columns = [c for c in dict.fromkeys(wanted) if c is not None and c in holdout.column_names]
     scored = holdout.select(columns).append_column(SCORE, pa.array(scores))
     return Evaluation(metrics, scored, _reference(spec, names, (train_set, train_scores), (holdout, scores)))
-
-
-def of_window(rows: pa.Table, days: Sequence[str], window_days: int | None) -> pa.Table:
-    """Return the training rows that a model learnt from: those of the last days of the window, or all of them."""
-    if window_days is None or window_days >= len(days):
-        return rows
-    first = datetime.fromisoformat(days[-window_days])
-    return rows.filter(pc.greater_equal(rows[TIME], pa.scalar(first, pa.timestamp("us"))))
-
-
-def _note_window(folder: RunFolder, days: Sequence[str], window: Mapping[str, Any]) -> None:
-    """Say in the lineage which length of the window was chosen, and from what."""
-    lineage, length = folder.read_json(LINEAGE), int(window["days"])
-    reached = ", ".join(
-        f"{n} days {'unknown' if found is None or found['score'] is None else format(found['score'], '.4g')}"
-        for n, found in window["compared"].items()
-    )
-    said = f"{length} days" + (
-        f" ({window['metric']} on the folds: {reached})"
-        if reached
-        else ", as there is too little history to compare others"
-    )
-    learnt = [days[-length:][0], days[-1]]
-    folder.write_json({**lineage, "window": said, "learnt_from": learnt, "window_choice": dict(window)}, LINEAGE)
 
 
 def judged_by_twin(own: Evaluation, twin: RunFolder) -> Evaluation:
