@@ -276,4 +276,4 @@ def run(spec: ModelSpec, seeds: range, worlds: int) -> Iterator[Figure]:
         context = {"attainable": found["attainable"], "told": found["rules"]["now"]["told"], **of}
         what = f"seed {seed}: days after the drift until a champion is within 10 % of what is attainable. Aim: 14"
         limit = Limit("refitting every day on all matured days", of["bound"] or 0, "days")
-        yield Figure("recovery", what, of["now"] or float("nan"), limit, unit="days", context=context)
+        yield Figure("recovery", what, of["now, refit"] or float("nan"), limit, unit="days", context=context)
