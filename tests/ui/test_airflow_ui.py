@@ -46,7 +46,7 @@ def test_a_wrong_password_is_refused_and_a_right_one_shows_the_dags_of_every_sta
 def test_the_training_form_comes_from_the_spec_and_its_values_reach_the_run(stack, page: Page):
     open_dag(page, stack.airflow_url, "fraud_train")
     dialog = open_trigger_dialog(page)
-    expect(dialog.locator("input[name=element_window_days]")).to_have_value("7")
+    expect(dialog.locator("input[name=element_window_days]")).to_have_value("21")
     dialog.locator("input[name=element_trials]").fill("3")
     dialog.locator("input[name=element_reason]").fill("from the browser")
     dialog.get_by_test_id("trigger-dag-submit").click()
