@@ -42,6 +42,7 @@ keep redis_url echo -n "${REDIS:-redis:6379},db=0,password=$(value redis_passwor
 keep s3_access_key secret 10
 keep s3_secret_key secret 32
 keep mlflow_secret secret 32
+keep metrics_token secret 24 # what Prometheus shows at /windsock/metrics
 keep airflow_fernet key
 keep airflow_jwt secret 64
 keep airflow_api secret 32
