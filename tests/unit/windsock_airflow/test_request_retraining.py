@@ -44,7 +44,8 @@ def test_the_run_is_named_by_the_drift_so_that_airflow_refuses_a_second():
     assert told.dag_run_id == "drift__fraud-v1-2026-03-01-amounts"
     assert told.skip_when_already_exists
     assert told.logical_date is None
-    assert told.conf == {name: DECISION[name] for name in ("as_of", "reasons", "dedupe_key")} | {"trigger": None}
+    kept = {name: DECISION[name] for name in ("as_of", "reasons", "dedupe_key")}
+    assert told.conf == kept | {"trigger": None, "recovery": None}
 
 
 def test_a_request_is_answered_by_a_training_and_not_by_having_been_asked(tmp_path: Path):
@@ -67,7 +68,7 @@ def test_a_request_is_answered_by_a_training_and_not_by_having_been_asked(tmp_pa
         request(dedupe_key="fraud/v2/2026-04-01").execute(CONTEXT)
 
 
-@pytest.mark.parametrize(("nights", "asks"), [(3, True), (4, False)])
+@pytest.mark.parametrize(("nights", "asks"), [(0, True), (1, False)])
 def test_a_request_that_is_old_is_left_to_the_nights_that_were_decided_since(nights: int, asks: bool):
     run = SimpleNamespace(dag_id="fraud_retrain", run_id=run_id_for(DECISION["dedupe_key"]), run_type="manual", conf={})
     RunFacts.of({"dag_run": run}, model="fraud", keyed=False)
