@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from windsock.monitoring.distance import Cells, Places, Vector
+from windsock.monitoring.distance import Cells, Places, Vector, shares_of
 from windsock.served.resampling import swaps
 
 DRAWS = 50
@@ -101,7 +101,7 @@ def chance_of(
     """Measure chance for the comparison of two samples, given by their counts, shape ``(cells,)``."""
     n, m = now.sum(), then.sum()
     # The reference alone: rows of a changed world are no chance. Half a row of it stands for what the reference missed.
-    shares = _shares(then + 0.5 * _shares(now))
+    shares = shares_of(then + 0.5 * shares_of(now))
     draws = [rng.multinomial(int(size), shares, DRAWS).astype(np.float64) for size in (n, m)]
     rows = float(np.mean(cells.distance(*draws) ** 2))
     a_row = rows / (1 / n + 1 / m)  # what one row on either side adds
@@ -152,7 +152,7 @@ def _excesses(cells: Cells, past: Past, window_days: int, a_row: float, rng: np.
         yield Part(of_days.excess / (window_days * worth), looks * worth, "days")
     oddest = int(np.argmax(pairs.square - _CLEAR**2 * pairs.noise))
     if pairs.square[oddest] > _CLEAR**2 * pairs.noise[oddest]:
-        one, other = (_shares(daily[kept[side[oddest]]]) for side in (pairs.first, pairs.second))
+        one, other = (shares_of(daily[kept[side[oddest]]]) for side in (pairs.first, pairs.second))
         mixed = ((window_days - 1) * one + other) / window_days, ((window_days - 1) * other + one) / window_days
         yield Part(float(max(cells.distance(mixed[0], one), cells.distance(mixed[1], other))), np.inf, ODD_DAY)
 
@@ -214,7 +214,3 @@ def _whole(past: Past, window_days: int, apart_days: float) -> float:
     """Return by how much to raise a mean square of two stretches that share some of what the column looks back on."""
     shared = past.looks_back_days + window_days if past.looks_back_days else 0
     return max(1.0, shared / max(apart_days, 1.0))
-
-
-def _shares(counts: Vector) -> Vector:
-    return np.asarray(counts / counts.sum())

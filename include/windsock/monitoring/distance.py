@@ -69,7 +69,7 @@ class Cells:
 
         A ``psi`` comes as its square root, which, like the other distances, falls with the root of the rows.
         """
-        a, b = (_shares(counts) for counts in (one, other))
+        a, b = (shares_of(counts) for counts in (one, other))
         if self.method == "wasserstein" and self.widths is not None:
             return np.asarray(np.abs(np.cumsum(a - b, axis=-1)[..., :-1]) @ self.widths)
         if self.method == "psi":
@@ -83,10 +83,6 @@ class Cells:
     def value(self, distance: float) -> float:
         """Return a distance as the spec's threshold counts it."""
         return distance**2 if self.method == "psi" else distance
-
-    def root(self, value: float) -> float:
-        """Return a value of the spec's kind as a distance."""
-        return float(np.sqrt(value)) if self.method == "psi" else value
 
 
 def cells_of(method: Method, reference: pd.Series, current: pd.Series, *, numeric: bool, cells: int) -> Cells:
@@ -125,7 +121,8 @@ def label_of(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _shares(counts: Vector) -> Vector:
+def shares_of(counts: Vector) -> Vector:
+    """Return the share of each cell, from counts of shape ``(..., cells)``; zeros for a sample without values."""
     total = counts.sum(axis=-1, keepdims=True)
     return np.asarray(counts / np.where(total > 0, total, 1.0))
 
