@@ -36,7 +36,7 @@ STAGES = ("ingest", "features", "score", "monitor")
 WATCH = "windsock_watch"
 _LEDGERS = ("ingest", "score", "monitor", "decisions")
 _KILLED = (parts.SCHEDULER, parts.API_SERVER, parts.DAG_PROCESSOR, parts.TRIGGERER, parts.MLFLOW, parts.POSTGRES)
-_LONGEST_S = 900.0
+_LONGEST_S = 600.0
 
 
 @dataclass
@@ -86,7 +86,8 @@ class Chaos:
         while any(set(days) - set(self.settled(stage)) for stage in _LEDGERS):
             if time.monotonic() > deadline:
                 lacking = {stage: sorted(set(days) - set(self.settled(stage))) for stage in _LEDGERS}
-                raise UpstreamUnavailable(f"Days are lacking: {lacking}")
+                left = [(r["dag_id"], r["dag_run_id"], r["state"]) for r in self.runs() if r["state"] != "success"]
+                raise UpstreamUnavailable(f"Days are lacking: {lacking}; runs that are not done: {left}")
             self.clock.move(timedelta(minutes=20))  # days rest for so long before they are made up for
             self._surely(self._look)
             self._surely(self._clear_failed)

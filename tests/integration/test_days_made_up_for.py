@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -102,6 +103,19 @@ def settled(runs: ModelRuns, stage: str) -> list[date]:
     return Ledger.of(runs.stack.settings, MODEL, stage).days()
 
 
+def caught_up(runs: ModelRuns, stage: str) -> list[dict[str, Any]]:
+    """Return the runs that made up for days, in order; days in order, and all but the few that Airflow itself ran."""
+    started = [run for run in runs.all(stage) if run["dag_run_id"].startswith("catch_up__")]
+    started.sort(key=lambda run: str(run["start_date"]))
+    order = [run["partition_key"] for run in started]
+    assert order == sorted(order)
+    away = {str(day) for day in GAP}
+    by_airflow = away & {run["partition_key"] for run in runs.all(stage) if run["dag_run_id"].startswith("scheduled__")}
+    assert set(order) | by_airflow >= away
+    assert len(by_airflow) < len(GAP) / 2, "a scheduler whose clock has jumped makes a few of them by itself"
+    return started
+
+
 def messages(slack: FakeSlack) -> list[str]:
     return [m["text"] for m in slack.messages if MODEL in m["text"]]
 
@@ -119,10 +133,7 @@ def test_after_eight_days_away_every_day_goes_through_the_whole_chain_by_itself_
         look(outage)
     wait_until(lambda: settled(outage, "score") == [FIRST, *GAP], 300, "every day scored")
 
-    started = [run for run in outage.all("ingest") if run["dag_run_id"].startswith("catch_up__")]
-    order = [run["partition_key"] for run in sorted(started, key=lambda run: run["start_date"])]
-    assert order == sorted(order)
-    assert set(order) >= {str(day) for day in GAP[1:-1]}, "all but those that Airflow itself runs"
+    started = caught_up(outage, "ingest")
     assert "(live)" in outage.log("ingest", started[0]["dag_run_id"])
 
 
@@ -133,11 +144,7 @@ def test_nights_follow_one_after_another(outage: Outage, slack: FakeSlack):
             break
         outage.wait_until_quiet(stages=["monitor"])
     assert settled(outage, "monitor") == [FIRST, *GAP]
-    nights = [run for run in outage.all("monitor") if run["dag_run_id"].startswith("catch_up__")]
-    nights.sort(key=lambda run: run["start_date"])
-    order = [run["partition_key"] for run in nights]
-    assert order == sorted(order)
-    assert set(order) >= {str(night) for night in GAP[1:-1]}
+    nights = caught_up(outage, "monitor")
     assert all(before["end_date"] <= after["start_date"] for before, after in pairwise(nights))
     assert look(outage)["start"] == []
     wait_until(lambda: bool(messages(slack)), 90, "a message")  # the scheduler sends, not who has the news
@@ -160,6 +167,7 @@ def test_days_whose_events_a_pause_has_lost_are_caught_up_with(outage: Outage, s
     wait_until(lambda: len(messages(slack)) == 3, 90, "a third message")
 
 
+@pytest.mark.timeout(1200)  # it gives up itself after ten minutes, and says what is lacking
 def test_days_under_random_troubles_leave_what_quiet_days_leave(outage: Outage, slack: FakeSlack, tmp_path: Path):
     before, days = len(slack.messages), day_range(GAP[-1] + ONE_DAY, GAP[-1] + 3 * ONE_DAY)
     chaos = Chaos(outage.stack.api, outage.stack.settings, outage.clock, MODEL, random.Random(TROUBLES))
