@@ -22,6 +22,7 @@ TOGETHER = {
     "tests/integration/test_commands_elsewhere.py": STACK,
     "tests/integration/test_edited_model.py": STACK,
     "tests/integration/test_label_file_runs.py": STACK,
+    "tests/integration/test_recovery_runs.py": STACK,
     "tests/integration/test_second_model.py": STACK,
     "tests/integration/test_stack.py": STACK,
 }
