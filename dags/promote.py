@@ -9,9 +9,9 @@ the evidence lies in the run folder (button *Report*). A refused challenger is a
 run ends green, the tasks after it are skipped, the champion stays. Red is what is broken.
 With `training.refit`, what passed is then trained again, by the same recipe up to the last
 matured day (`refit`, the `fit` of its estimator, `adopt`), and goes into force for its judged
-twin; if `adopt` finds it not sane, the twin does.
-If the spec asks for it, a person then decides in the UI (*Required Actions*). `promote`
-compares and sets: if the champion changed meanwhile, the gate runs again.
+twin; if `adopt` finds it not sane, the twin does. If the spec asks for it, a person then decides
+(*Required Actions*); newer versions are judged meanwhile, and once one asks, the older question
+is withdrawn. `promote` compares and sets: if the champion changed, the gate runs again.
 
 **Reruns** are safe: promoting the champion again changes nothing. Challengers of replayed
 runs are judged and not promoted; trigger by hand to promote one.
@@ -33,13 +33,14 @@ def promote_dag(spec: ModelSpec) -> None:
         **identity(spec, "promote", __doc__),
         schedule=[assets.of(spec, "challenger")],
         is_paused_upon_creation=False,
-        max_active_runs=1,
+        max_active_runs=4,  # while a version waits for a person, newer ones are judged
         params={
             "version": forms.version("Judge this version; empty: the latest challenger."),
             "reason": forms.reason("Why this version is promoted."),
         },
     ):
-        gate = StepOperator(step="gate", model=spec.name, keyed=False, form=["version"], cause=["version"])
+        its = ["version"]
+        gate = StepOperator(step="gate", model=spec.name, keyed=False, form=its, cause=its, max_active_tis_per_dag=1)
         judged = {"version": gate.output["version"], "champion_seen": gate.output["champion_seen"]}
         adopt = refit_tasks(spec, judged) if spec.training.refit else None
         promote = StepOperator(
@@ -48,8 +49,7 @@ def promote_dag(spec: ModelSpec) -> None:
             keyed=False,
             form=["reason"],
             options={
-                **judged,
-                **({"version": adopt.output["version"]} if adopt is not None else {}),
+                **(judged if adopt is None else {**judged, "version": adopt.output["version"]}),
                 "by": APPROVER if spec.gate.approval else None,
             },
             skip_replayed=True,

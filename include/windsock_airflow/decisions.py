@@ -28,6 +28,8 @@ REQUEST = ("as_of", "reasons", "dedupe_key", "trigger", "recovery")
 """What a request says of itself: parameters of the retrain DAG, and then of the event that starts a training."""
 APPROVAL = "approval"
 """Name of the task that asks a person."""
+SUPERSEDED = "superseded by version"
+"""What an answer says that no person gave: a newer version is asked about instead."""
 APPROVER = "{{ ((ti.xcom_pull(task_ids='approval') or {}).get('responded_by_user') or {}).get('name', '') }}"
 """Template of the name that goes into the record of promotions; empty if nobody answered."""
 
@@ -68,10 +70,19 @@ class AskForApproval(ApprovalOperator):
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Take the answer; a rejection is said in the thread that asked."""
+        """Take the answer; what is not approved is said in the thread that asked."""
+        newer = (event.get("params_input") or {}).get(SUPERSEDED)
         if event.get("chosen_options") == [self.REJECT]:  # what follows ends this task and skips those after it
-            self._report(Settings.from_env(), context, "It was rejected. The champion stays.", closes=True)
-        return super().execute_complete(context, event)
+            why = "It was rejected. The champion stays."
+            if newer is not None:
+                ti: Any = context["ti"]
+                why = (
+                    f"Version {newer} was judged later, passed as well, and is asked about instead. To be asked about "
+                    f"this one all the same, trigger {ti.dag_id} with its number."
+                )
+            self.log.info(why)
+            self._report(Settings.from_env(), context, why, closes=True)
+        return super().execute_complete(context, {**event, "params_input": {}} if newer is not None else event)
 
     def _report(self, settings: Settings, context: Context, sentence: str, **more: Any) -> None:
         ti: Any = context["ti"]
@@ -88,7 +99,7 @@ def ask_for_approval(spec: ModelSpec) -> AskForApproval:
     return AskForApproval(
         spec=spec,
         task_id=APPROVAL,
-        subject=f"Make this version of {spec.name} the champion?",
+        subject=f"Make version {{{{ ti.xcom_pull(task_ids='gate')['version'] }}}} of {spec.name} the champion?",
         body=_EVIDENCE,
         # Asked again, a person would have to answer twice; a rejection is final for this run.
         retries=0,

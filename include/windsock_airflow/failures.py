@@ -3,8 +3,9 @@
 A task whose process is killed (what happens when memory runs out) says nothing, and Airflow calls its callback only
 if the worker is lost too. So the scheduler, told of each run that fails, looks a little later at the tasks that failed
 lately, and reports those that nobody has; what a scheduler that was killed meanwhile did not see, the next one finds
-when it starts. The same thread reports approvals that wait for a day and challengers that nobody judged, says when what
-had failed is mended, and sends to Slack what all processes report.
+when it starts. The same thread withdraws the question about a version that a newer one has superseded, reports
+approvals that wait for a day and challengers that nobody judged, says when what had failed is mended, and sends to
+Slack what all processes report.
 
 The top of this module is imported by every task: nothing heavy may stand there. ``plugins/windsock_alerts.py``
 registers it.
@@ -116,31 +117,32 @@ class Watch:
                 alert = Alert(last.dag_id, sentence, None, None, None, last.headline, cause, last.kind)  # type: ignore[arg-type]
                 report(self._settings, replace(alert, thread=name, closes=True), spec)
 
+    def withdraw_questions(self, session: Any) -> None:
+        """Answer what people are asked about an older version where a later run asks about a newer one."""
+        newest = dict[str, Any]()
+        for ti in _unanswered(session):  # the later run last
+            spec, older = spec_of(self._settings, ti.dag_id), newest.get(ti.dag_id)
+            if spec is None:
+                continue
+            newest[ti.dag_id] = ti
+            if older is not None:
+                version = ti.xcom_pull(task_ids="gate", session=session)["version"]
+                _supersede(session, older, version)
+                log.info("%s %s: version %s is asked about instead", older.dag_id, older.run_id, version)
+
     def report_waits(self, session: Any, now: datetime) -> None:
-        """Report approvals that nobody has answered for a day, with the promotions that wait behind them."""
-        from airflow.models.dagrun import DagRun
-        from airflow.models.taskinstance import TaskInstance
-        from sqlalchemy import func, select
-
-        from windsock_airflow.decisions import APPROVAL
-
-        unanswered = select(TaskInstance).where(
-            TaskInstance.task_id == APPROVAL,
-            TaskInstance.state.in_(("deferred", "awaiting_input")),
-            TaskInstance.start_date < now - _LONG_WAIT,
-        )
-        for ti in session.scalars(unanswered):
+        """Report approvals that nobody has answered for a day."""
+        for ti in _unanswered(session):
+            if ti.start_date >= now - _LONG_WAIT:
+                continue
             cause = f"unanswered {ti.dag_id} {ti.run_id} {ti.try_number}"
             spec = spec_of(self._settings, ti.dag_id)
             if cause in self._known or spec is None:
                 continue
             self._known.add(cause)
-            queued = select(func.count()).where(DagRun.dag_id == ti.dag_id, DagRun.state == "queued")
-            behind = session.scalar(queued)
-            more = f" {behind} more promotions wait behind it." if behind else ""
             sentence = (
                 f"A version of {spec.name} passed the gate and waits for Approve or Reject since "
-                f"{ti.start_date:%Y-%m-%d %H:%M} UTC.{more} Answer it under Required Actions; until then the champion "
+                f"{ti.start_date:%Y-%m-%d %H:%M} UTC. Answer it under Required Actions; until then the champion "
                 "stays."
             )
             url = run_url(self._settings, ti.dag_id, ti.run_id, ti.task_id)
@@ -165,8 +167,8 @@ class Watch:
                 continue
             self._known.add(cause)
             sentence = (
-                f"Version {version} of {model} was registered, and no run of {dag_id} has judged it: it came while "
-                f"another was under way, or the DAG was paused. Trigger {dag_id}; the champion stays meanwhile."
+                f"Version {version} of {model} was registered, and no run of {dag_id} has judged it: the DAG was "
+                f"paused, or its event was lost. Trigger {dag_id}; the champion stays meanwhile."
             )
             alert = Alert(dag_id, sentence, headline="Challenger waits", cause=cause, kind="deadline")
             report(self._settings, alert, spec)
@@ -176,6 +178,41 @@ _BY_HAND = (
     *("patch_task_instance", "bulk_task_instances", "patch_task_group_instances", "patch_dag_run", "bulk_dag_runs"),
 )
 """What Airflow's audit log calls it when a person sets the state of tasks and runs."""
+
+
+def _unanswered(session: Any) -> list[Any]:
+    """Return the tasks that wait for a person's approval, in the order in which their runs were made."""
+    from airflow.models.dagrun import DagRun
+    from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy import select
+
+    from windsock_airflow.decisions import APPROVAL
+
+    wanted = select(TaskInstance).join(TaskInstance.dag_run).order_by(DagRun.id)
+    return list(session.scalars(wanted.where(TaskInstance.task_id == APPROVAL, TaskInstance.state == "awaiting_input")))
+
+
+def _supersede(session: Any, ti: Any, version: str) -> None:
+    """Answer for a person as Airflow's own route does: its rows are locked in the same order."""
+    from airflow.models.hitl import HITLDetail
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.trigger import handle_event_submit
+    from airflow.triggers.base import TriggerEvent
+    from sqlalchemy import select
+
+    from windsock_airflow.decisions import SUPERSEDED, AskForApproval
+
+    locked = session.get(TaskInstance, ti.id, with_for_update={"of": TaskInstance}, populate_existing=True)
+    asked = select(HITLDetail).where(HITLDetail.ti_id == ti.id).with_for_update(of=HITLDetail)
+    question = session.scalar(asked.execution_options(populate_existing=True))
+    if locked is None or locked.state != "awaiting_input" or question is None or question.response_received:
+        return  # a person was faster
+    question.responded_by = {"id": "windsock", "name": "windsock"}
+    question.responded_at = datetime.now(UTC)
+    question.chosen_options = [AskForApproval.REJECT]
+    question.params_input = {SUPERSEDED: version}
+    answer = TriggerEvent(question.as_resume_event_payload())  # type: ignore[no-untyped-call]
+    handle_event_submit(answer, task_instance=locked, session=session)
 
 
 def _mends(run: Any, failed: Message) -> bool:
@@ -200,6 +237,7 @@ def _watch_for_ever(settings: Settings) -> None:
         with looks.look():
             now = datetime.now(UTC)
             with create_session() as session:
+                watch.withdraw_questions(session)
                 if look:
                     watch.report_failures(session, now)
                 if rounds % _ROUNDS_BETWEEN_WAITS == 0:

@@ -47,7 +47,7 @@ def churn(stack: Stack) -> ModelRuns:
         source={"kind": "files", "url": f"{deliveries}/{{ds}}.parquet"},
         label__delay_days=1,
         training__holdout_days=7,
-        gate__approval=True,
+        gate={"floors": {"average_precision": 0.05}, "margin": 0.2, "approval": True},
         monitoring={"performance_days": 2},
         retraining={"out_of": len(QUIET)},
         schedule={"train": None, "maintenance": None},
@@ -110,9 +110,32 @@ def night(runs: ModelRuns, day: date) -> dict[str, Any]:
 
 
 def alerts(runs: ModelRuns, kind: str) -> list[Row]:
-    """Return the troubles of a kind, oldest first."""
-    rows = table_of_alerts(runs.stack.settings, days=1)
-    return [row for row in reversed(rows) if (row.first.model, row.first.kind) == (MODEL, kind)]
+    """Return the troubles of a kind, in the order in which they began."""
+    rows = sorted(table_of_alerts(runs.stack.settings, days=1), key=lambda row: row.first.at)
+    return [row for row in rows if (row.first.model, row.first.kind) == (MODEL, kind)]
+
+
+def test_a_newer_version_is_judged_while_an_older_one_waits_for_a_person_and_takes_its_place(churn: ModelRuns):
+    api, runs = churn.stack.api, list[str]()
+    for changed in ({"window_days": 3}, {"holdout_days": 6}):
+        known = churn.ids("promote")
+        churn.finish("train", api.trigger(churn.dag("train"), conf=changed))
+        runs.append(question(churn, known))
+    older, newer = runs
+
+    churn.finish("promote", older)  # nobody has answered it
+    assert [state_of(churn, older, task) for task in ("approval", "promote")] == ["success", "skipped"]
+    assert "Version 3 was judged later" in api.task_log(churn.dag("promote"), older, "approval")
+    open_questions = api.pages(
+        f"{run_path(churn.dag('promote'), '~')}/hitlDetails", "hitl_details", response_received=False
+    )
+    assert [asked["subject"] for asked in open_questions] == ["Make version 3 of churn the champion?"]
+    _, first, second = alerts(churn, "approval")
+    assert (first.state, second.state) == ("over", "open")
+    assert f"trigger {churn.dag('promote')} with its number" in first.last.sentence
+
+    answer(churn, newer, "Reject")
+    assert champion(churn) == "1"
 
 
 def test_nobody_hears_of_a_drift_before_it_is_believed(churn: ModelRuns):
@@ -149,7 +172,8 @@ def test_the_nights_after_are_quiet_and_the_episode_is_over(churn: ModelRuns):
     assert [night(churn, day)["action"] for day in QUIET] == ["none"] * len(QUIET)
     found = Ledger.of(churn.stack.settings, MODEL, "monitor").get(QUIET[-1])
     assert found is not None
-    assert (found.detail["champion"], found.detail["drifted"], found.detail["degraded"]) == ("2", False, False)
+    assert (found.detail["drifted"], found.detail["degraded"]) == (False, False)
+    assert found.detail["champion"] == champion(churn) != "1"
     (told,) = alerts(churn, "drift")
     assert told.state == "over"
     assert churn.ids("train") == before

@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 from small_model import small_fraud
 from windsock.alert_table import table_of_alerts
 from windsock.days import utc_now
-from windsock_airflow.decisions import ask_for_approval
+from windsock_airflow.decisions import SUPERSEDED, ask_for_approval
 
 PASSED = {"version": "2", "champion_seen": "1", "passed": True, "checks": [], "why": "Version 2 passed all checks."}
 REFUSED = {**PASSED, "passed": False, "why": "Version 2 failed 1 of 12 checks: [floor] is 0.1, at least 0.3."}
@@ -48,14 +48,21 @@ def test_a_version_that_passed_waits_for_a_person(tmp_path, monkeypatch, asked):
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("answer", ["Approve", "Reject"])
-def test_the_question_is_told_once_and_a_rejection_closes_it(tmp_path, monkeypatch, asked, answer):
+@pytest.mark.parametrize(
+    ("answer", "form", "said"),
+    [
+        ("Approve", {}, None),
+        ("Reject", {}, "It was rejected. The champion stays."),
+        ("Reject", {SUPERSEDED: "3"}, "Version 3 was judged later, passed as well, and is asked about instead."),
+    ],
+)
+def test_the_question_is_told_once_and_closed_by_what_is_no_approval(tmp_path, monkeypatch, asked, answer, form, said):
     for _ in range(2):
         with pytest.raises(TaskAwaitingInput):
             ask(tmp_path, monkeypatch, PASSED)
     settings, spec = small_fraud(tmp_path)
     names = {"dag_id": "fraud_promote", "run_id": "manual__1", "task_id": "approval", "try_number": 1}
-    given = {"params_input": {}, "responded_at": utc_now(), "responded_by_user": {"id": "1", "name": "ada"}}
+    given = {"params_input": form, "responded_at": utc_now(), "responded_by_user": {"id": "1", "name": "ada"}}
     ask_for_approval(spec).execute_complete(
         {"ti": SimpleNamespace(**names)},  # type: ignore[typeddict-item]
         {"chosen_options": [answer], "timedout": False, **given},
@@ -63,7 +70,8 @@ def test_the_question_is_told_once_and_a_rejection_closes_it(tmp_path, monkeypat
 
     (row,) = table_of_alerts(settings, days=1)
     assert (row.first.headline, row.count) == ("Approval needed", 1)
-    assert row.state == ("over" if answer == "Reject" else "open"), "an approval is over with the promotion"
+    assert row.state == ("over" if said else "open"), "an approval is over with the promotion"
+    assert said is None or row.last.sentence.startswith(said)
 
 
 @pytest.mark.parametrize(
