@@ -6,6 +6,7 @@ scheduler's thread that started it (``watch_clock``) starts them.
 
 import logging
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -48,11 +49,11 @@ def look_after_all(context: Context) -> dict[str, Any]:
                 raise UpstreamUnavailable(f"Airflow does not know {dag_id} yet, or cannot say: {err}") from err
 
         @cache  # noqa: B019  # lives as long as one look
-        def days_on_their_way(self, dag_id: str) -> frozenset[str]:
+        def days_on_their_way(self, dag_id: str) -> Mapping[str, datetime | None]:
             states: Mapping[str, Mapping[str, Any]] = ti.get_task_states(dag_id=dag_id)
             alive = (id for id, tasks in states.items() if not {enum_text(s) for s in tasks.values()} <= _OVER)
             runs = (_run(dag_id, run_id) for run_id in alive)
-            return frozenset(str(run.partition_key) for run in runs if run and enum_text(run.state) in ALIVE)
+            return {str(run.partition_key): run.start_date for run in runs if run and enum_text(run.state) in ALIVE}
 
         def run_state(self, dag_id: str, run_id: str) -> RunState | None:
             run = _run(dag_id, run_id)

@@ -21,7 +21,9 @@ class ScheduleSpec(Part):
         description="Days back from today that are run by themselves if they were not run in time; a person is told "
         "of earlier ones.",
     )
-    alert_after_hours: float = Field(6, gt=0, description="A live run that waits for longer is told of, once.")
+    alert_after_hours: float = Field(
+        6, gt=0, description="A live run that waits for longer, or a day whose run takes longer, is told of once."
+    )
 
 
 class MonitoringSpec(Part):

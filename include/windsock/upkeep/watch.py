@@ -47,8 +47,8 @@ class Scheduler(Protocol):
     def is_paused(self, dag_id: str) -> bool:
         """Say whether a DAG is paused, or not there."""
 
-    def days_on_their_way(self, dag_id: str) -> Collection[str]:
-        """Return the days (partition keys) for which a run of a DAG is queued or running."""
+    def days_on_their_way(self, dag_id: str) -> Mapping[str, datetime | None]:
+        """Return the days (partition keys) for which a run of a DAG is queued or running, and when it began."""
 
     def run_state(self, dag_id: str, run_id: str) -> RunState | None:
         """Return what has become of a run; None: there is no such run."""
@@ -129,7 +129,7 @@ def _close(look: _Look, days: StageDays) -> None:
     if paused := [dag_id for dag_id in dags if look.scheduler.is_paused(dag_id)]:
         _tell_of_pause(look, days, paused[0])
         return
-    on_their_way = {key for dag_id in dags for key in look.scheduler.days_on_their_way(dag_id)}
+    on_their_way = {key: since for dag_id in dags for key, since in look.scheduler.days_on_their_way(dag_id).items()}
     for day in days.lacking:
         rests = rests_since(look.settings, look.spec, stage, day, look.stages, look.now)
         if str(day) in on_their_way or (rests is not None and rests < GRACE):
@@ -139,7 +139,25 @@ def _close(look: _Look, days: StageDays) -> None:
                 _start(look, stage, sure)
         if stage == "monitor" and day in look.moving:
             break  # a later night's decision counts on it
+    _tell_of_late_days(look, days, on_their_way)
     _tell_of_earlier_days(look, days, on_their_way)
+
+
+def _tell_of_late_days(look: _Look, days: StageDays, on_their_way: Mapping[str, datetime | None]) -> None:
+    """Tell once of each day whose run began long ago and is not known to wait: it hangs, or finds no slot."""
+    longest = timedelta(hours=look.spec.schedule.alert_after_hours)
+    said = {wait.key for wait in waits_of(Store.of(look.settings), look.spec.name)}
+    for day in look.sure_of(days.stage, days.lacking):
+        began = on_their_way.get(str(day))
+        late = began is not None and look.now - began > longest and str(day) not in said
+        if late and (new := look.told.untold("late", [str(day)])):
+            look.told.mark("late", new)
+            sentence = (
+                f"Its run began at {began:%Y-%m-%d %H:%M} UTC, and {days.stage} of {day} is not done after "
+                f"{look.spec.schedule.alert_after_hours:g} hours (schedule.alert_after_hours). Look at its tasks: one "
+                "that is queued finds no slot or worker, one that is running is slow or hangs."
+            )
+            look.tell(STARTED_BY[days.stage], "deadline", "Day is late", sentence, str(day))
 
 
 def _start(look: _Look, stage: str, day: date) -> None:

@@ -38,7 +38,7 @@ class Runs:
 
     paused: set[str] = field(default_factory=set)
     states: dict[tuple[str, str], RunState] = field(default_factory=dict)
-    on_their_way: dict[str, set[str]] = field(default_factory=dict)
+    on_their_way: dict[str, dict[str, datetime | None]] = field(default_factory=dict)
     started: list[tuple[str, str, str]] = field(default_factory=list)
     asked: int = 0
 
@@ -46,9 +46,9 @@ class Runs:
         self.asked += 1
         return dag_id in self.paused
 
-    def days_on_their_way(self, dag_id: str) -> set[str]:
+    def days_on_their_way(self, dag_id: str) -> dict[str, datetime | None]:
         self.asked += 1
-        return self.on_their_way.get(dag_id, set())
+        return self.on_their_way.get(dag_id, {})
 
     def run_state(self, dag_id: str, run_id: str) -> RunState | None:
         self.asked += 1
@@ -57,7 +57,7 @@ class Runs:
     def start(self, dag_id: str, run_id: str, key: str) -> None:
         self.started.append((dag_id, run_id, key))
         self.states[dag_id, run_id] = RunState("running")
-        self.on_their_way.setdefault(dag_id, set()).add(key)
+        self.on_their_way.setdefault(dag_id, {})[key] = None
 
     def end(self, state: str = "success", at: datetime = NOON - timedelta(hours=1)) -> None:
         """End all runs that were started."""
@@ -120,7 +120,7 @@ def test_where_nothing_is_lacking_airflow_is_asked_nothing_and_nothing_is_writte
 def test_after_eight_days_switched_off_each_stage_is_made_up_for_in_order_and_one_message_says_so(world: World):
     world.settle_all(*day_range(ago(60), ago(9)))
     gap = day_range(ago(8), YESTERDAY)
-    world.runs.on_their_way["fraud_ingest"] = {str(YESTERDAY)}  # by the clock, as soon as the machine was on again
+    world.runs.on_their_way["fraud_ingest"] = {str(YESTERDAY): NOON}  # by the clock, once the machine was on again
 
     assert world.look()  # a clock that is wrong for a moment starts nothing
     assert world.runs.take() == []
@@ -132,7 +132,7 @@ def test_after_eight_days_switched_off_each_stage_is_made_up_for_in_order_and_on
 
     world.runs.end()
     world.settle("ingest", *gap)
-    world.runs.on_their_way["fraud_features"] = set(map(str, gap))  # started by the events of ingest
+    world.runs.on_their_way["fraud_features"] = dict.fromkeys(map(str, gap), NOON)  # started by the events of ingest
     assert world.look()
     assert world.runs.take() == []
     world.runs.end()
@@ -242,6 +242,29 @@ def test_refused_days_lack_nothing(world: World):
     world.look()
     assert not world.look()
     assert (world.runs.take(), world.runs.asked) == ([], 0)
+
+
+@pytest.mark.parametrize("stage", ["ingest", "features", "score", "monitor"])
+@pytest.mark.parametrize(("hours", "waits", "told"), [(5, False, 0), (7, False, 1), (7, True, 0)])
+def test_a_day_whose_run_hangs_or_gets_no_slot_is_told_of_once_and_one_that_waits_by_its_own_sentence(
+    world: World, stage: str, hours: int, waits: bool, told: int
+):
+    stages = ("ingest", "features", "score", "monitor")
+    world.settle_all(*day_range(ago(4), ago(2)))
+    for before in stages[: stages.index(stage)]:
+        world.settle(before, YESTERDAY)
+    now = utc_now() + timedelta(days=1, hours=12)
+    world.runs.on_their_way[f"fraud_{stage}"] = {str(YESTERDAY): now - timedelta(hours=hours)}
+    if waits:
+        note(Store.of(world.settings), "fraud", Wait(stage, str(YESTERDAY), f"fraud_{stage}", "r", False, "a day"))
+        world.runs.states[f"fraud_{stage}", "r"] = RunState("running")
+    for _ in range(3):
+        world.look(now)
+    texts = world.told()
+    assert [("Day is late" in text, f"{stage} of {YESTERDAY} is not done" in text) for text in texts] == [
+        (True, True)
+    ] * told
+    assert world.runs.take() == []
 
 
 @pytest.mark.parametrize(
