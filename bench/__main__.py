@@ -21,7 +21,7 @@ from bench.world import Size, World
 
 BENCHES = (
     *("idle", "task", "asset", "features", "join", "validate", "usual", "plan", "walk", "year", "bucket", "torch"),
-    *("demo", "kill", "recovery", "watch"),
+    *("drift", "demo", "kill", "recovery", "watch"),
 )
 _LONG = ("demo", "kill")
 _BY_NAME = ("recovery", "watch")
@@ -43,6 +43,7 @@ class Session:
         from bench import (
             bucket,
             demo,
+            drift,
             features,
             join,
             kill,
@@ -74,6 +75,9 @@ class Session:
             "walk": lambda: walk.run(self.size),
             "year": lambda: year.run(self._folder, 365 if self.size.days > 10 else 56),
             "bucket": lambda: bucket.run(self._folder, 49 if self.size.days > 10 else 10),
+            "drift": lambda: drift.run(
+                self.world.spec, self._folder / "drift", 1_000_000 if self.size.days > 10 else 5_000
+            ),
             "torch": lambda: torch_training.run(self.size),
             "demo": lambda: demo.run(self._folder, self._demo_json),
             "kill": lambda: kill.run(self._folder),

@@ -37,6 +37,8 @@ _FITS = 0.25
 """Distance up to which numbers, the factor taken back, are the reference's again, in its standard deviations."""
 _BY_CHANCE = 1e-6
 _CELLS = 500
+_AT_ONCE = 10_000_000
+"""Values of one side that are copied at a time."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +88,25 @@ def find_breaks(rows: Samples) -> Breaks:
 def _conspicuous(rows: Samples, places: Sequence[npt.NDArray[np.intp]]) -> list[str]:
     """List the columns to look at: of numbers, those of which a day is mostly missing, constant or a factor off.
 
-    All at once, as most of hundreds of columns are none of it.
+    Many at once, as most of hundreds of columns are none of it; of a million rows a few.
     """
     names = [name for name in rows.current.columns if name != SCORE and name not in rows.left_out]
     sides = rows.current, rows.reference
     plain = [name for name in names if all(side[name].dtype.kind in "iuf" for side in sides)]
-    if not plain:
-        return names
-    now, then = (side[plain].to_numpy(dtype=np.float64) for side in sides)
-    odd = np.zeros(len(plain), dtype=bool)
+    width = max(1, _AT_ONCE // max(1, *map(len, sides)))
+    seen = {
+        name
+        for first in range(0, len(plain), width)
+        for name in _odd(plain[first : first + width], rows.current, rows.reference, places)
+    }
+    return [name for name in names if name in seen or name not in plain]
+
+
+def _odd(
+    names: list[str], current: pd.DataFrame, reference: pd.DataFrame, places: Sequence[npt.NDArray[np.intp]]
+) -> list[str]:
+    now, then = (side[names].to_numpy(dtype=np.float64) for side in (current, reference))
+    odd = np.zeros(len(names), dtype=bool)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column may be missing altogether
         usual = _typical_sizes(then)
@@ -103,8 +115,7 @@ def _conspicuous(rows: Samples, places: Sequence[npt.NDArray[np.intp]]) -> list[
             odd |= (np.isnan(day).mean(axis=0) >= GONE) | (np.nanmin(day, axis=0) == np.nanmax(day, axis=0))
             times = np.log10(_typical_sizes(day) / usual)
             odd |= abs(times) >= np.log10(min(FACTORS) * (1 - _NEAR))
-    seen = {name for name, found in zip(plain, odd, strict=True) if found}
-    return [name for name in names if name in seen or name not in plain]
+    return [name for name, found in zip(names, odd, strict=True) if found]
 
 
 def _typical_sizes(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

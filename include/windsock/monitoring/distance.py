@@ -110,8 +110,10 @@ def is_constant(numbers: Vector) -> bool:
 
 def numbers_of(values: pd.Series) -> Vector:
     """Return a column as numbers; what is missing or infinite is NaN."""
-    numbers = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
-    return np.where(np.isfinite(numbers), numbers, np.nan)
+    plain = values if pd.api.types.is_numeric_dtype(values) else pd.to_numeric(values)
+    numbers = plain.to_numpy(dtype=np.float64, na_value=np.nan)
+    finite = np.isfinite(numbers)
+    return numbers if finite.all() else np.where(finite, numbers, np.nan)
 
 
 def label_of(value: Any) -> str:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from windsock.monitoring.broken import Break, find_breaks
@@ -211,12 +212,23 @@ def pair_of(policy: MonitoringSpec, current: pd.Series, reference: pd.Series, *,
         return None
     numeric = all(pd.api.types.is_numeric_dtype(s) and not pd.api.types.is_bool_dtype(s) for s in known)
     if numeric:
-        sides = [pd.Series(numbers_of(s), index=s.index) for s in sides]
-    gone = [float(s.isna().mean()) if len(s) else 0.0 for s in sides]
-    now, then = (s.dropna() for s in sides)
-    if numeric and not categorical and not is_constant(then.to_numpy()):
-        return Pair("numeric", policy.numeric_method, policy.numeric_threshold, now, then, (gone[0], gone[1]))
-    return Pair("categorical", policy.categorical_method, policy.categorical_threshold, now, then, (gone[0], gone[1]))
+        numbers = [numbers_of(s) for s in sides]
+        gone = [np.isnan(side) for side in numbers]
+        now, then = (
+            pd.Series(side[~without], index=s.index[~without])
+            for s, side, without in zip(sides, numbers, gone, strict=True)
+        )
+    else:
+        gone = [s.isna().to_numpy() for s in sides]
+        now, then = (s.dropna() for s in sides)
+    missing = (_share(gone[0]), _share(gone[1]))
+    if numeric and not categorical and not is_constant(numbers_of(then)):
+        return Pair("numeric", policy.numeric_method, policy.numeric_threshold, now, then, missing)
+    return Pair("categorical", policy.categorical_method, policy.categorical_threshold, now, then, missing)
+
+
+def _share(mask: npt.NDArray[np.bool_]) -> float:
+    return float(mask.mean()) if len(mask) else 0.0
 
 
 def rounded(value: float | None) -> float | None:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from small_model import small_fraud
+from windsock.monitoring import broken
 from windsock.monitoring.distance import cells_of
 from windsock.monitoring.drift import Drift, find_drift
 from windsock.monitoring.page import MOST_COLUMNS, draw_page, drift_sentence
@@ -175,11 +176,22 @@ def test_broken_data_is_told_apart_from_a_changed_world(how: str, spec: ModelSpe
     frame["other"] = rng.normal(size=len(frame))
     at = frame["day"] == 21
     frame.loc[at, "amount"] = spoil(frame.loc[at, "amount"], rng)
-    broken, after = (judged(spec, night(frame, last, WEEK)) for last in (21, 22))
+    spoilt, after = (judged(spec, night(frame, last, WEEK)) for last in (21, 22))
 
-    assert [(b.column, b.what) for b in broken.broken] == [("amount", what)]
-    assert (broken.drifted, broken.judged) == (False, False)
+    assert [(b.column, b.what) for b in spoilt.broken] == [("amount", what)]
+    assert (spoilt.drifted, spoilt.judged) == (False, False)
     assert (list(after.broken), after.drifted, after.judged, named(after)) == ([], False, True, [])
+
+
+def test_a_broken_column_is_found_among_so_many_rows_that_columns_are_looked_at_one_by_one(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broken, "_AT_ONCE", 1)
+    frame, rng = rows(24, 200)
+    for name in ("amount", "other", "third"):
+        frame[name] = rng.exponential(50, len(frame))
+    frame.loc[frame["day"] == 21, "other"] *= 100
+    assert [(b.column, b.what) for b in judged(spec, night(frame, 21, WEEK)).broken] == [("other", "factor")]
 
 
 def test_text_where_numbers_were_is_broken_data(spec: ModelSpec) -> None:
