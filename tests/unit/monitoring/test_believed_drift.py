@@ -209,6 +209,7 @@ CHANGES: dict[str, Callable[[pd.Series], Any]] = {
     "doubled": lambda a: a * 2,
     "a quarter": lambda a: a / 4,
     "shifted": lambda a: a + 50,
+    "ten times as large, and all alike": lambda a: 10 * a.median() + a / 50,
     "ten times in the half of all rows": lambda a: a * np.where(np.arange(len(a)) % 2, 10, 1),
 }
 
