@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from fake_slack import FakeSlack
+from otlp_receiver import Received, otlp_receiver
 from stack_fixture import Stack, start_session_stack
 from windsock.mlflow_keys import Caller, Kind, sign
 from windsock_local.stack.guardian import database_processes
@@ -212,14 +213,29 @@ def test_after_a_kill_of_the_parent_nothing_stays_and_a_new_up_finishes_its_work
 
     # Without the bell, so that its scheduler has to look by itself.
     (stack.home / "plugins").mkdir()
-    again = start_session_stack(stack.home, slack, WINDSOCK_PLUGINS_FOLDER=str(stack.home / "plugins"))
-    processes = everything_of(again)
-    run = again.api.wait_for_run("sleeper", run_id, 120)
-    assert run["state"] == "success"
+    plugins = str(stack.home / "plugins")
+    with otlp_receiver() as received:
+        again = start_session_stack(stack.home, slack, WINDSOCK_PLUGINS_FOLDER=plugins, **received.env)
+        processes = everything_of(again)
+        run = again.api.wait_for_run("sleeper", run_id, 120)
+        assert run["state"] == "success"
+        another = again.api.wait_for_run("sleeper", again.api.trigger("sleeper"), 120)
+        assert another["state"] == "success"
 
-    os.kill(read_stack(again.settings).parts["supervisor"].pid, signal.SIGTERM)  # type: ignore[union-attr]
-    assert_all_gone(processes, again.home)
-    assert read_stack(again.settings) is None
+        os.kill(read_stack(again.settings).parts["supervisor"].pid, signal.SIGTERM)  # type: ignore[union-attr]
+        assert_all_gone(processes, again.home)
+        assert read_stack(again.settings) is None
+
+    airflow_tells_opentelemetry_of_a_run(received, another["dag_run_id"])
+
+
+def airflow_tells_opentelemetry_of_a_run(received: Received, run_id: str) -> None:
+    """Look at what the stack of the last test exported by Airflow's own settings."""
+    assert received.faults == []
+    assert {span["service"] for span in received.spans} == {"windsock"}
+    of_run = [span for span in received.spans if run_id in span.values()]
+    assert {"dag_run.sleeper", "worker.sleep"} <= {span["name"] for span in of_run}, of_run
+    assert {"airflow.ti.finish", "airflow.scheduler_heartbeat"} <= received.metrics
 
 
 def test_down_and_wipe_leave_nothing_of_a_stopped_stack(stack: Stack) -> None:
