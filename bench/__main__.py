@@ -21,10 +21,10 @@ from bench.world import Size, World
 
 BENCHES = (
     *("idle", "task", "asset", "features", "join", "validate", "usual", "plan", "walk", "year", "bucket", "torch"),
-    *("drift", "demo", "kill", "recovery", "watch"),
+    *("drift", "demo", "kill", "waiting", "recovery", "watch"),
 )
 _LONG = ("demo", "kill")
-_BY_NAME = ("recovery", "watch")
+_BY_NAME = ("waiting", "recovery", "watch")
 """Run only when they are named: they take up to an hour."""
 
 
@@ -52,6 +52,7 @@ class Session:
             torch_training,
             usual,
             validate,
+            waiting,
             walk,
             year,
         )
@@ -81,6 +82,7 @@ class Session:
             "torch": lambda: torch_training.run(self.size),
             "demo": lambda: demo.run(self._folder, self._demo_json),
             "kill": lambda: kill.run(self._folder),
+            "waiting": lambda: waiting.run(self._folder, *((10, 60, 120.0) if self.size.days > 10 else (2, 5, 5.0))),
             "recovery": lambda: recovery.run(self.world.spec, *self.size.recovery),
             "watch": lambda: watch.run(*((20, False) if self.size.days > 10 else (1, True))),
         }

@@ -23,12 +23,12 @@ def run(stack: BenchStack, size: Size) -> Iterator[Figure]:
     settle = min(_SETTLE_S, size.idle_s)
     say(f"idle: leaving the stack alone for {settle + size.idle_s:.0f} s ...")
     time.sleep(settle)
-    before, began = _cpu_seconds(stack), time.monotonic()
+    before, began = cpu_seconds(stack), time.monotonic()
     time.sleep(size.idle_s)
     seconds = time.monotonic() - began
     used: Counter[str] = Counter()
-    for process, cpu_s in _cpu_seconds(stack).items():
-        used[_part_of(process, stack)] += cpu_s - before.get(process, 0.0)
+    for process, cpu_s in cpu_seconds(stack).items():
+        used[part_of(process, stack)] += cpu_s - before.get(process, 0.0)
     yield Figure(
         "idle",
         f"processor time of an idle stack over {seconds:.0f} s, of one core",
@@ -39,7 +39,7 @@ def run(stack: BenchStack, size: Size) -> Iterator[Figure]:
     )
     memory: Counter[str] = Counter()
     for process in stack.processes():
-        memory[_part_of(process, stack)] += _pss_mb(process)
+        memory[part_of(process, stack)] += _pss_mb(process)
     yield Figure(
         "idle",
         "memory of an idle stack, pages that processes share counted once",
@@ -50,7 +50,8 @@ def run(stack: BenchStack, size: Size) -> Iterator[Figure]:
     )
 
 
-def _cpu_seconds(stack: BenchStack) -> dict[psutil.Process, float]:
+def cpu_seconds(stack: BenchStack) -> dict[psutil.Process, float]:
+    """Return the CPU seconds of each process of a stack so far."""
     found = {}
     for process in stack.processes():
         with contextlib.suppress(psutil.Error):
@@ -67,7 +68,7 @@ def _pss_mb(process: psutil.Process) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
-def _part_of(process: psutil.Process, stack: BenchStack) -> str:
+def part_of(process: psutil.Process, stack: BenchStack) -> str:
     """Return the part that a process belongs to."""
     info = read_stack(stack.settings)
     names = {part.pid: name for name, part in info.parts.items()} if info is not None else {}
