@@ -1,7 +1,7 @@
 # Windsock: every command a developer or CI uses. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down status test test-thorough test-fast test-kubernetes mutations images lint lint-deploy format bench sbom lock clean
+.PHONY: help setup demo up down status test test-thorough test-fast test-kubernetes test-compose mutations images lint lint-deploy format bench sbom lock clean
 
 BIN := .venv/bin
 # Heavy libraries must not spin while they wait for a core that somebody else uses.
@@ -39,6 +39,9 @@ test-fast: setup ## Run the tests that need no running stack
 
 test-kubernetes: setup ## Run the tests on the cluster that KUBECONFIG names (or on one started here, if that can be)
 	@scripts/with-cluster.sh $(BIN)/python -m pytest tests/kubernetes $(ARGS)
+
+test-compose: setup ## Run the compose file in a Docker daemon that answers, or that can be started here: ten minutes
+	@WINDSOCK_TEST_COMPOSE=1 scripts/with-cluster.sh $(BIN)/python -m pytest -n 0 tests/compose $(ARGS)
 
 mutations: setup ## Break one rule at a time and see that the test named for it fails
 	@$(BIN)/python scripts/mutations.py $(ARGS)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -120,10 +120,11 @@ def installation() -> Iterator[Installation]:
         (folder / "image").mkdir()
         load_postgresql(cluster, folder / "image")
         end.enter_context(name_server(cluster, core, NAMESPACE))
-        for claim in CLAIMS:
-            body = volume(f"windsock-test-{claim}", claim, NAMESPACE, folder / claim)
-            end.callback(core.delete_persistent_volume, body["metadata"]["name"])
-            core.create_persistent_volume(body)
+        names = {f"windsock-test-{claim}": claim for claim in CLAIMS}
+        _remove_volumes(core, names)  # of a session that was killed: nobody else's have these names
+        for name, claim in names.items():
+            end.callback(core.delete_persistent_volume, name)
+            core.create_persistent_volume(volume(name, claim, NAMESPACE, folder / claim))
         churn = Churn.make(
             folder / "windsock-home",
             last_day=LAST_DAY,
@@ -154,6 +155,15 @@ def installation() -> Iterator[Installation]:
         end.callback(_tell)
         running.wait_until_ready()
         yield running
+
+
+def _remove_volumes(core: CoreV1Api, names: Collection[str]) -> None:
+    def left() -> list[str]:
+        return [v.metadata.name for v in core.list_persistent_volume().items if v.metadata.name in names]
+
+    for name in left():
+        core.delete_persistent_volume(name)
+    wait_for(lambda: not left(), 60, f"the end of the volumes {left()}")
 
 
 def _on_the_node(cluster: Path, which: str) -> str:

@@ -20,7 +20,6 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 import pytest
-from cluster import marks
 from kubernetes.client import CoreV1Api
 
 from windsock.settings import REPO_ROOT
@@ -116,11 +115,10 @@ def volume(name: str, claim: str, namespace: str, folder: Path) -> dict[str, Any
     """Return a volume for one claim: there is no storage class. Everybody may write to it, as on kind."""
     folder.mkdir(parents=True)
     folder.chmod(0o777)
-    labels, annotations = marks()
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": name, "labels": labels, "annotations": annotations},
+        "metadata": {"name": name},
         "spec": {
             "capacity": {"storage": "20Gi"},
             "accessModes": ["ReadWriteOnce"],

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
-from kubernetes.client import ApiClient, CoreV1Api, V1DeleteOptions, V1ObjectMeta, V1Pod
+from kubernetes.client import ApiClient, CoreV1Api, V1DeleteOptions, V1Pod
 from kubernetes.client.exceptions import ApiException
 
 from kubernetes import config
@@ -212,28 +212,16 @@ def _address_towards(pod_ip: str) -> str:
 
 
 def marks() -> tuple[dict[str, str], dict[str, str]]:
-    """Return the labels and annotations of what belongs to this session: a namespace, a volume."""
+    """Return the labels and annotations of a namespace of this session's."""
     return {_MARK: "true", "app.kubernetes.io/part-of": "windsock"}, {_OWNER: f"{_boot()} {os.getpid()}"}
 
 
 def sweep_dead(core: CoreV1Api) -> None:
-    """Remove namespaces and volumes whose session was killed on this machine."""
+    """Remove namespaces whose session was killed on this machine."""
     for namespace in core.list_namespace(label_selector=_MARK).items:
-        if _is_dead(namespace.metadata):
+        boot, _, pid = (namespace.metadata.annotations or {}).get(_OWNER, "").partition(" ")
+        if boot == _boot() and pid.isdigit() and not psutil.pid_exists(int(pid)):
             Cluster(core, namespace.metadata.name).close()
-    for volume in core.list_persistent_volume(label_selector=_MARK).items:
-        if _is_dead(volume.metadata):
-            core.delete_persistent_volume(name := volume.metadata.name)
-            wait_for(lambda name=name: _is_gone(core, name), 60, f"the end of volume {name}")  # type: ignore[misc]
-
-
-def _is_dead(marked: V1ObjectMeta) -> bool:
-    boot, _, pid = (marked.annotations or {}).get(_OWNER, "").partition(" ")
-    return boot == _boot() and pid.isdigit() and not psutil.pid_exists(int(pid))
-
-
-def _is_gone(core: CoreV1Api, volume: str) -> bool:
-    return all(each.metadata.name != volume for each in core.list_persistent_volume(label_selector=_MARK).items)
 
 
 def _boot() -> str:
