@@ -226,10 +226,10 @@ def _remove(core: CoreV1Api, site: Path) -> None:
 
 def _tell() -> None:
     """Write how the parts stood in the end; pytest shows it when a test has failed."""
-    said = kubectl("get", "pods", "--output=wide")
-    for part in PARTS:
-        said += f"\n--- {part}\n{kubectl('logs', f'deployment/{part}', '--all-containers', '--tail=25')}"
-    sys.stdout.write(said)
+    logs = (("logs", f"deployment/{part}", "--all-containers", "--tail=25") for part in PARTS)
+    for command in (("get", "pods", "--output=wide"), ("get", "events", "--field-selector=type=Warning"), *logs):
+        with suppress(AssertionError):  # a container that never began has no log
+            sys.stdout.write(f"--- {' '.join(command)}\n{kubectl(*command)}\n")
 
 
 def settled(installation: Installation, days: list[date], stage: str, seconds: float) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -73,6 +75,31 @@ def settings_of(path: str) -> dict[str, str]:
 def test_the_chart_warns_of_nothing(rendered: Rendered) -> None:
     assert "airflow" in rendered.notes.lower()
     assert "DEPRECATION" not in rendered.notes
+
+
+def references(found: Any) -> Iterator[dict[str, Any]]:
+    """Yield each reference to a Secret: of a variable, of many, of a volume."""
+    if isinstance(found, dict):
+        for key, value in found.items():
+            if key in ("secretKeyRef", "secretRef", "secret") and isinstance(value, dict):
+                yield value
+            yield from references(value)
+    elif isinstance(found, list):
+        for each in found:
+            yield from references(each)
+
+
+def test_a_secret_that_the_document_calls_optional_keeps_no_part_from_starting(rendered: Rendered) -> None:
+    document = (REPO_ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    optional = set(re.findall(r"^\| `([\w-]+)` \(optional\) \|", document, flags=re.MULTILINE))
+    met = set()
+    for name, pod in rendered.pods().items():
+        for reference in references(pod):
+            secret = reference.get("name") or reference.get("secretName")
+            if secret in optional:
+                met.add(secret)
+                assert reference.get("optional"), f"{name} does not start without {secret}"
+    assert met == optional == {"windsock-alerts", "windsock-metrics"}
 
 
 def test_a_first_installation_runs_the_images_dags_and_asks_no_git(images_only: Rendered) -> None:
