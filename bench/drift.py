@@ -2,7 +2,7 @@
 
 Each in a process of its own, which reads the rows first (not timed) and tells its largest memory, rows included. Plain
 SciPy and Evidently compute each column's distance from all rows and nothing else; ours measures chance on days and
-entities besides. How far our distances are from SciPy's stands in the first line.
+entities besides. How far our distances are from SciPy's is a figure of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
@@ -107,11 +107,8 @@ def ours(spec: ModelSpec, current: pd.DataFrame, reference: pd.DataFrame) -> Dis
     history = History(reference, day.astype(np.intp), learnt, entity.astype(np.intp), {})
     days = tuple(date(2026, 6, 1) + timedelta(days=n) for n in range(7))
     samples = Samples(current, reference, {}, days, (), day=recent.astype(np.intp), history=history)
-    return _values(find_drift(spec, samples, np.random.default_rng(0)).columns)
-
-
-def _values(columns: Mapping[str, Mapping[str, float | None]]) -> Distances:
-    return {name: found["value"] or 0.0 for name, found in columns.items()}
+    drift = find_drift(spec, samples, np.random.default_rng(0))
+    return {name: found["value"] or 0.0 for name, found in drift.columns.items()}
 
 
 def scipy(spec: ModelSpec, current: pd.DataFrame, reference: pd.DataFrame) -> Distances:

@@ -32,7 +32,6 @@ ENDS_THE_STACK = "tests/integration/test_stack.py"
 LONGEST_FIRST = (
     CLUSTER,
     STACK,
-    "tests/compose",
     "tests/integration/test_any_order.py",
     "tests/integration",
     "tests/unit/ingest/test_ingest_kills.py",

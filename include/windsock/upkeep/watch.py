@@ -146,11 +146,13 @@ def _close(look: _Look, days: StageDays) -> None:
 def _tell_of_late_days(look: _Look, days: StageDays, on_their_way: Mapping[str, datetime | None]) -> None:
     """Tell once of each day whose run began long ago and is not known to wait: it hangs, or finds no slot."""
     longest = timedelta(hours=look.spec.schedule.alert_after_hours)
+    sure = look.sure_of(days.stage, days.lacking)
+    late = {d: at for d in sure if (at := on_their_way.get(str(d))) is not None and look.now - at > longest}
+    if not late:
+        return
     said = {wait.key for wait in waits_of(Store.of(look.settings), look.spec.name)}
-    for day in look.sure_of(days.stage, days.lacking):
-        began = on_their_way.get(str(day))
-        late = began is not None and look.now - began > longest and str(day) not in said
-        if late and (new := look.told.untold("late", [str(day)])):
+    for day, began in late.items():
+        if str(day) not in said and (new := look.told.untold("late", [str(day)])):
             look.told.mark("late", new)
             sentence = (
                 f"Its run began at {began:%Y-%m-%d %H:%M} UTC, and {days.stage} of {day} is not done after "
