@@ -6,6 +6,7 @@ them says nothing any more. The tests build on each other in the order of this f
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection
 from datetime import date, timedelta
 from typing import Any
@@ -65,6 +66,7 @@ def churn(stack: Stack) -> ModelRuns:
         for step in ("ingest", "features", "score"):
             run_step(step, model=MODEL, key=str(day), settings=here)
     (aside / "models" / MODEL).rename(stack.models / MODEL)
+    shutil.rmtree(aside)
     runs = ModelRuns(stack, MODEL)
     for stage in ("ingest", "features", "score", "monitor", "retrain", "train", "promote"):
         stack.api.wait_for_dag(runs.dag(stage), 240)
