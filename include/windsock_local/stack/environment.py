@@ -61,8 +61,9 @@ AIRFLOW_TUNING = {
     # --- speed
     # For plugins folders without the bell; with it the warm executor does the waiting, as it can be woken.
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
-    # Every active run is looked at in each loop. Runs that wait for a day are active, those of a backfill come last:
-    # with more of them than are looked at, the backfill that they wait for would stand still.
+    # Of so many active runs the scheduler may choose in each loop. Runs that wait for a day are active, those of a
+    # backfill come last: with more of them than this, the backfill that they wait for would stand still. The ones that
+    # only wait are passed over (docs/adr/0033).
     "AIRFLOW__SCHEDULER__MAX_DAGRUNS_PER_LOOP_TO_SCHEDULE": "5000",
     # Tasks that wait for days are triggers, one a run.
     "AIRFLOW__TRIGGERER__CAPACITY": "5000",
@@ -75,7 +76,8 @@ AIRFLOW_TUNING = {
     "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "30",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
     # A changed DAG file is parsed at once, and so are all when a model's files change (`SpecWatch`).
-    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "120",
+    # Besides that nothing changes what they say: once in a while is for what nobody thought of, as each costs seconds.
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "900",
     "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
     # --- closed to others
     "AIRFLOW__API__HOST": HOST,

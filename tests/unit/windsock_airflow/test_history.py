@@ -1,24 +1,20 @@
 """Airflow's history: what there is of old runs of Windsock's DAGs goes, whole, and nothing else."""
 
 import os
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
-import pytest
-from airflow.models import import_all_models
 from airflow.models.asset import AssetEvent, AssetPartitionDagRun, PartitionedAssetKeyLog
-from airflow.models.base import Base
 from airflow.models.dag import DagModel
-from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import create_engine, event, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
+from airflow_tables import task_values
 from small_model import small_fraud
 from windsock_airflow.history import History
 
@@ -57,20 +53,6 @@ def test_logs_of_runs_that_ended_long_ago_go_and_all_others_stay(tmp_path: Path)
     assert history.prune_logs(tmp_path / "none") == 0
 
 
-@pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
-    """Airflow's tables in a database of their own, as its models make them."""
-    import_all_models()
-    engine = create_engine(f"sqlite:///{tmp_path / 'airflow.db'}")
-    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
-    Base.metadata.create_all(engine)
-    with Session(engine) as opened:
-        opened.add(DagBundleModel(name="dags"))
-        opened.commit()
-        yield opened
-    engine.dispose()
-
-
 def add_run(session: Session, dag_id: str, run_id: str, ended: float | None, run_type: str = "scheduled") -> int:
     """Add a run that ended so many days ago (None: it goes on), with all that Airflow keeps of one."""
     if session.get(DagModel, dag_id) is None:
@@ -82,17 +64,8 @@ def add_run(session: Session, dag_id: str, run_id: str, ended: float | None, run
     run.end_date = None if ended is None else at
     session.add(run)
     session.flush()
-    one, of_task = uuid4(), {"dag_id": dag_id, "run_id": run_id, "task_id": "ingest", "map_index": -1}
-    ti = {
-        **of_task,
-        "id": one,
-        "try_number": 1,
-        "max_tries": 1,
-        "pool": "default_pool",
-        "pool_slots": 1,
-        "state": state,
-    }
-    session.execute(insert(TaskInstance).values(**ti))
+    of_task = {"dag_id": dag_id, "run_id": run_id, "task_id": "ingest", "map_index": -1}
+    session.execute(insert(TaskInstance).values(id=uuid4(), **task_values(dag_id, run_id, "ingest", state)))
     session.execute(insert(XComModel).values(**of_task, dag_run_id=run.id, key="return_value", timestamp=at))
     session.add(Log("ran", dag_id=dag_id, run_id=run_id))
     session.flush()
