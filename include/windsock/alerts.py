@@ -148,7 +148,7 @@ def send(settings: Settings, alert: Alert, spec: ModelSpec | None = None) -> boo
         log.log(_LEVELS[message.severity], "%s", line)
         if answer is not None:
             log.warning("Slack did not get this alert: %s", answer)
-        return answer is None and bool(settings.slack_token.strip())
+        return answer is None and bool(settings.slack_token)
     except Exception as err:
         log.error("An alert could not be sent: %s", type(err).__name__)
         return False
@@ -157,7 +157,7 @@ def send(settings: Settings, alert: Alert, spec: ModelSpec | None = None) -> boo
 def send_waiting(settings: Settings, seconds: float = _ROUND_S) -> None:
     """Send what is in the outbox, in order; raises what the store raises."""
     outbox = Outbox(Store.of(settings))
-    if settings.slack_token.strip():
+    if settings.slack_token:
         Delivery(settings, outbox, caller(settings)).run(seconds)
 
 
@@ -170,7 +170,7 @@ def _keep(settings: Settings, message: Message) -> bool | None:
     try:
         if not outbox.put(message):
             return False
-        if not settings.slack_token.strip() or not message.channel:
+        if not settings.has_slack or not message.channel:
             outbox.mark_sent(message)  # nobody will send it
     except Exception as err:  # told now rather than never
         log.warning("The outbox did not take this alert: %s: %s", type(err).__name__, redact_line(err))
@@ -183,7 +183,7 @@ def _deliver(settings: Settings, message: Message) -> str | None:
     kept = _keep(settings, message)
     if kept is False:
         return _KNOWN
-    if not settings.slack_token.strip():
+    if not settings.slack_token:
         return None
     if not message.channel:
         return "a token but no channel is set: set WINDSOCK_SLACK_CHANNEL or alerts.slack_channel"

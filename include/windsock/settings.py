@@ -46,6 +46,8 @@ class Settings:
     """What Prometheus has to show (``WINDSOCK_METRICS_TOKEN``, or a file); empty: there are no numbers for it."""
     slack_token: str = field(default="", repr=False)
     """Slack bot token (``WINDSOCK_SLACK_TOKEN``, or the file ``WINDSOCK_SLACK_TOKEN_FILE``)."""
+    slack_conn_id: str = ""
+    """The Airflow connection whose password is that token; the scheduler alone reads it."""
     mlflow_url: str = ""
     """Address of MLflow as people's browsers see it; empty: that of the server."""
     airflow_url: str = ""
@@ -89,7 +91,8 @@ class Settings:
             store_mark=e.get("WINDSOCK_STORE_MARK", "").strip(),
             slack_channel=e.get("WINDSOCK_SLACK_CHANNEL", ""),
             slack_api_url=e.get("WINDSOCK_SLACK_API_URL") or "https://slack.com/api/",
-            slack_token=_secret(e, "WINDSOCK_SLACK_TOKEN"),
+            slack_token=_secret(e, "WINDSOCK_SLACK_TOKEN").strip(),
+            slack_conn_id=e.get("WINDSOCK_SLACK_CONN_ID", "").strip(),
             metrics_token=_secret(e, "WINDSOCK_METRICS_TOKEN"),
             mlflow_url=e.get("WINDSOCK_MLFLOW_URL", "").rstrip("/"),
             airflow_url=e.get("WINDSOCK_AIRFLOW_URL", "").rstrip("/"),
@@ -98,6 +101,11 @@ class Settings:
             airflow_token=_secret(e, "WINDSOCK_AIRFLOW_TOKEN"),
             mlflow_secret=_secret(e, "WINDSOCK_MLFLOW_SECRET"),
         )
+
+    @property
+    def has_slack(self) -> bool:
+        """Whether what people are told is sent to Slack by somebody."""
+        return bool(self.slack_token or self.slack_conn_id)
 
     @property
     def elsewhere(self) -> bool:

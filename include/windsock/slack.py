@@ -69,7 +69,7 @@ def caller(settings: Settings) -> Call:
     def call(method: str, **arguments: Any) -> Mapping[str, Any]:
         try:
             client = WebClient(
-                settings.slack_token.strip(),
+                settings.slack_token,
                 base_url=settings.slack_api_url.rstrip("/") + "/",
                 timeout=_CALL_S,
                 logger=_quiet,

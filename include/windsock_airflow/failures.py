@@ -29,6 +29,7 @@ from windsock.store import Store
 from windsock_airflow.callbacks import FAILURES, cause_of, model_of, on_task_failure, spec_of
 from windsock_airflow.runs import run_url
 from windsock_airflow.scheduler_threads import Looks, in_scheduler, start_thread
+from windsock_airflow.slack_connection import with_token
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +233,7 @@ def _watch_for_ever(settings: Settings) -> None:
             _failed.clear()
             look = True
             with looks.look():
-                send_waiting(settings)  # what the task has said itself
+                send_waiting(with_token(settings))  # what the task has said itself
             time.sleep(_GRACE.total_seconds() + 1)
         with looks.look():
             now = datetime.now(UTC)
@@ -248,4 +249,4 @@ def _watch_for_ever(settings: Settings) -> None:
                     _succeeded.clear()
                     watch.report_recoveries(session)
             look, rounds = False, rounds + 1
-            send_waiting(settings)
+            send_waiting(with_token(settings))
