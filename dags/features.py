@@ -35,6 +35,10 @@ def features_dag(spec: ModelSpec) -> None:
     ):
         features = StepOperator(step="features", model=spec.name, execution_timeout=timedelta(hours=2))
         materialize = StepOperator(
-            step="materialize", model=spec.name, form=["correct"], outlets=[assets.of(spec, "features")]
+            step="materialize",
+            model=spec.name,
+            form=["correct"],
+            inlets=[assets.of(spec, "events")],
+            outlets=[assets.of(spec, "features")],
         )
         features >> materialize

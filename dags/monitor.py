@@ -12,6 +12,7 @@ until there is a training for it. Backfills report and never retrain.
 from airflow.sdk import DAG
 
 from windsock.spec import ModelSpec
+from windsock_airflow import assets
 from windsock_airflow.blueprint import MANY_RUNS, daily, for_each_model, heavy_step, identity, live_from, live_until
 from windsock_airflow.decisions import RequestRetraining
 from windsock_airflow.step import StepOperator
@@ -27,7 +28,8 @@ def monitor_dag(spec: ModelSpec) -> None:
         end_date=live_until(spec),
         max_active_runs=MANY_RUNS,
     ):
-        monitor = heavy_step(spec, step="monitor")
+        looked_at = [assets.of(spec, kind) for kind in ("events", "features", "predictions")]
+        monitor = heavy_step(spec, step="monitor", inlets=looked_at)
         # One after another: cool-down and budget count what was decided before.
         govern = StepOperator(step="govern", model=spec.name, max_active_tis_per_dag=1)
         monitor >> govern

@@ -1,8 +1,7 @@
 """Judge a challenger and make it champion if it passes.
 
-**Started by** `<model>_challenger`, or by hand for a chosen version. **Reads** the
-challenger, the champion and the frozen rows both are scored on. **Publishes**
-`<model>_champion`.
+**Started by** `<model>_challenger`, or by hand for a chosen version. **Reads** the challenger,
+the champion and the frozen rows both are scored on. **Publishes** `<model>_champion`.
 
 `gate` shows its verdict: the sentence names each check that did not pass or could not run,
 the evidence lies in the run folder (button *Report*). A refused challenger is a result: the
@@ -42,6 +41,7 @@ def promote_dag(spec: ModelSpec) -> None:
         its = ["version"]
         gate = StepOperator(step="gate", model=spec.name, keyed=False, form=its, cause=its, max_active_tis_per_dag=1)
         judged = {"version": gate.output["version"], "champion_seen": gate.output["champion_seen"]}
+        published = {"inlets": [assets.of(spec, "challenger")], "outlets": [assets.of(spec, "champion")]}
         adopt = refit_tasks(spec, judged) if spec.training.refit else None
         promote = StepOperator(
             step="promote",
@@ -53,7 +53,7 @@ def promote_dag(spec: ModelSpec) -> None:
                 "by": APPROVER if spec.gate.approval else None,
             },
             skip_replayed=True,
-            outlets=[assets.of(spec, "champion")],
+            **published,
             announce=["version", "previous", "in_force_from"],
         )
         if spec.gate.approval:

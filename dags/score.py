@@ -33,5 +33,6 @@ def score_dag(spec: ModelSpec) -> None:
             step="score",
             model=spec.name,
             form=["model_version", "rescore"],
+            inlets=[assets.of(spec, "features"), assets.of(spec, "champion")],
             outlets=[assets.of(spec, "predictions")],
         )

@@ -35,7 +35,7 @@ def train_dag(spec: ModelSpec) -> None:
         max_active_runs=1,
         params=forms.train_form(spec),
     ):
-        events = assets.of(spec, "events")
+        events, learnt_from = assets.of(spec, "events"), [assets.of(spec, kind) for kind in ("events", "features")]
         cause = ["as_of", "reasons", "dedupe_key", "trigger", "recovery"]
         asked = {"keyed": False, "cause": cause, "timeout": timedelta(hours=2)}
         prepare = StepOperator(
@@ -52,7 +52,7 @@ def train_dag(spec: ModelSpec) -> None:
         assemble = heavy_step(spec, step="assemble", form=[*forms.OVERRIDES, "reason"], options=as_of, **asked)
         run = {"run": assemble.output["run"]}
         choose = StepOperator(step="choose", model=spec.name, keyed=False, options=run)
-        published = {"outlets": [assets.of(spec, "challenger")], "announce": ["version", "run"]}
+        published = {"inlets": learnt_from, "outlets": [assets.of(spec, "challenger")], "announce": ["version", "run"]}
         register = StepOperator(step="register", model=spec.name, keyed=False, options=run, **published)
         fits = [fit_tasks(spec, estimator, run) for estimator in spec.training.estimators]
         prepare >> assemble >> fits >> choose >> register

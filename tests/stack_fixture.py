@@ -130,12 +130,14 @@ _end = ExitStack()
 SLEEPER = """
 import time
 import pendulum
-from airflow.sdk import dag, task
+from airflow.sdk import Asset, dag, task
 
 @dag(dag_id="sleeper", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False,
      is_paused_upon_creation=False, params={"seconds": 0})
 def sleeper():
-    @task(retries=3, retry_delay=1)
+    day, dream = (Asset(name, uri=f"x-windsock://sleeper/{name}") for name in ("day", "dream"))
+
+    @task(retries=3, retry_delay=1, inlets=[day], outlets=[dream])
     def sleep(params, ti):
         import sys
         if ti.try_number == 1:

@@ -21,10 +21,11 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from openlineage.client.event_v2 import RunState
 
 from fake_slack import FakeSlack
-from otlp_receiver import Received, otlp_receiver
 from stack_fixture import Stack, start_session_stack
+from telemetry_receiver import Received, telemetry_receiver
 from windsock.mlflow_keys import Caller, Kind, sign
 from windsock_local.stack.guardian import database_processes
 from windsock_local.stack.home import MLFLOW_SECRET, SECRETS, Home, read_stack
@@ -225,7 +226,7 @@ def test_after_a_kill_of_the_parent_nothing_stays_and_a_new_up_finishes_its_work
     # Without the bell, so that its scheduler has to look by itself.
     (stack.home / "plugins").mkdir()
     plugins = str(stack.home / "plugins")
-    with otlp_receiver() as received:
+    with telemetry_receiver() as received:
         again = start_session_stack(stack.home, slack, WINDSOCK_PLUGINS_FOLDER=plugins, **received.env)
         processes = everything_of(again)
         run = again.api.wait_for_run("sleeper", run_id, 120)
@@ -238,6 +239,7 @@ def test_after_a_kill_of_the_parent_nothing_stays_and_a_new_up_finishes_its_work
         assert read_stack(again.settings) is None
 
     airflow_tells_opentelemetry_of_a_run(received, another["dag_run_id"])
+    airflow_tells_openlineage_what_a_task_made_of_what(received, again.settings.store)
 
 
 def airflow_tells_opentelemetry_of_a_run(received: Received, run_id: str) -> None:
@@ -247,6 +249,14 @@ def airflow_tells_opentelemetry_of_a_run(received: Received, run_id: str) -> Non
     of_run = [span for span in received.spans if run_id in span.values()]
     assert {"dag_run.sleeper", "worker.sleep"} <= {span["name"] for span in of_run}, of_run
     assert {"airflow.ti.finish", "airflow.scheduler_heartbeat"} <= received.metrics
+
+
+def airflow_tells_openlineage_what_a_task_made_of_what(received: Received, store: str) -> None:
+    done = {event.job.name: event for event in received.lineage if event.eventType == RunState.COMPLETE}
+    assert set(done) == {"sleeper", "sleeper.sleep"}
+    of_task = done["sleeper.sleep"]
+    assert [(of.namespace, of.name) for of in of_task.inputs or ()] == [(f"file://{store}", "sleeper/day")]
+    assert [(of.namespace, of.name) for of in of_task.outputs or ()] == [(f"file://{store}", "sleeper/dream")]
 
 
 def test_down_and_wipe_leave_nothing_of_a_stopped_stack(stack: Stack) -> None:

@@ -1,5 +1,6 @@
-"""A collector of OpenTelemetry on loopback: takes what Airflow exports, by the official messages."""
+"""A collector of OpenTelemetry and OpenLineage on loopback: takes what Airflow exports, by the official messages."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -20,6 +22,8 @@ class Received:
     spans: list[dict[str, Any]] = field(default_factory=list)
     """Name, service and attributes of each."""
     metrics: set[str] = field(default_factory=set)
+    lineage: list[RunEvent] = field(default_factory=list)
+    """Events of runs, without their facets."""
     faults: list[str] = field(default_factory=list)
     """What could not be decoded."""
 
@@ -36,6 +40,8 @@ class Received:
             # More often than usual: a test waits for them.
             "OTEL_METRIC_EXPORT_INTERVAL": "2000",
             "OTEL_BSP_SCHEDULE_DELAY": "500",
+            "WINDSOCK_AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps({"type": "http", "url": self.url}),
+            "WINDSOCK_AIRFLOW__OPENLINEAGE__NAMESPACE": "windsock",
         }
 
     def take(self, path: str, body: bytes) -> None:
@@ -50,8 +56,22 @@ class Received:
         elif path == "/v1/metrics":
             for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
                 self.metrics |= {metric.name for scope in resource.scope_metrics for metric in scope.metrics}
+        elif path == "/api/v1/lineage":
+            self.lineage.append(_run_event(json.loads(body)))
         else:
             raise ValueError(f"nothing is received at {path}")
+
+
+def _run_event(told: dict[str, Any]) -> RunEvent:
+    return RunEvent(
+        eventType=RunState(told["eventType"]),
+        eventTime=told["eventTime"],
+        run=Run(told["run"]["runId"]),
+        job=Job(told["job"]["namespace"], told["job"]["name"]),
+        producer=told["producer"],
+        inputs=[InputDataset(of["namespace"], of["name"]) for of in told.get("inputs", ())],
+        outputs=[OutputDataset(of["namespace"], of["name"]) for of in told.get("outputs", ())],
+    )
 
 
 def _plain(attributes: Any) -> dict[str, Any]:
@@ -59,7 +79,7 @@ def _plain(attributes: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def otlp_receiver() -> Iterator[Received]:
+def telemetry_receiver() -> Iterator[Received]:
     """Receive on a port of its own for as long as this lasts."""
     received = Received()
 
