@@ -53,9 +53,11 @@ def flag(title: str, description: str) -> Param:
 
 
 def worse_redelivery() -> dict[str, Param]:
-    """Return the fields by which a person lets a delivery in that is worse than what it replaces."""
+    """Return the fields by which a person lets a delivery in that is worse than what it replaces, or is broken."""
     return {
-        "accept_worse": flag("Accept worse", "A delivery may replace what stands although it lacks rows or values."),
+        "accept_worse": flag(
+            "Accept worse", "Let a delivery in although it lacks rows or values, or is unlike the days before."
+        ),
         "reason": reason("Why the worse delivery is right; with who says so, it is kept in the day's record."),
     }
 

@@ -6,7 +6,7 @@ somebody has changed the rules on purpose. Small losses add up, so each is compa
 person last had a say. That decides what is refused, never what a record says.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from windsock.errors import SpecError
@@ -24,6 +24,7 @@ def compare(
     detail: Mapping[str, Any],
     labels: int | None = None,
     gone: Collection[str] = (),
+    held: Sequence[str] = (),
 ) -> tuple[list[str], dict[str, Any]]:
     """Compare a delivery with the published day that it replaces.
 
@@ -33,6 +34,7 @@ def compare(
         detail: What the new record is going to say: source, rows published and, of events, ``stats``.
         labels: How many labels come with the events; None: they are files of their own, or this is one.
         gone: Columns that somebody reads and that the delivery lacks.
+        held: What else speaks against the delivery, and a person can let in.
 
     Returns:
         What it would take away and nobody lets in, one sentence for each loss: it is to be refused, then; and what the
@@ -41,19 +43,19 @@ def compare(
     Raises:
         SpecError: A person lets it in, but does not say why.
     """
-    if previous is None:
-        return [], {}
-    if _same_delivery(previous, detail):  # run again, it stays true
+    if previous is not None and previous.status != "rejected" and _same_delivery(previous, detail):
+        # Run again, it stays true.
         return [], {name: previous.detail[name] for name in (ACCEPTED,) if name in previous.detail}
-    if previous.status != "published":
-        return [], {}
-    losses = (list(_losses(ctx.spec, one, detail, labels, gone)) for one in _fullest_first(ctx, previous))
-    if not (lost := next(filter(None, losses), [])):
+    lost, instead_of = list(held), None
+    if previous is not None and previous.status == "published":
+        losses = (list(_losses(ctx.spec, one, detail, labels, gone)) for one in _fullest_first(ctx, previous))
+        lost, instead_of = next(filter(None, losses), []) + lost, previous.content_hash
+    if not lost:
         return [], {}
     if not _is_accepted(ctx):
         return lost, {}
     by = str(ctx.options.get("by") or ctx.origin)
-    return [], {ACCEPTED: {"by": by, "reason": _reason(ctx), "lost": lost, "instead_of": previous.content_hash}}
+    return [], {ACCEPTED: {"by": by, "reason": _reason(ctx), "lost": lost, "instead_of": instead_of}}
 
 
 def _losses(
@@ -111,8 +113,8 @@ def _is_accepted(ctx: StepContext) -> bool:
         return False
     if not _reason(ctx):
         raise SpecError(
-            f"{ctx.spec.name}: accept_worse lets a delivery of {ctx.day} in that is worse than what stands; say why, "
-            "as it is kept in the record. Give the option 'reason'."
+            f"{ctx.spec.name}: accept_worse lets a delivery of {ctx.day} in that is worse than what stands, or than "
+            "the days before; say why, as it is kept in the record. Give the option 'reason'."
         )
     return True
 

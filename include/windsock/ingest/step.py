@@ -21,6 +21,7 @@ from windsock.faults import fault_behind
 from windsock.ingest import history, lasting
 from windsock.ingest.appended import adds, with_earlier
 from windsock.ingest.conform import Conformed
+from windsock.ingest.held import held
 from windsock.ingest.judge import conform_events, judge
 from windsock.ingest.kept import kept_delivery, recoverable_columns
 from windsock.ingest.labels import inline_labels
@@ -43,7 +44,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
     Options: ``no_delivery`` (true): the day will never be delivered; record it as rejected, so that
     later days need not wait for it. ``accept_worse`` (true), with ``reason`` and ``by``: a delivery may replace a
-    published day although it is worse, an empty one too.
+    published day although it is worse, an empty one too, and a broken one is let in.
 
     Returns:
         ``status``, ``rows``, ``quarantined`` (rows set aside), ``by_rule``, ``warnings``, ``reasons``,
@@ -141,7 +142,7 @@ def _take(ctx: StepContext, previous: DayRecord | None, delivery: Delivery) -> d
     labels = wanted["labels"].num_rows if "labels" in wanted else None
     gone = {*spec.events.columns, *extra_columns(ctx)} - {*events.column_names}
     replaced = None if adds(spec.source) else previous
-    lost, accepted = compare(ctx, replaced, detail, labels, gone)
+    lost, accepted = compare(ctx, replaced, detail, labels, gone, held(ctx, previous, detail, events))
     if lost:
         raise _refusal(ctx, previous, delivery, lost, warnings, how_to_accept(ctx, "ingest"))
     detail |= accepted

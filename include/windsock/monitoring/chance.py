@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from windsock.monitoring.distance import Cells, Places, Vector, shares_of
+from windsock.distance import Cells, Places, Vector, shares_of
 from windsock.served.resampling import swaps
 
 DRAWS = 50

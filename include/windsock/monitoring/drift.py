@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from windsock.monitoring.broken import Break, find_breaks
+from windsock.column_break import Break
+from windsock.distance import Cells, Method, cells_of, is_constant, numbers_of
+from windsock.monitoring.broken import find_breaks
 from windsock.monitoring.chance import Chance, Past, chance_of
-from windsock.monitoring.distance import Cells, Method, cells_of, is_constant, numbers_of
 from windsock.monitoring.window import History, Samples
 from windsock.served.metrics import SCORE
 from windsock.spec import ModelSpec

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from windsock.monitoring.distance import cells_of, label_of
+from windsock.distance import cells_of, label_of
 from windsock.monitoring.drift import Drift, Pair, pair_of
 from windsock.monitoring.window import Samples
 from windsock.served.metrics import SCORE

@@ -179,6 +179,9 @@ class ValidationSpec(Part):
     redelivery_loss: float = unless_default(
         0.1, ge=0, lt=1, description="Largest share of rows or values that a redelivery may take away unasked."
     )
+    hold: bool = unless_default(
+        True, description="Refuse a live delivery that is broken against the days before, until a person lets it in."
+    )
     max_bytes: PositiveInt = unless_default(
         4 * 2**30, description="Largest delivery in files, packed and unpacked; a larger one is refused unread."
     )

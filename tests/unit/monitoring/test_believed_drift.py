@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from small_model import small_fraud
+from windsock.distance import cells_of
 from windsock.monitoring import broken
-from windsock.monitoring.distance import cells_of
 from windsock.monitoring.drift import Drift, find_drift
 from windsock.monitoring.page import MOST_COLUMNS, draw_page, drift_sentence
 from windsock.monitoring.window import History, Samples
