@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -16,12 +16,17 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from airflow_tables import task_values
-from windsock.days import utc_now
 from windsock_airflow import waiting_runs
 from windsock_airflow.waiting_runs import due
 
-NOW = utc_now()
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 LONG_AGO, JUST_NOW = 120.0, 1.0
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it be noon."""
+    monkeypatch.setattr(waiting_runs, "utc_now", lambda: NOW)
 
 
 @pytest.fixture
@@ -50,7 +55,7 @@ def add_run(session: Session, name: str, seen: float | None, *tasks: Any, state:
         values, id_ = task_values("fraud_features", name, f"t{n}", task_state), uuid4()
         session.execute(insert(TaskInstance).values(id=id_, **values, updated_at=NOW - timedelta(seconds=changed)))
         for seconds in (-1000, *pokes) if pokes else ():
-            at = utc_now() + timedelta(seconds=seconds)
+            at = NOW + timedelta(seconds=seconds)
             session.execute(
                 insert(TaskReschedule).values(ti_id=id_, start_date=NOW, end_date=NOW, duration=0, reschedule_date=at)
             )
