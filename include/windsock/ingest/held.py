@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from windsock import tables
 from windsock.column_break import FEWEST, GONE, Column
 from windsock.days import ONE_DAY
-from windsock.ingest.redelivery import ACCEPTED
+from windsock.ingest.redelivery import ACCEPTED, same_delivery
 from windsock.ledger import DayRecord, Ledger
 from windsock.steps import StepContext
 
@@ -54,7 +54,7 @@ def held(ctx: StepContext, previous: DayRecord | None, detail: Mapping[str, Any]
 def _stands(previous: DayRecord | None, detail: Mapping[str, Any]) -> bool:
     if previous is None or previous.status != "published":
         return False
-    return ACCEPTED in previous.detail or previous.detail.get("source", {}).get("hash") == detail["source"]["hash"]
+    return ACCEPTED in previous.detail or same_delivery(previous, detail)
 
 
 def _since_a_person_had_a_say(ctx: StepContext) -> list[DayRecord]:

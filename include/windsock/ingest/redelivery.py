@@ -43,7 +43,7 @@ def compare(
     Raises:
         SpecError: A person lets it in, but does not say why.
     """
-    if previous is not None and previous.status != "rejected" and _same_delivery(previous, detail):
+    if previous is not None and previous.status != "rejected" and same_delivery(previous, detail):
         # Run again, it stays true.
         return [], {name: previous.detail[name] for name in (ACCEPTED,) if name in previous.detail}
     lost, instead_of = list(held), None
@@ -92,7 +92,7 @@ def _fullest_first(ctx: StepContext, previous: DayRecord) -> list[DayRecord]:
     since: list[DayRecord] = []
     for record in Ledger.of(ctx.settings, ctx.spec.name, stage).history(ctx.day):
         begins_anew = record.status == "void" or ACCEPTED in record.detail
-        if begins_anew or any(_same_delivery(one, record.detail) for one in since):
+        if begins_anew or any(same_delivery(one, record.detail) for one in since):
             since = []
         if record.status == "published":
             since.append(record)
@@ -133,6 +133,7 @@ def _reason(ctx: StepContext) -> str:
     return str(ctx.options.get("reason") or "").strip()
 
 
-def _same_delivery(previous: DayRecord, detail: Mapping[str, Any]) -> bool:
+def same_delivery(previous: DayRecord, detail: Mapping[str, Any]) -> bool:
+    """Say whether a record was made of the delivery that a new one is going to name."""
     known = previous.detail.get("source", {}).get("hash")
     return known is not None and known == detail["source"]["hash"]
