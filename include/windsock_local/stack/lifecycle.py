@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from windsock.copies import FOLDER as COPIES
-from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
+from windsock.errors import SpecError, UpstreamUnavailable
 from windsock.files import locked
 from windsock.settings import Settings
 from windsock.store import Store
@@ -26,6 +26,7 @@ from windsock_local.stack.home import GUARDIAN, MARKER, SUPERVISOR, Home, StackI
 from windsock_local.stack.parts import make_parts
 from windsock_local.stack.postgres import Postgres
 from windsock_local.stack.processes import end, family, log_tail, spawn
+from windsock_local.stack.spec_watch import SpecWatch
 from windsock_local.stack.supervisor import BOOT_SECONDS, Supervisor
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def prepared_stack(
             part_env(settings, airflow_url=airflow_url, mlflow_url=mlflow_url, airflow=airflow),
             StackInfo(str(home.root), "starting", airflow_url, mlflow_url, str(database.socket_folder), time.time()),
             on_ready,
-            SpecWatch(settings, airflow_url).look,
+            SpecWatch(settings, airflow_url, Path(airflow["AIRFLOW__CORE__DAGS_FOLDER"])).look,
         )
         absences = Absences(settings, [part.name for part in parts if not part.one_shot])
         end_watch = absences.watch(lambda: supervisor.info)
@@ -232,42 +233,3 @@ def _clear(home: Home) -> int:
         if time.monotonic() > deadline:
             raise UpstreamUnavailable(f"Another `windsock up` holds {home.lock_file}. Stop it, or wait until it is up.")
         time.sleep(_TURN_SECONDS)
-
-
-class SpecWatch:
-    """Asks Airflow, which only sees when a DAG file changes, to parse its files when a model's folder has changed."""
-
-    def __init__(self, settings: Settings, airflow_url: str) -> None:
-        self._settings, self._airflow_url = settings, airflow_url
-        self._seen = self._files()
-
-    def look(self) -> None:
-        """Ask for parsing if anything changed since the last look; asked again next time if Airflow does not answer."""
-        files = self._files()
-        if files == self._seen:
-            return
-        from windsock_local.stack.airflow_api import AirflowApi
-
-        try:
-            password = Home.of(self._settings).admin_password()
-            # Impatient: whoever waits here cannot look after the parts meanwhile.
-            with AirflowApi(self._airflow_url, password, call_seconds=5, attempts=1) as api:
-                tokens = {dag["file_token"] for dag in api.pages("dags", "dags")}
-                for token in sorted(tokens):
-                    api.call("PUT", f"parseDagFile/{token}")
-        except WindsockError as err:
-            log.warning("Airflow cannot be asked to parse its DAG files: %s", err)
-            return
-        log.info("A model's files changed: asked Airflow to parse %d DAG files.", len(tokens))
-        self._seen = files
-
-    def _files(self) -> set[tuple[str, int]]:
-        """Return what the DAGs follow from: each file's name and time of change."""
-        paths = [path for folder in self._settings.models for path in folder.glob("*/*")]
-        if self._settings.compute_file is not None:
-            paths.append(self._settings.compute_file)
-        found = set()
-        for path in paths:
-            with contextlib.suppress(OSError):  # gone between the two questions
-                found.add((str(path), path.stat().st_mtime_ns))
-        return found
