@@ -21,27 +21,29 @@ from bench.world import Size, World
 
 BENCHES = (
     *("idle", "task", "asset", "features", "join", "validate", "usual", "plan", "walk", "year", "bucket", "torch"),
-    *("drift", "demo", "kill", "waiting", "recovery", "watch"),
+    *("drift", "demo", "kill", "waiting", "recovery", "watch", "chaos"),
 )
 _LONG = ("demo", "kill")
-_BY_NAME = ("waiting", "recovery", "watch")
+_BY_NAME = ("waiting", "recovery", "watch", "chaos")
 """Run only when they are named: they take up to an hour."""
 
 
 class Session:
     """What the benches of one call share: scratch folder, data, stack; made when first asked for."""
 
-    def __init__(self, folder: Path, size: Size, demo_json: Path | None, against: str | None) -> None:
+    def __init__(self, folder: Path, size: Size, demo_json: Path | None, against: str | None, seed: int) -> None:
         self.size = size
         self.world = World(folder, size)
         self._folder = folder
         self._demo_json = demo_json
         self._against = against
+        self._seed = seed
 
     def groups(self, names: list[str]) -> Iterator[list[tuple[str, Callable[[], Iterator[Figure]]]]]:
         """Yield benches that share something; what they share is closed before the next group."""
         from bench import (
             bucket,
+            chaos_days,
             demo,
             drift,
             features,
@@ -85,6 +87,7 @@ class Session:
             "waiting": lambda: waiting.run(self._folder, *((10, 60, 120.0) if self.size.days > 10 else (2, 5, 5.0))),
             "recovery": lambda: recovery.run(self.world.spec, *self.size.recovery),
             "watch": lambda: watch.run(*((20, False) if self.size.days > 10 else (1, True))),
+            "chaos": lambda: chaos_days.run(self._folder, 30 if self.size.days > 10 else 3, self._seed),
         }
         yield [(name, own[name]) for name in names if name in own]
 
@@ -102,8 +105,11 @@ class Session:
 @click.option(
     "--against", metavar="REVISION", help="validate: let this revision's code validate the same rows, in turns."
 )
+@click.option("--seed", default=1, show_default=True, help="chaos: which troubles and faults come.")
 @click.option("--keep", is_flag=True, help="Leave the scratch folder, and say where it is.")
-def main(only: tuple[str, ...], quick: bool, demo_json: Path | None, against: str | None, keep: bool) -> None:
+def main(
+    only: tuple[str, ...], quick: bool, demo_json: Path | None, against: str | None, seed: int, keep: bool
+) -> None:
     """Measure what Windsock costs: JSON lines on stdout, progress on stderr.
 
     Exits with 1 if a bench failed; the others run all the same.
@@ -118,7 +124,7 @@ def main(only: tuple[str, ...], quick: bool, demo_json: Path | None, against: st
     folder = Path(tempfile.mkdtemp(prefix="windsock-bench-"))
     failed = []
     try:
-        session = Session(folder, Size.quick() if quick else Size(), demo_json, against)
+        session = Session(folder, Size.quick() if quick else Size(), demo_json, against, seed)
         for group in session.groups(names):
             for name, bench in group:
                 began = time.monotonic()

@@ -1,4 +1,4 @@
-"""``chaos``: days lived under random troubles, and the same days in quiet; what is left in the store must be equal.
+"""Days lived under random troubles, and the same days in quiet; what is left in the store must be equal.
 
 The seed chooses the troubles: parts and tasks killed, DAGs paused, runs cleared, deleted and marked, ``airflow db
 clean``. A person is played too, who unpauses, and clears what has failed.
@@ -36,7 +36,7 @@ STAGES = ("ingest", "features", "score", "monitor")
 WATCH = "windsock_watch"
 _LEDGERS = ("ingest", "score", "monitor", "decisions")
 _KILLED = (parts.SCHEDULER, parts.API_SERVER, parts.DAG_PROCESSOR, parts.TRIGGERER, parts.MLFLOW, parts.POSTGRES)
-_LONGEST_S = 600.0
+_LOOK_S = 300.0
 
 
 @dataclass
@@ -75,17 +75,17 @@ class Chaos:
         for dag_id in (*self._dags(), WATCH):
             self._surely(lambda dag_id=dag_id: self.api.set_paused(dag_id, False))  # type: ignore[misc]
 
-    def calm_down(self, days: Sequence[date]) -> None:
+    def calm_down(self, days: Sequence[date], longest_s: float = 600.0) -> None:
         """Make no trouble any more, and wait until all days are settled; a person clears what has failed meanwhile.
 
         Raises:
             UpstreamUnavailable: They do not get there.
         """
-        deadline = time.monotonic() + _LONGEST_S
+        deadline = time.monotonic() + longest_s
         self.unpause()
-        while any(set(days) - set(self.settled(stage)) for stage in _LEDGERS):
+        while lacking := self.lacking(days):
+            say(f"chaos: lacking: {', '.join(lacking)}")
             if time.monotonic() > deadline:
-                lacking = {stage: sorted(set(days) - set(self.settled(stage))) for stage in _LEDGERS}
                 left = [(r["dag_id"], r["dag_run_id"], r["state"]) for r in self.runs() if r["state"] != "success"]
                 raise UpstreamUnavailable(f"Days are lacking: {lacking}; runs that are not done: {left}")
             self.clock.move(timedelta(minutes=20))  # days rest for so long before they are made up for
@@ -93,8 +93,12 @@ class Chaos:
             self._surely(self._clear_failed)
         self._surely(self._wait_until_quiet)
 
+    def lacking(self, days: Sequence[date]) -> list[str]:
+        """List what some days lack: stage and day."""
+        return [f"{stage} {day}" for stage in _LEDGERS for day in sorted(set(days) - set(self.settled(stage)))]
+
     def _look(self) -> None:
-        self.api.wait_for_run(WATCH, self.api.trigger(WATCH), 120)
+        self.api.wait_for_run(WATCH, self.api.trigger(WATCH), _LOOK_S)
         time.sleep(3)
         with suppress(UpstreamUnavailable):
             self._wait_until_quiet()

@@ -6,6 +6,7 @@ Monotonic time goes on as it is.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -72,9 +73,10 @@ class MovedClock:
         return datetime.now(UTC) + self.offset
 
     def move(self, by: timedelta) -> None:
-        """Put it forward; every process sees that within a second or two."""
+        """Put it forward, and wait until every process has seen that: what one of them signs is refused by others."""
         self.offset += by
         new = self.folder / "offset.new"
         new.write_text(f"{self.offset.total_seconds():+.0f}\n", encoding="utf-8")
         new.chmod(0o644)
         new.replace(self._file)
+        time.sleep(_LOOK_S + 1)

@@ -36,8 +36,11 @@ def environment(url: str, key: str = "admin", secret: str | None = None) -> dict
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[str]:
-    """Run a server with an empty bucket until the block ends; yield its address."""
+def s3_server(folder: Path, *, logins: bool = True) -> Iterator[str]:
+    """Run a server with an empty bucket until the block ends; yield its address.
+
+    Without ``logins`` it takes every request, also from those whose clock is another one.
+    """
     program = Path(sys.executable).with_name("weed")
     identities = [
         {"name": key, "credentials": [{"accessKey": key, "secretKey": f"{key}-secret"}], "actions": actions}
@@ -48,7 +51,8 @@ def s3_server(folder: Path) -> Iterator[str]:
     ports = {"master.port": master, "volume.port": volume, "filer.port": filer, "s3.port": port}
     ports |= {f"{name}.grpc": number for name, number in zip(ports, free_ports(4), strict=True)}
     command = [str(program), "server", "-filer", "-s3", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    command += [f"-s3.config={folder / 's3.json'}", "-volume.max=8", "-master.volumeSizeLimitMB=64"]
+    command += ["-volume.max=8", "-master.volumeSizeLimitMB=64"]
+    command += [f"-s3.config={folder / 's3.json'}"] if logins else []
     command += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     with (folder / "weed.log").open("wb") as log:
         process = subprocess.Popen([*command, *(f"-{n}={p}" for n, p in ports.items())], stdout=log, stderr=log)
@@ -90,6 +94,8 @@ class Relay:
         self._latency_s = latency_s
         self.fault: Fault = lambda _method, _path: None
         self.asked: Counter[str] = Counter()
+        self.failed = 0
+        """How many requests were answered wrongly."""
         self.alter: Callable[[str, bytes], bytes] = lambda _path, body: body
         """Path and body of an answer to another body."""
         self.dropped: tuple[str, ...] = ()
@@ -111,6 +117,7 @@ class Relay:
         self.asked[request.command] += 1
         time.sleep(self._latency_s)
         wrong = self.fault(request.command, request.path)
+        self.failed += wrong is not None
         if wrong == "hang":
             with suppress(OSError):
                 request.connection.recv(1)  # until the client has enough

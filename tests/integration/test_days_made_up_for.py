@@ -12,19 +12,18 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from bench.chaos import Chaos, contents, differences
+from bench.chaos import WATCH, Chaos, contents, differences
+from bench.chaos_days import FIRST_DAY, MODEL, NOON, write_model
 from bench.clock import MovedClock, library
 
 from fake_slack import FakeSlack
 from model_runs import ModelRuns, wait_until
-from small_model import small_fraud
 from stack_fixture import start_stack
 from windsock.days import ONE_DAY, day_range
 from windsock.ledger import Ledger
@@ -37,19 +36,10 @@ pytestmark = [
     pytest.mark.skipif(library() is None, reason="no libfaketime here (Debian's package faketime)"),
 ]
 
-MODEL, WATCH = "outage", "windsock_watch"
-NOON = datetime(2026, 6, 10, 12, tzinfo=UTC)
-FIRST, AWAY = NOON.date() - timedelta(days=1), timedelta(days=8)
+FIRST, AWAY = FIRST_DAY, timedelta(days=8)
 GAP = day_range(NOON.date(), FIRST + AWAY)
 TROUBLES = 1
 """Seed of what happens to the last days."""
-SQL = """
-select CUSTOMER_ID, TX_DATETIME as event_timestamp, count(*) over recent as NB_TX
-from events
-window recent as (
-    partition by CUSTOMER_ID order by epoch(TX_DATETIME)::bigint range between 172799 preceding and current row
-)
-"""
 
 
 @dataclass(frozen=True)
@@ -63,19 +53,7 @@ class Outage(ModelRuns):
 def outage(slack: FakeSlack) -> Iterator[Outage]:
     """A model whose first day is yesterday, by the stack's clock."""
     home = Path(tempfile.mkdtemp(prefix="windsock-"))  # short: a socket's name may have 107 bytes
-    view = {"name": "recent", "entity": "customer", "sql": "recent.sql", "lookback_days": 2, "ttl_days": 30}
-    small_fraud(home)
-    folder = (home / "models" / "fraud").rename(home / "models" / MODEL)
-    (folder / "recent.sql").write_text(SQL, encoding="utf-8")
-    raw = yaml.safe_load((folder / "model.yaml").read_text(encoding="utf-8"))
-    raw |= {
-        "name": MODEL,
-        "first_day": str(FIRST),
-        "features": {"row": {"TX_AMOUNT": "TX_AMOUNT"}, "views": [view]},
-        "schedule": {"ingest": "0 0 * * *", "monitor": "0 0 * * *", "train": None, "maintenance": None},
-    }
-    raw["training"]["categorical"] = []
-    (folder / "model.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    write_model(home / "models")
     clock = MovedClock(Path(tempfile.mkdtemp(prefix="windsock-clock-")))  # the home lets nobody else in
     variables = {
         "WINDSOCK_MODELS": str(home / "models"),
@@ -174,10 +152,10 @@ def test_days_whose_events_a_pause_has_lost_are_caught_up_with(outage: Outage, s
 
 @pytest.mark.timeout(1200)  # it gives up itself after ten minutes, and says what is lacking
 def test_days_under_random_troubles_leave_what_quiet_days_leave(outage: Outage, slack: FakeSlack, tmp_path: Path):
-    before, days = len(slack.messages), day_range(GAP[-1] + ONE_DAY, GAP[-1] + 3 * ONE_DAY)
+    before, days = len(slack.messages), day_range(GAP[-1] + ONE_DAY, GAP[-1] + 2 * ONE_DAY)
     chaos = Chaos(outage.stack.api, outage.stack.settings, outage.clock, MODEL, random.Random(TROUBLES))
     for day in days:
-        chaos.live(day, troubles=2, patience_s=20.0)
+        chaos.live(day, troubles=3, patience_s=20.0)
     chaos.calm_down([FIRST, *GAP, *days])
 
     quiet = Settings.from_env({"WINDSOCK_HOME": str(tmp_path), "WINDSOCK_MODELS": str(outage.stack.models)})
