@@ -9,30 +9,35 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from examples import load_profile
-from stack_fixture import end_session_stack, slack, stack
+from stack_fixture import end_shared_stack, slack, stack
 
 __all__ = ["slack", "stack"]
 
-STACK, CLUSTER = "the session's stack", "the cluster"
+STACKS = STACK, OTHER_STACK = "a stack", "another stack"
+CLUSTER = "the cluster"
 TOGETHER = {
     "tests/chart/test_installed.py": CLUSTER,
     "tests/kubernetes": CLUSTER,
     "tests/ui": STACK,
     "tests/integration/test_chain.py": STACK,
     "tests/integration/test_commands_elsewhere.py": STACK,
-    "tests/integration/test_edited_model.py": STACK,
-    "tests/integration/test_label_file_runs.py": STACK,
-    "tests/integration/test_recovery_runs.py": STACK,
-    "tests/integration/test_second_model.py": STACK,
+    "tests/integration/test_edited_model.py": OTHER_STACK,
+    "tests/integration/test_label_file_runs.py": OTHER_STACK,
+    "tests/integration/test_recovery_runs.py": OTHER_STACK,
+    "tests/integration/test_second_model.py": OTHER_STACK,
     "tests/integration/test_stack.py": STACK,
 }
-"""Folders and files whose tests use one thing that a session has once; every other file is a group of its own."""
+"""Folders and files whose tests share one thing; every other file is a group of its own.
+
+Two stacks at a time: on one, tests that mostly wait would follow each other for a quarter of an hour.
+"""
 ENDS_THE_STACK = "tests/integration/test_stack.py"
 """Comes last of those that share the stack."""
 LONGEST_FIRST = (
     CLUSTER,
+    OTHER_STACK,
     STACK,
-    "tests/integration/test_any_order.py",
+    "tests/integration/test_days_made_up_for.py",
     "tests/integration",
     "tests/unit/ingest/test_ingest_kills.py",
     "tests/unit/promotion",
@@ -93,5 +98,6 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    if group_of(item.nodeid) == STACK and (nextitem is None or group_of(nextitem.nodeid) != STACK):
-        end_session_stack()
+    group = group_of(item.nodeid)
+    if group in STACKS and (nextitem is None or group_of(nextitem.nodeid) != group):
+        end_shared_stack()

@@ -1,4 +1,4 @@
-"""One embedded stack for a whole test session: the fixture ``stack``.
+"""One embedded stack for many tests: the fixture ``stack``.
 
 It is a child of pytest and dies with it, whatever happens to pytest.
 """
@@ -123,8 +123,10 @@ def found_stack(settings: Settings, env: dict[str, str]) -> Stack:
     )
 
 
+_shared: list[Stack] = []
+"""The stack of the tests that run now, if they have asked for one."""
 _end = ExitStack()
-"""Ends the session's stack."""
+"""Ends it."""
 
 
 SLEEPER = """
@@ -163,33 +165,34 @@ waiter()
 
 @pytest.fixture(scope="session")
 def slack() -> Iterator[FakeSlack]:
-    """Where the session's stack sends its alerts."""
+    """Where the stacks send their alerts."""
     with FakeSlack() as server:
         yield server
 
 
-@pytest.fixture(scope="session")
-def stack(slack: FakeSlack) -> Iterator[Stack]:
-    """The session's stack: this repository's DAGs and models, and those that tests put into ``stack.models``."""
-    # A short path: a socket's name may have 107 bytes.
-    home = Path(tempfile.mkdtemp(prefix="windsock-"))
-    shutil.copytree(REPO_ROOT / "dags", home / "dags", ignore=shutil.ignore_patterns("__pycache__"))
-    (home / "dags" / "sleeper.py").write_text(SLEEPER, encoding="utf-8")
-    (home / "models").mkdir()
-    if not os.environ.get("WINDSOCK_KEEP_TEST_HOME"):
-        _end.callback(shutil.rmtree, home, ignore_errors=True)
-    running = start_session_stack(home, slack)
-    _end.callback(lifecycle.stop_stack, running.settings)
-    _end.callback(running.api.close)
-    # It would start and tell things of every model, at times of its own.
-    running.api.wait_for_dag("windsock_watch", 240)
-    running.api.set_paused("windsock_watch", True)
-    yield running
-    end_session_stack()
+@pytest.fixture(scope="module")
+def stack(slack: FakeSlack) -> Stack:
+    """The stack that many tests share: this repository's DAGs and models, and those that tests put into its models."""
+    if not _shared:
+        # A short path: a socket's name may have 107 bytes.
+        home = Path(tempfile.mkdtemp(prefix="windsock-"))
+        shutil.copytree(REPO_ROOT / "dags", home / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+        (home / "dags" / "sleeper.py").write_text(SLEEPER, encoding="utf-8")
+        (home / "models").mkdir()
+        if not os.environ.get("WINDSOCK_KEEP_TEST_HOME"):
+            _end.callback(shutil.rmtree, home, ignore_errors=True)
+        running = start_shared_stack(home, slack)
+        _end.callback(lifecycle.stop_stack, running.settings)
+        _end.callback(running.api.close)
+        # It would start and tell things of every model, at times of its own.
+        running.api.wait_for_dag("windsock_watch", 240)
+        running.api.set_paused("windsock_watch", True)
+        _shared.append(running)
+    return _shared[0]
 
 
-def start_session_stack(home: Path, slack: FakeSlack, **variables: str) -> Stack:
-    """Start the session's stack in a prepared home, or start it again."""
+def start_shared_stack(home: Path, slack: FakeSlack, **variables: str) -> Stack:
+    """Start the shared stack in a prepared home, or start it again."""
     return start_stack(
         home,
         WINDSOCK_MODELS=os.pathsep.join(map(str, (REPO_ROOT / "include" / "models", home / "models"))),
@@ -202,6 +205,7 @@ def start_session_stack(home: Path, slack: FakeSlack, **variables: str) -> Stack
     )
 
 
-def end_session_stack() -> None:
-    """End the stack when no test will ask for it any more: it would take what other tests need."""
-    _end.close()
+def end_shared_stack() -> None:
+    """End the stack when none of those that share it is left: it would take what other tests need."""
+    _shared.clear()
+    _end.pop_all().close()

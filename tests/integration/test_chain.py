@@ -1,6 +1,6 @@
 """The daily chain under a real Airflow: backfill, reruns, changed, refused and missing days, alerts.
 
-A model of its own on the session's stack; the tests build on each other in the order of this file.
+A model of its own on a stack that other tests share; the tests build on each other in the order of this file.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ NEVER = date(2026, 4, 20)
 
 @pytest.fixture(scope="module")
 def chain(stack: Stack) -> Stack:
-    """The session's stack with one model more."""
+    """The stack with one model more."""
     row = {"TX_AMOUNT": "TX_AMOUNT"}
     view = {"name": "recent", "entity": "customer", "sql": "recent.sql", "lookback_days": LOOKBACK, "ttl_days": 30}
     label = {"column": "TX_FRAUD", "task": "binary", "delay_days": DELAY}
@@ -270,13 +270,15 @@ def test_a_run_that_waits_for_days_sleeps_until_they_are_there(chain: Stack):
 
 
 def test_a_failing_task_posts_one_message_and_a_backfill_none(chain: Stack, slack: FakeSlack):
-    assert not [m for m in slack.messages if str(REFUSED) in str(m)], "the backfill has alerted"
-    before = len(slack.messages)
+    def messages() -> list[dict[str, Any]]:
+        return [m for m in slack.messages if str(REFUSED) in str(m)]
+
+    assert not messages(), "the backfill has alerted"
     run = run_day(chain, REFUSED)
     assert run["state"] == "failed"
-    wait_until(lambda: len(slack.messages) > before, 90, "a message")  # the scheduler sends, not the task
+    wait_until(lambda: bool(messages()), 90, "a message")  # the scheduler sends, not the task
     time.sleep(1)
-    (message,) = slack.messages[before:]
+    (message,) = messages()
     text = str(message)
     for part in (f"{MODEL}_ingest", "ingest", str(REFUSED), "column", "/runs/"):
         assert part in text
@@ -287,7 +289,7 @@ def test_a_failing_task_posts_one_message_and_a_backfill_none(chain: Stack, slac
     assert chain.api.wait_for_run(f"{MODEL}_ingest", given_up, 120)["state"] == "success"
     head = message["blocks"][0]["text"]
     assert head["text"].startswith("🔴 File rejected")
-    wait_until(lambda: "over" in slack.messages[before]["blocks"][0]["text"]["text"], 120, "a thread that is closed")
+    wait_until(lambda: "over" in messages()[0]["blocks"][0]["text"]["text"], 120, "a thread that is closed")
 
 
 def test_with_slack_away_the_run_ends_the_same_and_the_message_is_in_the_log(chain: Stack, slack: FakeSlack):

@@ -1,6 +1,6 @@
 """The embedded stack, as real processes: private, watched, and gone when its parent is gone.
 
-It is the session's stack, and these are the last tests that use it: the end of it is what they are about.
+Other tests share it, and these are the last of them: the end of it is what they are about.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pytest
 from openlineage.client.event_v2 import RunState
 
 from fake_slack import FakeSlack
-from stack_fixture import Stack, start_session_stack
+from stack_fixture import Stack, start_shared_stack
 from telemetry_receiver import Received, telemetry_receiver
 from windsock.mlflow_keys import Caller, Kind, sign
 from windsock_local.stack.guardian import database_processes
@@ -227,7 +227,7 @@ def test_after_a_kill_of_the_parent_nothing_stays_and_a_new_up_finishes_its_work
     (stack.home / "plugins").mkdir()
     plugins = str(stack.home / "plugins")
     with telemetry_receiver() as received:
-        again = start_session_stack(stack.home, slack, WINDSOCK_PLUGINS_FOLDER=plugins, **received.env)
+        again = start_shared_stack(stack.home, slack, WINDSOCK_PLUGINS_FOLDER=plugins, **received.env)
         processes = everything_of(again)
         run = again.api.wait_for_run("sleeper", run_id, 120)
         assert run["state"] == "success"
