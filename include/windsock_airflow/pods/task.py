@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 MOST_INTERRUPTIONS = 10
 """Pods that one try may lose through no fault of theirs; then it counts as a failed try."""
+_LATER_SECONDS = 60
+"""By how much a pod's own deadline is later than its task's: it is for pods that nobody watches any more. Of a pod that
+is over its deadline and deleted at the same moment, an old kubelet never says that it has ended."""
 _NUMBER = f"{PREFIX}number"
 _NOT_READY = "NotReady: "
 _TOO_EARLY = (_NOT_READY, "TooLittleHistory: ")
@@ -85,7 +88,7 @@ class PodTask:
             env=self.work.env,
             command=self.work.command,
             arguments=self.work.arguments,
-            deadline_seconds=int(timeout.total_seconds()) if timeout is not None else None,
+            deadline_seconds=int(timeout.total_seconds()) + _LATER_SECONDS if timeout is not None else None,
             own_folders=self.work.own_folders,
         )
         return self.operator.build_pod_request_obj(self.context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,6 +123,14 @@ def test_a_trainer_pod_is_told_its_request_and_no_secret(site: Path):
     assert not container.get("command")
     assert "secret@" not in str(pod)
     assert "very-secret" not in str(pod)
+
+
+def test_a_pods_own_deadline_comes_after_the_one_at_which_its_task_ends_it(site: Path):
+    task = fit(site)
+    task.operator.execution_timeout = timedelta(minutes=5)
+    assert manifest(task)["spec"]["activeDeadlineSeconds"] == 6 * 60
+    task.operator.execution_timeout = None
+    assert "activeDeadlineSeconds" not in manifest(task)["spec"]
 
 
 def test_a_trainer_pod_sees_its_run_and_writes_its_candidate_of_a_store_that_is_a_folder(
