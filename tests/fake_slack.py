@@ -8,6 +8,8 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs
@@ -40,9 +42,12 @@ class FakeSlack:
         self.requests = 0
         self.closing = threading.Event()
         self.echo = False
+        self._listen(port)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/api/"
+
+    def _listen(self, port: int) -> None:
         self.server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/api/"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
@@ -50,8 +55,19 @@ class FakeSlack:
 
     def __exit__(self, *_: object) -> None:
         self.closing.set()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Refuse every connection until the block ends."""
+        self._hang_up()
+        yield
+        self._listen(self.server.server_address[1])
+        self.__enter__()
 
     @property
     def env(self) -> dict[str, str]:

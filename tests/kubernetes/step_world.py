@@ -147,7 +147,7 @@ class StepWorld:
             pods = self.cluster.pods("windsock.io/task")
             return [p for p in pods if p.metadata.annotations["windsock.io/dag-id"] == dag]
 
-        wait_for(lambda: all(p.metadata.deletion_timestamp is None for p in of_dag()), 60, f"pods of {dag} to go")
+        wait_for(lambda: all(p.metadata.deletion_timestamp is None for p in of_dag()), 150, f"pods of {dag} to go")
         return of_dag()
 
 
@@ -269,6 +269,8 @@ def _site(cluster: Cluster, image: str, home: Path) -> dict[str, Any]:
             "OMP_NUM_THREADS": "1",
             "WINDSOCK_HOME": "/tmp",
             "WINDSOCK_MODELS": f"{_ROOT}/models",
+            # Of the same kernels, as what they add up is compared byte for byte.
+            **{name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")},
         },
         "volumes": [
             {"name": "store", "mount": str(home / "store"), "host_path": str(home / "store")},

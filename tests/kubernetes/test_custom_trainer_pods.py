@@ -29,9 +29,15 @@ from windsock_airflow.pods.manifest import pod_manifest
 EXAMPLE = REPO_ROOT / "docker" / "examples" / "trainer"
 VARIABLE = "WINDSOCK_EXAMPLE_TRAINER_IMAGE"
 """Names an image built from docker/examples/trainer, for clusters that nothing can be loaded into from here."""
-ESTIMATOR = {"kind": "custom", "name": "mine", "data": "csv", "compute": {"image": "windsock/example-trainer"}}
-ROWS = 100_000
-"""So many that a training takes much longer than a cluster needs to pass a signal on."""
+ROWS = 150_000
+"""So many that it is long not done after its first checkpoint: a cluster needs seconds to pass a signal on."""
+ESTIMATOR = {
+    "kind": "custom",
+    "name": "mine",
+    "data": "csv",
+    "params": {"rows": ROWS},
+    "compute": {"image": "windsock/example-trainer"},
+}
 _MOUNT = "/windsock"
 
 

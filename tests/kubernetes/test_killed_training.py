@@ -122,10 +122,11 @@ class Victim:
         if harm.progress(folder) < harm.after:
             assert not (folder / "metrics.json").exists(), f"{self.estimator} ended before {harm.happens.__name__}"
             return
+        if not cluster.log(self.pod):
+            return  # it has only just begun: the progress is that of the pod before
         self.process.send_signal(signal.SIGSTOP)
         assert not (folder / "metrics.json").exists()
-        # A pod that is deleted at once takes its log along.
-        harm.log = wait_for(lambda: cluster.log(self.pod), SECONDS, f"the log of {self.pod}")
+        harm.log = cluster.log(self.pod)  # a pod that is deleted at once takes it along
         harm.pod, harm.found = self.pod, harm.progress(folder)
         harm.happens(cluster, self.pod, self.process)
         with contextlib.suppress(psutil.NoSuchProcess):
