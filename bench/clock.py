@@ -59,7 +59,7 @@ class MovedClock:
         self.folder.mkdir(exist_ok=True)
         self.folder.chmod(0o755)  # the database runs as another user
         (self.folder / "sitecustomize.py").write_text(_IN_EACH_PROCESS, encoding="utf-8")
-        self.move(now - self.now())
+        self._set(now - self.now())
         # Without the last, waiting for the interpreter's lock ends at once, and processes spin: a sixth of the speed.
         values = (str(library()), str(self._file), str(_LOOK_S), "1", "0")
         return {**dict(zip(_NAMES, values, strict=True)), "PYTHONPATH": str(self.folder)}
@@ -74,9 +74,12 @@ class MovedClock:
 
     def move(self, by: timedelta) -> None:
         """Put it forward, and wait until every process has seen that: what one of them signs is refused by others."""
+        self._set(by)
+        time.sleep(_LOOK_S + 1)
+
+    def _set(self, by: timedelta) -> None:
         self.offset += by
         new = self.folder / "offset.new"
         new.write_text(f"{self.offset.total_seconds():+.0f}\n", encoding="utf-8")
         new.chmod(0o644)
         new.replace(self._file)
-        time.sleep(_LOOK_S + 1)

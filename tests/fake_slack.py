@@ -65,9 +65,11 @@ class FakeSlack:
     def away(self) -> Iterator[None]:
         """Refuse every connection until the block ends."""
         self._hang_up()
-        yield
-        self._listen(self.server.server_address[1])
-        self.__enter__()
+        try:
+            yield
+        finally:
+            self._listen(self.server.server_address[1])
+            self.__enter__()
 
     @property
     def env(self) -> dict[str, str]:

@@ -152,10 +152,10 @@ def test_days_whose_events_a_pause_has_lost_are_caught_up_with(outage: Outage, s
 
 @pytest.mark.timeout(1200)  # it gives up itself after ten minutes, and says what is lacking
 def test_days_under_random_troubles_leave_what_quiet_days_leave(outage: Outage, slack: FakeSlack, tmp_path: Path):
-    before, days = len(slack.messages), day_range(GAP[-1] + ONE_DAY, GAP[-1] + 2 * ONE_DAY)
+    before, days = len(slack.messages), day_range(GAP[-1] + ONE_DAY, GAP[-1] + 3 * ONE_DAY)
     chaos = Chaos(outage.stack.api, outage.stack.settings, outage.clock, MODEL, random.Random(TROUBLES))
     for day in days:
-        chaos.live(day, troubles=3, patience_s=20.0)
+        chaos.live(day, troubles=2, patience_s=20.0)
     chaos.calm_down([FIRST, *GAP, *days])
 
     quiet = Settings.from_env({"WINDSOCK_HOME": str(tmp_path), "WINDSOCK_MODELS": str(outage.stack.models)})

@@ -147,7 +147,7 @@ class StepWorld:
             pods = self.cluster.pods("windsock.io/task")
             return [p for p in pods if p.metadata.annotations["windsock.io/dag-id"] == dag]
 
-        wait_for(lambda: all(p.metadata.deletion_timestamp is None for p in of_dag()), 150, f"pods of {dag} to go")
+        wait_for(lambda: all(p.metadata.deletion_timestamp is None for p in of_dag()), 60, f"pods of {dag} to go")
         return of_dag()
 
 
