@@ -57,7 +57,7 @@ TORCH: dict[str, Any] = {
     # Slow on purpose: a training that goes on for many steps can be killed in the middle.
     "epochs": 40,
     "patience": 40,
-    "params": {"hidden": [32, 16], "learning_rate": 0.0005, "batch_size": 32},
+    "params": {"hidden": [32, 16], "learning_rate": 0.0005, "batch_size": 8},
     "search": {"dropout": {"kind": "float", "low": 0.0, "high": 0.3}},
     "checkpoint_steps": 25,
     "compute": {"gpu": 1, "memory": "1536Mi", "cpu": 0.6},

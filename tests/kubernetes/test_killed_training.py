@@ -96,10 +96,14 @@ class Victim:
     """An estimator's trainer, whichever pod it is in."""
 
     estimator: str
+    resumes: str
+    """What a pod says that goes on where the one before it was harmed."""
     harms: list[Harm]
     done: list[Harm] = field(default_factory=list)
     process: psutil.Process | None = None
     pod: str = ""
+    begun: bool = False
+    """Whether the pod has come to work of its own: before, the progress is that of the one before it."""
 
     def log_after(self, number: int, rest: str) -> str:
         """Return the log of the pod that came after a harm; ``rest``: that of the last one."""
@@ -119,11 +123,12 @@ class Victim:
         """Let the next harm happen if it is due."""
         harm = self.harms[0]
         assert self.process is not None
-        if harm.progress(folder) < harm.after:
-            assert not (folder / "metrics.json").exists(), f"{self.estimator} ended before {harm.happens.__name__}"
+        assert not (folder / "metrics.json").exists(), f"{self.estimator} ended before {harm.happens.__name__}"
+        if not self.begun:
+            log = cluster.log(self.pod)
+            self.begun = self.resumes in log if self.done else bool(log)
+        if not self.begun or harm.progress(folder) < harm.after:
             return
-        if not cluster.log(self.pod):
-            return  # it has only just begun: the progress is that of the pod before
         self.process.send_signal(signal.SIGSTOP)
         assert not (folder / "metrics.json").exists()
         harm.log = cluster.log(self.pod)  # a pod that is deleted at once takes it along
@@ -134,7 +139,7 @@ class Victim:
         if harm.happens is drained:  # it had time to write another one, and no pod comes before it is gone
             harm.found = harm.progress(folder)
         self.done.append(self.harms.pop(0))
-        self.process = None
+        self.process, self.begun = None, False
 
 
 Harmed = tuple[str, str, dict[str, Victim], PodWatch]
@@ -155,9 +160,13 @@ def harmed(cluster_stack: ClusterStack) -> Harmed:
         return torch_steps(folder, "final")
 
     victims = {
-        "lightgbm": Victim("lightgbm", [Harm(trials_done, 3, killed), Harm(trials_done, 6, deleted)]),
+        "lightgbm": Victim(
+            "lightgbm", "The search goes on after", [Harm(trials_done, 3, killed), Harm(trials_done, 6, deleted)]
+        ),
         "torch": Victim(
-            "torch", [Harm(in_fold, 100, deleted), Harm(in_final, 50, killed), Harm(in_final, 150, drained)]
+            "torch",
+            "going on after step",
+            [Harm(in_fold, 100, deleted), Harm(in_final, 50, killed), Harm(in_final, 150, drained)],
         ),
     }
     with PodWatch(cluster) as seen:

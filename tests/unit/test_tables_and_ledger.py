@@ -208,3 +208,21 @@ def test_readers_of_columns_keep_what_they_wrote_of_records_without_hashes_of_co
     assert record.data_hash_of({"events": ["x"]}) != record.data_hash
     empty = DayRecord("2026-01-01", "empty")
     assert empty.data_hash_of({"events": ["x"]}) == empty.data_hash
+
+
+KEYS = st.lists(st.integers(0, 12) | st.none(), max_size=14)
+
+
+@given(
+    rows=KEYS | KEYS.map(lambda keys: list(dict.fromkeys(keys))), wanted=KEYS, dice=st.randoms(use_true_random=False)
+)
+def test_a_row_stands_where_the_first_one_with_the_same_values_does_whether_or_not_its_key_tells_it_apart(
+    rows: list[int | None], wanted: list[int | None], dice: random.Random
+):
+    ours, theirs = (list(zip(keys, dice.choices([1, 2, None], k=len(keys)), strict=True)) for keys in (wanted, rows))
+    columns = [
+        [pa.chunked_array([pa.array([row[at] for row in side], pa.int64())]) for at in (0, 1)]
+        for side in (ours, theirs)
+    ]
+    found = tables.places_of(*columns).to_pylist()
+    assert found == [theirs.index(row) if row in theirs else None for row in ours]

@@ -31,15 +31,24 @@ def attach_labels(spec: ModelSpec, frame: pa.Table, labels: pa.Table, known_by: 
     Returns:
         The rows that have a label, in their order, with the label column and ``known_at``.
     """
+    return labelled(with_labels(spec, frame, labels, known_by))
+
+
+def labelled(rows: pa.Table) -> pa.Table:
+    """Return those of the rows of :func:`with_labels` that have a label."""
+    return rows.filter(rows[KNOWN_AT].is_valid())
+
+
+def with_labels(spec: ModelSpec, frame: pa.Table, labels: pa.Table, known_by: datetime) -> pa.Table:
+    """Do the same as :func:`attach_labels`, but keep all rows: both columns are NULL where there is no label."""
     key, label = spec.events.key, spec.label.column
     known = labels.filter(pc.less_equal(labels[KNOWN_AT], pa.scalar(known_by, pa.timestamp("us"))))
     # The last of several is the one in force: Arrow finds first places, so the latest goes first.
     known = known.take(pc.sort_indices(known, sort_keys=[(KNOWN_AT, "descending"), (label, "descending")]))
     found = places_of([frame[key], frame[TIME]], [known[key], known["event_time"]])
-    rows, at = frame.filter(found.is_valid()), found.drop_null().combine_chunks().cast(pa.int64())
     for column in (label, KNOWN_AT):
-        rows = rows.append_column(column, known[column].take(at))
-    return rows
+        frame = frame.append_column(column, known[column].take(found))
+    return frame
 
 
 def known_when_made(spec: ModelSpec, rows: pa.Table, windows: Windows) -> tuple[pa.Table, int]:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from windsock.dataset.label_join import labelled
 from windsock.days import spans
 from windsock.monitoring.drift import rounded
 from windsock.monitoring.promise import Promise, resampled
@@ -23,9 +24,9 @@ _ESTIMATED = ("average_precision", "roc_auc", "log_loss")
 
 def days_as_labels_mature(past: Past, usual_share: float | None, rng: np.random.Generator) -> list[dict[str, Any]]:
     """Describe every scored day: ``absent``, ``partial`` or ``final``, and its value with a 90 % interval if final."""
-    labelled, found = past.known(past.scored), []
+    known, found = labelled(past.scored), []
     for day in np.unique(_days(past.scored)).tolist():
-        rows, of_day = (r.filter(pa.array(_days(r) == np.datetime64(day))) for r in (past.scored, labelled))
+        rows, of_day = (r.filter(pa.array(_days(r) == np.datetime64(day))) for r in (past.scored, known))
         count = of_day.num_rows
         enough = count >= _FINAL_SHARE * (usual_share or 1) * rows.num_rows
         state = "absent" if count == 0 else "final" if day <= past.matured and enough else "partial"
@@ -45,8 +46,8 @@ def days_as_labels_mature(past: Past, usual_share: float | None, rng: np.random.
 
 
 def _values(past: Past, rows: pa.Table, rng: np.random.Generator) -> Mapping[str, Any] | None:
-    result = metrics.evaluate(past.spec, rows)
-    value = result["metrics"][past.spec.training.metric]
+    name = past.spec.training.metric
+    value = metrics.evaluate(past.spec, rows, names=[name])["metrics"][name]
     if value is None:
         return None
     drawn = resampled(past.spec, rows, _RESAMPLES_OF_A_DAY, rng)

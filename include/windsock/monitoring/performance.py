@@ -136,7 +136,7 @@ def judge(
         return None, None
     metric, parts = spec.training.metric, _by_version(spec, frame)
     value, expected = (_mean(parts, of) for of in (lambda p: p.value, lambda p: promises[p.version].value))
-    result = metrics.evaluate(spec, frame)
+    result = parts[0].result if len(parts) == 1 else metrics.evaluate(spec, frame, names=[])
     finding = {
         "metric": metric,
         "value": rounded(value),
@@ -198,25 +198,20 @@ class _Part:
     rows: pa.Table
     weight: float
     value: float | None
+    result: Mapping[str, Any]
     draws: Draws | None = None
 
 
 def _by_version(spec: ModelSpec, frame: pa.Table) -> list[_Part]:
     """Split rows by who scored them: scores of two models are on two scales, so no list is made of both."""
-    parts = []
+    parts, metric = [], spec.training.metric
     for version in sorted(pc.unique(frame[VERSION]).to_pylist()):
         rows = frame.filter(pc.equal(frame[VERSION], version))
-        result = metrics.evaluate(spec, rows)
+        result = metrics.evaluate(spec, rows, names=[metric])
         # What a ranking is worth depends on its positives, an error on its rows.
-        weight = result["positives"] if spec.training.metric not in LOWER_IS_BETTER else None
-        parts.append(
-            _Part(
-                version,
-                rows,
-                float(result["rows"] if weight is None else weight),
-                result["metrics"][spec.training.metric],
-            )
-        )
+        weight = result["positives"] if metric not in LOWER_IS_BETTER else None
+        weight = float(result["rows"] if weight is None else weight)
+        parts.append(_Part(version, rows, weight, result["metrics"][metric], result))
     return parts
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from windsock import tables
 from windsock.dataset.feature_join import join_features
-from windsock.dataset.label_join import attach_labels, mark_known_positives
+from windsock.dataset.label_join import labelled, mark_known_positives, with_labels
 from windsock.days import ONE_DAY, last_instant
 from windsock.features.feature_tables import settled_features
 from windsock.features.frame import event_frame
@@ -81,11 +81,15 @@ class Past:
 
     @cached_property
     def rows(self) -> pa.Table:
-        """The events from ``first`` on, with ``known_positive`` if the spec's protocol leaves such out."""
-        rows = self.events.filter(pa.array(self.days >= np.datetime64(self.first)))
+        """The events from ``first`` on, with the label if it is known, and ``known_at``.
+
+        Also with ``known_positive`` if the spec's protocol leaves such out.
+        """
+        events = with_labels(self.spec, self.events, self.labels, last_instant(self.day))
+        rows = events.filter(pa.array(self.days >= np.datetime64(self.first)))
         if self.spec.training.evaluation.exclude_known_positives is None or self.spec.label.task != "binary":
             return rows
-        return mark_known_positives(self.spec, rows, self.known(self.events), self.since)
+        return mark_known_positives(self.spec, rows, labelled(events), self.since)
 
     @cached_property
     def scored(self) -> pa.Table:
@@ -97,11 +101,7 @@ class Past:
     def labelled(self, rows: pa.Table) -> pa.Table:
         """Return those of the rows whose day has matured and whose label is known."""
         end = pa.scalar(last_instant(self.matured), pa.timestamp("us"))
-        return self.known(rows.filter(pc.less_equal(rows[TIME].cast(pa.timestamp("us")), end)))
-
-    def known(self, rows: pa.Table) -> pa.Table:
-        """Return those of the rows whose label is known, matured or not."""
-        return attach_labels(self.spec, rows, self.labels, last_instant(self.day))
+        return labelled(rows.filter(pc.less_equal(rows[TIME].cast(pa.timestamp("us")), end)))
 
 
 def _with_scores(

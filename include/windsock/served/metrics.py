@@ -31,6 +31,7 @@ TIME = "event_timestamp"
 
 BINARY = ("average_precision", "roc_auc", "log_loss", "precision_at_k")
 REGRESSION = ("mean_absolute_error", "root_mean_squared_error", "r2")
+_OF_TASK = {"binary": BINARY, "regression": REGRESSION}
 
 
 def measure(metric: str, labels: Floats, scores: Floats) -> float | None:
@@ -129,7 +130,7 @@ def judge(
         name: precision_at_k(labels, scores, days, entities, k=k)
         if name == "precision_at_k"
         else measure(name, labels, scores)
-        for name in names or (REGRESSION if spec.label.task == "regression" else BINARY)
+        for name in (names if names is not None else _OF_TASK[spec.label.task])
     }
 
 
@@ -161,10 +162,13 @@ def scores_of_version(
     return own[SCORE].take(tables.places_of([frame[key], frame[TIME]], [own[key], own["event_time"]]))
 
 
-def evaluate(spec: ModelSpec, frame: pa.Table, scores: Floats | None = None) -> dict[str, Any]:
+def evaluate(
+    spec: ModelSpec, frame: pa.Table, scores: Floats | None = None, names: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Judge predictions, shape ``(rows,)``, by the model's protocol; default: the frame's column ``score``.
 
-    The frame has time and label, the alert entity if there is one, and perhaps ``known_positive``.
+    The frame has time and label, the alert entity if there is one, and perhaps ``known_positive``. ``names`` are the
+    metrics over all rows; default: every one that fits the model's task.
 
     Returns:
         ``metrics`` (name to value or None), ``rows`` and ``positives`` judged, ``unlabelled`` and
@@ -185,7 +189,7 @@ def evaluate(spec: ModelSpec, frame: pa.Table, scores: Floats | None = None) -> 
     labelled = frame.column(spec.label.column).is_valid().to_numpy(zero_copy_only=False)
     kept = frame.filter(counted)
     labels = kept.column(spec.label.column).to_numpy().astype(np.float64)
-    days = pc.strftime(kept.column(TIME), "%Y-%m-%d").to_numpy(zero_copy_only=False).astype("U10")
+    days = np.asarray(kept.column(TIME).cast(pa.timestamp("us")), "datetime64[D]")
     alert_entity = spec.training.evaluation.alert_entity
     entities = codes_of(kept, alert_entity) if alert_entity is not None and spec.label.task == "binary" else None
     used = scores[counted]
@@ -197,7 +201,7 @@ def evaluate(spec: ModelSpec, frame: pa.Table, scores: Floats | None = None) -> 
         row = {"ds": str(day), "rows": int(at.sum()), **values}
         per_day.append(row | ({"positives": int(labels[at].sum())} if spec.label.task == "binary" else {}))
     return {
-        "metrics": judge(spec, labels, used, days, entities),
+        "metrics": judge(spec, labels, used, days, entities, names),
         "rows": int(counted.sum()),
         "positives": int(labels.sum()) if spec.label.task == "binary" else None,
         "unlabelled": int((~labelled).sum()),

@@ -2,7 +2,8 @@
 
 A day is *due* a while after the clock would have run it. It is lacking if it is due and not settled. Days before the
 first one that ingest (and, for its own, the monitor) has recorded are history that a person brings by a backfill, and
-never lacking. A day whose delivery was refused is settled for every later stage.
+never lacking. A day whose delivery was refused is settled for every later stage. A night is settled once it is decided,
+not when its report stands: a run that ended between the two is made up for.
 """
 
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ STAGES = ("ingest", "labels", "features", "score", "monitor")
 """In the order in which a day goes through them."""
 BY_CLOCK = ("ingest", "monitor")
 """Stages that the clock starts; the others follow from ingest."""
+_DECISIONS = "decisions"
+"""Records of what a night's run ends with."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ def days_of_stages(settings: Settings, spec: ModelSpec, now: datetime) -> dict[s
     Raises:
         DamagedRecord: A record that matters cannot be read.
     """
-    recorded = {stage: set(Ledger.of(settings, spec.name, stage).days()) for stage in STAGES if stage != "features"}
+    read = [stage for stage in (*STAGES, _DECISIONS) if stage != "features"]
+    recorded = {stage: set(Ledger.of(settings, spec.name, stage).days()) for stage in read}
     found: dict[str, StageDays] = {}
     today = now.date()
     reach = today - timedelta(days=spec.schedule.catch_up_days + 1)
@@ -61,7 +65,7 @@ def days_of_stages(settings: Settings, spec: ModelSpec, now: datetime) -> dict[s
         else:
             unsettled, last = (
                 _unsettled(settings, spec, stage, recorded, now),
-                max((day for day in recorded[stage] if day <= today), default=None),
+                max((day for day in _settled(recorded, stage) if day <= today), default=None),
             )
         near, far = [d for d in unsettled if d > reach], [d for d in unsettled if d <= reach]
         found[stage] = StageDays(stage, last, tuple(near), tuple(far))
@@ -77,15 +81,20 @@ def _last_due(spec: ModelSpec, stage: str, now: datetime) -> date:
     return last if spec.last_day is None else min(last, spec.last_day)
 
 
+def _settled(recorded: dict[str, set[date]], stage: str) -> set[date]:
+    return recorded["monitor"] & recorded[_DECISIONS] if stage == "monitor" else recorded[stage]
+
+
 def _unsettled(
     settings: Settings, spec: ModelSpec, stage: str, recorded: dict[str, set[date]], now: datetime
 ) -> list[date]:
-    """List the due days without a record: of the clock's stages since their first, of others where ingest has one."""
+    """List the due days not settled: of the clock's stages since their first record, of others where ingest has one."""
     begun = recorded["monitor" if stage == "monitor" else "ingest"]
     if not begun:
         return []
     due = day_range(min(begun), _last_due(spec, stage, now))
-    due = [d for d in due if d not in recorded[stage] and (stage in BY_CLOCK or d in recorded["ingest"])]
+    settled = _settled(recorded, stage)
+    due = [d for d in due if d not in settled and (stage in BY_CLOCK or d in recorded["ingest"])]
     if stage in BY_CLOCK:
         return due
     if stage == "labels":

@@ -82,10 +82,14 @@ class _Look:
         self.unsure |= len(sure) < len(days)
         return sure
 
-    def tell(self, stage: str, kind: Kind, headline: str, sentence: str, day: str | None = None) -> None:
+    def tell(
+        self, stage: str, kind: Kind, headline: str, sentence: str, about: Iterable[object], day: str | None = None
+    ) -> None:
+        """Tell a person, once of what it is ``about``: another look that died, or that looks now, has said the same."""
         dag_id = f"{self.spec.name}_{stage}"
-        url = f"{self.settings.ui_url}/dags/{dag_id}"
-        send(self.settings, Alert(dag_id, sentence, day=day, url=url, headline=headline, kind=kind), self.spec)
+        url, cause = f"{self.settings.ui_url}/dags/{dag_id}", " ".join(map(str, (headline, dag_id, *about)))
+        alert = Alert(dag_id, sentence, day=day, url=url, headline=headline, cause=cause, kind=kind)
+        send(self.settings, alert, self.spec)
 
 
 def look_after(settings: Settings, spec: ModelSpec, scheduler: Scheduler, now: datetime) -> bool:
@@ -159,7 +163,7 @@ def _tell_of_late_days(look: _Look, days: StageDays, on_their_way: Mapping[str, 
                 f"{look.spec.schedule.alert_after_hours:g} hours (schedule.alert_after_hours). Look at its tasks: one "
                 "that is queued finds no slot or worker, one that is running is slow or hangs."
             )
-            look.tell(STARTED_BY[days.stage], "deadline", "Day is late", sentence, str(day))
+            look.tell(STARTED_BY[days.stage], "deadline", "Day is late", sentence, [days.stage, day, began], str(day))
 
 
 def _start(look: _Look, stage: str, day: date) -> None:
@@ -183,7 +187,7 @@ def _start(look: _Look, stage: str, day: date) -> None:
             f"{_MOST_RUNS} runs for {day} have succeeded, and still nothing is recorded of {stage}. What is marked as "
             f"a success by hand does not run: clear the last one, {run_id}, and read its log."
         )
-        look.tell(STARTED_BY[stage], "failure", "Day without a result", sentence, str(day))
+        look.tell(STARTED_BY[stage], "failure", "Day without a result", sentence, [stage, run_id], str(day))
 
 
 def _tell_what_is_made_up_for(look: _Look) -> set[date]:
@@ -200,7 +204,7 @@ def _tell_what_is_made_up_for(look: _Look) -> set[date]:
             f"or the clock was wrong. They are run now by themselves, in order, as live days: {runs}; the steps after "
             "them follow. Nothing need be done unless one of these runs fails."
         )
-        look.tell(STARTED_BY[next(iter(look.started))], "catch_up", "Days are made up for", sentence)
+        look.tell(STARTED_BY[next(iter(look.started))], "catch_up", "Days are made up for", sentence, new)
     return {date.fromisoformat(day) for day in look.told.said.get(kind, ())}
 
 
@@ -213,7 +217,8 @@ def _tell_of_pause(look: _Look, days: StageDays, dag_id: str) -> None:
             f"settled one is {days.last or 'none'}. Unpause it if that was not meant: those of the last "
             f"{look.spec.schedule.catch_up_days} days are then run by themselves."
         )
-        look.tell(dag_id.removeprefix(f"{look.spec.name}_"), "silence", "DAG is paused", sentence)
+        stage = dag_id.removeprefix(f"{look.spec.name}_")
+        look.tell(stage, "silence", "DAG is paused", sentence, [days.stage, *lacking])
 
 
 def _tell_of_earlier_days(look: _Look, days: StageDays, on_their_way: Collection[str]) -> None:
@@ -230,7 +235,7 @@ def _tell_of_earlier_days(look: _Look, days: StageDays, on_their_way: Collection
             f"(schedule.catch_up_days is {look.spec.schedule.catch_up_days}): {spans(left)}. If they are wanted: "
             f"windsock backfill {model} --from {left[0]} --to {left[-1]}{options}"
         )
-        look.tell(stage, "deadline", "Days are missing", sentence)
+        look.tell(stage, "deadline", "Days are missing", sentence, left)
 
 
 def _is_left(look: _Look, stage: str, day: date) -> bool:
@@ -251,4 +256,5 @@ def _tell_who_waits(look: _Look) -> None:
         elif wait.live and (new := look.told.untold("waiting", [f"{wait.step} {wait.key} {wait.run_id}"])):
             look.told.mark("waiting", new)
             stage = wait.dag_id.removeprefix(f"{look.spec.name}_")
-            look.tell(stage, "deadline", "Run waits", f"It has waited since {wait.since}. {wait.sentence}", wait.key)
+            sentence = f"It has waited since {wait.since}. {wait.sentence}"
+            look.tell(stage, "deadline", "Run waits", sentence, [wait.step, wait.since], wait.key)

@@ -19,6 +19,7 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
 from windsock.upkeep.stage_days import days_of_stages
+from windsock.upkeep.told import Told
 from windsock.upkeep.waits import Wait, forget, note, waits_of
 from windsock.upkeep.watch import RunState, look_after
 
@@ -79,7 +80,7 @@ class World:
 
     def settle(self, stage: str, *days: date, status: Any = "empty") -> None:
         store = Store.of(self.settings)
-        ledgers = [Ledger(store, "fraud", stage)]
+        ledgers = [Ledger(store, "fraud", name) for name in (stage, *(["decisions"] if stage == "monitor" else []))]
         if stage == "features":
             ledgers = [table.ledger(store) for table in feature_tables(self.spec)]
         for day in days:
@@ -186,6 +187,71 @@ def test_history_before_the_first_ingested_day_is_nobodys_gap(world: World):
     assert (world.runs.take(), world.told()) == ([], [])
 
 
+def test_a_night_whose_run_ended_between_its_report_and_its_decision_is_run_again(world: World):
+    world.settle_all(*day_range(ago(60), YESTERDAY))
+    for day in (ago(60), ago(3), YESTERDAY):  # far back, a person is asked
+        Ledger.of(world.settings, "fraud", "decisions").store.remove("fraud", "ledger", "decisions", f"{day}.json")
+    for night in (ago(3), YESTERDAY):
+        world.look()
+        world.look()
+        assert world.runs.take() == [f"fraud_monitor {night}"]
+        world.runs.end()
+        world.settle("monitor", night)
+    assert not world.look()
+    assert [f"--from {ago(60)} --to {ago(60)} --stage monitor" in text for text in world.told()] == [True, False]
+
+
+def late_run(world: World) -> None:
+    world.runs.on_their_way["fraud_ingest"] = dict.fromkeys(map(str, (ago(2), YESTERDAY)), NOON - timedelta(hours=9))
+
+
+def long_wait(world: World) -> None:
+    world.settle("ingest", ago(2), YESTERDAY)
+    world.runs.on_their_way["fraud_features"] = {str(day): NOON for day in (ago(2), YESTERDAY)}
+    world.runs.on_their_way["fraud_monitor"] = {str(day): NOON for day in (ago(2), YESTERDAY)}
+    note(Store.of(world.settings), "fraud", Wait("features", str(YESTERDAY), "fraud_features", "r", True, "a day"))
+    world.runs.states["fraud_features", "r"] = RunState("running")
+
+
+def pause(world: World) -> None:
+    world.runs.paused = {f"fraud_{stage}" for stage in ("ingest", "monitor")}
+
+
+def nothing_for_weeks(world: World) -> None:
+    world.settle_all(*day_range(ago(60), ago(40)))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "headlines"),
+    [
+        (late_run, ["Day is late", "Day is late"]),
+        (long_wait, ["Run waits"]),
+        (pause, ["DAG is paused", "DAG is paused"]),
+        (nothing_for_weeks, ["Days are made up for", "Days are missing"]),
+        (lambda world: None, ["Days are made up for"]),
+    ],
+)
+def test_what_a_look_told_before_it_died_the_next_one_does_not_say_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[World], None], headlines: list[str]
+):
+    world.settle_all(*day_range(ago(30), ago(3)))
+    trouble(world)
+    world.look()
+    first = Runs(set(world.runs.paused), dict(world.runs.states), dict(world.runs.on_their_way))
+    with monkeypatch.context() as dead:
+        dead.setattr(Told, "save", interrupted)
+        with pytest.raises(InterruptedError):
+            world.look()
+    for runs in (first, world.runs):  # as who looks at the same moment, and later
+        world.runs = runs
+        world.look()
+    assert sorted(text.split("*")[1] for text in world.told()) == headlines
+
+
+def interrupted(_: Told) -> None:
+    raise InterruptedError
+
+
 def test_days_beyond_the_reach_are_told_once_with_the_command_and_not_started(world: World):
     world.settle_all(*day_range(ago(60), ago(45)), *day_range(ago(40), YESTERDAY))
     for _ in range(3):
@@ -253,13 +319,12 @@ def test_a_day_whose_run_hangs_or_gets_no_slot_is_told_of_once_and_one_that_wait
     world.settle_all(*day_range(ago(4), ago(2)))
     for before in stages[: stages.index(stage)]:
         world.settle(before, YESTERDAY)
-    now = utc_now() + timedelta(days=1, hours=12)
-    world.runs.on_their_way[f"fraud_{stage}"] = {str(YESTERDAY): now - timedelta(hours=hours)}
+    world.runs.on_their_way[f"fraud_{stage}"] = {str(YESTERDAY): NOON - timedelta(hours=hours)}
     if waits:
         note(Store.of(world.settings), "fraud", Wait(stage, str(YESTERDAY), f"fraud_{stage}", "r", False, "a day"))
         world.runs.states[f"fraud_{stage}", "r"] = RunState("running")
     for _ in range(3):
-        world.look(now)
+        world.look()
     texts = world.told()
     assert [("Day is late" in text, f"{stage} of {YESTERDAY} is not done" in text) for text in texts] == [
         (True, True)
