@@ -37,6 +37,7 @@ LONGEST_FIRST = (
     CLUSTER,
     OTHER_STACK,
     STACK,
+    "tests/compose",
     "tests/integration/test_days_made_up_for.py",
     "tests/integration",
     "tests/unit/ingest/test_ingest_kills.py",

@@ -2,7 +2,8 @@
 
 A column of a day is broken if, against *every* one of the days that it is compared with,
 
-- it is missing in far more rows (at least :data:`GONE` of them, and :data:`GONE_RISE` above the worst of those days);
+- it is missing, or infinite, in far more rows (at least :data:`GONE` of them, and :data:`GONE_RISE` above the worst of
+  those days);
 - it holds one value only, where no day nearly did and chance would not;
 - it holds other kinds of values (text for numbers);
 - its numbers are 10, 100 or 1,000 times as large or as small, and are the usual ones again once that is taken back;
@@ -18,7 +19,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import infer_dtype, is_bool_dtype, is_datetime64_any_dtype, is_float_dtype, is_numeric_dtype
 
 from windsock.distance import Vector, cells_of, is_constant, numbers_of
 
@@ -54,11 +55,12 @@ class Column:
 
     def __init__(self, name: str, reference: pd.Series, past: pd.Series, day: npt.NDArray[np.intp]) -> None:
         self.name = name
-        self.past = past
+        self.past = past = _finite(past)
         self.day = day
+        reference = _finite(reference)
         self.missing = float(reference.isna().mean()) if len(reference) else 0.0
         self.known = reference.dropna()
-        self.numeric = is_numeric_dtype(self.known) and not pd.api.types.is_bool_dtype(self.known)
+        self.numeric = is_numeric_dtype(self.known) and not is_bool_dtype(self.known)
         numbers = numbers_of(self.known) if self.numeric else np.empty(0)
         self.numbers = numbers[~np.isnan(numbers)]
         self.size = _typical(self.numbers)
@@ -67,19 +69,21 @@ class Column:
         """Return what is broken in the values of one day, or None."""
         if len(values) < FEWEST or not len(self.known):
             return None
+        values, given = _finite(values), values
         gone = float(values.isna().mean())
         if gone >= GONE and gone > self.missing + GONE_RISE and gone > self._worst_missing() + GONE_RISE:
+            how = "missing" if given.isna().sum() == values.isna().sum() else "missing or infinite"
             return Break(
-                self.name, "missing", f"{self.name} is missing in {gone:.0%} of rows (usual: {self.missing:.0%})"
+                self.name, "missing", f"{self.name} is {how} in {gone:.0%} of rows (usual: {self.missing:.0%})"
             )
         known = values.dropna()
         if len(known) < FEWEST:
             return None
-        if is_numeric_dtype(known) != is_numeric_dtype(self.known):
-            return Break(self.name, "type", f"{self.name} holds {known.dtype} values (usual: {self.known.dtype})")
+        if "numbers" in (kinds := {_kind_of(known), _kind_of(self.known)}) and len(kinds) > 1:
+            return Break(self.name, "type", f"{self.name} holds {_kind_of(known)} (usual: {_kind_of(self.known)})")
         if self._only_one(known):
             return Break(self.name, "constant", f"{self.name} is {known.iloc[0]!s} in all rows")
-        factor = self._factor(known) if self.numeric and not pd.api.types.is_bool_dtype(known) else None
+        factor = self._factor(known) if self.numeric and not is_bool_dtype(known) else None
         if factor is not None:
             times = f"{factor:,.0f} times" if factor > 1 else f"a {round(1 / factor):,}th of"
             return Break(self.name, "factor", f"{self.name} is {times} what it was")
@@ -127,6 +131,21 @@ class Column:
         sides = [pd.Series(side) for side in (numbers, self.numbers)]
         cells = cells_of("wasserstein", sides[1], sides[0], numeric=True, cells=_CELLS)
         return float(cells.distance(*(cells.counts(cells.places(side))[0] for side in sides)))
+
+
+def _finite(values: pd.Series) -> pd.Series:
+    """Count what is infinite as missing, as all that compares columns does."""
+    return values.where(np.isfinite(values)) if is_float_dtype(values) else values
+
+
+def _kind_of(known: pd.Series) -> Literal["numbers", "times", "text"]:
+    """Name what a column without its missing values holds; flags are numbers, 0 and 1.
+
+    A column of flags is one of objects as soon as some are missing.
+    """
+    if is_numeric_dtype(known) or infer_dtype(known) == "boolean":
+        return "numbers"
+    return "times" if is_datetime64_any_dtype(known) else "text"
 
 
 def _typical(numbers: Vector) -> float:

@@ -76,9 +76,25 @@ def _of_ingest(done: Finished, result: Result) -> Iterator[Alert]:
 
 
 def _of_monitor(done: Finished, result: Result) -> Iterator[Alert]:
-    """Tell of a champion that has become worse, and of labels that stop or come late, until it is over."""
+    """Tell of broken data, of a champion that has become worse, and of labels that stop or come late, until it is over.
+
+    A night that judges nothing, as its data is broken or its labels are missing, ends none of it.
+    """
     record = Ledger.of(done.settings, done.spec.name, "monitor").get_if_whole(date.fromisoformat(str(done.day)))
     night = record.detail if record is not None else result
+    broken = [str(each["sentence"]) for each in night.get("broken") or ()]
+    thread, cause = f"broken {done.spec.name}", f"broken {done.spec.name} {done.day}"
+    if broken:
+        more = f" and {len(broken) - _MOST_FACTS} more" if len(broken) > _MOST_FACTS else ""
+        sentence = (
+            f"{'; '.join(broken[:_MOST_FACTS])}{more}. Neither drift nor performance is judged, and no retraining is "
+            "asked for, while it is so: nobody should learn from it. If the sender means it, train by hand: the new "
+            "days are usual from then on."
+        )
+        yield done.alert("Data is broken", sentence, cause, kind="silence", thread=thread)
+    elif night.get("champion") is not None:
+        mended = f"On {done.day} no column is broken."
+        yield done.alert("Data is broken", mended, f"{cause} over", kind="silence", thread=thread, closes=True)
     labels = night.get("labels") or {}
     thread, cause = f"labels {done.spec.name}", f"labels {done.spec.name} {done.day}"
     about = {"kind": "silence", "thread": thread}
@@ -99,21 +115,24 @@ def _of_monitor(done: Finished, result: Result) -> Iterator[Alert]:
         )
         cause = f"performance {done.spec.name} {done.day}"
         yield done.alert("Performance fell", champion, cause, kind="performance", thread=thread, facts=facts)
-    elif found.get("loss") is not None:
+    elif found.get("loss") is not None and not (broken or found.get("degraded") or labels.get("unfinished")):
         sentence = f"On {done.day} the champion is as good as its holdout promised, or chance explains the difference."
         cause = f"performance {done.spec.name} {done.day} over"
         yield done.alert("Performance fell", sentence, cause, kind="performance", thread=thread, closes=True)
 
 
 def _of_govern(done: Finished, result: Result) -> Iterator[Alert]:
-    """Tell of a drift from the first night on which it is believed, of what follows, and when it is over."""
+    """Tell of a drift from the first night on which it is believed, of what follows, and when it is over.
+
+    A quiet night, or one that judges nothing, in the middle of it is not its end.
+    """
     action, thread = str(result.get("action")), f"drift {done.spec.name}"
     reasons = "; ".join(str(reason) for reason in result.get("reasons", ()))
-    if action == "none":
+    if action == "none" and result.get("onset") is None:
         sentence = f"Since {done.day} nothing speaks for a retraining: {reasons}."
         cause = f"drift {done.spec.name} {done.day} over"
         yield done.alert("Drift", sentence, cause, kind="drift", thread=thread, closes=True)
-    elif action in ("retrain", "escalate") or _is_believed(done):
+    elif action in ("retrain", "escalate") or (action != "none" and _is_believed(done)):
         follows = {
             "retrain": f"A new training is asked for, as of {result.get('as_of')}.",
             "escalate": "Requests for a retraining have not helped, and no further one is made: somebody has to look.",

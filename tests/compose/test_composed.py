@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.timeout(LONGEST_BUILD_SECONDS + 900),
     pytest.mark.skipif(
         not os.environ.get("WINDSOCK_TEST_COMPOSE"),
-        reason="a daemon, its images and seven containers take ten minutes of two cores: make test-compose",
+        reason="a daemon, its images and seven containers take ten minutes of two cores: make test-compose, or .ci/run",
     ),
 ]
 

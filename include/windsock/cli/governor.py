@@ -17,7 +17,7 @@ from windsock.cli.step import read_options
 from windsock.days import parse_day
 from windsock.errors import SpecError
 from windsock.governor.answers import DECISIONS, answers_to, requests_since
-from windsock.governor.episode import onset
+from windsock.governor.episode import episode
 from windsock.governor.policy import Answer, decide
 from windsock.governor.step import history_of, new_labels, settings_hash, signal_of
 from windsock.ledger import Ledger
@@ -74,9 +74,10 @@ def _story(settings: Settings, spec: ModelSpec, day: date) -> Iterator[tuple[dat
     history = history_of(settings, spec, day)
     found = Ledger.of(settings, spec.name, "monitor").get(day)
     signals = [*history, signal_of(found)] if found is not None else history
-    first = onset(spec, signals)
-    since = first.day if first is not None else day
-    if first is not None:
+    goes_on = episode(spec, signals)
+    since = goes_on.root.day if goes_on is not None else day
+    if goes_on is not None:
+        first = goes_on.root
         yield first.day, f"first signal, about version {first.champion}: {first.why}"
         for before, after in pairwise(signals):
             if after.day > since and after.on != before.on:

@@ -56,30 +56,72 @@ def speaks(spec: ModelSpec, signal: Signal, first: Signal | None) -> bool:
     return worse > spec.monitoring.max_performance_drop * max(abs(first.promised), 1e-9)
 
 
-def onset(spec: ModelSpec, signals: Sequence[Signal]) -> Signal | None:
-    """Return the first signal of the episode that the last of some days, in order, belongs to; None: to none.
+@dataclass(frozen=True)
+class Episode:
+    """The same drift, night after night."""
+
+    first: Signal
+    root: Signal
+    """The first signal of what it has grown out of, without a quiet time between; else its own."""
+
+
+@dataclass
+class _Base:
+    """What an episode was like for a champion in its first window: what it grows from."""
+
+    champion: str | None
+    until: date
+    """The first day of which the window says nothing of the time before."""
+    drifted: bool = False
+    columns: int = 0
+    distance: float = 0.0
+
+    def take(self, signal: Signal) -> None:
+        """Count a night of the first window."""
+        self.drifted |= signal.drifted
+        self.columns, self.distance = max(self.columns, signal.columns), max(self.distance, signal.distance)
+
+    def is_outgrown(self, signal: Signal) -> bool:
+        """Say whether a night drifted clearly farther, or in clearly more features, or where nothing had."""
+        if not self.drifted:
+            return signal.drifted
+        if not self.distance:  # nothing is known of it
+            return False
+        many = signal.columns >= max(_MANY_MORE * self.columns, self.columns + 2)
+        return many or signal.distance > _MUCH_FARTHER * self.distance
+
+
+def episode(spec: ModelSpec, signals: Sequence[Signal]) -> Episode | None:
+    """Return the episode that the last of some days, in order, belongs to; None: to none.
 
     ``out_of`` judged quiet days in a row end an episode; a change of champion does not, and until its performance has
     been measured nothing about the new one says that it is over. An episode whose distances or features have clearly
-    grown, once its window is full of it, is another one from there on.
+    grown, once its window is full of it, is another one from there on. A new champion has another reference: what
+    grows is measured by what it saw first.
     """
     policy, full = spec.retraining, timedelta(days=spec.monitoring.window_days)
-    first: Signal | None = None
-    quiet, columns, distance, grown = 0, 0, 0.0, list[Signal]()
+    found: Episode | None = None
+    base, quiet, grown = _Base(None, date.min), 0, list[Signal]()
     for signal in signals:
-        if speaks(spec, signal, first):
+        if found is not None and signal.champion != base.champion:
+            base, grown = _Base(signal.champion, signal.day + full), []
+        if speaks(spec, signal, found.first if found is not None else None):
             quiet = 0
-            if first is None:
-                first, columns, distance, grown = signal, signal.columns, signal.distance, []
-            elif signal.day < first.day + full:
-                columns, distance = max(columns, signal.columns), max(distance, signal.distance)
-            elif signal.columns >= max(_MANY_MORE * columns, columns + 2) or signal.distance > _MUCH_FARTHER * distance:
+            if found is None:
+                found, base, grown = Episode(signal, signal), _Base(signal.champion, signal.day + full), []
+            if signal.day < base.until:
+                base.take(signal)
+            elif base.is_outgrown(signal):
                 grown = [s for s in grown if s.day > signal.day - timedelta(days=policy.out_of)] + [signal]
-                if len(grown) >= policy.needed and distance:
-                    first, grown = grown[0], []
-                    columns, distance = signal.columns, signal.distance
-        elif signal.judged and first is not None and (signal.champion == first.champion or signal.value is not None):
+                if len(grown) >= policy.needed:
+                    found, base, grown = Episode(grown[0], found.root), _Base(signal.champion, signal.day + full), []
+                    base.take(signal)
+        elif signal.judged and found is not None and _says_it_is_over(found, signal):
             quiet += 1
             if quiet >= policy.out_of:
-                first = None
-    return first
+                found = None
+    return found
+
+
+def _says_it_is_over(found: Episode, quiet: Signal) -> bool:
+    return quiet.champion == found.first.champion or quiet.value is not None

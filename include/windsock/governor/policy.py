@@ -7,17 +7,16 @@ been measured, at most ``recovery_trainings`` times; what is left then is for pe
 cool-down, and for all a budget.
 
 Limits look at requests on other days *on both sides*, so that they hold whatever order days are processed in, and so
-that deciding a day a second time gives the same answer: its own earlier request is ignored, and every other one has
-already made room for it.
+that deciding a day a second time gives the same answer: every other request has made room for its own.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any, Literal
 
 from windsock.dataset.recovery import first_recovery
-from windsock.governor.episode import Signal, onset, speaks
+from windsock.governor.episode import Episode, Signal, episode, speaks
 from windsock.spec import ModelSpec
 from windsock.spec.operations import RetrainingSpec
 
@@ -45,7 +44,9 @@ class Decision:
     signal: bool
     reasons: list[str]
     onset: date | None = None
-    """First day of the episode that the day belongs to."""
+    """First day of the episode that goes on, whether or not the day speaks for it."""
+    root: date | None = None
+    """First day of what that episode has grown out of; its own, if of nothing."""
     useful_from: date | None = None
     """First day on which retraining pays."""
     recovery: date | None = None
@@ -72,7 +73,7 @@ def decide(
         spec: The model: its policy for retraining, and how long it takes until new data can be learnt from.
         today: The day's signal.
         history: Signals, any order; later ones are ignored, and those of other champions say only since when it is so.
-        requests: Day to dedupe key of the retrainings asked for so far; one on the day itself only gives its name.
+        requests: Day to dedupe key of the retrainings asked for so far; one on the day itself is repeated.
         answers: Dedupe key to what has become of the request; one without has no training.
         live: False for a replay: it never asks for a retraining.
     """
@@ -80,21 +81,22 @@ def decide(
     if today.champion is None:
         return Decision("none", False, ["there is no champion to judge, so there is nothing to retrain"])
     earlier = sorted((s for s in history if s.day < today.day), key=lambda s: s.day)
-    first = onset(spec, [*earlier, today])
+    found = episode(spec, [*earlier, today])
+    first = found.first if found is not None else None
     others = {day: asked for day, asked in sorted(requests.items()) if day != today.day}
     known = answers or {}
-    asked = _of_this(first, today, others)
+    asked = _of_this(found, today, others)
     cures = {a.version for key in asked.values() if (a := known.get(key)) is not None and a.state == "promoted"}
     unmeasured = today.champion in cures and today.value is None
-    if first is None or not (speaks(spec, today, first) or unmeasured):
-        return _new_labels(policy, today, requests, live) or Decision(
-            "none", False, [today.why or "neither drift nor a loss of performance"]
-        )
+    if found is None or first is None or not (speaks(spec, today, first) or unmeasured):
+        quiet = Decision("none", False, [today.why or "neither drift nor a loss of performance"])
+        decision = _new_labels(policy, today, requests, live) or quiet
+        return replace(decision, onset=found.first.day, root=found.root.day) if found is not None else decision
     regime_from = first.day if first.drifted else first.day - timedelta(days=delay_days)
     useful_from = max(first.day, first_recovery(spec, regime_from))
     own = [s for s in (*earlier, today) if s.champion == today.champion and speaks(spec, s, first)]
     recent = sum(s.day > today.day - timedelta(days=policy.out_of) for s in own)
-    before = sum(day < today.day for day in asked)
+    before, word = sum(day < today.day for day in asked), "drift" if first.drifted else "loss"
     # Named by its first request, so that an episode whose onset moves stays one.
     key = next(map(episode_of, asked.values()), f"{first.champion}@{first.day}")
     why = [today.why]
@@ -116,7 +118,8 @@ def decide(
         name, recovery = key, None
         if action == "retrain":
             name, recovery = requests.get(today.day) or _numbered(key, asked.values()), regime_from
-        return Decision(action, True, reasons, first.day, useful_from, recovery, name, trigger, numbers)
+        onset, root = first.day, found.root.day
+        return Decision(action, True, reasons, onset, root, useful_from, recovery, name, trigger, numbers)
 
     if recent < policy.needed and not unmeasured:
         return verdict(
@@ -129,24 +132,32 @@ def decide(
     if today.day < useful_from:
         return verdict(
             "wait",
-            f"drift since {regime_from}: waits for labels of its first days (those of {regime_from} are known on "
+            f"{word} since {regime_from}: waits for labels of its first days (those of {regime_from} are known on "
             f"{regime_from + timedelta(days=delay_days)}). The first training is on {useful_from}, when there are days "
             "of it to learn from and a later one to judge by; before, it would learn the old regime again",
         )
-    if (held := _held(policy, today.day, others, asked, known, unmeasured)) is not None:
+    # What this has grown out of is no reason to cool down: it is the same trouble.
+    apart = {on: key for on, key in others.items() if on < found.root.day or on in asked or first.day == found.root.day}
+    held = _held(policy, today.day, apart, asked, known, unmeasured, word) if today.day not in requests else None
+    if held is not None:
         return verdict(*held)
     return verdict(
         "retrain",
-        f"training {1 + before} of at most {policy.recovery_trainings} for this drift, which goes on since "
+        f"training {1 + before} of at most {policy.recovery_trainings} for this {word}, which goes on since "
         f"{regime_from}: a signal on {recent} of the last {policy.out_of} days",
     )
 
 
-def _of_this(first: Signal | None, today: Signal, requests: Mapping[date, str]) -> dict[date, str]:
-    """Return those of all requests that are of the episode of a day, which began with a signal."""
-    if first is None:
+def _of_this(found: Episode | None, today: Signal, requests: Mapping[date, str]) -> dict[date, str]:
+    """Return those of all requests that are of the episode of a day."""
+    if found is None:
         return {}
-    return {day: key for day, key in requests.items() if day >= first.day and onset_of(key) <= today.day}
+    first, root = found.first.day, found.root.day
+    return {
+        day: key
+        for day, key in requests.items()
+        if day >= first and onset_of(key) <= today.day and (first == root or onset_of(key) > root)
+    }
 
 
 def _held(
@@ -156,12 +167,13 @@ def _held(
     asked: Mapping[date, str],
     answers: Mapping[str, Answer],
     unmeasured: bool,
+    word: str,
 ) -> tuple[Held, str] | None:
     """Return what requests on other days (``asked``: of the same episode) leave to be done but to ask; None: ask."""
     # Earlier requests first: they alone decide if days come in order, and so give the reason.
     for made in ({on: k for on, k in others.items() if on < day}, others):
         in_episode = {on: k for on, k in asked.items() if on in made}
-        if (held := _of_episode(policy, day, in_episode, answers, unmeasured)) is not None:
+        if (held := _of_episode(policy, day, in_episode, answers, unmeasured, word)) is not None:
             return held
         if (restraint := _restraint(policy, day, made, in_episode)) is not None:
             return "suppress", restraint
@@ -199,14 +211,16 @@ def _of_episode(
     asked: Mapping[date, str],
     answers: Mapping[str, Answer],
     unmeasured: bool,
+    word: str,
 ) -> tuple[Held, str] | None:
     """Return what the requests of the same episode leave to be done on a day but to ask; None: ask."""
     if not asked:
         return None
     before = [on for on in asked if on < day]
     last = max(before) if before else min(asked)
-    answer = answers.get(asked[last])
-    told = f"this drift was asked about on {last}, and {_became(answer)}"
+    # What became of a later request was not known on this day: decided again, it says the same.
+    answer = answers.get(asked[last]) if before else None
+    told = f"this {word} was asked about on {last}" + (f", and {_became(answer)}" if before else "")
     if answer is not None and answer.state == "unknown":
         return "suppress", told
     near = [on for on in asked if abs((on - day).days) < policy.recovery_days]
@@ -219,7 +233,8 @@ def _of_episode(
         if unmeasured:
             return "wait", f"{told}. No further training is asked for before its cure has been measured"
         return "escalate", (
-            f"{told}. {len(asked)} requests have not ended this drift, and no further one is made: somebody has to look"
+            f"{told}. {len(asked)} requests have not ended this {word}, and no further one is made: "
+            "somebody has to look"
         )
     return None
 
@@ -263,7 +278,7 @@ def _new_labels(policy: RetrainingSpec, today: Signal, requests: Mapping[date, s
     held: str | None = None
     if not (policy.enabled and live):
         held = "replayed, or retraining is switched off"
-    else:
+    elif today.day not in requests:
         held = _restraint(policy, today.day, others, {})
     numbers = {"new_labels": today.new_labels, "asked": sum(day < today.day for day in asked)}
     action: Literal["suppress", "retrain"] = "suppress" if held else "retrain"

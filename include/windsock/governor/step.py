@@ -14,7 +14,7 @@ from typing import Any
 from windsock.days import ONE_DAY, day_range, spans
 from windsock.errors import NotReady
 from windsock.governor.answers import DECISIONS, answers_to, requests_since
-from windsock.governor.episode import Signal, onset
+from windsock.governor.episode import Episode, Signal, episode
 from windsock.governor.policy import decide
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import champion_on
@@ -52,8 +52,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
         return _result(before, retrain=False, repeated=False)
     history = history_of(ctx.settings, spec, day)
     today = signal_of(found, new_labels(ctx.settings, spec, day))
-    first = onset(spec, [*history, today])
-    requests = requests_since(ctx.settings, spec.name, _oldest_that_matters(spec, day, first))
+    goes_on = episode(spec, [*history, today])
+    requests = requests_since(ctx.settings, spec.name, _oldest_that_matters(spec, day, goes_on))
     decision = decide(spec, today, history, requests, answers_to(ctx.settings, spec, requests), live=ctx.live)
     retrain = decision.action == "retrain"
     requested = before.detail.get("requested") if before is not None else None
@@ -63,6 +63,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         **asdict(decision),
         "reasons": [*decision.reasons, *said],
         "onset": decision.onset and str(decision.onset),
+        "root": decision.root and str(decision.root),
         "useful_from": decision.useful_from and str(decision.useful_from),
         "recovery": decision.recovery and str(decision.recovery),
         "champion": today.champion,
@@ -83,8 +84,14 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
 
 def history_of(settings: Settings, spec: ModelSpec, day: date) -> list[Signal]:
-    """Return the signals before a day, as far back as its episode may reach; none before it change its beginning."""
+    """Return the signals before a day, as far back as its episode may reach; none before it change its beginning.
+
+    Nights of half a cure look quiet without those of the champion before: the night before says since when it goes on.
+    """
     ledger, found, last = Ledger.of(settings, spec.name, "monitor"), list[Signal](), day - ONE_DAY
+    decided = Ledger.of(settings, spec.name, DECISIONS).get_if_whole(last)
+    begun = (decided.detail.get("root") or decided.detail.get("onset")) if decided is not None else None
+    reaches = date.fromisoformat(str(begun)) if begun else day
     while last >= spec.first_day:
         first = max(last - timedelta(days=_READ_AT_ONCE - 1), spec.first_day)
         part = [signal_of(record) for record in ledger.between(first, last).values()]
@@ -92,7 +99,7 @@ def history_of(settings: Settings, spec: ModelSpec, day: date) -> list[Signal]:
         quiet = 0
         for signal in part:  # what ends an episode of any champion
             quiet = quiet + 1 if signal.judged and not signal.on and signal.value is not None else 0
-            if quiet >= spec.retraining.out_of:
+            if quiet >= spec.retraining.out_of and first <= reaches:
                 return found
         if not part:
             break
@@ -154,10 +161,10 @@ def settings_hash(spec: ModelSpec) -> str:
     return hashlib.sha256(to_json(rules)).hexdigest()
 
 
-def _oldest_that_matters(spec: ModelSpec, day: date, first: Signal | None) -> date:
+def _oldest_that_matters(spec: ModelSpec, day: date, found: Episode | None) -> date:
     """Return from which day on requests can matter: those of this episode, and those near enough for the limits."""
     limits = day - timedelta(days=max(spec.retraining.cool_down_days, spec.retraining.budget_days))
-    return min(limits, first.day) if first is not None else limits
+    return min(limits, found.root.day) if found is not None else limits
 
 
 def _result(record: DayRecord, *, retrain: bool, repeated: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@ A label that is missing looks like a model that lost its touch, or hides one tha
 what went unnoticed is fine. So this is an alarm of its own, whatever the model's performance.
 """
 
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from windsock.days import last_instant, start_of
+from windsock.days import ONE_DAY, start_of
+from windsock.ledger import Ledger
 from windsock.monitoring.chance import independent
 from windsock.monitoring.drift import rounded
 from windsock.monitoring.scored import Past
 from windsock.served.metrics import TIME
 from windsock.spec.columns import KNOWN_AT
-from windsock.tables import places_of
+from windsock.store import Store
+from windsock.tables import places_of, read_labels
 
+_US = pa.timestamp("us")
+_LOOKED_BACK = 100
+"""Days before those that a night reads in which an earlier word of a label is looked for."""
 _FEWEST_DAYS = 4
 """Days before those judged that say what is usual; below, nothing is."""
 _LATE_SHARE = 0.1
@@ -76,19 +81,16 @@ Counts = NDArray[np.int64]
 
 def _in_time(past: Past) -> tuple[NDArray[Any], Counts, Counts, Counts]:
     """Count, for each matured day with events, those, the labels that came within their delay, and the positives."""
-    spec, delay = past.spec, np.timedelta64(past.spec.label.delay_days + 1, "D")
-    labels = past.labels
-    # By the end of the night's day, the earliest of several first: what was known when the day matured.
-    labels = labels.filter(
-        pc.less_equal(labels[KNOWN_AT], pa.scalar(last_instant(past.day), pa.timestamp("us")))
-    ).sort_by(KNOWN_AT)
+    spec, delay, label = past.spec, np.timedelta64(past.spec.label.delay_days + 1, "D"), past.spec.label.column
+    event, known = (np.asarray(past.labels[name].cast(_US), "datetime64[us]") for name in ("event_time", KNOWN_AT))
+    # Of several the one in force when the day matured: a first "no" may have been provisional.
+    labels = past.labels.filter(pa.array(known < (event.astype("datetime64[D]") + delay).astype("datetime64[us]")))
+    labels = labels.sort_by([(KNOWN_AT, "descending"), (label, "descending")])
     matured = past.days <= np.datetime64(past.matured)
     events = past.events.filter(pa.array(matured))
     place = places_of([events[spec.events.key], events[TIME]], [labels[spec.events.key], labels["event_time"]])
-    known = np.asarray(labels[KNOWN_AT].take(place.combine_chunks()), "datetime64[us]")
-    value = labels[spec.label.column].take(place.combine_chunks()).to_numpy(zero_copy_only=False).astype(np.float64)
-    day = past.days[matured]
-    in_time = known < (day + delay).astype("datetime64[us]")  # NaT is not
+    value = labels[label].take(place.combine_chunks()).to_numpy(zero_copy_only=False).astype(np.float64)
+    day, in_time = past.days[matured], place.is_valid().to_numpy()
     days, of = np.unique(day, return_inverse=True)
     counts = [
         np.bincount(of, at, minlength=len(days)).astype(np.int64)
@@ -105,17 +107,11 @@ def _late(past: Past) -> tuple[float | None, str | None]:
     spec = past.spec
     if spec.label.files is None:
         return None, None
-    labels, since = past.labels, past.day - timedelta(days=spec.monitoring.performance_days - 1)
-    lately = pc.and_(
-        pc.greater_equal(labels[KNOWN_AT], pa.scalar(start_of(since), pa.timestamp("us"))),
-        pc.equal(labels[spec.label.column], 1),
-    )
-    labels = labels.filter(lately)
+    since = past.day - timedelta(days=spec.monitoring.performance_days - 1)
+    labels = _first_said(past, since)
     if labels.num_rows == 0:
         return None, None
-    event, known = (
-        np.asarray(labels[name].cast(pa.timestamp("us")), "datetime64[us]") for name in ("event_time", KNOWN_AT)
-    )
+    event, known = (np.asarray(labels[name].cast(_US), "datetime64[us]") for name in ("event_time", KNOWN_AT))
     took = (known.astype("datetime64[D]") - event.astype("datetime64[D]")).astype(int)
     late = took > spec.label.delay_days
     share = float(late.mean())
@@ -125,6 +121,34 @@ def _late(past: Past) -> tuple[float | None, str | None]:
         f"labels come late: {share:.0%} of the {len(late)} positive ones since {since} took longer than the "
         f"{spec.label.delay_days} days of label.delay_days, half of those {np.median(took[late]):.0f} days or more"
     )
+
+
+def _first_said(past: Past, since: date) -> pa.Table:
+    """Return event and ``known_at`` of the positives delivered from a day on, but for those that were said before.
+
+    Those of events from so long ago that nobody looks for an earlier word of them are left out.
+    """
+    spec, key, label = past.spec, past.spec.events.key, past.spec.label.column
+
+    def positive(labels: pa.Table) -> pa.Table:
+        oldest = pa.scalar(start_of(past.since - timedelta(days=_LOOKED_BACK)), _US)
+        said = labels.filter(
+            pc.and_(pc.equal(labels[label], 1), pc.greater_equal(labels["event_time"].cast(_US), oldest))
+        )
+        return (
+            said.group_by([key, "event_time"])
+            .aggregate([(KNOWN_AT, "min")])
+            .rename_columns({f"{KNOWN_AT}_min": KNOWN_AT})
+        )
+
+    found = positive(past.labels)
+    found = found.filter(pc.greater_equal(found[KNOWN_AT].cast(_US), pa.scalar(start_of(since), _US)))
+    old = pc.min(found["event_time"].cast(_US)).as_py() if found.num_rows else None
+    if old is None or old.date() >= past.since:
+        return found
+    before = Ledger.of(past.settings, spec.name, "labels").between(old.date(), past.since - ONE_DAY)
+    said = positive(read_labels(Store.of(past.settings), spec, before.values()))
+    return found.filter(places_of([found[key], found["event_time"]], [said[key], said["event_time"]]).is_null())
 
 
 def _rates(found: dict[str, Any], judged: NDArray[np.bool_], labelled: Counts, positive: Counts) -> list[str]:

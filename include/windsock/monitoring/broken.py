@@ -72,7 +72,7 @@ def _conspicuous(rows: Samples, places: Sequence[npt.NDArray[np.intp]]) -> list[
 def _odd(
     names: list[str], current: pd.DataFrame, reference: pd.DataFrame, places: Sequence[npt.NDArray[np.intp]]
 ) -> list[str]:
-    now, then = (side[names].to_numpy(dtype=np.float64) for side in (current, reference))
+    now, then = (_finite(side[names].to_numpy(dtype=np.float64)) for side in (current, reference))
     odd = np.zeros(len(names), dtype=bool)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column may be missing altogether
@@ -85,7 +85,11 @@ def _odd(
     return [name for name, found in zip(names, odd, strict=True) if found]
 
 
+def _finite(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return values if (finite := np.isfinite(values)).all() else np.where(finite, values, np.nan)
+
+
 def _typical_sizes(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the median size of what is not zero, of each column."""
     sizes = np.abs(values)
-    return np.asarray(np.nanmedian(np.where((sizes > 0) & np.isfinite(sizes), sizes, np.nan), axis=0))
+    return np.asarray(np.nanmedian(np.where(sizes > 0, sizes, np.nan), axis=0))

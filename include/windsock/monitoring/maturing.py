@@ -64,6 +64,8 @@ def estimate(past: Past, version: str, promise: Promise) -> dict[str, Any] | Non
     spec, metric = past.spec, past.spec.training.metric
     own = past.scored.filter(pc.equal(past.scored[VERSION], version))
     rows = own.filter(pa.array(_days(own) > np.datetime64(past.matured)))
+    if KNOWN_POSITIVE in rows.column_names:
+        rows = rows.filter(pc.invert(rows[KNOWN_POSITIVE]))
     if spec.label.task != "binary" or metric not in _ESTIMATED or rows.num_rows == 0:
         return None
     held_out = promise.scores()
@@ -72,8 +74,6 @@ def estimate(past: Past, version: str, promise: Promise) -> dict[str, Any] | Non
     from sklearn.isotonic import IsotonicRegression
 
     held_out = held_out.filter(pa.array(metrics.counted_rows(spec, held_out)))
-    if KNOWN_POSITIVE in rows.column_names:
-        rows = rows.filter(pc.invert(rows[KNOWN_POSITIVE]))
     means = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(
         held_out[SCORE].to_numpy(), held_out[spec.label.column].to_numpy().astype(np.float64)
     )

@@ -77,7 +77,8 @@ def drift_sentence(version: str, drift: Drift, weights: Mapping[str, float] | No
         return f"drift was not judged ({why})"
     moved = [name for name in ranking(drift, weights) if drift.columns[name]["drifted"]]
     if not moved:
-        return "no drift (no feature drifted)"
+        also = ", though its predictions moved" if drift.prediction["drifted"] else ""
+        return f"no drift (no feature drifted{also})"
     described = [_described(n, drift.columns[n]) for n in moved[:_DESCRIBED]] + moved[_DESCRIBED:]
     weight = "" if drift.weight is None else f", {drift.weight:.0%} of what it makes of its inputs"
     also = ", and its predictions moved" if drift.prediction["drifted"] else ""

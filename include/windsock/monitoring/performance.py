@@ -135,7 +135,9 @@ def judge(
     if frame.num_rows == 0:
         return None, None
     metric, parts = spec.training.metric, _by_version(spec, frame)
-    value, expected = (_mean(parts, of) for of in (lambda p: p.value, lambda p: promises[p.version].value))
+    # What nothing was promised of says nothing of a loss.
+    compared = [p for p in parts if promises[p.version].value is not None] or parts
+    value, expected = (_mean(compared, of) for of in (lambda p: p.value, lambda p: promises[p.version].value))
     result = parts[0].result if len(parts) == 1 else metrics.evaluate(spec, frame, names=[])
     finding = {
         "metric": metric,
@@ -160,7 +162,7 @@ def judge(
     finding["loss"] = rounded(loss)
     if loss <= spec.monitoring.max_performance_drop:
         return finding, None
-    drawn = [replace(p, draws=resampled(spec, p.rows, RESAMPLES, rng)) for p in parts if p.value is not None]
+    drawn = [replace(p, draws=resampled(spec, p.rows, RESAMPLES, rng)) for p in compared if p.value is not None]
     values, promised = (_mean(drawn, of) for of in (lambda p: p.draws, lambda p: promises[p.version].draws()))
     low, high = _ends(values)
     finding["interval"] = [rounded(low), rounded(high)]

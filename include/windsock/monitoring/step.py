@@ -128,5 +128,7 @@ def _summary(found: str, drift: Drift, judgement: Judgement) -> str:
     """Say in a sentence or two what was found."""
     told = [found, *judgement.remarks[:1]] if judgement.degraded else [found]
     if _cause(drift, judgement) == "concept":
-        told.append("inputs look as before, so what they mean for the label has changed (concept drift)")
+        moved = any(column["drifted"] for column in drift.columns.values())
+        inputs = "no input that matters has moved" if moved else "inputs look as before"
+        told.append(f"{inputs}, so what they mean for the label has changed (concept drift)")
     return "; ".join([*told, *filter(None, [judgement.labels["why"]])])

@@ -58,7 +58,8 @@ def facts_of(settings: Settings, spec: ModelSpec, stages: Mapping[str, StageDays
         rows = ingest.status
     facts = {"Rows": rows, "Scored": f"{score.rows('predictions'):,}" if score is not None else "not yet"}
     if night.get("champion") is not None:
-        facts["Drift"] = f"{night.get('drifted_share', 0):.0%} of features" if night.get("drifted") else "none"
+        drift = f"{night.get('drifted_share', 0):.0%} of features" if night.get("drifted") else "none"
+        facts["Drift"] = "not judged: the data is broken" if night.get("broken") else drift
         found = night.get("performance") or {}
         if isinstance(found.get("value"), float):
             promised = f", promised {found['holdout']:.3g}" if isinstance(found.get("holdout"), float) else ""

@@ -257,4 +257,4 @@ def _tell_who_waits(look: _Look) -> None:
             look.told.mark("waiting", new)
             stage = wait.dag_id.removeprefix(f"{look.spec.name}_")
             sentence = f"It has waited since {wait.since}. {wait.sentence}"
-            look.tell(stage, "deadline", "Run waits", sentence, [wait.step, wait.since], wait.key)
+            look.tell(stage, "deadline", "Run waits", sentence, [wait.step, wait.key, wait.since], wait.key)

@@ -137,6 +137,37 @@ def test_labels_that_stop_are_told_until_they_come_again_and_a_loss_by_its_cause
     assert "though its inputs are as before" in loss["text"]
 
 
+def test_broken_data_is_told_and_neither_it_nor_a_quiet_night_ends_what_goes_on(tmp_path: Path) -> None:
+    lost = {"metric": "average_precision", "value": 0.3, "holdout": 0.6, "loss": 0.5, "degraded": True}
+    sentence = "TX_AMOUNT is 100 times what it was"
+    usual = {"champion": "3", "degraded": False, "labels": {"alarm": False}, "broken": [], "performance": lost}
+    missing = {"alarm": True, "unfinished": True, "why": "labels are missing"}
+    set_aside = {**usual, "labels": missing, "performance": {**lost, "degraded": False}}
+    none = {"action": "none", "reasons": ["no drift"], "onset": "2026-03-01"}
+    well = {**usual, "performance": {**lost, "loss": 0.0, "degraded": False}}
+    nights: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({**usual, "degraded": True}, {"action": "retrain", "reasons": ["2 of 3"], "dedupe_key": "3@2026-03-01"}),
+        ({**usual, "broken": [{"sentence": sentence}]}, none),
+        (set_aside, none),
+        (well, {**none, "onset": None}),
+    ]
+    over = []
+    with FakeSlack() as slack:
+        house = House(tmp_path, slack)
+        ledger = Ledger.of(house.settings, "fraud", "monitor")
+        for number, (night, decision) in enumerate(nights, 1):
+            day = f"2026-03-0{number}"
+            ledger.publish(DayRecord(day, "published", detail=night))
+            house.say("monitor", {name: night[name] for name in ("degraded", "champion", "performance")}, day)
+            house.say("govern", decision, day)
+            titles = [head["blocks"][0]["text"]["text"] for head in slack.heads]
+            over.append(sorted(title.split()[1].rstrip(":") for title in titles if title.startswith("✅")))
+            if number == 2:
+                assert sentence in slack.heads[-1]["text"]
+
+    assert over == [[], [], ["Data"], ["Data", "Drift", "Labels", "Performance"]]
+
+
 def test_a_drift_is_told_from_the_first_night_on_which_it_is_believed(tmp_path: Path) -> None:
     waits = {
         "action": "wait",

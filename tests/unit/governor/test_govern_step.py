@@ -1,6 +1,7 @@
 """The ``govern`` step on monitor records: what it records, and that reruns and replays are harmless."""
 
 import json
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,25 @@ def test_an_episode_is_found_however_far_back_it_began(model: tuple[Settings, Mo
         monitored(model[0], n, drifted=True)
 
     assert govern(model, 147)["onset"] == "2026-05-01"
+
+
+def test_half_a_cure_that_lasts_for_months_is_still_of_the_drift_that_it_was_for(
+    model: tuple[Settings, ModelSpec],
+) -> None:
+    settings = model[0]
+    for n in range(150):
+        monitored(settings, n, drifted=n < 3, champion="1" if n < 3 else "2")
+        ledger, value = Ledger.of(settings, "fraud", "monitor"), {"loss": 0.0, "basis": "re-scored"}
+        night = ledger.get(D0 + timedelta(days=n))
+        assert night is not None
+        measured = (
+            {"promised": 0.6, "performance": {**value, "value": 0.6}}
+            if n < 3
+            else {"promised": 0.45, "performance": {**value, "value": 0.44}}
+        )
+        ledger.publish(replace(night, detail={**night.detail, **measured}))
+        decided = govern(model, n)
+    assert (decided["action"], decided["onset"]) == ("escalate", "2026-05-01")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from itertools import combinations, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -268,6 +268,43 @@ def test_a_chronic_signal_does_not_hide_a_larger_one() -> None:
         assert (decisions[31].onset, decisions[31].dedupe_key) == (D0 + timedelta(days=30), "1@2026-03-31")
 
 
+def test_a_loss_and_half_a_cure_do_not_hide_a_drift_that_comes_later() -> None:
+    policy = eager(needed=2, out_of=3, recovery_trainings=1, recovery_days=4, cool_down_days=14)
+    fresh = [on(n) for n in range(30, 34)]
+    loss = [on(n, degraded=True) for n in range(30)]
+    half = [
+        *(on(n) for n in range(3)),
+        *(Signal(D0 + timedelta(days=n), "2", value=0.44, promised=0.45) for n in range(3, 30)),
+    ]
+    half[0] = Signal(D0, "1", drifted=True, columns=4, distance=6.0, promised=0.6)
+    anew = [Signal(s.day, "2", drifted=True, columns=1, distance=1.5) for s in fresh]
+    for signals in ([*loss, *fresh], [*half, *anew]):
+        decisions = run_days(policy, signals, list(range(34)))
+        assert decisions[29].action == "escalate"
+        assert (decisions[31].action, decisions[31].onset) == ("retrain", D0 + timedelta(days=30))
+
+
+def test_a_drift_that_grows_while_trainings_for_it_go_on_is_asked_about_under_its_own_name() -> None:
+    policy = eager(needed=2, out_of=3, recovery_trainings=20, recovery_days=1, cool_down_days=14, budget=1)
+    nights = [
+        Signal(D0 + timedelta(days=n), "1", drifted=True, columns=columns, distance=distance)
+        for n, (columns, distance) in enumerate([(1, 1.2)] * 12 + [(8, 12.0)] * 20)
+    ]
+    decisions = run_days(policy, nights, list(range(32)), Lead(3, 0, 1, 7))
+    grown = D0 + timedelta(days=12)
+    assert {decisions[n].action for n in range(5, 12)} == {"retrain"}
+    assert decisions[13].dedupe_key == f"1@{grown}"
+    assert decisions[13].reasons[0].startswith(f"drift since {grown}: waits for labels")
+    assert {decisions[n].action for n in range(17, 32)} == {"retrain"}
+
+
+def test_a_quiet_night_within_an_episode_says_that_it_goes_on() -> None:
+    policy = eager(needed=2, out_of=3)
+    signals = [on(0), on(1), *(quiet(n) for n in range(2, 5))]
+    found = [decided(policy, signals[n], signals, {}, lead=FRAUD) for n in range(5)]
+    assert [(d.action, d.onset) for d in found[2:]] == [("none", D0), ("none", D0), ("none", None)]
+
+
 def test_each_trigger_can_be_switched_off_and_is_named() -> None:
     lost, drifted = on(5, degraded=True), on(5)
     for signal, trigger in ((drifted, "drift"), (lost, "loss")):
@@ -398,6 +435,46 @@ def test_limits_hold_in_any_order_and_days_can_be_decided_again(
     assert len(set(keys)) == len(keys)
     assert {n: d.action for n, d in first.items()} == {n: d.action for n, d in both.items()}
     assert run_days(policy, signals, sorted(order) + again, lead) == in_order, "a second time, the very same reasons"
+
+
+NIGHTS = st.lists(
+    st.tuples(st.integers(0, 2), st.booleans(), st.sampled_from([None, 0.4, 0.6]), st.integers(0, 150)),
+    min_size=25,
+    max_size=60,
+)
+"""How far a night drifted, whether a new champion is in force from then on, what was measured, new labels."""
+ANSWERS = st.sampled_from([None, "begun", "trained", "refused", "promoted"])
+
+
+@examples(150)
+@given(NIGHTS, policies, st.sampled_from([None, 100]), st.lists(ANSWERS, min_size=60, max_size=60))
+def test_a_night_decided_again_repeats_its_request_whatever_is_known_since(
+    nights: list[tuple[int, bool, float | None, int]],
+    policy: RetrainingSpec,
+    on_new_labels: int | None,
+    fates: list[Any],
+) -> None:
+    version, signals = 1, list[Signal]()
+    for n, (far, promoted, value, labels) in enumerate(nights):
+        version += promoted and n % 5 == 0
+        size = {"drifted": far > 0, "columns": 3 * far, "distance": 2.5 * far}
+        day = D0 + timedelta(days=n)
+        signals.append(Signal(day, str(version), value=value, promised=0.6, new_labels=labels, **size))  # type: ignore[arg-type]
+    spec = model(policy.model_copy(update={"on_new_labels": on_new_labels}), AT_ONCE)
+    requests, answers, first = dict[date, str](), dict[str, Answer](), dict[date, Decision]()
+    for signal, fate in zip(signals, fates, strict=False):
+        decision = first[signal.day] = decide(spec, signal, signals, requests, answers)
+        if decision.action == "retrain" and decision.dedupe_key is not None:
+            assert decision.dedupe_key not in requests.values()
+            requests[signal.day] = decision.dedupe_key
+            if fate is not None:
+                answers[decision.dedupe_key] = Answer(fate, "r", str(version + 1), signal.day + timedelta(days=2))
+
+    for signal in signals:
+        again = decide(spec, signal, signals, requests, answers)
+        asked = first[signal.day].action == "retrain"
+        assert (again.action == "retrain") == asked
+        assert not asked or again.dedupe_key == requests[signal.day]
 
 
 @examples(100)

@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from examples import number_of
 from small_model import small_fraud
+from windsock import tables
+from windsock.ledger import DayRecord, Ledger
 from windsock.monitoring.arrivals import watch_labels
 from windsock.monitoring.scored import Past
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
+from windsock.store import Store
 
 DAY = date(2026, 5, 31)
 DAYS, ROWS, RATE = 28, 4000, 0.01
@@ -81,6 +85,56 @@ def test_frauds_that_are_labelled_much_later_are_told_of_when_fewer_come_and_aga
     assert (come["alarm"], come["unfinished"]) == (True, True)
     assert "labels come late" in come["why"]
     assert "half of those 17 days or more" in come["why"]
+
+
+def said_again(found: Past, again: pa.Table) -> Past:
+    """Return the same days with further labels."""
+    labels = pa.concat_tables([found.labels, again.cast(found.labels.schema)])
+    return Past(found.settings, found.spec, found.day, found.since, found.first, {}, found.events, labels)
+
+
+def later(labels: pa.Table, days: int, value: int) -> pa.Table:
+    """Return labels that say something else, or the same, some days later."""
+    known = pc.add(labels["known_at"], pa.scalar(timedelta(days=days), pa.duration("us")))
+    labels = labels.set_column(labels.column_names.index("known_at"), "known_at", known)
+    return labels.set_column(1, "TX_FRAUD", pa.repeat(value, labels.num_rows))
+
+
+def test_a_positive_that_is_said_again_later_is_not_late_however_long_ago_its_event_was(tmp_path: Path) -> None:
+    label = {
+        "column": "TX_FRAUD",
+        "task": "binary",
+        "delay_days": DELAY,
+        "files": {"url": "labels/{ds}.csv", "key": "TRANSACTION_ID"},
+    }
+    world = small_fraud(tmp_path, label=label)
+    found = past(world)
+    frauds = found.labels.filter(pc.equal(found.labels["TX_FRAUD"], 1))
+    assert not watch_labels(said_again(found, later(frauds, 10, 1)))["alarm"]
+
+    old = frauds.slice(0, 60)
+    for name, days in (("event_time", 60), ("known_at", 60)):
+        moved = pc.subtract(old[name], pa.scalar(timedelta(days=days), pa.duration("us")))
+        old = old.set_column(old.column_names.index(name), name, moved)
+    again = said_again(found, later(old, 76, 1))
+    assert "labels come late" in watch_labels(again)["why"], "nothing is known of a first word"
+    store, day = Store.of(world[0]), DAY - timedelta(days=80)
+    output = tables.write_day(store, "fraud", "labels", day, old)
+    Ledger(store, "fraud", "labels").publish(DayRecord(str(day), "published", {"labels": output}))
+    assert not watch_labels(again)["alarm"]
+
+
+def test_rates_are_of_the_labels_that_were_in_force_when_their_day_matured(in_files: World) -> None:
+    found = past(in_files, rate=lambda day: RATE * (4 if day > DAY - timedelta(days=DELAY + 2) else 1))
+    plain = watch_labels(found)
+    first_no = later(found.labels, -3, 0)
+    provisional = watch_labels(said_again(found, first_no))
+    assert plain["alarm"]
+    assert (provisional["rate"], provisional["why"]) == (plain["rate"], plain["why"])
+
+    calm = past(in_files)
+    suspected = watch_labels(said_again(calm, later(calm.labels, -3, 1)))
+    assert (suspected["rate"], suspected["alarm"]) == (watch_labels(calm)["rate"], False)
 
 
 def test_a_rate_that_triples_is_seen_on_the_first_or_second_day_that_has_matured(in_files: World) -> None:

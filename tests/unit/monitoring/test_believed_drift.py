@@ -164,6 +164,8 @@ BREAKS: dict[str, tuple[str, Callable[[pd.Series, Any], Any]]] = {
     "gone constant": ("constant", lambda a, rng: 3.0),
     "90 % null": ("missing", lambda a, rng: a.where(rng.random(len(a)) < 0.1)),
     "all null": ("missing", lambda a, rng: np.nan),
+    "all infinite": ("missing", lambda a, rng: np.inf),
+    "60 % infinite": ("missing", lambda a, rng: a.where(rng.random(len(a)) < 0.4, np.inf)),
     **{f"times {f:g}": ("factor", lambda a, rng, f=f: a * f) for f in (10, 100, 1000, 0.1, 0.01, 0.001)},
 }
 
@@ -203,6 +205,18 @@ def test_text_where_numbers_were_is_broken_data(spec: ModelSpec) -> None:
 
     assert [(b.column, b.what) for b in found.broken] == [("amount", "type")]
     assert (found.drifted, found.judged) == (False, False)
+
+
+@pytest.mark.parametrize("missing", [range(17), range(17, 24)])
+def test_flags_of_which_some_are_missing_or_are_so_no_more_are_flags_as_before(missing: range, spec: ModelSpec) -> None:
+    frame, rng = rows(24, 200)
+    flag = pd.Series(rng.random(len(frame)) < 0.3).astype(object)
+    frame["flag"] = flag.mask(frame["day"].isin(missing) & (rng.random(len(frame)) < 0.02), None)
+    samples = night(frame, 23, WEEK)
+    sides = {name: getattr(samples, name).infer_objects() for name in ("current", "reference")}
+    assert {side["flag"].dtype.kind for side in sides.values()} == {"b", "O"}
+    found = judged(spec, replace(samples, **sides))
+    assert (list(found.broken), found.drifted, found.judged) == ([], False, True)
 
 
 CHANGES: dict[str, Callable[[pd.Series], Any]] = {

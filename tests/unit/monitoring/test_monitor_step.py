@@ -16,9 +16,13 @@ from windsock.days import day_range
 from windsock.errors import NotReady
 from windsock.ledger import DayRecord, Ledger
 from windsock.monitoring import step
+from windsock.monitoring.maturing import estimate
 from windsock.monitoring.performance import Judgement, measure_performance
+from windsock.monitoring.promise import Promise
+from windsock.monitoring.scored import Past
 from windsock.promotions import champion_on
 from windsock.runs.run_folder import HOLDOUT_SCORES, RunFolder
+from windsock.served.metrics import KNOWN_POSITIVE
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.steps import StepContext
@@ -240,6 +244,21 @@ def test_days_of_a_champion_that_was_replaced_are_judged_against_what_it_promise
     assert of_days[str(changed)]["value"] < 0.3
 
 
+def test_rows_of_which_nothing_was_promised_neither_make_nor_hide_a_loss(copy_of: Callable[[], World]) -> None:
+    world, changed = copy_of(), LAST - timedelta(days=10)
+    crown(*world, reference=None, average_precision=0.5)
+    put_predictions(*world, day_range(IN_FORCE, changed - timedelta(days=1)), skill=0.0)
+    crown(*world, reference=None, average_precision=0.9, version="2", in_force_from=changed)
+    put_predictions(*world, day_range(changed, LAST), version="2", skill=0.9)
+    Store.of(world[0]).write_json({"holdout": {}}, "runs", "fraud", "run-2", "metrics.json")
+
+    found = judged(world).performance
+
+    assert found is not None
+    assert (found["holdout"], found["degraded"]) == (0.5, True)
+    assert found["loss"] > 0.5
+
+
 def test_each_day_says_how_far_its_labels_have_come(finished: Path) -> None:
     found = judged(opened(finished)).scored_days
 
@@ -299,3 +318,16 @@ def test_what_may_be_expected_of_days_without_labels_is_an_estimate_that_comes_n
     assert tonight["days"] == f"{IN_FORCE}..{LAST - timedelta(days=7)}"
     assert tonight["value"] == pytest.approx(later["value"], abs=0.12)
     assert "blind to" in tonight["by"]
+
+
+def test_where_all_that_has_no_label_yet_is_of_known_positives_nothing_is_estimated(
+    copy_of: Callable[[], World],
+) -> None:
+    settings, spec = world = copy_of()
+    put_predictions(*world, day_range(IN_FORCE, LAST), skill=0.45)
+    hold_out(world, HOLDOUT, skill=0.45)
+    past = Past.of(settings, spec, LAST)
+    past.__dict__["scored"] = past.scored.set_column(
+        past.scored.column_names.index(KNOWN_POSITIVE), KNOWN_POSITIVE, pa.repeat(True, past.scored.num_rows)
+    )
+    assert estimate(past, "1", Promise.of(Store.of(settings), spec, "run-1")) is None

@@ -209,7 +209,11 @@ def long_wait(world: World) -> None:
     world.settle("ingest", ago(2), YESTERDAY)
     world.runs.on_their_way["fraud_features"] = {str(day): NOON for day in (ago(2), YESTERDAY)}
     world.runs.on_their_way["fraud_monitor"] = {str(day): NOON for day in (ago(2), YESTERDAY)}
-    note(Store.of(world.settings), "fraud", Wait("features", str(YESTERDAY), "fraud_features", "r", True, "a day"))
+    now = utc_now()
+    with pytest.MonkeyPatch.context() as clock:  # all since the same second
+        clock.setattr("windsock.upkeep.waits.utc_now", lambda: now)
+        for day in (ago(2), YESTERDAY):
+            note(Store.of(world.settings), "fraud", Wait("features", str(day), "fraud_features", "r", True, "a day"))
     world.runs.states["fraud_features", "r"] = RunState("running")
 
 
@@ -225,7 +229,7 @@ def nothing_for_weeks(world: World) -> None:
     ("trouble", "headlines"),
     [
         (late_run, ["Day is late", "Day is late"]),
-        (long_wait, ["Run waits"]),
+        (long_wait, ["Run waits", "Run waits"]),
         (pause, ["DAG is paused", "DAG is paused"]),
         (nothing_for_weeks, ["Days are made up for", "Days are missing"]),
         (lambda world: None, ["Days are made up for"]),
