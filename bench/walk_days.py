@@ -14,11 +14,11 @@ from windsock.days import day_range
 from windsock.features.frame import feature_names
 from windsock.features.view_sql import compute_view, entity_column
 from windsock.ingest.sources import simulator
+from windsock.row_places import places_of
 from windsock.served.metrics import TIME
 from windsock.spec import ModelSpec
 from windsock.spec.sources import SimulatorSource
 from windsock.sql import open_duckdb, quoted
-from windsock.tables import places_of
 
 HANDBOOK = "transactions_2018-04-01_2018-08-14.parquet"
 _SAY_EVERY = 20

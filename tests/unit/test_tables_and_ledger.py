@@ -15,6 +15,7 @@ from windsock import tables
 from windsock.column_types import ARROW_TYPES
 from windsock.errors import SpecError
 from windsock.ledger import DayRecord, Ledger, Output, columns_hash
+from windsock.row_places import places_of
 from windsock.store import Store
 
 FIRST = date(2026, 1, 1)
@@ -224,5 +225,5 @@ def test_a_row_stands_where_the_first_one_with_the_same_values_does_whether_or_n
         [pa.chunked_array([pa.array([row[at] for row in side], pa.int64())]) for at in (0, 1)]
         for side in (ours, theirs)
     ]
-    found = tables.places_of(*columns).to_pylist()
+    found = places_of(*columns).to_pylist()
     assert found == [theirs.index(row) if row in theirs else None for row in ours]

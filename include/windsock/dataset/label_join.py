@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 from windsock.dataset.time_split import Windows
 from windsock.days import spans, start_of
 from windsock.errors import DataContractError, SpecError
+from windsock.row_places import places_of
 from windsock.served.metrics import KNOWN_POSITIVE, TIME
 from windsock.spec import ModelSpec
 from windsock.spec.columns import KNOWN_AT
 from windsock.sql import open_duckdb, quoted
-from windsock.tables import places_of
 
 _LATE_SHARE = 0.1
 """Largest share of a window's labels that may have come after the gap, where they are files or may come late."""

@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 
 from windsock.days import last_instant
 from windsock.features.view_sql import TIMESTAMP, create_tables, entity_column, rows_of_day
+from windsock.row_places import places_of
 from windsock.spec import ModelSpec
 from windsock.spec.columns import KNOWN_AT
 from windsock.spec.modelling import FeatureView
 from windsock.sql import open_duckdb, quoted
-from windsock.tables import places_of
 
 _ENTITY_ROWS = 2500
 _DAY_ROWS = 1500

@@ -22,6 +22,7 @@ from windsock.gate.compare import Comparison, Vector
 from windsock.gate.sequential import Look
 from windsock.ledger import Ledger
 from windsock.registry.versions import load_version
+from windsock.row_places import places_of
 from windsock.runs.run_folder import HOLDOUT, LINEAGE, MODEL, RunFolder
 from windsock.served.metrics import TIME, evaluate
 from windsock.served.model import Model, load
@@ -29,7 +30,6 @@ from windsock.served.resampling import ClusteredRows, clustered_rows
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
-from windsock.tables import places_of
 from windsock.version_index import VersionInfo, judged_twin, version_info
 
 

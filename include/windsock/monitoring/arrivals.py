@@ -17,10 +17,11 @@ from windsock.ledger import Ledger
 from windsock.monitoring.chance import independent
 from windsock.monitoring.drift import rounded
 from windsock.monitoring.scored import Past
+from windsock.row_places import places_of
 from windsock.served.metrics import TIME
 from windsock.spec.columns import KNOWN_AT
 from windsock.store import Store
-from windsock.tables import places_of, read_labels
+from windsock.tables import read_labels
 
 _US = pa.timestamp("us")
 _LOOKED_BACK = 100

@@ -25,6 +25,7 @@ from windsock.featurestore.retrieval import point_in_time
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import Promotion, history
 from windsock.registry.versions import load_version
+from windsock.row_places import places_of
 from windsock.runs.run_folder import LINEAGE, MODEL, RunFolder
 from windsock.served.metrics import SCORE, TIME
 from windsock.settings import Settings
@@ -112,7 +113,7 @@ def _with_scores(
     if given is None:
         given = pa.table({key: rows[key][:0], "event_time": rows[TIME][:0], SCORE: [], VERSION: []})
     given = given.filter(pc.is_in(given[VERSION].cast(pa.string()), value_set=pa.array(sorted(runs), pa.string())))
-    place = tables.places_of([rows[key], rows[TIME]], [given[key], given["event_time"]])
+    place = places_of([rows[key], rows[TIME]], [given[key], given["event_time"]])
     found, at = rows.filter(place.is_valid()), place.drop_null().combine_chunks().cast(pa.int64())
     found = found.append_column(SCORE, given[SCORE].cast(pa.float64()).take(at))
     return _not_learnt_from(store, spec, found.append_column(VERSION, given[VERSION].cast(pa.string()).take(at)), runs)
@@ -172,7 +173,7 @@ def scored_by(past: Past, champion: Promotion) -> tuple[pa.Table | None, list[da
         frame = join_features(as_it_was, frame, min(anew), join)
         scores = load_version(settings, spec, champion.version).predict(frame)
         key = spec.events.key
-        place = tables.places_of([past.rows[key], past.rows[TIME]], [frame[key], frame[TIME]])
+        place = places_of([past.rows[key], past.rows[TIME]], [frame[key], frame[TIME]])
         rows, at = past.rows.filter(place.is_valid()), place.drop_null().combine_chunks().cast(pa.int64())
         rows = rows.append_column(SCORE, pa.array(scores, pa.float64()).take(at))
         parts.append(rows.append_column(VERSION, pa.array([champion.version] * len(rows), pa.string())))

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from windsock import tables
 from windsock.errors import DataContractError
 from windsock.ledger import DayRecord
+from windsock.row_places import places_of
 from windsock.spec import ModelSpec
 from windsock.spec.modelling import LOWER_IS_BETTER
 from windsock.store import Store
@@ -159,7 +160,7 @@ def scores_of_version(
     if predictions is None:
         return None
     own = predictions.filter(pc.equal(predictions["model_version"].cast(pa.string()), version))
-    return own[SCORE].take(tables.places_of([frame[key], frame[TIME]], [own[key], own["event_time"]]))
+    return own[SCORE].take(places_of([frame[key], frame[TIME]], [own[key], own["event_time"]]))
 
 
 def evaluate(
