@@ -10,7 +10,9 @@ What is compared, by kind of column:
 
 - numbers: by ``monitoring.numeric_method``; if the reference holds one value only, by the share of rows that differ;
 - text, flags and what the spec calls categorical: by ``monitoring.categorical_method``, the reference's most frequent
-  values apart and all others, new ones included, as one;
+  values apart and all others as one;
+- what these do not show, skewed numbers and new values among many: also by ranks, and known against new ones
+  (``second_look``), by the same thresholds;
 - times: not compared (a later day always has later times; take parts such as the hour as features);
 - missing values: their share, as a number of its own; infinite numbers count as missing;
 - fewer than :data:`MIN_VALUES` values on one side: not judged, with the reason.
@@ -18,6 +20,7 @@ What is compared, by kind of column:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +31,7 @@ from windsock.column_break import Break
 from windsock.distance import Cells, Method, cells_of, is_constant, numbers_of
 from windsock.monitoring.broken import find_breaks
 from windsock.monitoring.chance import Chance, Past, chance_of
+from windsock.monitoring.second_look import Look, look_at_new_values, look_at_ranks
 from windsock.monitoring.window import History, Samples
 from windsock.served.metrics import SCORE
 from windsock.spec import ModelSpec
@@ -63,6 +67,21 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class _Suspect:
+    """A column whose distance is large enough to matter, and what chance makes of it."""
+
+    cells: Cells
+    distance: float
+    chance: Chance
+    why: str | None = None
+    """What has changed, where it is not the distance that is reported."""
+
+    @property
+    def p_value(self) -> float:
+        return self.chance.p_value(self.distance)
+
+
+@dataclass(frozen=True)
 class Drift:
     """What the comparison found."""
 
@@ -85,7 +104,7 @@ def find_drift(spec: ModelSpec, rows: Samples, rng: np.random.Generator) -> Drif
     policy = spec.monitoring
     breaks = find_breaks(rows)
     findings: dict[str, dict[str, Any]] = {}
-    suspects: dict[str, tuple[Cells, float, Chance]] = {}
+    suspects: dict[str, _Suspect] = {}
     for name in rows.current.columns:
         now = rows.current[name]
         if name in breaks.left_out:
@@ -103,13 +122,13 @@ def find_drift(spec: ModelSpec, rows: Samples, rng: np.random.Generator) -> Drif
     inputs = [name for name in suspects if name != SCORE]
     worth_a_look = sum(found["value"] is not None for found in findings.values())
     if SCORE in suspects:
-        _judge(prediction, *suspects[SCORE], FALSE_DISCOVERIES)
+        _judge(prediction, suspects[SCORE], FALSE_DISCOVERIES)
     # Predictions that moved are one test, passed; which inputs they moved with is asked of each input by itself.
     limit = FALSE_DISCOVERIES
     if not prediction["drifted"]:
-        limit = _discoveries([suspects[n][2].p_value(suspects[n][1]) for n in inputs], worth_a_look)
+        limit = _discoveries([suspects[n].p_value for n in inputs], worth_a_look)
     for name in inputs:
-        _judge(findings[name], *suspects[name], limit)
+        _judge(findings[name], suspects[name], limit)
     judged = {n: f for n, f in findings.items() if f["value"] is not None or f["drifted"]}
     moved = [name for name, found in judged.items() if found["drifted"]]
     share = len(moved) / len(judged) if judged else 0.0
@@ -159,19 +178,36 @@ def _compare_missing(
 
 def _compare(
     found: dict[str, Any], pair: Pair, rows: Samples, name: str, window_days: int, rng: np.random.Generator
-) -> tuple[Cells, float, Chance] | None:
+) -> _Suspect | None:
     """Measure a column's distance; if it is large enough to matter, return it with what chance makes here."""
     numeric = pair.kind == "numeric"
     cells = cells_of(pair.method, pair.reference, pair.current, numeric=numeric, cells=_CELLS)
     distance = float(cells.distance(*(cells.counts(cells.places(s))[0] for s in (pair.current, pair.reference))))
     value = cells.value(distance)
     found |= {"method": pair.method, "value": rounded(value), "threshold": rounded(pair.given)}
+    second = _second_look(pair, rows, name)
+    if second is not None and second.cells.value(second.distance) >= pair.given:
+        chance = chance_of(second.cells, second.now, second.then, second.past, window_days, rng)
+        return _Suspect(second.cells, second.distance, chance, second.why)
     if value < pair.given:
         return None
     if numeric:
         cells = cells_of(pair.method, pair.reference, pair.current, numeric=numeric, cells=_CHANCE_CELLS)
     now, then = (cells.counts(cells.places(side))[0] for side in (pair.current, pair.reference))
-    return cells, distance, chance_of(cells, now, then, _past(cells, rows.history, name), window_days, rng)
+    chance = chance_of(cells, now, then, _past(cells, rows.history, name), window_days, rng)
+    return _Suspect(cells, distance, chance)
+
+
+def _second_look(pair: Pair, rows: Samples, name: str) -> Look | None:
+    """Compare a column in another way, if it is of a kind whose own distance does not show everything."""
+    if rows.history is None or name == SCORE:
+        return None
+    if pair.kind == "categorical":
+        return look_at_new_values(pair.method, pair.current, rows.history, name)
+    if pair.method != "wasserstein":
+        return None
+    past_of = partial(_past, history=rows.history, name=name)
+    return look_at_ranks(pair.current, pair.reference, past_of, _CHANCE_CELLS)
 
 
 def _past(cells: Cells, history: History | None, name: str, of: Any = None) -> Past | None:
@@ -192,12 +228,15 @@ def _discoveries(p_values: Sequence[float], columns: int) -> float:
     return FALSE_DISCOVERIES * max(passed, default=1) / max(columns, 1)
 
 
-def _judge(found: dict[str, Any], cells: Cells, distance: float, chance: Chance, limit: float) -> None:
+def _judge(found: dict[str, Any], suspect: _Suspect, limit: float) -> None:
     """Say whether a distance is more than chance, and name the threshold that it was held against."""
-    beyond = chance.p_value(distance) <= limit
+    beyond = suspect.p_value <= limit
     found["drifted"] = bool(found["drifted"] or beyond)
-    reach, what = chance.limit(limit)
-    raised = cells.value(reach)
+    if suspect.why is not None:
+        found |= {"why": suspect.why} if beyond else {}
+        return
+    reach, what = suspect.chance.limit(limit)
+    raised = suspect.cells.value(reach)
     if raised > found["threshold"]:
         given = found["threshold"]
         why = f"threshold raised from {given:g} to {raised:.3g}: chance alone ({what}) makes that difference here"

@@ -219,6 +219,24 @@ def test_flags_of_which_some_are_missing_or_are_so_no_more_are_flags_as_before(m
     assert (list(found.broken), found.drifted, found.judged) == ([], False, True)
 
 
+@pytest.mark.parametrize("share", [0.2, 1.0])
+@pytest.mark.parametrize("values", [40, 1000])
+def test_new_values_are_found_among_however_many_and_rare_ones_are_no_news(
+    values: int, share: float, spec: ModelSpec
+) -> None:
+    frame, rng = rows(28, 600)
+    chances = 1 / np.arange(1, values + 1) ** 0.7
+    frame["code"] = [f"code {n}" for n in rng.choice(values, len(frame), p=chances / chances.sum())]
+    quiet = [judged(spec, night(frame, last, WEEK, {"code": 1.0})) for last in range(14, 28)]
+    changed = (frame["day"] >= 21) & (rng.random(len(frame)) < share)
+    frame.loc[changed, "code"] = "new " + frame.loc[changed, "code"]
+    found = judged(spec, night(frame, 22, WEEK, {"code": 1.0}))
+
+    assert [named(each) for each in quiet] == [[]] * 14
+    assert named(found) == ["code"]
+    assert "of rows hold values that none of the champion's own days held" in found.columns["code"]["why"]
+
+
 CHANGES: dict[str, Callable[[pd.Series], Any]] = {
     "doubled": lambda a: a * 2,
     "a quarter": lambda a: a / 4,
