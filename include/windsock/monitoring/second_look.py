@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pandas.api.types import is_float_dtype
 
 from windsock.distance import MAX_CATEGORIES, Cells, Method, Vector, cells_of, label_of, numbers_of
 from windsock.monitoring.chance import Past
@@ -68,12 +69,14 @@ def look_at_new_values(method: Method, current: pd.Series, history: History, nam
 
     A value of these days counts as new there if one day alone held it: so many are new on a day without any change.
     """
-    own, known = _coded(history.frame[name])
+    held = history.frame[name]
+    # As the recent ones come: huge whole numbers lose their last digits on the way.
+    own, known = _coded(pd.Series(numbers_of(held)) if is_float_dtype(current) else held)
     if len(known) <= MAX_CATEGORIES:
         return None
     there = own >= 0
-    held = np.unique(np.column_stack([own[there], history.day[there]]), axis=0)[:, 0]
-    alone = np.bincount(held, minlength=len(known)) == 1
+    on_days = np.unique(np.column_stack([own[there], history.day[there]]), axis=0)[:, 0]
+    alone = np.bincount(on_days, minlength=len(known)) == 1
     places = np.where(there, alone[own], -1).astype(np.intp)
     recent, names = _coded(current)
     is_new = np.array([value not in known for value in names], dtype=np.intp)

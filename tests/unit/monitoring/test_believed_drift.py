@@ -237,6 +237,22 @@ def test_new_values_are_found_among_however_many_and_rare_ones_are_no_news(
     assert "of rows hold values that none of the champion's own days held" in found.columns["code"]["why"]
 
 
+def test_huge_ids_that_differ_in_their_last_digits_are_the_same_ones_night_after_night(spec: ModelSpec) -> None:
+    frame, rng = rows(28, 400)
+    frame["id"] = 2**60 + rng.integers(0, 1000, len(frame))
+    assert [named(judged(spec, night(frame, last, WEEK, {"id": 1.0}))) for last in range(14, 28)] == [[]] * 14
+
+
+def test_skewed_amounts_that_double_are_found_within_three_days(spec: ModelSpec) -> None:
+    for seed in range(6):
+        frame, rng = rows(28, 600, seed)
+        frame["amount"] = np.exp(rng.normal(0, 2, len(frame)))
+        quiet = [named(judged(spec, night(frame, last, WEEK, {"amount": 1.0}))) for last in range(14, 28)]
+        frame.loc[frame["day"] >= 21, "amount"] *= 2
+        found = [named(judged(spec, night(frame, last, WEEK, {"amount": 1.0}))) for last in range(21, 24)]
+        assert (quiet, found[-1]) == ([[]] * 14, ["amount"])
+
+
 CHANGES: dict[str, Callable[[pd.Series], Any]] = {
     "doubled": lambda a: a * 2,
     "a quarter": lambda a: a / 4,
