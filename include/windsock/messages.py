@@ -92,7 +92,7 @@ def _of_monitor(done: Finished, result: Result) -> Iterator[Alert]:
             "days are usual from then on."
         )
         yield done.alert("Data is broken", sentence, cause, kind="silence", thread=thread)
-    elif night.get("champion") is not None:
+    elif night.get("examined", night.get("champion") is not None):
         mended = f"On {done.day} no column is broken."
         yield done.alert("Data is broken", mended, f"{cause} over", kind="silence", thread=thread, closes=True)
     labels = night.get("labels") or {}
@@ -128,11 +128,17 @@ def _of_govern(done: Finished, result: Result) -> Iterator[Alert]:
     """
     action, thread = str(result.get("action")), f"drift {done.spec.name}"
     reasons = "; ".join(str(reason) for reason in result.get("reasons", ()))
-    if action == "none" and result.get("onset") is None:
-        sentence = f"Since {done.day} nothing speaks for a retraining: {reasons}."
+    for_labels = result.get("trigger") == "labels"
+    if for_labels and action == "retrain":
+        asked = f"A new training is asked for, as of {result.get('as_of')}. Why: {reasons}."
+        yield done.alert(
+            "Enough new labels", asked, f"labels {done.spec.name} {result.get('dedupe_key')}", kind="drift"
+        )
+    if (for_labels or action == "none") and result.get("onset") is None:
+        sentence = f"Since {done.day} no drift or loss goes on: {reasons}."
         cause = f"drift {done.spec.name} {done.day} over"
         yield done.alert("Drift", sentence, cause, kind="drift", thread=thread, closes=True)
-    elif action in ("retrain", "escalate") or (action != "none" and _is_believed(done)):
+    elif not for_labels and (action in ("retrain", "escalate") or (action != "none" and _is_believed(done))):
         follows = {
             "retrain": f"A new training is asked for, as of {result.get('as_of')}.",
             "escalate": "Requests for a retraining have not helped, and no further one is made: somebody has to look.",

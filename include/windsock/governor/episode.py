@@ -72,6 +72,8 @@ class _Base:
     champion: str | None
     until: date
     """The first day of which the window says nothing of the time before."""
+    seen: bool = False
+    """Whether a night of it was judged."""
     drifted: bool = False
     columns: int = 0
     distance: float = 0.0
@@ -103,18 +105,23 @@ def episode(spec: ModelSpec, signals: Sequence[Signal]) -> Episode | None:
     found: Episode | None = None
     base, quiet, grown = _Base(None, date.min), 0, list[Signal]()
     for signal in signals:
+        if signal.champion is None:
+            continue
         if found is not None and signal.champion != base.champion:
             base, grown = _Base(signal.champion, signal.day + full), []
+        if signal.judged and not base.seen:
+            base.seen, base.until = True, signal.day + full
         if speaks(spec, signal, found.first if found is not None else None):
             quiet = 0
             if found is None:
-                found, base, grown = Episode(signal, signal), _Base(signal.champion, signal.day + full), []
+                found, base, grown = Episode(signal, signal), _Base(signal.champion, signal.day + full, seen=True), []
             if signal.day < base.until:
                 base.take(signal)
             elif base.is_outgrown(signal):
                 grown = [s for s in grown if s.day > signal.day - timedelta(days=policy.out_of)] + [signal]
                 if len(grown) >= policy.needed:
-                    found, base, grown = Episode(grown[0], found.root), _Base(signal.champion, signal.day + full), []
+                    base = _Base(signal.champion, signal.day + full, seen=True)
+                    found, grown = Episode(grown[0], found.root), []
                     base.take(signal)
         elif signal.judged and found is not None and _says_it_is_over(found, signal):
             quiet += 1

@@ -10,17 +10,19 @@ Limits look at requests on other days *on both sides*, so that they hold whateve
 that deciding a day a second time gives the same answer: every other request has made room for its own.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any, Literal
 
 from windsock.dataset.recovery import first_recovery
 from windsock.governor.episode import Episode, Signal, episode, speaks
+from windsock.governor.request_names import episode_of, numbered, onset_of
 from windsock.spec import ModelSpec
 from windsock.spec.operations import RetrainingSpec
 
 Trigger = Literal["drift", "loss", "labels"]
+_QUIET = "neither drift nor a loss of performance"
 Held = Literal["wait", "suppress", "escalate"]
 """What is done instead of asking."""
 
@@ -78,20 +80,18 @@ def decide(
         live: False for a replay: it never asks for a retraining.
     """
     policy, delay_days = spec.retraining, spec.label.delay_days
-    if today.champion is None:
-        return Decision("none", False, ["there is no champion to judge, so there is nothing to retrain"])
     earlier = sorted((s for s in history if s.day < today.day), key=lambda s: s.day)
     found = episode(spec, [*earlier, today])
+    if today.champion is None:
+        return _within(found, _none("there is no champion to judge, so there is nothing to retrain"))
     first = found.first if found is not None else None
     others = {day: asked for day, asked in sorted(requests.items()) if day != today.day}
     known = answers or {}
-    asked = _of_this(found, today, others)
+    asked = _of_this(spec, found, today, others)
     cures = {a.version for key in asked.values() if (a := known.get(key)) is not None and a.state == "promoted"}
     unmeasured = today.champion in cures and today.value is None
     if found is None or first is None or not (speaks(spec, today, first) or unmeasured):
-        quiet = Decision("none", False, [today.why or "neither drift nor a loss of performance"])
-        decision = _new_labels(policy, today, requests, live) or quiet
-        return replace(decision, onset=found.first.day, root=found.root.day) if found is not None else decision
+        return _within(found, _new_labels(policy, today, requests, live) or _none(today.why or _QUIET))
     regime_from = first.day if first.drifted else first.day - timedelta(days=delay_days)
     useful_from = max(first.day, first_recovery(spec, regime_from))
     own = [s for s in (*earlier, today) if s.champion == today.champion and speaks(spec, s, first)]
@@ -117,7 +117,7 @@ def decide(
         reasons = [r for r in (reason, *why) if r]
         name, recovery = key, None
         if action == "retrain":
-            name, recovery = requests.get(today.day) or _numbered(key, asked.values()), regime_from
+            name, recovery = requests.get(today.day) or numbered(key, asked.values()), regime_from
         onset, root = first.day, found.root.day
         return Decision(action, True, reasons, onset, root, useful_from, recovery, name, trigger, numbers)
 
@@ -136,10 +136,10 @@ def decide(
             f"{regime_from + timedelta(days=delay_days)}). The first training is on {useful_from}, when there are days "
             "of it to learn from and a later one to judge by; before, it would learn the old regime again",
         )
-    # What this has grown out of is no reason to cool down: it is the same trouble.
-    apart = {on: key for on, key in others.items() if on < found.root.day or on in asked or first.day == found.root.day}
-    held = _held(policy, today.day, apart, asked, known, unmeasured, word) if today.day not in requests else None
-    if held is not None:
+    # What this has grown out of is no reason to cool down: it is the same trouble. It is in the budget all the same.
+    kin = {on for on in others if on >= found.root.day and first.day > found.root.day}
+    held = _held(policy, today.day, others, asked, kin, known, unmeasured, word)
+    if held is not None and today.day not in requests:
         return verdict(*held)
     return verdict(
         "retrain",
@@ -148,15 +148,30 @@ def decide(
     )
 
 
-def _of_this(found: Episode | None, today: Signal, requests: Mapping[date, str]) -> dict[date, str]:
-    """Return those of all requests that are of the episode of a day."""
+def _none(why: str) -> Decision:
+    return Decision("none", False, [why])
+
+
+def _within(found: Episode | None, decision: Decision) -> Decision:
+    """Say of a decision which episode goes on, though the day does not speak for it."""
+    return replace(decision, onset=found.first.day, root=found.root.day) if found is not None else decision
+
+
+def _of_this(spec: ModelSpec, found: Episode | None, today: Signal, requests: Mapping[date, str]) -> dict[date, str]:
+    """Return those of all requests that are of the episode of a day.
+
+    An onset moves by a few nights at most, as nights are monitored late: a name from long before it is of what this has
+    grown out of, and one from a window after it of what will have grown out of this.
+    """
     if found is None:
         return {}
     first, root = found.first.day, found.root.day
+    oldest = first - timedelta(days=spec.retraining.out_of) if first > root else date.min
+    newest = min(today.day, first + timedelta(days=spec.monitoring.window_days - 1))
     return {
         day: key
         for day, key in requests.items()
-        if day >= first and onset_of(key) <= today.day and (first == root or onset_of(key) > root)
+        if day >= first and oldest <= onset_of(key) <= newest and (first == root or onset_of(key) > root)
     }
 
 
@@ -165,6 +180,7 @@ def _held(
     day: date,
     others: Mapping[date, str],
     asked: Mapping[date, str],
+    kin: Collection[date],
     answers: Mapping[str, Answer],
     unmeasured: bool,
     word: str,
@@ -175,34 +191,9 @@ def _held(
         in_episode = {on: k for on, k in asked.items() if on in made}
         if (held := _of_episode(policy, day, in_episode, answers, unmeasured, word)) is not None:
             return held
-        if (restraint := _restraint(policy, day, made, in_episode)) is not None:
+        if (restraint := _restraint(policy, day, made, in_episode, kin)) is not None:
             return "suppress", restraint
     return None
-
-
-def episode_of(key: str) -> str:
-    """Return what the requests of one episode have in common; a request for new labels is alone."""
-    return key.partition("#")[0] if onset_of(key) != date.max else key
-
-
-def onset_of(key: str) -> date:
-    """Return the onset that a dedupe key names; a key that names none is of no episode."""
-    try:
-        return date.fromisoformat(key.partition("@")[2].partition("#")[0])
-    except ValueError:
-        return date.max
-
-
-def attempt_of(key: str) -> int:
-    """Return which request of its episode a dedupe key is of, from 1."""
-    number = key.partition("#")[2]
-    return int(number) if number.isdecimal() else 1
-
-
-def _numbered(key: str, asked: Iterable[str]) -> str:
-    """Return a name for a further request of an episode: the key, and from the second on its number."""
-    number = 1 + max(map(attempt_of, asked), default=0)
-    return f"{key}#{number}" if number > 1 else key
 
 
 def _of_episode(
@@ -252,9 +243,19 @@ def _became(answer: Answer | None) -> str:
     }[answer.state]
 
 
-def _restraint(policy: RetrainingSpec, day: date, others: Mapping[date, str], asked: Mapping[date, str]) -> str | None:
-    """Return why requests on other days, but for those of the same episode, rule out one on this day, or None."""
-    near = next((on for on in others if on not in asked and abs((on - day).days) <= policy.cool_down_days), None)
+def _restraint(
+    policy: RetrainingSpec,
+    day: date,
+    others: Mapping[date, str],
+    asked: Mapping[date, str],
+    kin: Collection[date] = (),
+) -> str | None:
+    """Return why requests on other days, but for those of the same episode, rule out one on this day, or None.
+
+    Those of ``kin`` are no reason to cool down.
+    """
+    apart = (on for on in others if on not in asked and on not in kin)
+    near = next((on for on in apart if abs((on - day).days) <= policy.cool_down_days), None)
     if near is not None:
         free = near + timedelta(days=policy.cool_down_days + 1)
         return f"cooling down until {free}: a retraining was asked for on {near}"
@@ -283,7 +284,7 @@ def _new_labels(policy: RetrainingSpec, today: Signal, requests: Mapping[date, s
     numbers = {"new_labels": today.new_labels, "asked": sum(day < today.day for day in asked)}
     action: Literal["suppress", "retrain"] = "suppress" if held else "retrain"
     if action == "retrain":
-        key = requests.get(today.day) or _numbered(key, asked.values())
+        key = requests.get(today.day) or numbered(key, asked.values())
     reasons = [r for r in (held, reason) if r]
     return Decision(action, False, reasons, dedupe_key=key, trigger="labels", numbers=numbers)
 

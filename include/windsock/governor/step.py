@@ -86,10 +86,13 @@ def run(ctx: StepContext) -> dict[str, Any]:
 def history_of(settings: Settings, spec: ModelSpec, day: date) -> list[Signal]:
     """Return the signals before a day, as far back as its episode may reach; none before it change its beginning.
 
-    Nights of half a cure look quiet without those of the champion before: the night before says since when it goes on.
+    Nights of half a cure look quiet without those of the champion before: the newest decision before says since when it
+    goes on.
     """
     ledger, found, last = Ledger.of(settings, spec.name, "monitor"), list[Signal](), day - ONE_DAY
-    decided = Ledger.of(settings, spec.name, DECISIONS).get_if_whole(last)
+    decisions = Ledger.of(settings, spec.name, DECISIONS)
+    newest = max((d for d in decisions.days() if d < day), default=last)  # the night before may not be decided yet
+    decided = decisions.get_if_whole(newest)
     begun = (decided.detail.get("root") or decided.detail.get("onset")) if decided is not None else None
     reaches = date.fromisoformat(str(begun)) if begun else day
     while last >= spec.first_day:
@@ -112,7 +115,9 @@ def signal_of(record: DayRecord, labels: int = 0) -> Signal:
     detail = record.detail
     columns: Mapping[str, Any] = detail.get("drift") or {}
     drifted = [c for c in columns.values() if c.get("drifted")]
-    times = [float(c["value"]) / float(c["threshold"]) for c in drifted if c.get("value") and c.get("threshold")]
+    # Where a second look was taken, by that: the steadier one.
+    far = [c.get("times") or (c.get("value") or 0.0) / (c.get("threshold") or float("inf")) for c in drifted]
+    times = [float(each) for each in far if each]
     performance: Mapping[str, Any] = detail.get("performance") or {}
     value, promised = performance.get("value"), detail.get("promised", performance.get("holdout"))
     return Signal(

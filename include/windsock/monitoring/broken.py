@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from windsock.column_break import FACTORS, GONE, NEAR, Break, Column
+from windsock.column_break import FACTORS, FEWEST, GONE, NEAR, Break, Column
 from windsock.monitoring.window import Samples
 from windsock.served.metrics import SCORE
 
@@ -27,6 +27,8 @@ class Breaks:
 
     newest: tuple[Break, ...] = ()
     """On its newest day."""
+    examined: bool = False
+    """Whether that day has enough rows to say."""
     left_out: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
     """Column to a mask of recent rows whose values of it are those of a broken day."""
 
@@ -49,7 +51,7 @@ def find_breaks(rows: Samples) -> Breaks:
             left_out[name] = np.isin(np.arange(len(rows.day)), np.concatenate(bad))
         if found[-1] is not None:
             newest.append(found[-1])
-    return Breaks(tuple(newest), left_out)
+    return Breaks(tuple(newest), len(places[-1]) >= FEWEST, left_out)
 
 
 def _conspicuous(rows: Samples, places: Sequence[npt.NDArray[np.intp]]) -> list[str]:

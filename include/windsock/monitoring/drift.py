@@ -97,6 +97,8 @@ class Drift:
     judged: bool
     broken: Sequence[Break] = ()
     """What is wrong with the newest day's data; then nothing is concluded about the world."""
+    examined: bool = False
+    """Whether the newest day's data could be looked at."""
 
 
 def find_drift(spec: ModelSpec, rows: Samples, rng: np.random.Generator) -> Drift:
@@ -142,6 +144,7 @@ def find_drift(spec: ModelSpec, rows: Samples, rng: np.random.Generator) -> Drif
         bool(moved) and matters and not breaks.newest,
         bool(judged) and not breaks.newest,
         breaks.newest,
+        breaks.examined,
     )
 
 
@@ -185,17 +188,19 @@ def _compare(
     distance = float(cells.distance(*(cells.counts(cells.places(s))[0] for s in (pair.current, pair.reference))))
     value = cells.value(distance)
     found |= {"method": pair.method, "value": rounded(value), "threshold": rounded(pair.given)}
-    second = _second_look(pair, rows, name)
+    other, second = None, _second_look(pair, rows, name)
     if second is not None and second.cells.value(second.distance) >= pair.given:
         chance = chance_of(second.cells, second.now, second.then, second.past, window_days, rng)
-        return _Suspect(second.cells, second.distance, chance, second.why)
+        other = _Suspect(second.cells, second.distance, chance, second.why)
+        found["times"] = rounded(second.cells.value(second.distance) / pair.given)
     if value < pair.given:
-        return None
+        return other
     if numeric:
         cells = cells_of(pair.method, pair.reference, pair.current, numeric=numeric, cells=_CHANCE_CELLS)
     now, then = (cells.counts(cells.places(side))[0] for side in (pair.current, pair.reference))
     chance = chance_of(cells, now, then, _past(cells, rows.history, name), window_days, rng)
-    return _Suspect(cells, distance, chance)
+    suspect = _Suspect(cells, distance, chance)
+    return other if other is not None and other.p_value < suspect.p_value else suspect
 
 
 def _second_look(pair: Pair, rows: Samples, name: str) -> Look | None:

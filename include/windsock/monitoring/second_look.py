@@ -20,6 +20,8 @@ _NORMAL_MIDDLE = 1.349
 """Width of the middle half of normal values, in standard deviations."""
 _SKEWED = 0.6
 """Share of that which the middle half of skewed values is narrower than."""
+_COME_AND_GO = 0.005
+"""Share of the rows of the later half of the champion's own days whose values the earlier half lacks."""
 _MOST_RANKED = 50_000
 """Values of the reference that ranks are read from."""
 _SPREAD_OF_RANKS = 12**-0.5
@@ -65,9 +67,10 @@ def look_at_ranks(
 
 
 def look_at_new_values(method: Method, current: pd.Series, history: History, name: str) -> Look | None:
-    """Compare the shares of values that none of the champion's own days held; None: all values are told apart anyway.
+    """Compare the shares of values that none of the champion's own days held; None: new ones are no news here.
 
-    A value of these days counts as new there if one day alone held it: so many are new on a day without any change.
+    They are none where all values are told apart anyway, and where values come and go by themselves: ids of a shop that
+    grows, days that lie behind. Of a closed set, a value counts as new on the one of these days that alone held it.
     """
     held = history.frame[name]
     # As the recent ones come: huge whole numbers lose their last digits on the way.
@@ -75,6 +78,11 @@ def look_at_new_values(method: Method, current: pd.Series, history: History, nam
     if len(known) <= MAX_CATEGORIES:
         return None
     there = own >= 0
+    late = history.day > np.median(history.day)
+    if not (there & ~late).any() or not (there & late).any():
+        return None
+    if np.isin(own[there & late], own[there & ~late], invert=True).mean() > _COME_AND_GO:
+        return None
     on_days = np.unique(np.column_stack([own[there], history.day[there]]), axis=0)[:, 0]
     alone = np.bincount(on_days, minlength=len(known)) == 1
     places = np.where(there, alone[own], -1).astype(np.intp)

@@ -168,6 +168,30 @@ def test_broken_data_is_told_and_neither_it_nor_a_quiet_night_ends_what_goes_on(
     assert over == [[], [], ["Data"], ["Data", "Drift", "Labels", "Performance"]]
 
 
+def test_a_training_for_labels_is_no_drift_and_a_night_that_could_not_look_mends_nothing(tmp_path: Path) -> None:
+    labels = {"trigger": "labels", "reasons": ["500 labels"], "dedupe_key": "3@labels", "as_of": "2026-03-02"}
+    broken = {"champion": "3", "broken": [{"sentence": "X is missing in 100% of rows"}], "examined": True}
+    nights: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (broken, {"action": "retrain", "reasons": ["2 of 3"], "dedupe_key": "3@2026-03-01", "trigger": "drift"}),
+        ({"champion": "3", "broken": [], "examined": False}, {**labels, "action": "suppress", "onset": "2026-03-01"}),
+        ({"champion": "3", "broken": [], "examined": True}, {**labels, "action": "retrain", "onset": None}),
+    ]
+    over = []
+    with FakeSlack() as slack:
+        house = House(tmp_path, slack)
+        ledger = Ledger.of(house.settings, "fraud", "monitor")
+        for number, (night, decision) in enumerate(nights, 1):
+            day = f"2026-03-0{number}"
+            ledger.publish(DayRecord(day, "published", detail=night))
+            house.say("monitor", {"degraded": False, "champion": "3", "performance": None}, day)
+            house.say("govern", decision, day)
+            over.append(sum(head["blocks"][0]["text"]["text"].startswith("✅") for head in slack.heads))
+        titles = [head["text"].split("*")[1] for head in slack.heads]
+
+    assert over == [0, 0, 2]
+    assert titles == ["Data is broken", "Drift", "Enough new labels"]
+
+
 def test_a_drift_is_told_from_the_first_night_on_which_it_is_believed(tmp_path: Path) -> None:
     waits = {
         "action": "wait",

@@ -285,7 +285,7 @@ def test_a_loss_and_half_a_cure_do_not_hide_a_drift_that_comes_later() -> None:
 
 
 def test_a_drift_that_grows_while_trainings_for_it_go_on_is_asked_about_under_its_own_name() -> None:
-    policy = eager(needed=2, out_of=3, recovery_trainings=20, recovery_days=1, cool_down_days=14, budget=1)
+    policy = eager(needed=2, out_of=3, recovery_trainings=20, recovery_days=1, cool_down_days=14, budget=2)
     nights = [
         Signal(D0 + timedelta(days=n), "1", drifted=True, columns=columns, distance=distance)
         for n, (columns, distance) in enumerate([(1, 1.2)] * 12 + [(8, 12.0)] * 20)
@@ -296,6 +296,22 @@ def test_a_drift_that_grows_while_trainings_for_it_go_on_is_asked_about_under_it
     assert decisions[13].dedupe_key == f"1@{grown}"
     assert decisions[13].reasons[0].startswith(f"drift since {grown}: waits for labels")
     assert {decisions[n].action for n in range(17, 32)} == {"retrain"}
+    strict = policy.model_copy(update={"budget": 1})
+    decisions = run_days(strict, nights, list(range(32)), Lead(3, 0, 1, 7))
+    assert "the budget of 1 retrainings" in decisions[17].reasons[0], "for all there is one"
+
+
+def test_a_night_without_a_champion_or_a_first_window_without_data_begins_nothing_anew() -> None:
+    policy = eager(needed=2, out_of=3, recovery_trainings=20, recovery_days=1)
+    gone = [on(n) if n != 6 else Signal(D0 + timedelta(days=6), None) for n in range(12)]
+    decisions = run_days(policy, gone, list(range(12)))
+    assert [(decisions[n].action, decisions[n].onset) for n in (6, 7)] == [("none", D0), ("retrain", D0)]
+    unseen = [
+        *(Signal(D0 + timedelta(days=n), "1", drifted=True, columns=3, distance=4.0) for n in range(10)),
+        *(Signal(D0 + timedelta(days=n), "2", judged=False) for n in range(10, 17)),
+        *(Signal(D0 + timedelta(days=n), "2", drifted=True, columns=3, distance=4.0) for n in range(17, 25)),
+    ]
+    assert run_days(policy, unseen, list(range(25)))[24].onset == D0
 
 
 def test_a_quiet_night_within_an_episode_says_that_it_goes_on() -> None:

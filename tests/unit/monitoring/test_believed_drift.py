@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from small_model import small_fraud
-from windsock.distance import cells_of
-from windsock.monitoring import broken
+from windsock.distance import Cells, cells_of
+from windsock.monitoring import broken, drift
 from windsock.monitoring.drift import Drift, find_drift
 from windsock.monitoring.page import MOST_COLUMNS, draw_page, drift_sentence
+from windsock.monitoring.second_look import Look
 from windsock.monitoring.window import History, Samples
 from windsock.spec import ModelSpec
 
@@ -220,7 +221,7 @@ def test_flags_of_which_some_are_missing_or_are_so_no_more_are_flags_as_before(m
 
 
 @pytest.mark.parametrize("share", [0.2, 1.0])
-@pytest.mark.parametrize("values", [40, 1000])
+@pytest.mark.parametrize("values", [40, 200])
 def test_new_values_are_found_among_however_many_and_rare_ones_are_no_news(
     values: int, share: float, spec: ModelSpec
 ) -> None:
@@ -235,6 +236,38 @@ def test_new_values_are_found_among_however_many_and_rare_ones_are_no_news(
     assert [named(each) for each in quiet] == [[]] * 14
     assert named(found) == ["code"]
     assert "of rows hold values that none of the champion's own days held" in found.columns["code"]["why"]
+
+
+TURNOVER: dict[str, Callable[[pd.DataFrame, Any], Any]] = {
+    "new ids every day": lambda f, rng: 40 * f["day"] + rng.integers(0, 2000, len(f)),
+    "ids that live for three days": lambda f, rng: 1000 * (f["day"] // 3) + rng.integers(0, 50, len(f)),
+    "days that lie behind": lambda f, rng: f["day"] - rng.integers(0, 30, len(f)),
+    "ids of which many come once": lambda f, rng: np.minimum(rng.zipf(1.3, len(f)), 10**9),
+}
+
+
+@pytest.mark.parametrize("how", TURNOVER)
+def test_values_that_come_and_go_by_themselves_are_no_news(how: str, spec: ModelSpec) -> None:
+    frame, rng = rows(45, 400)
+    frame["id"] = [f"id {n}" for n in TURNOVER[how](frame, rng)]
+    assert [named(judged(spec, night(frame, last, WEEK, {"id": 1.0}))) for last in range(14, 45)] == [[]] * 31
+
+
+def test_a_second_look_that_is_chance_does_not_stand_in_for_the_first(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drift, "_second_look", weak_look)
+    frame, rng = rows(28, 400)
+    frame["amount"] = rng.exponential(50, len(frame))
+    frame.loc[frame["day"] >= 21, "amount"] += 50
+    found = judged(spec, night(frame, 23, WEEK, {"amount": 1.0}))
+    assert named(found) == ["amount"]
+    assert found.columns["amount"].get("why") != "?"
+
+
+def weak_look(pair: Any, rows: Samples, name: str) -> Look:
+    """A look at very few rows, of which most have changed."""
+    return Look(Cells("jensenshannon", categories={"known": 0}), np.array([2.0, 2.0]), np.array([3.0, 1.0]), None, "?")
 
 
 def test_huge_ids_that_differ_in_their_last_digits_are_the_same_ones_night_after_night(spec: ModelSpec) -> None:
