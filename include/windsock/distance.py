@@ -111,7 +111,11 @@ def is_constant(numbers: Vector) -> bool:
 def numbers_of(values: pd.Series) -> Vector:
     """Return a column as numbers; what is missing or infinite is NaN."""
     plain = values if pd.api.types.is_numeric_dtype(values) else pd.to_numeric(values)
-    numbers = plain.to_numpy(dtype=np.float64, na_value=np.nan)
+    return finite_or_nan(plain.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def finite_or_nan(numbers: Vector) -> Vector:
+    """Return numbers of any shape with NaN for what is infinite; the very array if nothing is."""
     finite = np.isfinite(numbers)
     return numbers if finite.all() else np.where(finite, numbers, np.nan)
 

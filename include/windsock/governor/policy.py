@@ -84,14 +84,14 @@ def decide(
     found = episode(spec, [*earlier, today])
     if today.champion is None:
         return _within(found, _none("there is no champion to judge, so there is nothing to retrain"))
-    first = found.first if found is not None else None
     others = {day: asked for day, asked in sorted(requests.items()) if day != today.day}
     known = answers or {}
     asked = _of_this(spec, found, today, others)
     cures = {a.version for key in asked.values() if (a := known.get(key)) is not None and a.state == "promoted"}
     unmeasured = today.champion in cures and today.value is None
-    if found is None or first is None or not (speaks(spec, today, first) or unmeasured):
+    if found is None or not (speaks(spec, today, found.first) or unmeasured):
         return _within(found, _new_labels(policy, today, requests, live) or _none(today.why or _QUIET))
+    first = found.first
     regime_from = first.day if first.drifted else first.day - timedelta(days=delay_days)
     useful_from = max(first.day, first_recovery(spec, regime_from))
     own = [s for s in (*earlier, today) if s.champion == today.champion and speaks(spec, s, first)]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from windsock.column_break import FACTORS, FEWEST, GONE, NEAR, Break, Column
+from windsock.distance import finite_or_nan
 from windsock.monitoring.window import Samples
 from windsock.served.metrics import SCORE
 
@@ -74,7 +75,7 @@ def _conspicuous(rows: Samples, places: Sequence[npt.NDArray[np.intp]]) -> list[
 def _odd(
     names: list[str], current: pd.DataFrame, reference: pd.DataFrame, places: Sequence[npt.NDArray[np.intp]]
 ) -> list[str]:
-    now, then = (_finite(side[names].to_numpy(dtype=np.float64)) for side in (current, reference))
+    now, then = (finite_or_nan(side[names].to_numpy(dtype=np.float64)) for side in (current, reference))
     odd = np.zeros(len(names), dtype=bool)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column may be missing altogether
@@ -85,10 +86,6 @@ def _odd(
             times = np.log10(_typical_sizes(day) / usual)
             odd |= abs(times) >= np.log10(min(FACTORS) * (1 - NEAR))
     return [name for name, found in zip(names, odd, strict=True) if found]
-
-
-def _finite(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return values if (finite := np.isfinite(values)).all() else np.where(finite, values, np.nan)
 
 
 def _typical_sizes(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -61,7 +61,7 @@ def look_at_ranks(
     ranks = np.searchsorted(then, points, side="right") / len(then)
     cells = Cells("wasserstein", points, np.diff(ranks) / _SPREAD_OF_RANKS)
     now, before = (cells.counts(cells.places(side))[0] for side in (current, reference))
-    middle = [float(np.median(numbers_of(side))) for side in (current, reference)]
+    middle = [float(np.median(side)) for side in (numbers_of(current), numbers)]
     why = f"skewed, and its ranks moved: half of its values are up to {middle[0]:.3g} (usual: {middle[1]:.3g})"
     return Look(cells, now, before, past_of(cells), why)
 

@@ -84,6 +84,13 @@ class House:
         tell(self.settings, "fraud", step, result, day=day, **where, links=(("Report", "http://ui/page"),))
         send_waiting(self.settings)
 
+    def live(self, day: str, night: dict[str, Any], decision: dict[str, Any]) -> list[str]:
+        """Record a night, let both of its steps speak, and return the titles of the threads."""
+        Ledger.of(self.settings, "fraud", "monitor").publish(DayRecord(day, "published", detail=night))
+        self.say("monitor", {"performance": None, **night}, day)
+        self.say("govern", decision, day)
+        return [str(head["blocks"][0]["text"]["text"]) for head in self.slack.heads]
+
 
 @pytest.mark.parametrize("kind", NEWS)
 def test_people_hear_once_what_happened_with_figures_links_and_owner(kind: str, tmp_path: Path) -> None:
@@ -154,13 +161,8 @@ def test_broken_data_is_told_and_neither_it_nor_a_quiet_night_ends_what_goes_on(
     over = []
     with FakeSlack() as slack:
         house = House(tmp_path, slack)
-        ledger = Ledger.of(house.settings, "fraud", "monitor")
         for number, (night, decision) in enumerate(nights, 1):
-            day = f"2026-03-0{number}"
-            ledger.publish(DayRecord(day, "published", detail=night))
-            house.say("monitor", {name: night[name] for name in ("degraded", "champion", "performance")}, day)
-            house.say("govern", decision, day)
-            titles = [head["blocks"][0]["text"]["text"] for head in slack.heads]
+            titles = house.live(f"2026-03-0{number}", night, decision)
             over.append(sorted(title.split()[1].rstrip(":") for title in titles if title.startswith("✅")))
             if number == 2:
                 assert sentence in slack.heads[-1]["text"]
@@ -179,13 +181,9 @@ def test_a_training_for_labels_is_no_drift_and_a_night_that_could_not_look_mends
     over = []
     with FakeSlack() as slack:
         house = House(tmp_path, slack)
-        ledger = Ledger.of(house.settings, "fraud", "monitor")
         for number, (night, decision) in enumerate(nights, 1):
-            day = f"2026-03-0{number}"
-            ledger.publish(DayRecord(day, "published", detail=night))
-            house.say("monitor", {"degraded": False, "champion": "3", "performance": None}, day)
-            house.say("govern", decision, day)
-            over.append(sum(head["blocks"][0]["text"]["text"].startswith("✅") for head in slack.heads))
+            titles = house.live(f"2026-03-0{number}", night, decision)
+            over.append(sum(title.startswith("✅") for title in titles))
         titles = [head["text"].split("*")[1] for head in slack.heads]
 
     assert over == [0, 0, 2]
