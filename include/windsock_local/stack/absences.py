@@ -11,21 +11,25 @@ from windsock_local.stack.home import StackInfo
 _LONGEST_S = 180.0
 """A part that is started again is back before this."""
 _LOOK_S = 20.0
+_LOOKS_THAT_ARE_WELL = 3
+"""Ready for a minute; one that comes back only to die again is still away."""
 
 
 class Absences:
-    """Reports each part that is away for minutes once, for as long as it is away."""
+    """Reports each part that is away for minutes once, until it has come back to stay."""
 
     def __init__(self, settings: Settings, parts: list[str]) -> None:
         self._settings, self._parts = settings, parts
         self._since: dict[str, float] = {}
+        self._ready_looks = dict.fromkeys(parts, _LOOKS_THAT_ARE_WELL)
         self._told: set[str] = set()
 
     def look(self, info: StackInfo, now: float) -> None:
         """Look once at what the supervisor says; ``now`` is in UTC seconds."""
         for name in self._parts:
             part = info.parts.get(name)
-            if info.state != "ready" or (part is not None and part.ready):
+            self._ready_looks[name] = self._ready_looks[name] + 1 if part is not None and part.ready else 0
+            if info.state != "ready" or self._ready_looks[name] >= _LOOKS_THAT_ARE_WELL:
                 self._since.pop(name, None)
                 self._told.discard(name)
                 continue
@@ -36,15 +40,8 @@ class Absences:
                     f"{name} of the stack in {info.home} is away since {_utc(since)}. Nothing that needs it goes on. "
                     "It is being started again; `windsock status` says how it is, and its log why it ended."
                 )
-                self._send(sentence, f"away {name} {since:.0f}")
-
-    def report_end(self, why: Exception) -> None:
-        """Report that the supervisor gives up, and with it the whole stack."""
-        sentence = f"The stack in {self._settings.home} has ended: {why}\nStart it again with `windsock up`."
-        self._send(sentence, f"ended {_utc(datetime.now(UTC).timestamp())}")
-
-    def _send(self, sentence: str, cause: str) -> None:
-        send(self._settings, Alert(None, sentence, headline="The stack is not well", cause=cause))
+                alert = Alert(None, sentence, headline="The stack is not well", cause=f"away {name} {since:.0f}")
+                send(self._settings, alert)
 
     def watch(self, info: Callable[[], StackInfo]) -> Callable[[], None]:
         """Look every few seconds in a thread, as Slack may take its time; return what ends it."""

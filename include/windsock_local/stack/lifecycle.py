@@ -91,14 +91,10 @@ def prepared_stack(
             on_ready,
             SpecWatch(settings, airflow_url, Path(airflow["AIRFLOW__CORE__DAGS_FOLDER"])).look,
         )
-        absences = Absences(settings, [part.name for part in parts if not part.one_shot])
-        end_watch = absences.watch(lambda: supervisor.info)
+        lasting = [part.name for part in parts if not part.one_shot]
+        end_watch = Absences(settings, lasting).watch(lambda: supervisor.info)
         try:
             yield supervisor
-        except UpstreamUnavailable as err:
-            if supervisor.info.state == "ready":  # else whoever starts it reads why
-                absences.report_end(err)
-            raise
         finally:
             end_watch()
             supervisor.stop()

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
-from windsock.errors import UpstreamUnavailable
+from windsock.errors import UpstreamUnavailable, WindsockError
 from windsock_local.stack import processes
 from windsock_local.stack.guardian import end_family, release_guardian, start_guardian
 from windsock_local.stack.home import GUARDIAN, SUPERVISOR, Home, PartInfo, StackInfo
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 BOOT_SECONDS = 240.0
 """Longest boot; a cold disk and a busy machine included."""
 _BUSY_TURN_SECONDS, _QUIET_TURN_SECONDS = 0.1, 5.0
-_MOST_RESTARTS, _RESTART_WINDOW_SECONDS = 5, 600.0
-_LONGEST_PAUSE_SECONDS = 15.0
+_LONGEST_PAUSE_SECONDS, _DEATHS_COUNT_SECONDS = 30.0, 600.0
+"""A part that dies again and again is started for ever, as nobody but people can end the cause, but ever less often."""
 _LOOK_SECONDS, _SILENT_LOOK_SECONDS = 15.0, 5.0
 _LONGEST_SILENCE_SECONDS = 60.0
 """A busy machine makes everybody slow; who says nothing for so long, asked every five seconds, hangs."""
@@ -103,7 +103,7 @@ class Supervisor:
         return True
 
     def watch(self) -> None:
-        """Keep the parts alive until a signal comes; a part that died too often to go on is an error."""
+        """Keep the parts alive until a signal comes."""
         while not self._signals:
             self._turn()
             if time.monotonic() >= self._next_look:
@@ -190,7 +190,11 @@ class Supervisor:
 
     def _note_ready(self, child: Child, info: PartInfo) -> None:
         part, seconds = child.part, time.time() - info.started
-        part.after()
+        try:
+            part.after()
+        except WindsockError as err:
+            self._bury(child, f"cannot be used ({err})")
+            return
         child.info = replace(info, ready=True)
         log.info("%s is ready after %.1f s.", part.name, seconds)
         self._on_ready(part.name, seconds)
@@ -234,16 +238,12 @@ class Supervisor:
             return
         if self.info.state == "starting":
             raise self._failure(name, f"{how} during boot")
-        child.deaths = [t for t in child.deaths if now - t < _RESTART_WINDOW_SECONDS] + [now]
-        if not processes.has_room(self._home.root):
-            log.warning("%s: the disk is full or read-only. Make room; parts are started again until there is.", name)
-        elif len(child.deaths) > _MOST_RESTARTS:
-            within = f"{_RESTART_WINDOW_SECONDS / 60:.0f} minutes"
-            raise self._failure(name, f"had to be started again {len(child.deaths)} times in {within}; now it {how}")
+        child.deaths = [t for t in child.deaths if now - t < _DEATHS_COUNT_SECONDS] + [now]
         pause = min(2.0 ** (len(child.deaths) - 1), _LONGEST_PAUSE_SECONDS)
         child.not_before = now + pause
+        room = "" if processes.has_room(self._home.root) else " The disk is full or read-only: make room."
         path = self._home.log(name)
-        log.warning("%s %s. Starting it again in %.0f s; see %s.", name, how, pause, path)
+        log.warning("%s %s. Starting it again in %.0f s; see %s.%s", name, how, pause, path, room)
         self._publish()
 
     def _ready(self, names: Iterable[str]) -> bool:
