@@ -72,7 +72,8 @@ def drawn(message: dict[str, Any]) -> str:
 
 def say(settings: Settings, step: str, result: dict[str, Any], day: str = "2026-03-05") -> None:
     """Tell of a step's result, as the operator does."""
-    where = {"dag_id": f"fraud_{step}", "task_id": step, "run_id": day, "url": f"http://ui/{step}"}
+    dag = {"govern": "monitor", "gate": "promote"}.get(step, step)
+    where = {"dag_id": f"fraud_{dag}", "task_id": step, "run_id": day, "url": f"http://ui/{step}"}
     links = (("Report", "http://ui/page"),) if step in ("gate", "monitor") else ()
     tell(settings, "fraud", step, result, day=day, links=links, **where)
 

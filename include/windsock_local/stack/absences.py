@@ -8,9 +8,9 @@ from windsock.alerts import Alert, send
 from windsock.settings import Settings
 from windsock_local.stack.home import StackInfo
 
-_LONGEST_S = 180.0
-"""A part that is started again is back before this."""
 _LOOK_S = 20.0
+_LOOKS_UNTIL_TOLD = 9
+"""Three minutes: a part that is started again is back before this. In looks, as clocks jump and laptops sleep."""
 _LOOKS_THAT_ARE_WELL = 3
 """Ready for a minute; one that comes back only to die again is still away."""
 
@@ -19,23 +19,22 @@ class Absences:
     """Reports each part that is away for minutes once, until it has come back to stay."""
 
     def __init__(self, settings: Settings, parts: list[str]) -> None:
-        self._settings, self._parts = settings, parts
-        self._since: dict[str, float] = {}
+        self._settings = settings
         self._ready_looks = dict.fromkeys(parts, _LOOKS_THAT_ARE_WELL)
-        self._told: set[str] = set()
+        self._away: dict[str, tuple[float, int]] = {}
+        """Of each part that is not well: since when (UTC seconds), and for how many looks."""
 
     def look(self, info: StackInfo, now: float) -> None:
         """Look once at what the supervisor says; ``now`` is in UTC seconds."""
-        for name in self._parts:
+        for name, ready_looks in self._ready_looks.items():
             part = info.parts.get(name)
-            self._ready_looks[name] = self._ready_looks[name] + 1 if part is not None and part.ready else 0
+            self._ready_looks[name] = ready_looks + 1 if part is not None and part.ready else 0
             if info.state != "ready" or self._ready_looks[name] >= _LOOKS_THAT_ARE_WELL:
-                self._since.pop(name, None)
-                self._told.discard(name)
+                self._away.pop(name, None)
                 continue
-            since = self._since.setdefault(name, now)
-            if now - since >= _LONGEST_S and name not in self._told:
-                self._told.add(name)
+            since, looks = self._away.get(name, (now, 0))
+            self._away[name] = since, looks + 1
+            if looks + 1 == _LOOKS_UNTIL_TOLD:
                 sentence = (
                     f"{name} of the stack in {info.home} is away since {_utc(since)}. Nothing that needs it goes on. "
                     "It is being started again; `windsock status` says how it is, and its log why it ended."
