@@ -6,9 +6,10 @@ model that cannot be read says so by a number of its own, and hides no other.
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from itertools import islice
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -19,26 +20,29 @@ from prometheus_client.registry import Collector
 from windsock import __version__, promotions
 from windsock.days import end_of
 from windsock.errors import WindsockError
-from windsock.ledger import DayRecord, Ledger
+from windsock.ledger import DECISIONS, DayRecord, Ledger
 from windsock.outbox import Outbox
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, load_specs
 from windsock.store import Store
 
 _CACHED_S = 15.0
-_STAGES = ("ingest", "labels", "features", "score", "monitor", "decisions")
+_FARTHEST = 30
+"""So many records back a day is looked for that was taken in, or a night that could judge."""
+_STAGES = ("ingest", "labels", "features", "score", "monitor", DECISIONS)
 _NAMES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "windsock_model_readable": ("Whether the records of a model can be read.", ()),
-    "windsock_last_success_timestamp_seconds": ("When a stage last recorded a day.", ("stage",)),
+    "windsock_last_success_timestamp_seconds": ("When a stage last recorded a day that was not rejected.", ("stage",)),
     "windsock_newest_day_timestamp_seconds": ("End of the newest day that a stage has recorded.", ("stage",)),
     "windsock_step_seconds": ("How long the newest recorded day of a stage took to compute.", ("stage",)),
     "windsock_day_rejected": ("Whether the newest day's delivery was rejected.", ()),
     "windsock_day_rows": ("Rows published of the newest day.", ()),
     "windsock_day_quarantined_rows": ("Rows of the newest day that were set aside.", ()),
     "windsock_day_scored_rows": ("Rows of the newest scored day.", ()),
-    "windsock_drifted": ("Whether the newest night found a drift.", ()),
-    "windsock_drift_share": ("Share of features that drifted in the newest night.", ()),
-    "windsock_degraded": ("Whether the newest night found a loss of performance.", ()),
+    "windsock_judged": ("Whether the newest night could judge drift; not where data is broken or there is little.", ()),
+    "windsock_drifted": ("Whether the newest night that could judge found a drift.", ()),
+    "windsock_drift_share": ("Share of features that drifted in that night.", ()),
+    "windsock_degraded": ("Whether that night found a loss of performance.", ()),
     "windsock_performance": ("The champion's metric on matured labels, in the newest night.", ("metric",)),
     "windsock_performance_promised": ("The same metric on the champion's holdout.", ("metric",)),
     "windsock_champion_info": ("1, with the version of the champion as a label.", ("version",)),
@@ -78,8 +82,11 @@ class ModelCollector(Collector):
     def _read(self, spec: ModelSpec) -> None:
         newest = {stage: record for stage in _STAGES if (record := self._newest(spec, stage)) is not None}
         for stage, record in newest.items():
-            if record.recorded_at:
-                recorded = _instant(datetime.fromisoformat(record.recorded_at))
+            taken = record
+            if record.status == "rejected":
+                taken = self._newest(spec, stage, lambda each: each.status != "rejected") or record
+            if taken.recorded_at and taken.status != "rejected":
+                recorded = _instant(datetime.fromisoformat(taken.recorded_at))
                 self._add("windsock_last_success_timestamp_seconds", spec.name, recorded, stage)
             self._add("windsock_newest_day_timestamp_seconds", spec.name, _end(record.day), stage)
             self._add("windsock_step_seconds", spec.name, record.seconds or None, stage)
@@ -91,32 +98,38 @@ class ModelCollector(Collector):
         if (record := newest.get("score")) is not None:
             self._add("windsock_day_scored_rows", spec.name, record.rows("predictions"))
         if (record := newest.get("monitor")) is not None:
-            self._of_night(spec.name, record.detail)
+            self._of_night(spec, record)
         if (champion := promotions.current(self.settings, spec)) is not None:
             self._add("windsock_champion_info", spec.name, 1, champion.version)
             self._add("windsock_champion_trained_timestamp_seconds", spec.name, _end(champion.as_of))
 
-    def _of_night(self, model: str, found: Mapping[str, Any]) -> None:
+    def _of_night(self, spec: ModelSpec, night: DayRecord) -> None:
+        model, found = spec.name, night.detail
         if found.get("champion") is None:
             return
-        self._add("windsock_drifted", model, found.get("drifted"))
-        self._add("windsock_drift_share", model, found.get("drifted_share"))
-        self._add("windsock_degraded", model, found.get("degraded"))
+        self._add("windsock_judged", model, _judges(night))
+        judged = night if _judges(night) else self._newest(spec, "monitor", _judges)
+        if judged is not None:
+            self._add("windsock_drifted", model, judged.detail.get("drifted"))
+            self._add("windsock_drift_share", model, judged.detail.get("drifted_share"))
+            self._add("windsock_degraded", model, judged.detail.get("degraded"))
         if performance := found.get("performance"):
             metric = str(performance.get("metric", ""))
             self._add("windsock_performance", model, performance.get("value"), metric)
             self._add("windsock_performance_promised", model, performance.get("holdout"), metric)
 
-    def _newest(self, spec: ModelSpec, stage: str) -> DayRecord | None:
-        """Return the newest record of a stage, of features that of any table."""
+    def _newest(
+        self, spec: ModelSpec, stage: str, wanted: Callable[[DayRecord], bool] = lambda _: True
+    ) -> DayRecord | None:
+        """Return the newest wanted record of a stage, of features that of any table."""
         store, stages = Store.of(self.settings), [stage]
         if stage == "features":
             stages = [f"features/{name}" for name in store.folders(spec.name, "ledger", stage) if "@" in name]
         found = list[DayRecord]()
         for name in stages:
             ledger = Ledger(store, spec.name, name)
-            if (days := ledger.days()) and (record := ledger.get(days[-1])) is not None:
-                found.append(record)
+            records = (ledger.get(day) for day in reversed(ledger.days()[-_FARTHEST:]))
+            found += islice((record for record in records if record is not None and wanted(record)), 1)
         return max(found, key=lambda record: record.ds, default=None)
 
     def _alerts(self) -> Iterator[Metric]:
@@ -125,6 +138,10 @@ class ModelCollector(Collector):
         yield GaugeMetricFamily("windsock_open_alerts", "Troubles that were reported and are not over.", threads)
         waiting = len(outbox.waiting())
         yield GaugeMetricFamily("windsock_alerts_waiting", "Alerts that Slack has not taken yet.", waiting)
+
+
+def _judges(night: DayRecord) -> bool:
+    return bool(night.detail.get("judged", True)) and not night.detail.get("broken")
 
 
 def _end(day: date) -> float:

@@ -27,6 +27,7 @@ from windsock.store import Store, damaged, to_json
 
 log = logging.getLogger(__name__)
 
+DECISIONS = "decisions"  # the stage of the governor's records
 LATE = "late_"
 """How the names of tables begin that hold rows of earlier days than their record's, which came with its delivery."""
 

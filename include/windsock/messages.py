@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from windsock.alerts import Alert, report
-from windsock.ledger import Ledger
+from windsock.ledger import DECISIONS, Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 
@@ -50,7 +50,14 @@ def tell(settings: Settings, model: str, step: str, result: Result, **where: Any
     if (news := NEWS.get(step)) is not None:
         done = Finished(settings, get_spec(settings, model), **where)
         for alert in news(done, result):
-            report(settings, alert, done.spec)
+            if not (alert.closes and _is_past(done, step)):
+                report(settings, alert, done.spec)
+
+
+def _is_past(done: Finished, step: str) -> bool:
+    """Say whether a later day than this one is on record: a day that is run again ends nothing that goes on."""
+    days = Ledger.of(done.settings, done.spec.name, DECISIONS if step == "govern" else step).days()
+    return done.day is not None and bool(days) and str(days[-1]) > done.day
 
 
 def _of_ingest(done: Finished, result: Result) -> Iterator[Alert]:
@@ -139,12 +146,16 @@ def _of_govern(done: Finished, result: Result) -> Iterator[Alert]:
         cause = f"drift {done.spec.name} {done.day} over"
         yield done.alert("Drift", sentence, cause, kind="drift", thread=thread, closes=True)
     elif not for_labels and (action in ("retrain", "escalate") or (action != "none" and _is_believed(done))):
+        useful_from = str(result.get("useful_from"))
+        until = f"until {useful_from}, when new data can be learnt from" if useful_from > str(done.day) else "for now"
         follows = {
             "retrain": f"A new training is asked for, as of {result.get('as_of')}.",
-            "escalate": "Requests for a retraining have not helped, and no further one is made: somebody has to look.",
-            "wait": f"Retraining waits until {result.get('useful_from')}, when new data can be learnt from.",
+            "escalate": "No training is asked for, and somebody has to look.",
+            "wait": f"Retraining waits {until}.",
         }.get(action, "No retraining is asked for.")
         cause = f"drift {done.spec.name} {result.get('dedupe_key')} {action}"
+        if action == "escalate":  # each reason for it is news
+            cause += f" {next(iter(result.get('reasons', ())), '')}"
         yield done.alert("Drift", f"{follows} Why: {reasons}.", cause, kind="drift", thread=thread)
 
 

@@ -72,8 +72,11 @@ class AskForApproval(ApprovalOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Take the answer; what is not approved is said in the thread that asked."""
         newer = (event.get("params_input") or {}).get(SUPERSEDED)
+        if event.get("error_type") == "timeout":
+            self._note(context, "nobody has said in time whether it may be promoted")
         if event.get("chosen_options") == [self.REJECT]:  # what follows ends this task and skips those after it
             why = "It was rejected. The champion stays."
+            self._note(context, "rejected by a person" if newer is None else f"superseded by version {newer}")
             if newer is not None:
                 ti: Any = context["ti"]
                 why = (
@@ -83,6 +86,13 @@ class AskForApproval(ApprovalOperator):
             self.log.info(why)
             self._report(Settings.from_env(), context, why, closes=True)
         return super().execute_complete(context, {**event, "params_input": {}} if newer is not None else event)
+
+    def _note(self, context: Context, why: str) -> None:
+        """Keep why there was no approval: the governor may ask for the next training."""
+        from windsock.governor import answers  # not for every task that is parsed
+
+        verdict: Any = context["ti"].xcom_pull(task_ids="gate")
+        answers.note_no_approval(Settings.from_env(), self.spec, str(verdict["version"]), why)
 
     def _report(self, settings: Settings, context: Context, sentence: str, **more: Any) -> None:
         ti: Any = context["ti"]

@@ -16,11 +16,11 @@ from windsock import promotions
 from windsock.cli.step import read_options
 from windsock.days import parse_day
 from windsock.errors import SpecError
-from windsock.governor.answers import DECISIONS, answers_to, requests_since
-from windsock.governor.episode import episode
+from windsock.governor.answers import answers_to, requests_since
+from windsock.governor.episode import episode, speaks
 from windsock.governor.policy import Answer, decide
 from windsock.governor.step import history_of, new_labels, settings_hash, signal_of
-from windsock.ledger import Ledger
+from windsock.ledger import DECISIONS, DayRecord, Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.spec.operations import RetrainingSpec
@@ -80,8 +80,9 @@ def _story(settings: Settings, spec: ModelSpec, day: date) -> Iterator[tuple[dat
         first = goes_on.root
         yield first.day, f"first signal, about version {first.champion}: {first.why}"
         for before, after in pairwise(signals):
-            if after.day > since and after.on != before.on:
-                yield after.day, "a signal again" if after.on else f"no signal: {after.why}"
+            spoke, speaks_now = (speaks(spec, signal, first) for signal in (before, after))
+            if after.day > since and speaks_now != spoke:
+                yield after.day, f"a signal again: {after.why}" if speaks_now else f"no signal: {after.why}"
     requests = requests_since(settings, spec.name, since)
     answers = answers_to(settings, spec, requests)
     for on, key in requests.items():
@@ -136,16 +137,19 @@ def policy(model: str, first: str, last: str, pairs: tuple[str, ...], as_json: b
         signal = signal_of(record, new_labels(settings, tried, day))
         known = {key: answers.get(key, _UNKNOWN) for key in asked.values()}
         decision = decide(tried, signal, history_of(settings, tried, day), asked, known)
-        if decision.action == "retrain" and decision.dedupe_key is not None:
-            asked[day] = decision.dedupe_key
-        then = ledger.get(day)
+        action, why, key, then = str(decision.action), decision.reasons[0], decision.dedupe_key, ledger.get(day)
+        if then is not None and _is_that_night(then, record, tried, asked, made):
+            # What has become of a request since was not known then.
+            action, why, key = str(then.detail["action"]), str(then.detail["reasons"][0]), made.get(day)
+        if action == "retrain" and key is not None:
+            asked[day] = key
         rows.append(
             {
                 "day": str(day),
                 "signal": "yes" if decision.signal else "no",
-                "recorded": str(then.detail["action"]) if then is not None else None,
-                "replayed": decision.action,
-                "why": decision.reasons[0],
+                "recorded": _recorded(then),
+                "replayed": action,
+                "why": why,
             }
         )
     if as_json:
@@ -153,12 +157,27 @@ def policy(model: str, first: str, last: str, pairs: tuple[str, ...], as_json: b
         return
     table = Table(*(Column(name, overflow="fold") for name in rows[0]), box=None, pad_edge=False)
     for row in rows:
-        style = "bold" if row["recorded"] != row["replayed"] else None
+        style = "bold" if str(row["recorded"]).partition(" ")[0] != row["replayed"] else None
         table.add_row(*(escape(value or "–") for value in row.values()), style=style)
     console = Console()
     console.print(table)
     counts = {name: sum(row[name] == "retrain" for row in rows) for name in ("recorded", "replayed")}
     console.print(f"Requests: {counts['recorded']} recorded, {counts['replayed']} by these settings.", highlight=False)
+
+
+def _is_that_night(
+    then: DayRecord, night: DayRecord, spec: ModelSpec, asked: Mapping[date, str], made: Mapping[date, str]
+) -> bool:
+    """Say whether a night was decided live by these settings, of the same finding and after the same requests."""
+    same = then.detail.get("live") and then.detail.get("settings") == settings_hash(spec)
+    before = {day: key for day, key in made.items() if day < night.day}
+    return bool(same) and asked == before and then.inputs.get(f"monitor/{night.day}") == night.content_hash
+
+
+def _recorded(then: DayRecord | None) -> str | None:
+    if then is None:
+        return None
+    return str(then.detail["action"]) + ("" if then.detail.get("live", True) else " (in a backfill)")
 
 
 def _with(retraining: RetrainingSpec, given: Mapping[str, Any]) -> RetrainingSpec:

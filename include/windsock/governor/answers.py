@@ -5,7 +5,7 @@ from datetime import date
 
 from windsock import promotions
 from windsock.governor.policy import Answer
-from windsock.ledger import Ledger
+from windsock.ledger import DECISIONS, Ledger
 from windsock.runs.run_folder import LINEAGE
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
@@ -14,8 +14,8 @@ from windsock.version_index import list_versions, version_info
 
 REQUEST = "request"
 """Field of a run's lineage that holds the dedupe key of the request it answers."""
-DECISIONS = "decisions"
-"""Stage of the governor's records."""
+APPROVAL = "approval.json"
+"""File of a run folder that says why a person was asked about its version, and it was not approved."""
 
 
 def requests_since(settings: Settings, model: str, first: date) -> dict[date, str]:
@@ -41,14 +41,14 @@ def answers_to(settings: Settings, spec: ModelSpec, requests: Mapping[date, str]
     runs = {key: run for day, key in requests.items() if (run := training_for(settings, spec.name, day, key))}
     if not runs:
         return {}
-    store, oldest = Store.of(settings), min(requests)
+    store = Store.of(settings)
     versions, refits = dict[str, str](), dict[str, str]()
     for known in reversed(list_versions(settings, spec)):
         info = version_info(settings, spec, known)
         versions[info.run] = known
         if info.refit_of:
             refits[info.refit_of] = known
-        if versions.keys() >= set(runs.values()) or info.as_of < oldest:
+        if versions.keys() >= set(runs.values()):
             break
     in_force = {entry.version: entry.in_force_from for entry in promotions.history(settings, spec)}
     found = {}
@@ -61,10 +61,23 @@ def answers_to(settings: Settings, spec: ModelSpec, requests: Mapping[date, str]
         elif version in in_force:
             found[key] = Answer("promoted", run, version, in_force[version])
         else:
-            gate = ("runs", spec.name, run, "gate.json")
-            refused = store.exists(*gate) and store.read_json(*gate).get("passed") is not True
-            found[key] = Answer("refused" if refused else "trained", run, version)
+            found[key] = _judged(store, spec.name, run, version)
     return found
+
+
+def _judged(store: Store, model: str, run: str, version: str) -> Answer:
+    gate, approval = (("runs", model, run, name) for name in ("gate.json", APPROVAL))
+    if store.exists(*gate) and store.read_json(*gate).get("passed") is not True:
+        return Answer("refused", run, version)
+    if store.exists(*approval):
+        return Answer("refused", run, version, why=str(store.read_json(*approval)["why"]))
+    return Answer("trained", run, version)
+
+
+def note_no_approval(settings: Settings, spec: ModelSpec, version: str, why: str) -> None:
+    """Keep why a version that passed the gate was not approved: its request is answered, and the next may be made."""
+    run = version_info(settings, spec, version).run
+    Store.of(settings).write_json({"version": version, "why": why}, "runs", spec.name, run, APPROVAL)
 
 
 def overtaken(settings: Settings, model: str, as_of: date, key: str) -> str | None:

@@ -56,6 +56,14 @@ def speaks(spec: ModelSpec, signal: Signal, first: Signal | None) -> bool:
     return worse > spec.monitoring.max_performance_drop * max(abs(first.promised), 1e-9)
 
 
+def measured_by(spec: ModelSpec, in_force: date) -> date:
+    """Return the day by which a champion in force since a day has been measured, if it ever is.
+
+    Then labels are there for all the days that are judged; where they are too few, they are so on later days too.
+    """
+    return in_force + timedelta(days=spec.label.delay_days + spec.monitoring.performance_days)
+
+
 @dataclass(frozen=True)
 class Episode:
     """The same drift, night after night."""
@@ -97,18 +105,18 @@ def episode(spec: ModelSpec, signals: Sequence[Signal]) -> Episode | None:
     """Return the episode that the last of some days, in order, belongs to; None: to none.
 
     ``out_of`` judged quiet days in a row end an episode; a change of champion does not, and until its performance has
-    been measured nothing about the new one says that it is over. An episode whose distances or features have clearly
-    grown, once its window is full of it, is another one from there on. A new champion has another reference: what
-    grows is measured by what it saw first.
+    been measured, or should have been, nothing about the new one says that it is over. An episode whose distances or
+    features have clearly grown, once its window is full of it, is another one from there on. A new champion has another
+    reference: what grows is measured by what it saw first.
     """
     policy, full = spec.retraining, timedelta(days=spec.monitoring.window_days)
     found: Episode | None = None
-    base, quiet, grown = _Base(None, date.min), 0, list[Signal]()
+    base, since, quiet, grown = _Base(None, date.min), date.min, 0, list[Signal]()
     for signal in signals:
         if signal.champion is None:
             continue
         if found is not None and signal.champion != base.champion:
-            base, grown = _Base(signal.champion, signal.day + full), []
+            base, since, grown = _Base(signal.champion, signal.day + full), signal.day, []
         if signal.judged and not base.seen:
             base.seen, base.until = True, signal.day + full
         if speaks(spec, signal, found.first if found is not None else None):
@@ -123,12 +131,12 @@ def episode(spec: ModelSpec, signals: Sequence[Signal]) -> Episode | None:
                     base = _Base(signal.champion, signal.day + full, seen=True)
                     found, grown = Episode(grown[0], found.root), []
                     base.take(signal)
-        elif signal.judged and found is not None and _says_it_is_over(found, signal):
+        elif signal.judged and found is not None and _says_it_is_over(found, signal, measured_by(spec, since)):
             quiet += 1
             if quiet >= policy.out_of:
                 found = None
     return found
 
 
-def _says_it_is_over(found: Episode, quiet: Signal) -> bool:
-    return quiet.champion == found.first.champion or quiet.value is not None
+def _says_it_is_over(found: Episode, quiet: Signal, due: date) -> bool:
+    return quiet.champion == found.first.champion or quiet.value is not None or quiet.day >= due

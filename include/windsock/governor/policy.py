@@ -16,13 +16,16 @@ from datetime import date, timedelta
 from typing import Any, Literal
 
 from windsock.dataset.recovery import first_recovery
-from windsock.governor.episode import Episode, Signal, episode, speaks
+from windsock.governor.episode import Episode, Signal, episode, measured_by, speaks
 from windsock.governor.request_names import episode_of, numbered, onset_of
+from windsock.governor.restraint import restraint
 from windsock.spec import ModelSpec
 from windsock.spec.operations import RetrainingSpec
 
 Trigger = Literal["drift", "loss", "labels"]
 _QUIET = "neither drift nor a loss of performance"
+_REQUESTS_PER_TRAINING = 3
+"""So often may requests of an episode lead to no training at all, for instance while ``train`` is paused."""
 Held = Literal["wait", "suppress", "escalate"]
 """What is done instead of asking."""
 
@@ -36,6 +39,8 @@ class Answer:
     run: str = ""
     version: str | None = None
     in_force_from: date | None = None
+    why: str = "refused by the gate"
+    """Of a refused one: by whom, or by what."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,7 @@ def decide(
     others = {day: asked for day, asked in sorted(requests.items()) if day != today.day}
     known = answers or {}
     asked = _of_this(spec, found, today, others)
-    cures = {a.version for key in asked.values() if (a := known.get(key)) is not None and a.state == "promoted"}
-    unmeasured = today.champion in cures and today.value is None
+    unmeasured = today.value is None and _is_to_be_measured(spec, today, [known.get(key) for key in asked.values()])
     if found is None or not (speaks(spec, today, found.first) or unmeasured):
         return _within(found, _new_labels(policy, today, requests, live) or _none(today.why or _QUIET))
     first = found.first
@@ -97,6 +101,7 @@ def decide(
     own = [s for s in (*earlier, today) if s.champion == today.champion and speaks(spec, s, first)]
     recent = sum(s.day > today.day - timedelta(days=policy.out_of) for s in own)
     before, word = sum(day < today.day for day in asked), "drift" if first.drifted else "loss"
+    trained = sum(day < today.day and key in known for day, key in asked.items())
     # Named by its first request, so that an episode whose onset moves stays one.
     key = next(map(episode_of, asked.values()), f"{first.champion}@{first.day}")
     why = [today.why]
@@ -143,9 +148,18 @@ def decide(
         return verdict(*held)
     return verdict(
         "retrain",
-        f"training {1 + before} of at most {policy.recovery_trainings} for this {word}, which goes on since "
+        f"training {1 + trained} of at most {policy.recovery_trainings} for this {word}, which goes on since "
         f"{regime_from}: a signal on {recent} of the last {policy.out_of} days",
     )
+
+
+def _is_to_be_measured(spec: ModelSpec, today: Signal, answers: Iterable[Answer | None]) -> bool:
+    """Say whether the champion is one that the episode has asked for, and its labels may still come."""
+    cures = {a.version: a.in_force_from for a in answers if a is not None and a.state == "promoted"}
+    if today.champion not in cures:
+        return False
+    in_force = cures[today.champion]
+    return in_force is None or today.day < measured_by(spec, in_force)
 
 
 def _none(why: str) -> Decision:
@@ -191,8 +205,8 @@ def _held(
         in_episode = {on: k for on, k in asked.items() if on in made}
         if (held := _of_episode(policy, day, in_episode, answers, unmeasured, word)) is not None:
             return held
-        if (restraint := _restraint(policy, day, made, in_episode, kin)) is not None:
-            return "suppress", restraint
+        if (why := restraint(policy, day, made, in_episode, kin)) is not None:
+            return "suppress", why
     return None
 
 
@@ -220,12 +234,14 @@ def _of_episode(
         return "suppress", f"{told}; the next training is asked for on {again}, unless the drift is over by then"
     if answer is not None and answer.state == "trained":
         return "escalate", f"{told}: it has been neither promoted nor refused since. Look at the DAG promote"
-    if len(asked) >= policy.recovery_trainings:
+    trained = sum(key in answers for key in asked.values())
+    most = policy.recovery_trainings
+    if trained >= most or len(asked) >= _REQUESTS_PER_TRAINING * most:
         if unmeasured:
             return "wait", f"{told}. No further training is asked for before its cure has been measured"
         return "escalate", (
-            f"{told}. {len(asked)} requests have not ended this {word}, and no further one is made: "
-            "somebody has to look"
+            f"{told}. {len(asked)} requests, which led to {trained} trainings, have not ended this {word}, and no "
+            "further one is made: somebody has to look"
         )
     return None
 
@@ -237,35 +253,10 @@ def _became(answer: Answer | None) -> str:
     return {
         "begun": f"its training {answer.run} has not become a version",
         "trained": f"{version} was trained",
-        "refused": f"{version} was trained and refused by the gate",
-        "promoted": f"{version} is in force from {answer.in_force_from} on",
+        "refused": f"{version} was trained and {answer.why}",
+        "promoted": f"{version} went into force on {answer.in_force_from}",
         "unknown": "nothing is known of what became of it",
     }[answer.state]
-
-
-def _restraint(
-    policy: RetrainingSpec,
-    day: date,
-    others: Mapping[date, str],
-    asked: Mapping[date, str],
-    kin: Collection[date] = (),
-) -> str | None:
-    """Return why requests on other days, but for those of the same episode, rule out one on this day, or None.
-
-    Those of ``kin`` are no reason to cool down.
-    """
-    apart = (on for on in others if on not in asked and on not in kin)
-    near = next((on for on in apart if abs((on - day).days) <= policy.cool_down_days), None)
-    if near is not None:
-        free = near + timedelta(days=policy.cool_down_days + 1)
-        return f"cooling down until {free}: a retraining was asked for on {near}"
-    # The most other episodes that any ``budget_days`` consecutive days with this one among them hold.
-    rest = {on: episode_of(key) for on, key in others.items() if on not in asked}
-    for back in range(policy.budget_days):
-        within = {episode for on, episode in rest.items() if 0 <= (on - day).days + back < policy.budget_days}
-        if len(within) >= policy.budget:
-            return f"the budget of {policy.budget} retrainings in {_days(policy.budget_days)} is spent"
-    return None
 
 
 def _new_labels(policy: RetrainingSpec, today: Signal, requests: Mapping[date, str], live: bool) -> Decision | None:
@@ -280,14 +271,10 @@ def _new_labels(policy: RetrainingSpec, today: Signal, requests: Mapping[date, s
     if not (policy.enabled and live):
         held = "replayed, or retraining is switched off"
     elif today.day not in requests:
-        held = _restraint(policy, today.day, others, {})
+        held = restraint(policy, today.day, others, {})
     numbers = {"new_labels": today.new_labels, "asked": sum(day < today.day for day in asked)}
     action: Literal["suppress", "retrain"] = "suppress" if held else "retrain"
     if action == "retrain":
         key = requests.get(today.day) or numbered(key, asked.values())
     reasons = [r for r in (held, reason) if r]
     return Decision(action, False, reasons, dedupe_key=key, trigger="labels", numbers=numbers)
-
-
-def _days(n: int) -> str:
-    return f"{n} day{'' if n == 1 else 's'}"

@@ -13,10 +13,10 @@ from typing import Any
 
 from windsock.days import ONE_DAY, day_range, spans
 from windsock.errors import NotReady
-from windsock.governor.answers import DECISIONS, answers_to, requests_since
-from windsock.governor.episode import Episode, Signal, episode
+from windsock.governor.answers import answers_to, requests_since
+from windsock.governor.episode import Episode, Signal, episode, measured_by
 from windsock.governor.policy import decide
-from windsock.ledger import DayRecord, Ledger
+from windsock.ledger import DECISIONS, DayRecord, Ledger
 from windsock.promotions import champion_on
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
@@ -99,9 +99,12 @@ def history_of(settings: Settings, spec: ModelSpec, day: date) -> list[Signal]:
         first = max(last - timedelta(days=_READ_AT_ONCE - 1), spec.first_day)
         part = [signal_of(record) for record in ledger.between(first, last).values()]
         found = [*part, *found]
-        quiet = 0
+        quiet, champion, since = 0, None, first
         for signal in part:  # what ends an episode of any champion
-            quiet = quiet + 1 if signal.judged and not signal.on and signal.value is not None else 0
+            if signal.champion != champion:
+                champion, since = signal.champion, signal.day
+            says_so = signal.value is not None or signal.day >= measured_by(spec, since)
+            quiet = quiet + 1 if signal.judged and not signal.on and says_so else 0
             if quiet >= spec.retraining.out_of and first <= reaches:
                 return found
         if not part:

@@ -17,6 +17,8 @@ from windsock.upkeep.told import Told
 
 _AT_THE_LATEST = 12
 """Hour (UTC) at which a night that is not over is waited for no longer."""
+_DAGS = ("ingest", "labels", "features", "score", "monitor", "retrain", "train", "promote", "rollback", "maintenance")
+"""What a thread's name has after the model's, if it is of a DAG: another model's name may begin like this one's."""
 _ASLEEP = timedelta(days=7)
 """A model of which nothing came for so long has nothing to say."""
 
@@ -74,7 +76,7 @@ def facts_of(settings: Settings, spec: ModelSpec, stages: Mapping[str, StageDays
     lacking = {stage: [*days.beyond, *days.lacking] for stage, days in stages.items()}
     if late := "; ".join(f"{stage}: {spans(days)}" for stage, days in lacking.items() if days):
         facts["Days lacking"] = late if len(late) <= 200 else f"{late[:200]}…"
-    about = (f"{spec.name}_", f" {spec.name}")
-    threads = [name for name in Outbox(Store.of(settings)).open_threads() if any(part in name for part in about)]
+    about = {spec.name, *(f"{spec.name}_{dag}" for dag in _DAGS)}
+    threads = [name for name in Outbox(Store.of(settings)).open_threads() if about & {*name.split(" ")[1:2]}]
     facts["Not over"] = ", ".join(sorted(threads)[:5]) or "nothing"
     return facts

@@ -15,7 +15,7 @@ from windsock.completeness import feature_stages, rejected_days
 from windsock.days import ONE_DAY, day_range, end_of
 from windsock.features.feature_tables import feature_tables
 from windsock.features.frozen import spec_of_version
-from windsock.ledger import Ledger
+from windsock.ledger import DECISIONS, Ledger
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
@@ -26,8 +26,6 @@ STAGES = ("ingest", "labels", "features", "score", "monitor")
 """In the order in which a day goes through them."""
 BY_CLOCK = ("ingest", "monitor")
 """Stages that the clock starts; the others follow from ingest."""
-_DECISIONS = "decisions"
-"""Records of what a night's run ends with."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def days_of_stages(settings: Settings, spec: ModelSpec, now: datetime) -> dict[s
     Raises:
         DamagedRecord: A record that matters cannot be read.
     """
-    read = [stage for stage in (*STAGES, _DECISIONS) if stage != "features"]
+    read = [stage for stage in (*STAGES, DECISIONS) if stage != "features"]
     recorded = {stage: set(Ledger.of(settings, spec.name, stage).days()) for stage in read}
     found: dict[str, StageDays] = {}
     today = now.date()
@@ -82,7 +80,7 @@ def _last_due(spec: ModelSpec, stage: str, now: datetime) -> date:
 
 
 def _settled(recorded: dict[str, set[date]], stage: str) -> set[date]:
-    return recorded["monitor"] & recorded[_DECISIONS] if stage == "monitor" else recorded[stage]
+    return recorded["monitor"] & recorded[DECISIONS] if stage == "monitor" else recorded[stage]
 
 
 def _unsettled(

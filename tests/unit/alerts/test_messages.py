@@ -212,14 +212,45 @@ def test_a_drift_is_told_from_the_first_night_on_which_it_is_believed(tmp_path: 
 
 
 def test_a_drift_that_requests_do_not_end_is_left_to_people_in_so_many_words(tmp_path: Path) -> None:
-    left = {"action": "escalate", "dedupe_key": "3@2026-03-04", "reasons": ["version 4 was refused by the gate"]}
+    left = {"action": "escalate", "dedupe_key": "3@2026-03-04", "reasons": ["version 4 waits for promote"]}
     with FakeSlack() as slack:
         house = House(tmp_path, slack)
         for day in ("2026-03-04", "2026-03-05"):
             house.say("govern", left, day)
+        house.say("govern", {**left, "reasons": ["10 requests have not ended this drift"]}, "2026-03-06")
+
+    first, second = slack.messages
+    assert "somebody has to look. Why: version 4 waits for promote" in first["text"]
+    assert "10 requests have not ended this drift" in second["text"], "another reason is news"
+
+
+def test_a_retraining_that_waits_for_a_measurement_names_no_day_that_lies_behind(tmp_path: Path) -> None:
+    waits = {"action": "wait", "dedupe_key": "3@2026-03-04", "reasons": ["its cure"], "useful_from": "2026-03-06"}
+    with FakeSlack() as slack:
+        house = House(tmp_path, slack)
+        for day in ("2026-03-11", "2026-03-12"):
+            found = {"champion": "3", "drifted": True, "degraded": False}
+            Ledger.of(house.settings, "fraud", "monitor").publish(DayRecord(day, "published", detail=found))
+        house.say("govern", waits, "2026-03-12")
 
     (message,) = slack.messages
-    assert "somebody has to look. Why: version 4 was refused by the gate" in message["text"]
+    assert "Retraining waits for now. Why: its cure." in message["text"]
+
+
+@pytest.mark.parametrize("kind", QUIET)
+def test_an_older_day_that_is_run_again_ends_nothing_that_goes_on(kind: str, tmp_path: Path) -> None:
+    step, result, _, _ = NEWS[kind]
+    with FakeSlack() as slack:
+        house = House(tmp_path, slack)
+        stage = "decisions" if step == "govern" else step
+        Ledger.of(house.settings, "fraud", stage).publish(DayRecord("2026-03-06", "published"))
+        house.say(step, result, "2026-03-06")
+        house.say(*QUIET[kind], "2026-03-04")
+        (head,) = slack.heads
+        assert not head["blocks"][0]["text"]["text"].startswith("✅")
+        house.say(*QUIET[kind], "2026-03-07")
+
+    assert slack.heads[0]["blocks"][0]["text"]["text"].startswith("✅")
 
 
 def test_the_spec_says_where_each_kind_and_severity_goes(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from small_model import small_fraud
 from windsock.cli import main
 from windsock.errors import NotReady
 from windsock.governor import step
+from windsock.governor.answers import answers_to, note_no_approval
 from windsock.ledger import DayRecord, Ledger
 from windsock.promotions import Promotion, append, current
 from windsock.settings import Settings
@@ -158,9 +159,39 @@ def test_what_became_of_each_request_is_read_from_the_store_and_leads_to_the_nex
     assert "no training exists for it" in results[2]["reasons"][0]
     assert "its training 2026-05-02-asset-triggered-none has not become a version" in results[4]["reasons"][0]
     assert "version 2 was trained and refused by the gate" in results[8]["reasons"][0]
-    assert "version 3 is in force from 2026-05-11 on" in results[10]["reasons"][0]
+    assert "version 3 went into force on 2026-05-11" in results[10]["reasons"][0]
     assert results[13]["action"] == "wait", "what was promoted is measured first"
     assert "before its cure has been measured" in results[13]["reasons"][0]
+
+
+def test_a_training_by_hand_as_of_an_earlier_day_hides_no_answer(model: tuple[Settings, ModelSpec]) -> None:
+    settings, spec = model
+    for n in range(8):
+        monitored(settings, n, drifted=True)
+    for n in range(3):
+        govern(model, n)
+    trained(model, "1@2026-05-01", 1, "2", passed=True)
+    record_version(settings, VersionInfo(spec.name, "3", "2026-04-20-by-hand", D0 - timedelta(days=11)))
+
+    assert "version 2 was trained: it has been neither promoted nor refused" in govern(model, 5)["reasons"][0]
+
+
+def test_what_a_person_rejects_or_a_newer_version_supersedes_is_answered_and_the_recovery_goes_on(
+    model: tuple[Settings, ModelSpec],
+) -> None:
+    settings, spec = model
+    for n in range(8):
+        monitored(settings, n, drifted=True)
+    for n in range(3):
+        govern(model, n)
+    trained(model, "1@2026-05-01", 1, "2", passed=True)
+    assert govern(model, 5)["action"] == "escalate", "the question waits"
+    note_no_approval(settings, spec, "2", "rejected by a person")
+
+    asked = govern(model, 6)
+    assert (asked["action"], asked["dedupe_key"]) == ("retrain", "1@2026-05-01#2")
+    (answer,) = answers_to(settings, spec, {D0 + timedelta(days=1): "1@2026-05-01"}).values()
+    assert (answer.state, answer.why) == ("refused", "rejected by a person")
 
 
 def test_nights_that_were_not_monitored_are_said(model: tuple[Settings, ModelSpec]) -> None:
@@ -260,9 +291,7 @@ def test_explain_tells_what_led_to_a_decision_in_order(
 
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "fraud 2026-05-08: suppress"
-    assert said[1].startswith(
-        "  this drift was asked about on 2026-05-07, and version 3 is in force from 2026-05-08 on"
-    )
+    assert said[1].startswith("  this drift was asked about on 2026-05-07, and version 3 went into force on 2026-05-08")
     assert any(line.startswith("  by settings ") and line.endswith(", as today's") for line in said)
     story = [line for line in said if line.startswith("2026-")]
     assert story == [
@@ -302,3 +331,35 @@ def test_policy_decides_recorded_nights_by_other_settings_and_changes_nothing(
     assert "Did you mean 'needed'?" in capsys.readouterr().err
     assert main([*nights, "--set", "needed=9"]) == 64
     assert "no retraining would ever start" in capsys.readouterr().err
+
+
+def test_policy_by_the_settings_of_then_is_the_record_whatever_has_become_of_requests_since(
+    commanded: tuple[Settings, ModelSpec], capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(commanded, "1@2026-05-02#2", 6, "3", passed=False)  # known by now, and not when the nights were decided
+    monitored(commanded[0], 9, drifted=True)
+    govern(commanded, 9, live=False)
+
+    assert main(["policy", "fraud", "--from", "2026-05-01", "--to", "2026-05-10", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["replayed"] for row in rows[:-1]] == [row["recorded"] for row in rows[:-1]]
+    assert rows[-1]["recorded"] == "suppress (in a backfill)"
+
+
+def test_explain_calls_half_a_cure_a_signal(
+    model: tuple[Settings, ModelSpec], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = model[0]
+    monkeypatch.setenv("WINDSOCK_HOME", str(settings.home))
+    monkeypatch.setenv("WINDSOCK_MODELS", str(settings.home / "models"))
+    ledger = Ledger.of(settings, "fraud", "monitor")
+    for n in range(6):
+        monitored(settings, n, drifted=n < 3, champion="1" if n < 3 else "2")
+        night, value = ledger.get(D0 + timedelta(days=n)), 0.6 if n < 3 else 0.3
+        assert night is not None
+        performance = {"loss": 0.0, "basis": "re-scored", "value": value}
+        ledger.publish(replace(night, detail={**night.detail, "promised": 0.6, "performance": performance}))
+        govern(model, n)
+
+    assert main(["explain", "fraud", "--day", "2026-05-06"]) == 0
+    assert "no signal" not in capsys.readouterr().out

@@ -70,14 +70,18 @@ def eager(**changes: object) -> RetrainingSpec:
 
 
 def run_days(
-    policy: RetrainingSpec, signals: list[Signal], order: list[int], lead: Lead = AT_ONCE
+    policy: RetrainingSpec, signals: list[Signal], order: list[int], lead: Lead = AT_ONCE, *, refused: bool = False
 ) -> dict[int, Decision]:
-    """Decide the days in some order, as the step does: requests are remembered, each day may come again."""
+    """Decide the days in some order, as the step does: requests are remembered, each day may come again.
+
+    ``refused``: each request led to a training whose challenger the gate refused; else there was none.
+    """
     requests: dict[date, str] = {}
     decisions = {}
     for n in order:
         today = signals[n]
-        decision = decided(policy, today, signals, requests, lead=lead)
+        answers = {key: Answer("refused", "r", "9") for key in requests.values()} if refused else {}
+        decision = decide(model(policy, lead), today, signals, requests, answers)
         decisions[n] = decision
         if decision.action == "retrain":
             assert decision.dedupe_key is not None
@@ -173,14 +177,47 @@ def test_quiet_days_end_an_episode_and_unjudged_days_do_not() -> None:
 
 def test_one_drift_is_asked_about_every_so_many_days_and_then_left_to_people() -> None:
     policy = eager(recovery_days=6, recovery_trainings=3)
-    decisions = run_days(policy, [on(n) for n in range(60)], list(range(60)))
+    decisions = run_days(policy, [on(n) for n in range(60)], list(range(60)), refused=True)
 
     assert [n for n, d in decisions.items() if d.action == "retrain"] == [0, 6, 12]
     assert [decisions[n].dedupe_key for n in (0, 6, 12)] == ["1@2026-03-01", "1@2026-03-01#2", "1@2026-03-01#3"]
-    assert "no training exists for it; the next training is asked for on 2026-03-07" in decisions[5].reasons[0]
+    assert "refused by the gate; the next training is asked for on 2026-03-07" in decisions[5].reasons[0]
     assert "training 2 of at most 3 for this drift" in decisions[6].reasons[0]
     assert {d.action for n, d in decisions.items() if n > 17} == {"escalate"}
-    assert "3 requests have not ended this drift" in decisions[59].reasons[0]
+    assert "3 requests, which led to 3 trainings, have not ended this drift" in decisions[59].reasons[0]
+
+
+def test_requests_that_lead_to_no_training_use_up_none_and_do_not_go_on_for_ever() -> None:
+    """The DAG train was paused for a week: trainings begin when it is not, as many as without the pause."""
+    spec = model(eager(recovery_trainings=3), AT_ONCE)
+    requests, answers = dict[date, str](), dict[str, Answer]()
+    for n in range(20):
+        night = decide(spec, on(n), [on(m) for m in range(n)], requests, answers)
+        if night.action == "retrain" and night.dedupe_key is not None:
+            requests[D0 + timedelta(days=n)] = night.dedupe_key
+            if n >= 7:
+                answers[night.dedupe_key] = Answer("refused", "r", str(n))
+    assert [key in answers for key in requests.values()] == [False] * 7 + [True] * 2
+    assert "9 requests, which led to 2 trainings" in night.reasons[0]
+    assert night.action == "escalate"
+
+
+def test_a_model_that_is_never_measured_is_trained_for_until_it_should_have_been_and_then_its_drift_is_over() -> None:
+    spec = model(eager(needed=2, out_of=3, recovery_trainings=99), FRAUD)
+    cured, due = 14, 14 + FRAUD.delay_days + spec.monitoring.performance_days
+    nights = [on(n) if 5 <= n < cured else quiet(n, "1" if n < cured else "2") for n in range(60)]
+    nights += [quiet(n, "2") for n in range(60, 62)]
+    for asked_for in (True, False):  # by the drift's own training, or by a weekly one
+        requests, answers, found = dict[date, str](), dict[str, Answer](), list[Decision]()
+        for n, night in enumerate(nights):
+            found.append(decide(spec, night, nights[:n], requests, answers))
+            key = found[-1].dedupe_key
+            if found[-1].action == "retrain" and key is not None:
+                requests[night.day] = key
+                first = asked_for and len(requests) == 1
+                answers[key] = Answer("promoted", "r", "2", D0 + timedelta(days=cured)) if first else Answer("refused")
+        assert all((D0 + timedelta(days=due)) > day for day in requests)
+        assert [d.onset is not None for d in found[5:]] == [True] * (due + 2 - 5) + [False] * (len(nights) - due - 2)
 
 
 @pytest.mark.parametrize(
@@ -189,8 +226,9 @@ def test_one_drift_is_asked_about_every_so_many_days_and_then_left_to_people() -
         (None, "retrain", "no training exists for it"),
         (Answer("begun", "r"), "retrain", "its training r has not become a version"),
         (Answer("refused", "r", "2"), "retrain", "version 2 was trained and refused by the gate"),
+        (Answer("refused", "r", "2", why="rejected by a person"), "retrain", "version 2 was trained and rejected by"),
         (Answer("trained", "r", "2"), "escalate", "version 2 was trained"),
-        (Answer("promoted", "r", "2", D0 + timedelta(days=1)), "retrain", "version 2 is in force from 2026-03-02 on"),
+        (Answer("promoted", "r", "2", D0 + timedelta(days=1)), "retrain", "version 2 went into force on 2026-03-02"),
         (Answer("unknown"), "suppress", "nothing is known of what became of it"),
     ],
 )
@@ -262,7 +300,7 @@ def test_a_chronic_signal_does_not_hide_a_larger_one() -> None:
     chronic = [night(n, columns=min(n + 1, 4), distance=1 + 0.3 * min(n, 6)) for n in range(30)]
     for larger in ({"columns": 8, "distance": 2.8}, {"columns": 4, "distance": 9.0}):
         signals = [*chronic, *(night(n, **larger) for n in range(30, 34))]
-        decisions = run_days(policy, signals, list(range(34)))
+        decisions = run_days(policy, signals, list(range(34)), refused=True)
         assert [n for n, d in decisions.items() if d.action == "retrain"] == [1, 31]
         assert decisions[29].action == "escalate"
         assert (decisions[31].onset, decisions[31].dedupe_key) == (D0 + timedelta(days=30), "1@2026-03-31")
@@ -417,9 +455,9 @@ def signals_of(history: list[tuple[str, bool]]) -> list[Signal]:
 
 
 @examples(150)
-@given(histories, policies, leads, st.randoms(use_true_random=False))
+@given(histories, policies, leads, st.booleans(), st.randoms(use_true_random=False))
 def test_limits_hold_in_any_order_and_days_can_be_decided_again(
-    history: list[tuple[str, bool]], policy: RetrainingSpec, lead: Lead, chance: random.Random
+    history: list[tuple[str, bool]], policy: RetrainingSpec, lead: Lead, refused: bool, chance: random.Random
 ) -> None:
     signals = signals_of(history)
     order = list(range(len(signals)))
@@ -427,9 +465,9 @@ def test_limits_hold_in_any_order_and_days_can_be_decided_again(
     again = list(order)
     chance.shuffle(again)
 
-    first = run_days(policy, signals, order, lead)
-    both = run_days(policy, signals, order + again, lead)
-    in_order = run_days(policy, signals, sorted(order), lead)
+    first = run_days(policy, signals, order, lead, refused=refused)
+    both = run_days(policy, signals, order + again, lead, refused=refused)
+    in_order = run_days(policy, signals, sorted(order), lead, refused=refused)
 
     asked = sorted((signals[n].day, d) for n, d in both.items() if d.action == "retrain")
     days = [day for day, _ in asked]
@@ -443,14 +481,16 @@ def test_limits_hold_in_any_order_and_days_can_be_decided_again(
     for a, b in combinations(of_episodes, 2):
         assert all(abs((x - y).days) > policy.cool_down_days for x in of_episodes[a] for y in of_episodes[b])
     for of_one in of_episodes.values():
-        assert len(of_one) <= policy.recovery_trainings
+        assert len(of_one) <= policy.recovery_trainings * (1 if refused else 3)  # none of them led to a training
         assert all((b - a).days >= policy.recovery_days for a, b in pairwise(of_one))
     for a in days:
         within = {d.onset for day, d in asked if 0 <= (day - a).days < policy.budget_days}
         assert len(within) <= policy.budget, "a drift counts once, however often it is asked about"
     assert len(set(keys)) == len(keys)
     assert {n: d.action for n, d in first.items()} == {n: d.action for n, d in both.items()}
-    assert run_days(policy, signals, sorted(order) + again, lead) == in_order, "a second time, the very same reasons"
+    assert run_days(policy, signals, sorted(order) + again, lead, refused=refused) == in_order, (
+        "a second time, the very same reasons"
+    )
 
 
 NIGHTS = st.lists(

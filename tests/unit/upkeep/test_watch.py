@@ -10,7 +10,7 @@ import pytest
 
 from fake_slack import FakeSlack, faults_of
 from small_model import small_fraud
-from windsock.alerts import send_waiting
+from windsock.alerts import Alert, report, send_waiting
 from windsock.days import ONE_DAY, day_range, utc_now
 from windsock.features.feature_tables import feature_tables
 from windsock.ledger import DayRecord, Ledger
@@ -388,6 +388,8 @@ def test_a_digest_a_day_says_how_a_model_stands_once_its_night_is_over(tmp_path:
         world = World(Settings.from_env({**slack.env, **env_of(settings)}), spec, slack)
         world.settle_all(*day_range(ago(30), ago(2)))
         world.settle_all(YESTERDAY, nights=False)
+        for thread in ("drift fraud_eu", "failed fraud_eu_ingest", "performance fraud", "failed fraud_train"):
+            report(world.settings, Alert(thread, "x", cause=thread, thread=thread), spec)
         for hours in (-7, -6):  # the night is not over
             world.look(NOON + timedelta(hours=hours))
         world.settle("monitor", YESTERDAY)
@@ -398,6 +400,7 @@ def test_a_digest_a_day_says_how_a_model_stands_once_its_night_is_over(tmp_path:
         (message,) = [m for m in slack.messages if "daily digest" in m["text"]]
         assert message["text"].startswith(f"*fraud: daily digest*: DAG fraud_monitor, day {YESTERDAY}")
         assert "*Champion*\\nnone" in str(message["blocks"])
+        assert "*Not over*\\nfailed fraud_train, performance fraud'" in str(message["blocks"]), "of no other model"
         assert faults_of(message["blocks"]) == []
 
 

@@ -1,16 +1,20 @@
 """Whom the promote DAG asks: a person about a version that passed, nobody about one that cannot be promoted."""
 
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.standard.exceptions import HITLTimeoutError
 from airflow.providers.standard.operators import hitl
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskAwaitingInput
 
 from small_model import small_fraud
 from windsock.alert_table import table_of_alerts
 from windsock.days import utc_now
+from windsock.store import Store
+from windsock.version_index import VersionInfo, record_version
 from windsock_airflow.decisions import SUPERSEDED, ask_for_approval
 
 PASSED = {"version": "2", "champion_seen": "1", "passed": True, "checks": [], "why": "Version 2 passed all checks."}
@@ -49,19 +53,23 @@ def test_a_version_that_passed_waits_for_a_person(tmp_path, monkeypatch, asked):
 
 
 @pytest.mark.parametrize(
-    ("answer", "form", "said"),
+    ("answer", "form", "said", "noted"),
     [
-        ("Approve", {}, None),
-        ("Reject", {}, "It was rejected. The champion stays."),
-        ("Reject", {SUPERSEDED: "3"}, "Version 3 was judged later, passed as well, and is asked about instead."),
+        ("Approve", {}, None, None),
+        ("Reject", {}, "It was rejected. The champion stays.", "rejected by a person"),
+        ("Reject", {SUPERSEDED: "3"}, "Version 3 was judged later, passed as well, and is", "superseded by version 3"),
     ],
 )
-def test_the_question_is_told_once_and_closed_by_what_is_no_approval(tmp_path, monkeypatch, asked, answer, form, said):
+def test_the_question_is_told_once_and_closed_by_what_is_no_approval(
+    tmp_path, monkeypatch, asked, answer, form, said, noted
+):
     for _ in range(2):
         with pytest.raises(TaskAwaitingInput):
             ask(tmp_path, monkeypatch, PASSED)
     settings, spec = small_fraud(tmp_path)
+    record_version(settings, VersionInfo("fraud", "2", "the-run", date(2026, 3, 1)))
     names = {"dag_id": "fraud_promote", "run_id": "manual__1", "task_id": "approval", "try_number": 1}
+    names["xcom_pull"] = lambda task_ids: PASSED
     given = {"params_input": form, "responded_at": utc_now(), "responded_by_user": {"id": "1", "name": "ada"}}
     ask_for_approval(spec).execute_complete(
         {"ti": SimpleNamespace(**names)},  # type: ignore[typeddict-item]
@@ -72,6 +80,22 @@ def test_the_question_is_told_once_and_closed_by_what_is_no_approval(tmp_path, m
     assert (row.first.headline, row.count) == ("Approval needed", 1)
     assert row.state == ("over" if said else "open"), "an approval is over with the promotion"
     assert said is None or row.last.sentence.startswith(said)
+    kept = ("runs", "fraud", "the-run", "approval.json")
+    assert (Store.of(settings).read_json(*kept)["why"] if Store.of(settings).exists(*kept) else None) == noted
+
+
+def test_a_question_that_nobody_answers_in_time_is_answered_for_the_governor(tmp_path, monkeypatch):
+    settings, spec = small_fraud(tmp_path)
+    monkeypatch.setenv("WINDSOCK_HOME", str(settings.home))
+    monkeypatch.setenv("WINDSOCK_MODELS", str(settings.models[0]))
+    record_version(settings, VersionInfo("fraud", "2", "the-run", date(2026, 3, 1)))
+    ti = SimpleNamespace(xcom_pull=lambda task_ids: PASSED)
+    with pytest.raises(HITLTimeoutError):
+        ask_for_approval(spec).execute_complete(
+            {"ti": ti},  # type: ignore[typeddict-item]
+            {"error": "no response", "error_type": "timeout"},
+        )
+    assert Store.of(settings).read_json("runs", "fraud", "the-run", "approval.json")["why"].startswith("nobody has")
 
 
 @pytest.mark.parametrize(

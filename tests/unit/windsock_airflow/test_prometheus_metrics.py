@@ -88,6 +88,25 @@ def test_the_numbers_are_those_of_the_newest_records(prometheus: TestClient) -> 
     assert ("windsock_day_rows", "idle") not in found, "what is not known is no zero"
 
 
+def test_a_rejected_day_is_no_success_and_a_night_that_judges_nothing_ends_no_drift(
+    prometheus: TestClient, installation: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "_CACHED_S", 0.0)
+    before = samples(prometheus.get("/metrics").text)
+    day = DAY + timedelta(days=1)
+    Ledger.of(installation, "fraud", "ingest").publish(DayRecord(str(day), "rejected"))
+    night = {"champion": "7", "drifted": False, "degraded": False, "drifted_share": 0.0, "broken": [{"column": "x"}]}
+    Ledger.of(installation, "fraud", "monitor").publish(DayRecord(str(day), "published", detail=night))
+
+    after = samples(prometheus.get("/metrics").text)
+    success = ("windsock_last_success_timestamp_seconds", "fraud", "ingest")
+    assert after[success] == before[success]
+    assert after["windsock_day_rejected", "fraud"] == 1
+    assert (before["windsock_judged", "fraud"], after["windsock_judged", "fraud"]) == (1, 0)
+    for name in ("windsock_drifted", "windsock_drift_share", "windsock_degraded"):
+        assert after[name, "fraud"] == before[name, "fraud"], name
+
+
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x"])
 def test_nobody_sees_them_without_the_token(header: str, installation: Settings) -> None:
     answer = TestClient(make_app.__wrapped__()).get("/metrics", headers={"Authorization": header} if header else {})
