@@ -10,6 +10,7 @@ from browser import browser_page, log_in, open_dag, open_trigger_dialog
 from playwright.sync_api import Page
 
 from windsock.errors import UpstreamUnavailable
+from windsock.ledger import Ledger
 from windsock.settings import REPO_ROOT, Settings
 from windsock_local.stack.home import ADMIN_USER, Home, read_stack
 
@@ -45,9 +46,11 @@ def main(home: Path) -> None:
         page.get_by_label("Show Graph", exact=False).click()
         take(page, "train-run")
         store = Path(settings.store)
+        nights = Ledger.of(settings, "fraud", "monitor")
+        drifted = max(day for day, night in nights.records(nights.days()).items() if night.detail.get("drifted"))
         for name, path in {
             "gate-report": newest(store, "runs/fraud/*/gate.html"),
-            "drift-report": newest(store, "reports/fraud/*/*.html"),
+            "drift-report": newest(store, f"reports/fraud/{drifted}*/*.html"),
         }.items():
             page.goto(path.absolute().as_uri())
             take(page, name)
