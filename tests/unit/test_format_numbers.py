@@ -61,7 +61,7 @@ class Installation:
             "day record": f"fraud/ledger/{self.table.name}/{AS_OF}.json",
             "feature definitions": f"{self.run.prefix}/{DEFINITIONS}",
             "promotion": "fraud/promotions/000001.json",
-            "look": f"fraud/recovery/1@{AS_OF}/0001.json",
+            "look": "fraud/recovery/0001.json",
             "model version": "fraud/versions/1.json",
             "training request": f"{self.run.prefix}/{REQUEST}",
             "trainer request": f"{self.run.prefix}/candidates/lightgbm/{REQUEST}",

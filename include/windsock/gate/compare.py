@@ -72,8 +72,7 @@ def compare(
     its own, beyond what resamples of few rows can tell, the bound is Student's, from their standard deviation.
 
     Raises:
-        DataContractError: The metric needs both classes, and the rows are of one.
-        ValueError: The metric cannot be computed on these rows.
+        DataContractError: The metric needs both classes, and the rows are of one; or it cannot be computed on them.
     """
     metric, gate, k = spec.training.metric, spec.gate, spec.training.evaluation.alerts_per_day
     if metric in ("average_precision", "roc_auc") and len(classes := np.unique(rows.label)) == 1:
@@ -93,7 +92,7 @@ def compare(
         spread = float(np.std(advantages, ddof=1))
         lower = signed(metric) * (now - then) - float(student.ppf(confidence, _DEGREES)) * spread
     if not math.isfinite(lower):
-        raise ValueError(f"{metric} cannot be computed on these rows")
+        raise DataContractError(f"{metric} cannot be computed on these rows.")
     return Comparison(
         metric,
         now,

@@ -1,15 +1,15 @@
 """How often, and at which level, challengers may be tried after a drift: a group-sequential rule.
 
 After a believed drift there is a challenger every day, each judged on few days: each trial is a *look*, and every look
-is a chance to promote a model that is no better by luck alone. All looks at one champion together spend at most
-``gate.recovery_error_rate``: each a quarter of what is left, so that early ones may find large differences, and there
-is always something left. By Bonferroni's inequality the sum of the levels bounds the error whatever looks have in
-common. The bounds of a classic design would not hold: there, one sample of the same two models grows, while here models
-and rows change from day to day. A champion that was proven better begins with the whole: in a world without a change
-there is one only by an error before. ADR 0030 has the numbers.
+is a chance to promote a model that is no better by luck alone. All looks at one champion, after whichever drift or by
+hand, are one account and spend at most ``gate.recovery_error_rate`` together: each a quarter of what is left, so that
+early ones may find large differences, and there is always something left. By Bonferroni's inequality the sum of the
+levels bounds the error whatever looks have in common. The bounds of a classic design would not hold: there, one sample
+of the same two models grows, while here models and rows change from day to day. A champion that was proven better
+begins with the whole: in a world without a change there is one only by an error before. ADR 0030 has the numbers.
 
-A look is on record before it is taken: ``<model>/recovery/<episode>/<number>.json``. What is judged again, by a retry
-or by another run, finds its own record and spends nothing.
+A look is on record before it is taken: ``<model>/recovery/<number>.json``. What is judged again, by a retry or by
+another run, finds its own record and spends nothing.
 """
 
 from collections.abc import Mapping
@@ -25,10 +25,10 @@ _SHARE = 0.25
 
 @dataclass(frozen=True)
 class Look:
-    """One trial of an episode."""
+    """One trial of a challenger after a drift."""
 
     number: int
-    """From 1."""
+    """From 1 within its episode, whichever champion was in force."""
     most: int
     """Trainings that the episode may have, by the spec of that day."""
     level: float
@@ -45,7 +45,8 @@ class Look:
         """Return the look in words."""
         return (
             f"Look {self.number} of at most {self.most} after this drift, at level {self.level:.3g}; "
-            f"{self.spent:.3g} of the error rate against this champion is spent, {self.left:.3g} is left."
+            f"{self.spent:.3g} of the error rate against this champion is spent, {self.left:.3g} is left. "
+            "Usual trainings spend none, and another champion begins with the whole."
         )
 
 
@@ -64,19 +65,26 @@ def take_look(store: Store, model: str, subject: Mapping[str, str], *, error_rat
         error_rate: What all looks at one champion may spend together.
         most: How many trainings the episode may have, for the record.
     """
-    folder = (model, FOLDER, subject["request"].partition("#")[0])
+    folder, episode = (model, FOLDER), _episode(subject["request"])
     while True:
-        looks = [store.read_record("look", Look, *folder, f"{name}.json") for name in store.json_names(*folder)]
+        names = store.json_names(*folder)
+        looks = [store.read_record("look", Look, *folder, f"{name}.json") for name in names]
         for look in looks:
             if all(getattr(look, name) == value for name, value in subject.items()):
                 return look
-        before = sum(look.level for look in looks if look.champion == subject["champion"])
+        # The latest says what was spent, and how often, even if one before it is lost.
+        before = max((look.spent for look in looks if look.champion == subject["champion"]), default=0.0)
+        number = 1 + max((look.number for look in looks if _episode(look.request) == episode), default=0)
         if (level := next_level(error_rate, before)) <= 0:  # the rate was lowered
             return None
-        left = error_rate - before - level
-        look = Look(len(looks) + 1, most, level, before + level, left, **subject)
+        look = Look(number, most, level, before + level, error_rate - before - level, **subject)
+        place = 1 + max(map(int, names), default=0)
         try:
-            store.create_bytes(to_json(numbered("look", asdict(look))), *folder, f"{look.number:04d}.json")
+            store.create_bytes(to_json(numbered("look", asdict(look))), *folder, f"{place:04d}.json")
         except FileExistsError:  # another challenger was tried at the same time, and its level counts first
             continue
         return look
+
+
+def _episode(request: str) -> str:
+    return request.partition("#")[0]

@@ -146,7 +146,7 @@ class GateSpec(Part):
         0.05,
         gt=0,
         lt=0.5,
-        description="How likely the trainings for one drift together may replace a champion by one that is no better.",
+        description="How likely all trainings after drifts may together replace a champion by one that is no better.",
     )
     suspicious: dict[Metric, float] = Field(
         default_factory=dict, description="A value better than this is taken for a leak and refused."

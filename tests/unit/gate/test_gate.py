@@ -11,7 +11,7 @@ import pytest
 from run_folders import make_run, with_mlflow, world
 from small_model import small_fraud
 from windsock import promotions
-from windsock.errors import UpstreamUnavailable
+from windsock.errors import DataContractError, UpstreamUnavailable
 from windsock.gate import checks, step
 from windsock.gate.context import GateContext
 from windsock.gate.step import Verdict
@@ -93,7 +93,7 @@ def test_the_page_escapes_what_comes_from_data(fraud: Fraud, monkeypatch: pytest
     register(fraud, "r1")
 
     def odd(ctx: object) -> None:
-        raise ValueError("<script>alert(1)</script>")
+        raise DataContractError("<script>alert(1)</script>")
 
     monkeypatch.setattr(step, "ALL", (odd,))
     verdict(fraud, "1")
@@ -207,7 +207,30 @@ def test_whatever_cannot_be_run_has_failed(fraud: Fraud, monkeypatch: pytest.Mon
 
         assert not found.passed
         assert failed(found) == {function.__name__}
-        assert found.failures[0].why == "Could not be run: MemoryError: out of memory"
+        assert found.failures[0].why == "Could not be run: MemoryError. The log has more."
+
+
+def test_what_a_library_says_of_rows_stays_in_the_log_and_our_own_sentences_are_told(
+    fraud: Fraud, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    register(fraud, "r1")
+
+    def quotes(ctx: object) -> None:
+        raise ValueError("could not convert 'DE89 3704 0044 0532 0130 00' to float")
+
+    def explains(ctx: object) -> None:
+        raise DataContractError("There is no champion.")
+
+    monkeypatch.setattr(step, "ALL", (quotes, explains))
+    found = verdict(fraud, "1")
+
+    page = Path(fraud[0].store, "runs", "fraud", "r1", "gate.html").read_text()
+    assert "DE89" not in found.sentence() + page
+    assert "DE89" in caplog.text
+    assert [c.why for c in found.failures] == [
+        "Could not be run: ValueError. The log has more.",
+        "Could not be run: DataContractError: There is no champion.",
+    ]
 
 
 def test_a_service_that_is_away_gives_no_verdict_at_all(fraud: Fraud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def recovering(fraud: Fraud, run: str, request: str, **made: Any) -> str:
 
 
 def looks(settings: Settings) -> list[dict[str, Any]]:
-    return [json.loads(f.read_text()) for f in sorted(Path(settings.store, "fraud", "recovery").glob("*/*.json"))]
+    return [json.loads(f.read_text()) for f in sorted(Path(settings.store, "fraud", "recovery").glob("*.json"))]
 
 
 def test_what_is_clearly_better_on_a_single_day_is_promoted_and_the_evidence_says_what_was_spent(fraud: Fraud) -> None:
@@ -133,6 +133,37 @@ def test_looks_never_spend_more_than_the_whole_whatever_is_tried_and_however_set
             spent = sum(each.level for each in known.values() if each.champion == str(champion))
             assert spent == pytest.approx(look.spent)
             assert spent < rate
+
+
+def look_at(store: Store, request: str, version: int, champion: str = "7") -> Look:
+    subject = {"request": request, "version": str(version), "model_hash": "x", "champion": champion}
+    look = take_look(store, "fraud", subject, error_rate=0.05, most=10)
+    assert look is not None
+    return look
+
+
+def test_later_drifts_drifts_that_grow_and_trainings_by_hand_spend_of_one_rate_until_another_champion_is_in_force(
+    tmp_path: Path,
+) -> None:
+    store, taken = Store(str(tmp_path)), list[Look]()
+    for episode in ("7@2026-03-01", "7@2026-03-09", "by hand@2026-03-01", "7@2026-05-20", "by hand@2026-03-02"):
+        taken += [look_at(store, f"{episode}#{n}", len(taken)) for n in range(1, 5)]
+
+    assert [look.number for look in taken] == [1, 2, 3, 4] * 5
+    assert sum(look.level for look in taken) == pytest.approx(taken[-1].spent)
+    assert taken[-1].spent < 0.05
+    assert "Usual trainings spend none, and another champion begins with the whole." in taken[-1].sentence()
+    assert look_at(store, "7@2026-05-20#5", 99, champion="8").level == pytest.approx(0.0125)
+
+
+def test_a_look_that_is_lost_stops_no_later_one_and_stays_spent(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    *_, before = (look_at(store, f"7@2026-03-01#{n}", n) for n in range(1, 4))
+    store.remove("fraud", "recovery", "0002.json")
+
+    after = look_at(store, "7@2026-03-01#4", 4)
+
+    assert (after.number, after.spent) == (4, pytest.approx(before.spent + after.level))
 
 
 def test_without_a_difference_an_episode_promotes_no_more_often_than_it_says() -> None:
