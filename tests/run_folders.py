@@ -116,5 +116,9 @@ def make_run(
     written.write_json(definitions_of(spec), DEFINITIONS)
     store.write_json(request, folder, "request.json")
     store.write_json(metrics, folder, "metrics.json")
-    store.write_json({"commit": "abc", "seed": 7, "pins": {"ingest": {"2026-04-01": "x"}}}, folder, "lineage.json")
+    days = sorted({str(time.date()) for time in holdout["event_timestamp"].to_pylist()})
+    learnt = [str(date.fromisoformat(days[0]) - timedelta(days=n)) for n in range(7, 0, -1)]
+    windows = {"train": learnt, "gap": [], "holdout": days}
+    lineage = {"commit": "abc", "seed": 7, "pins": {"ingest": {"2026-04-01": "x"}}, "windows": windows}
+    store.write_json(lineage, folder, "lineage.json")
     return run

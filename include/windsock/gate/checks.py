@@ -26,6 +26,7 @@ FEWEST_CLUSTERS = 10
 PLANTED_SHARE = 0.5
 """Share of rows whose scores the planted worse model has dealt out anew."""
 
+_NOT_COMPARED = "Not compared: too few rows are left from which the champion has not learnt (see evidence)."
 _PICKLES = (".pkl", ".pickle", ".joblib", ".cloudpickle", ".dill")
 
 
@@ -79,8 +80,8 @@ def finite_predictions(ctx: GateContext) -> Check:
 
 
 def enough_evidence(ctx: GateContext) -> Check:
-    """The holdout is large enough to judge anything."""
-    rows = ctx.rows
+    """The holdout is large enough to judge anything, of its rows those by which two models can be compared."""
+    rows = ctx.fair_rows
     wants = [("rows", rows.rows, FEWEST_ROWS), (f"clusters by {rows.clustered_by}", rows.clusters, FEWEST_CLUSTERS)]
     if ctx.spec.label.task == "binary":
         wants.append(("positives", rows.positives, FEWEST_POSITIVES))
@@ -91,9 +92,9 @@ def enough_evidence(ctx: GateContext) -> Check:
         step = "Lengthen training.holdout_days or train as of a later day."
         if ctx.recovery is not None:
             step = "The trainings that follow for this drift hold out more days."
-        why = f"Too little to judge by: {', '.join(few)}. {step}"
+        why = f"Too little to judge by: {', '.join(few)}. {ctx.unfair or step}"
         return Check("evidence", False, rows.rows, FEWEST_ROWS, why)
-    return Check("evidence", True, rows.rows, FEWEST_ROWS, f"Judged on {have_all}.")
+    return Check("evidence", True, rows.rows, FEWEST_ROWS, f"Judged on {have_all}. {ctx.unfair}".rstrip())
 
 
 def is_another_model(ctx: GateContext) -> Check:
@@ -154,12 +155,14 @@ def not_worse_than_champion(ctx: GateContext) -> Check:
         return Check("not_worse_than_champion", True, None, None, why)
     if ctx.recovery is not None:
         return proven_better(ctx, ctx.champion.version)
-    found = compare(ctx.spec, ctx.rows, ctx.judged_scores, ctx.champion_scores, margin=ctx.spec.gate.margin)
+    if ctx.unfair and not enough_evidence(ctx).passed:
+        return Check("not_worse_than_champion", False, None, None, _NOT_COMPARED)
+    found = compare(ctx.spec, ctx.fair_rows, ctx.fair_scores, ctx.champion_scores, margin=ctx.spec.gate.margin)
     ctx.comparison = found
     bound = f"at least {found.lower:.4f} better" if found.lower >= 0 else f"at most {-found.lower:.4f} worse"
     why = (
         f"{found.metric} {found.candidate:.4f} against {found.reference:.4f} of {ctx.named_champion} on the "
-        f"same {ctx.rows.rows} rows; with confidence {found.confidence:g} it is {bound} (resampled by "
+        f"same {ctx.fair_rows.rows} rows; with confidence {found.confidence:g} it is {bound} (resampled by "
         f"{found.clustered_by}, {found.clusters} of them); {found.margin:g} worse is acceptable."
     )
     return Check("not_worse_than_champion", found.passed, found.lower, -found.margin, why)
@@ -179,12 +182,12 @@ def proven_better(ctx: GateContext, champion: str) -> Check:
         why = f"The error rate of all looks at one champion, {rate:g}, is spent: a usual training has to follow."
         return Check("proven_better", False, None, 0.0, f"Not compared. {why}")
     ctx.look = look
-    compared = compare(spec, ctx.rows, ctx.judged_scores, scores, margin=0.0, confidence=1 - look.level)
+    compared = compare(spec, ctx.fair_rows, ctx.fair_scores, scores, margin=0.0, confidence=1 - look.level)
     ctx.comparison = compared
     passed = compared.lower > 0 and compared.advantage >= spec.gate.margin
     why = (
         f"{compared.metric} {compared.candidate:.4f} against {compared.reference:.4f} of {ctx.named_champion} on the "
-        f"same {ctx.rows.rows} rows; with confidence {compared.confidence:g} its advantage is at least "
+        f"same {ctx.fair_rows.rows} rows; with confidence {compared.confidence:g} its advantage is at least "
         f"{compared.lower:.4f} (resampled by {compared.clustered_by}, {compared.clusters} of them). That must be "
         f"above 0, and the advantage as it is {spec.gate.margin:g} or more. {look.sentence()}"
     )
@@ -193,15 +196,17 @@ def proven_better(ctx: GateContext, champion: str) -> Check:
 
 def tells_a_planted_worse_model(ctx: GateContext) -> Check:
     """The same comparison rejects a model that is known to be worse: else its verdicts mean nothing."""
-    gate = ctx.spec.gate
-    reference, whose = ctx.judged_scores, f"challenger {ctx.info.version}"
+    gate, rows = ctx.spec.gate, ctx.fair_rows
+    if ctx.unfair and not enough_evidence(ctx).passed:
+        return Check("self_test", False, None, None, _NOT_COMPARED)
+    reference, whose = ctx.fair_scores, f"challenger {ctx.info.version}"
     if ctx.champion is not None:
         # A champion that is no better than chance on these rows has nothing left to lose.
-        trivial = np.full(ctx.rows.rows, ctx.rows.label.mean())
-        if compare(ctx.spec, ctx.rows, ctx.champion_scores, trivial, margin=0.0).advantage > gate.margin:
+        trivial = np.full(rows.rows, rows.label.mean())
+        if compare(ctx.spec, rows, ctx.champion_scores, trivial, margin=0.0).advantage > gate.margin:
             reference, whose = ctx.champion_scores, ctx.named_champion
     planted = planted_worse(reference, share=PLANTED_SHARE, seed=ctx.spec.training.seed)
-    found = compare(ctx.spec, ctx.rows, planted, reference, margin=gate.margin)
+    found = compare(ctx.spec, rows, planted, reference, margin=gate.margin)
     why = f"A worse copy of {whose} ({found.metric} {found.candidate:.4f} instead of {found.reference:.4f}) was " + (
         "rejected by the same comparison."
         if not found.passed

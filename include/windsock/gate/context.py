@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from windsock.dataset.feature_join import join_features
+from windsock.days import spans
 from windsock.errors import DataContractError
 from windsock.features.feature_tables import settled_features
 from windsock.features.frame import event_frame
@@ -98,7 +99,7 @@ class GateContext:
 
     @property
     def rows(self) -> ClusteredRows:
-        """The rows that count."""
+        """The rows that count, by which the challenger is judged for itself."""
         return self._counted[0]
 
     @property
@@ -106,15 +107,36 @@ class GateContext:
         """The challenger's scores of the rows that count."""
         return self.scores[self._counted[1]]
 
+    @property
+    def fair_rows(self) -> ClusteredRows:
+        """Those by which it is compared with the champion: neither of the two has learnt from their days."""
+        return self._fair[0]
+
+    @property
+    def fair_scores(self) -> Vector:
+        """The challenger's scores of the rows that compare."""
+        return self.scores[self._fair[1]]
+
     @cached_property
     def reference(self) -> VersionInfo | None:
         """Whose scores the champion answers for: its own, or its judged twin's if it may have learnt from the rows."""
-        if self.champion is None or not self.champion.refit_of:
-            return self.champion
-        last = RunFolder.named(self.store, self.spec.name, self.champion.run).last_learnt
-        if last is not None and last < pc.min(self.holdout[TIME]).as_py().date():
+        if self.champion is None or self._learnt_by(self.champion) is None:
             return self.champion
         return judged_twin(self.settings, self.spec, self.champion)
+
+    @property
+    def unfair(self) -> str:
+        """Which rows do not compare, why, and from when on all of a holdout do, as a sentence; empty: all do."""
+        if (last := self._learnt) is None or self.reference is None or self.champion is None:
+            return ""
+        days = self._days[self._days > np.datetime64(last)]
+        whole = last + timedelta(days=self.spec.label.delay_days + self.spec.training.holdout_days)
+        twin = f"Version {self.reference.version}, the judged twin of champion {self.champion.version},"
+        return (
+            f"{twin if self.champion.refit_of else f'Champion {self.champion.version}'} has learnt from days up to "
+            f"{last}, so of those held out {spans(np.unique(days).tolist()) or 'none'} can compare the two. Usual "
+            f"trainings as of {whole} or later compare by all."
+        )
 
     @property
     def named_champion(self) -> str:
@@ -126,7 +148,7 @@ class GateContext:
 
     @cached_property
     def champion_scores(self) -> Vector:
-        """The champion's scores of the rows that count (see :attr:`reference`), by its own definitions of features.
+        """The champion's scores of the rows that compare (see :attr:`reference`), by its own definitions of features.
 
         Raises:
             NotReady: Features by its definitions are missing on some day of the holdout.
@@ -135,7 +157,7 @@ class GateContext:
         if self.reference is None:
             raise DataContractError("There is no champion.")
         champion = load_version(self.settings, self.spec, self.reference.version)
-        return champion.predict(self._champion_rows(self.reference.version))[self._counted[1]]
+        return champion.predict(self._champion_rows(self.reference.version))[self._fair[1]]
 
     def _champion_rows(self, version: str) -> pa.Table:
         """Return the holdout with the champion's features, row for row."""
@@ -160,3 +182,31 @@ class GateContext:
     @cached_property
     def _counted(self) -> tuple[ClusteredRows, NDArray[np.bool_]]:
         return clustered_rows(self.spec, self.holdout)
+
+    @cached_property
+    def _fair(self) -> tuple[ClusteredRows, NDArray[np.bool_]]:
+        if self._learnt is None:
+            return self._counted
+        fair = self._days > np.datetime64(self._learnt)
+        rows, counted = clustered_rows(self.spec, self.holdout.filter(pa.array(fair)))
+        fair[fair] = counted
+        return rows, fair
+
+    @cached_property
+    def _days(self) -> NDArray[np.datetime64]:
+        """Day of each row of the holdout."""
+        return np.asarray(self.holdout[TIME].cast(pa.timestamp("us")), "datetime64[D]")
+
+    @cached_property
+    def _learnt(self) -> date | None:
+        """The last day that :attr:`reference` learnt from, if the holdout reaches back to it."""
+        return None if self.reference is None else self._learnt_by(self.reference)
+
+    def _learnt_by(self, version: VersionInfo) -> date | None:
+        """Return the last day that a version learnt from, if the holdout reaches back to it.
+
+        Without its lineage, it may have learnt from all days whose labels it knew.
+        """
+        last = RunFolder.named(self.store, self.spec.name, version.run).last_learnt
+        last = last or version.as_of - timedelta(days=self.spec.label.delay_days)
+        return last if last >= self._days.min() else None

@@ -179,6 +179,7 @@ def _keep(ctx: GateContext, verdict: Verdict) -> None:
         "metrics": _or_none(lambda: ctx.metrics),
         "rules": rules_of(ctx.spec),
         "as_of_end_of_day": list(ctx.spec.features.as_of_end_of_day),
+        "unfair": _or_none(lambda: ctx.unfair),
         "bootstrap": _bootstrap(ctx.comparison) if ctx.comparison is not None else None,
     }
     pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)

@@ -1,6 +1,7 @@
 import json
 import re
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from windsock.gate import checks, step
 from windsock.gate.context import GateContext
 from windsock.gate.step import Verdict
 from windsock.registry.client import mlflow_client
-from windsock.registry.versions import set_alias
-from windsock.runs.run_folder import DEFINITIONS, RunFolder
+from windsock.registry.versions import load_version, set_alias
+from windsock.runs.run_folder import DEFINITIONS, LINEAGE, RunFolder
+from windsock.served.metrics import evaluate
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, get_spec
 from windsock.steps import run_step
@@ -127,10 +129,102 @@ def test_both_models_are_judged_on_the_challengers_frozen_rows(fraud: Fraud) -> 
     case = step.GateContext(*fraud, "2", "1")
 
     counted = ~hard.column("known_positive").to_numpy(zero_copy_only=False)
-    from windsock.registry.versions import load_version
 
     assert np.array_equal(case.champion_scores, load_version(*fraud, "1").predict(hard)[counted])
     assert case.rows.rows == counted.sum()
+
+
+def learnt_until(fraud: Fraud, run: str, last: str, **more: Any) -> None:
+    """Let a run's model have learnt from the week up to a day."""
+    folder = RunFolder.named(Store.of(fraud[0]), "fraud", run)
+    lineage = folder.read_json(LINEAGE)
+    train = [str(date.fromisoformat(last) - timedelta(days=n)) for n in range(6, -1, -1)]
+    folder.write_json({**lineage, "windows": {**lineage["windows"], "train": train}, **more}, LINEAGE)
+
+
+def check_of(found: Verdict, name: str) -> checks.Check:
+    return next(c for c in found.checks if c.name == name)
+
+
+def test_a_champion_is_never_judged_on_days_that_it_learnt_from(fraud: Fraud) -> None:
+    """As after a recovery, whose champion learnt up to the eve of a short holdout: the next one begins before."""
+    register(fraud, "champion", spoiled=0.6)
+    learnt_until(fraud, "champion", "2026-04-21")
+    register(fraud, "challenger", seed=3)
+
+    case = GateContext(*fraud, "2", "1")
+    found = verdict(fraud, "2", "1")
+
+    days = np.asarray(case.holdout["event_timestamp"], "datetime64[D]")
+    unknown = ~case.holdout["known_positive"].to_numpy(zero_copy_only=False)
+    later = (days > np.datetime64("2026-04-21")) & unknown
+    assert found.passed, found.sentence()
+    assert case.fair_rows.rows == later.sum() < case.rows.rows == unknown.sum()
+    scores = load_version(*fraud, "1").predict(case.holdout)
+    assert np.array_equal(case.champion_scores, scores[later])
+    said = (
+        "Champion 1 has learnt from days up to 2026-04-21, so of those held out 2026-04-22..2026-04-24 can compare the "
+        "two. Usual trainings as of 2026-05-05 or later compare by all."
+    )
+    folder = Path(fraud[0].store, "runs", "fraud", "challenger")
+    record = json.loads((folder / "gate.json").read_text())
+    assert said == record["unfair"]
+    assert said in check_of(found, "evidence").why
+    assert said in (folder / "gate.html").read_text()
+    assert f"same {later.sum()} rows" in check_of(found, "not_worse_than_champion").why
+    expected = evaluate(fraud[1], case.holdout.filter(pa.array(later)), scores[later])["metrics"]["average_precision"]
+    assert record["bootstrap"]["reference"] == pytest.approx(expected)
+    # What it must reach by itself is judged on the whole holdout.
+    assert record["metrics"] == pytest.approx(evaluate(fraud[1], case.holdout, case.scores)["metrics"])
+
+
+@pytest.mark.parametrize(
+    ("last", "left"), [("2026-04-24", "none"), ("2026-05-20", "none"), ("2026-04-23", "2026-04-24")]
+)
+def test_where_too_few_days_are_left_that_the_champion_has_not_learnt_from_it_is_said_which_and_until_when(
+    fraud: Fraud, last: str, left: str
+) -> None:
+    rows = world(100, rows=1200)
+    register(fraud, "champion", holdout=rows, spoiled=0.6)
+    learnt_until(fraud, "champion", last)
+    register(fraud, "challenger", holdout=rows)
+
+    found = verdict(fraud, "2", "1")
+
+    whole = date.fromisoformat(last) + timedelta(days=14)
+    assert failed(found) == {"evidence", "not_worse_than_champion", "self_test"}
+    assert f"up to {last}, so of those held out {left} can compare the two" in check_of(found, "evidence").why
+    assert f"as of {whole} or later compare by all" in check_of(found, "evidence").why
+    assert "Lengthen training.holdout_days" not in found.sentence()
+
+
+def test_the_judged_twin_of_a_champion_does_not_stand_for_it_on_days_that_it_learnt_from_itself(fraud: Fraud) -> None:
+    for run, last, more in (("twin", "2026-04-20", {}), ("refit", "2026-04-22", {"refit_of": {"run": "twin"}})):
+        make_run(*fraud, run, seed=len(last + run))
+        learnt_until(fraud, run, last, **more)
+        run_step("register", model="fraud", settings=fraud[0], options={"run": run})
+    record_version(fraud[0], replace(version_info(*fraud, "2"), refit_of="1"))
+    register(fraud, "challenger", seed=3)
+
+    case = GateContext(*fraud, "3", "2")
+    evidence = check_of(verdict(fraud, "3", "2"), "evidence")
+
+    assert case.reference is not None
+    assert case.reference.version == "1"
+    assert set(case.fair_rows.day) == {0, 1, 2, 3}
+    assert "Version 1, the judged twin of champion 2, has learnt from days up to 2026-04-20" in evidence.why
+
+
+def test_a_champion_that_does_not_say_what_it_learnt_from_may_have_learnt_from_all_whose_labels_it_knew(
+    fraud: Fraud,
+) -> None:
+    register(fraud, "champion", as_of=date(2026, 4, 28))
+    Path(fraud[0].store, "runs", "fraud", "champion", LINEAGE).unlink()
+    register(fraud, "challenger", seed=3)
+
+    why = check_of(verdict(fraud, "2", "1"), "evidence").why
+
+    assert "days up to 2026-04-21, so of those held out 2026-04-22..2026-04-24" in why
 
 
 def test_the_champion_itself_is_no_challenger(fraud: Fraud) -> None:

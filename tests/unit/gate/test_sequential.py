@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_gate import Fraud, crown, failed, register
+from test_gate import Fraud, crown, failed, learnt_until, register
 
 from examples import examples
 from run_folders import make_run, with_mlflow, world
@@ -106,6 +106,23 @@ def test_nothing_is_spent_on_what_cannot_be_compared(fraud: Fraud) -> None:
     assert "The trainings that follow for this drift hold out more days" in few.sentence()
     assert {"another_model", "proven_better"} <= failed(equal)
     assert looks(fraud[0]) == []
+
+
+def test_a_recovery_is_proven_better_on_days_alone_that_the_champion_has_not_learnt_from(fraud: Fraud) -> None:
+    register(fraud, "champion", spoiled=0.9)
+    learnt_until(fraud, "champion", "2026-04-24")
+    challenger = recovering(fraud, "first", "1@2026-04-20", holdout=world(100, days=3))
+
+    none_left = step.judge(*fraud, challenger, "1")
+    assert {"evidence", "proven_better"} <= failed(none_left)
+    assert looks(fraud[0]) == []
+
+    learnt_until(fraud, "champion", "2026-04-22")
+    found = step.judge(*fraud, challenger, "1")
+    assert found.passed, found.sentence()
+    assert "so of those held out 2026-04-23..2026-04-24 can compare the two" in next(
+        c.why for c in found.checks if c.name == "evidence"
+    )
 
 
 subjects = st.lists(
