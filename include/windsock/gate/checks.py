@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from windsock.gate.compare import compare, planted_worse, signed
+from windsock.gate.compare import compare, effective_clusters, planted_worse, signed
 from windsock.gate.context import Check, GateContext
 from windsock.gate.sequential import take_look
 from windsock.registry.versions import folder_hash
@@ -82,7 +82,11 @@ def finite_predictions(ctx: GateContext) -> Check:
 def enough_evidence(ctx: GateContext) -> Check:
     """The holdout is large enough to judge anything, of its rows those by which two models can be compared."""
     rows = ctx.fair_rows
-    wants = [("rows", rows.rows, FEWEST_ROWS), (f"clusters by {rows.clustered_by}", rows.clusters, FEWEST_CLUSTERS)]
+    units, clusters = f"clusters by {rows.clustered_by}", rows.clusters
+    if ctx.recovery is not None and clusters:  # so far out, a bound needs clusters that count alike
+        units = f"clusters of equal weight, as the {clusters} by {rows.clustered_by} are worth"
+        clusters = int(effective_clusters(ctx.spec, rows))
+    wants = [("rows", rows.rows, FEWEST_ROWS), (units, clusters, FEWEST_CLUSTERS)]
     if ctx.spec.label.task == "binary":
         wants.append(("positives", rows.positives, FEWEST_POSITIVES))
         wants.append(("negatives", rows.rows - rows.positives, FEWEST_POSITIVES))

@@ -20,7 +20,8 @@ from windsock.spec.modelling import LOWER_IS_BETTER
 Vector = NDArray[np.float64]
 
 _DEGREES = 10
-"""Degrees of freedom of that bound: with 20 to 200 positives it holds at 0.005, where resamples do not (ADR 0030)."""
+"""Most degrees of freedom of Student's bound: with 20 to 200 positives it holds at 0.005, where resamples do not (ADR
+0030). Half of the clusters of equal weight, where those are fewer than twice as many: there resamples never do."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Comparison:
     advantages: Vector
     """One advantage per resample."""
     clusters: int
+    effective: float
+    """How many clusters of equal weight these are worth."""
     clustered_by: str
 
     @property
@@ -56,6 +59,18 @@ def signed(metric: str) -> int:
     return -1 if metric in LOWER_IS_BETTER else 1
 
 
+def effective_clusters(spec: ModelSpec, rows: ClusteredRows) -> float:
+    """Return how many clusters of equal weight the rows are worth, by rows or by positives: what is less.
+
+    A few large ones among many, or few that hold the positives, say no more than those few would alone.
+    """
+    weights = [np.ones(rows.rows)]
+    if spec.label.task == "binary" and rows.positives:
+        weights.append(rows.label)
+    counts = [np.bincount(rows.cluster, weight) for weight in weights]
+    return min(float(count.sum() ** 2 / (count**2).sum()) for count in counts)
+
+
 def compare(
     spec: ModelSpec,
     rows: ClusteredRows,
@@ -69,7 +84,8 @@ def compare(
 
     ``candidate`` is of the model that wants to pass, ``reference`` of the one that it must not fall behind, shape
     ``(rows,)`` both; ``margin`` is how much worse is still acceptable, in the metric's unit. With a ``confidence`` of
-    its own, beyond what resamples of few rows can tell, the bound is Student's, from their standard deviation.
+    its own, beyond what resamples of few rows can tell, the bound is Student's, from their standard deviation; with
+    few clusters it is so, too, where that is lower.
 
     Raises:
         DataContractError: The metric needs both classes, and the rows are of one; or it cannot be computed on them.
@@ -86,11 +102,14 @@ def compare(
     as_they_are = np.ones((1, rows.rows))
     now, then = (float(value(as_they_are)[0]) for value in (candidate_metric, reference_metric))
     # Of two models that are equal everywhere the bound is 0 and not above -0: equal is not an improvement.
+    effective = effective_clusters(spec, rows)
+    degrees, level = min(_DEGREES, effective / 2), gate.confidence if confidence is None else confidence
+    # Weights of n equal clusters give (n - 1) / (n + 1) of the variance that their differences have.
+    spread = float(np.std(advantages, ddof=1)) * math.sqrt((effective + 1) / max(effective - 1, 0.1))
+    lower = signed(metric) * (now - then) - float(student.ppf(level, degrees)) * spread
     if confidence is None:
-        confidence, lower = gate.confidence, float(np.quantile(advantages, 1 - gate.confidence))
-    else:
-        spread = float(np.std(advantages, ddof=1))
-        lower = signed(metric) * (now - then) - float(student.ppf(confidence, _DEGREES)) * spread
+        resampled = float(np.quantile(advantages, 1 - level))
+        lower = min(resampled, lower) if degrees < _DEGREES else resampled
     if not math.isfinite(lower):
         raise DataContractError(f"{metric} cannot be computed on these rows.")
     return Comparison(
@@ -99,9 +118,10 @@ def compare(
         then,
         lower,
         margin,
-        confidence,
+        level,
         advantages,
         rows.clusters,
+        effective,
         rows.clustered_by,
     )
 

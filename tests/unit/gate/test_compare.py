@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from windsock.errors import DataContractError
-from windsock.gate.compare import Comparison, compare, planted_worse
+from windsock.gate.compare import Comparison, compare, effective_clusters, planted_worse
 from windsock.served.resampling import ClusteredRows
 from windsock.settings import REPO_ROOT
 from windsock.spec import load_spec
@@ -117,3 +117,42 @@ def test_rows_of_one_class_are_refused_in_a_sentence(metric: str) -> None:
 
     with pytest.raises(DataContractError, match=r"all 2400 rows judged have TX_FRAUD = 0.*Lengthen training\.holdout"):
         judged(without, truth, -truth, metric=metric)
+
+
+def uneven(seed: int) -> tuple[ClusteredRows, np.ndarray, np.ndarray]:
+    """Rows of twelve entities of uneven sizes, and scores of two models, equally good on average of all entities."""
+    rng = np.random.default_rng(seed)
+    cluster = np.repeat(np.arange(12), 1 + rng.multinomial(700, rng.dirichlet(np.full(12, 0.5))))
+    truth = rng.normal(size=12)[cluster] + rng.normal(size=len(cluster))
+    label = (truth + rng.normal(size=len(cluster)) > 2).astype(float)
+    one, other = (truth + np.exp(rng.normal(size=12))[cluster] * rng.normal(size=len(cluster)) for _ in range(2))
+    return ClusteredRows(label, cluster * 0, cluster, cluster, "entity"), one, other
+
+
+@pytest.mark.parametrize(("confidence", "most"), [(None, 0.13), (0.9875, 0.025)])
+def test_the_bound_holds_for_few_entities_of_uneven_size_that_one_model_knows_better_than_the_other(
+    confidence: float | None, most: float
+) -> None:
+    pairs = [pair for pair in map(uneven, range(260)) if pair[0].positives >= 20]
+    above = sum(compare(FRAUD, *pair, margin=0.0, confidence=confidence).lower > 0 for pair in pairs)
+
+    assert len(pairs) > 200
+    assert above <= most * len(pairs)
+
+
+def test_with_many_entities_the_bound_is_the_resamples_own_quantile() -> None:
+    rows, truth = sample(7)
+    found = judged(rows, truth + np.random.default_rng(8).normal(size=len(truth)), truth)
+
+    assert found.effective > 100
+    assert found.lower == np.quantile(found.advantages, 1 - 0.9)
+
+
+def test_one_large_entity_and_few_that_hold_the_positives_are_worth_few() -> None:
+    cluster = np.repeat(np.arange(100), [901, *[1] * 99])
+    rows = ClusteredRows(np.zeros(1000), cluster * 0, cluster, cluster, "entity")
+    even = replace(rows, cluster=np.arange(1000) % 100, label=(np.arange(1000) % 100 < 3).astype(float))
+
+    assert effective_clusters(FRAUD, rows) == pytest.approx(1.23, abs=0.01)
+    assert effective_clusters(FRAUD, even) == pytest.approx(3)
+    assert effective_clusters(FRAUD, replace(even, label=np.zeros(1000))) == pytest.approx(100)

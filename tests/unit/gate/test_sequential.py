@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,6 +124,20 @@ def test_a_recovery_is_proven_better_on_days_alone_that_the_champion_has_not_lea
     assert "so of those held out 2026-04-23..2026-04-24 can compare the two" in next(
         c.why for c in found.checks if c.name == "evidence"
     )
+
+
+def test_where_few_entities_hold_most_rows_nothing_is_compared_after_a_drift_and_nothing_spent(fraud: Fraud) -> None:
+    rows = world(100)
+    sizes = np.repeat(np.arange(12), [2900, *[100] * 11])
+    few = rows.set_column(rows.column_names.index("CUSTOMER_ID"), "CUSTOMER_ID", pa.array(sizes))
+    register(fraud, "weak", spoiled=0.9)
+    found = step.judge(*fraud, recovering(fraud, "few", "1@2026-04-24", holdout=few), "1")
+    usual = step.judge(*fraud, register(fraud, "usual", holdout=few, seed=2), "1")
+
+    assert failed(found) == {"evidence", "proven_better"}
+    assert "1 clusters of equal weight, as the 12 by CUSTOMER_ID are worth (at least 10)" in found.sentence()
+    assert looks(fraud[0]) == []
+    assert "evidence" not in failed(usual)
 
 
 subjects = st.lists(
