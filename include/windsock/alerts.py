@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from windsock.block_kit import link, mrkdwn
 from windsock.days import utc_now
 from windsock.outbox import Message, Outbox, Severity
-from windsock.redact import redact, redact_line
+from windsock.redact import redact, redact_line, redact_link
 from windsock.settings import Settings
 from windsock.slack import Delivery, Refused, caller
 from windsock.spec import ModelSpec
@@ -62,25 +62,28 @@ class Alert:
         parts = {"DAG": self.dag_id, "task": self.task_id, "day": self.day}
         return ", ".join(f"{kind} {name}" for kind, name in parts.items() if name)
 
-    def _title(self) -> str:
-        return ": ".join(filter(None, (self.headline, self.where())))
-
     def as_line(self, secrets: Iterable[str] = ()) -> str:
         """Write the alert as one line for the log."""
         url = f" ({self.url})" if self.url else ""
         facts = "".join(f"; {name}: {value}" for name, value in self.facts)
-        text = f"{self._title()}: {_shortened(self.sentence)}{facts}{url}"
+        title = ": ".join(filter(None, (self.headline, self.where())))
+        text = f"{title}: {_shortened(self.sentence)}{facts}{url}"
         return redact(" ".join(text.split()), secrets)
 
     def as_slack(self, secrets: Iterable[str] = ()) -> str:
         """Write the alert as Slack text: DAG, task, day, sentence, link."""
         secrets = tuple(secrets)
-        where = mrkdwn(self._title()).removeprefix(self.headline)
-        lines = [f"*{self.headline}*{where}", mrkdwn(_shortened(redact(self.sentence, secrets)))]
-        lines += [f"{mrkdwn(name, 100)}: {mrkdwn(value, 200)}" for name, value in self.facts]
+
+        def shown(text: str, most: int) -> str:
+            return mrkdwn(redact(text, secrets), most)
+
+        where = self.where()
+        lines = [f"*{shown(self.headline, 300)}*" + (where and f": {shown(where, 900)}")]
+        lines.append(shown(_shortened(self.sentence), MAX_SENTENCE + 500))
+        lines += [f"{shown(name, 100)}: {shown(value, 200)}" for name, value in self.facts]
         if self.url:
-            lines.append(link("Open the run in Airflow", self.url))
-        return redact("\n".join(lines), secrets)
+            lines.append(link("Open the run in Airflow", redact_link(self.url, secrets)))
+        return "\n".join(lines)
 
     def as_message(self, settings: Settings, spec: ModelSpec | None) -> Message:
         """Return what the outbox keeps: without secrets, and with the channel and severity that the spec gives."""
@@ -90,7 +93,7 @@ class Alert:
         if spec is not None:
             severity = spec.alerts.severity.get(self.kind, severity)
             channel = spec.alerts.channel_of(self.kind, severity, settings.slack_channel)
-        url = (("Open the run in Airflow", self.url),) if self.url else ()
+        links = ((("Open the run in Airflow", self.url),) if self.url else ()) + self.links
         return Message(
             cause=self.cause or uuid.uuid4().hex,
             at=utc_now().isoformat(),
@@ -106,7 +109,7 @@ class Alert:
             task_id=self.task_id or "",
             day=self.day or "",
             run_id=self.run_id or "",
-            links=(*url, *self.links),
+            links=tuple((words, redact_link(address, secrets)) for words, address in links),
             facts=tuple((name, redact(value, secrets)) for name, value in self.facts),
             thread=self.thread,
             closes=self.closes,

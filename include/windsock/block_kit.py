@@ -38,7 +38,7 @@ def mrkdwn(text: str, most: int = SECTION) -> str:
 
 def link(words: str, url: str) -> str:
     """Write a link; what would end it within its address is quoted."""
-    for character, quoted in (("<", "%3C"), (">", "%3E"), ("|", "%7C"), ("&", "&amp;")):
+    for character, quoted in ((" ", "%20"), ("<", "%3C"), (">", "%3E"), ("|", "%7C"), ("&", "&amp;")):
         url = url.replace(character, quoted)
     return f"<{url}|{mrkdwn(words, FIELD)}>"
 

@@ -15,17 +15,51 @@ _USERINFO = re.compile(
 )
 _EXAMPLE = ", e.g. "
 _QUERY = re.compile(r"(?P<url>://[^\s?#]*)(?P<query>\?[^\s#]+)?")
+_SETTING = re.compile(r"""(?<![\w.-])([\w.-]++)(?:=|["']:\s?)""")
+"""The name of a setting, as connection strings, headers, environments and dictionaries show it before its value."""
+_SECRET = re.compile(
+    r"passw(?:or)?d|pwd|secret|(?:api|account|access)[_-]?key(?![_-]?id)|(?:token|signature|(?<![^\W_])sig)$", re.I
+)
+_VALUE = re.compile(r""""(?:[^"\\]|\\.|"")*"|'(?:[^'\\]|\\.|'')*'|[^\s;]+""", re.DOTALL)
+_LOGIN = re.compile(
+    r"""\b(authorization["']?[:=]\s?["']?(?:bearer|basic|token)\s"""
+    r"|(?:bearer|basic)\s(?=[\w.~+/=-]{8})(?=[\w.~+/-]{0,200}[\d=]))"  # elsewhere both begin sentences, too
+    r"""[^\s"',;]+""",
+    re.I,
+)
 
 
 def redact(text: object, secrets: Iterable[str] = ()) -> str:
-    """Return a text without the given secrets, Slack tokens, and users, passwords and queries of URLs."""
+    """Return a text without the given secrets, Slack tokens, secret settings, and users and queries of URLs."""
+    return _without_settings(_QUERY.sub(_without_query, _without_users(text, secrets)))
+
+
+def redact_link(url: str, secrets: Iterable[str] = ()) -> str:
+    """Return an address that still leads where it led: without users and secrets, but with the rest of its query."""
+    return _without_settings(_without_users(url, secrets))
+
+
+def _without_users(text: object, secrets: Iterable[str]) -> str:
     shown = str(text)
     for secret in secrets:
         for form in filter(None, (secret, secret.strip())):
             shown = shown.replace(form, "***")
     shown = _SLACK_TOKEN.sub("***", shown)
-    shown = _UP_TO_LAST_AT.sub(lambda found: _USERINFO.sub("://***@", found[0]), shown)
-    return _QUERY.sub(lambda found: found["url"] + ("?***" if found["query"] else ""), shown)
+    return _UP_TO_LAST_AT.sub(lambda found: _USERINFO.sub("://***@", found[0]), shown)
+
+
+def _without_query(found: re.Match[str]) -> str:
+    return found["url"] + ("?***" if found["query"] else "")
+
+
+def _without_settings(text: str) -> str:
+    text = _LOGIN.sub(r"\1***", text)
+    shown, end = list[str](), 0
+    for found in _SETTING.finditer(text):
+        if found.start() >= end and _SECRET.search(found[1]) and (value := _VALUE.match(text, found.end())):
+            shown += [text[end : found.end()], "***"]
+            end = value.end()
+    return "".join([*shown, text[end:]])
 
 
 def without_example(sentence: str) -> str:

@@ -134,9 +134,22 @@ def test_secrets_in_the_text_are_struck_out() -> None:
         assert TOKEN not in written
 
 
-def test_text_from_data_cannot_call_people_or_forge_links() -> None:
-    text = Alert("d", "<!channel> <https://evil|here>", url="http://x/a|b>c").as_slack()
+def test_a_link_works_and_tells_no_password_in_every_form_of_a_message(tmp_path: Path) -> None:
+    alert = Alert("d", "s", url="https://u:pw@ui/x?tab=a b", links=(("Version", "https://m:pw@mlflow/#/x?sig=s3cret"),))
 
+    message = alert.as_message(settings(tmp_path), None)
+
+    assert message.text.endswith("\n<https://***@ui/x?tab=a%20b|Open the run in Airflow>")
+    assert dict(message.links) == {
+        "Open the run in Airflow": "https://***@ui/x?tab=a b",
+        "Version": "https://***@mlflow/#/x?sig=***",
+    }
+
+
+def test_text_from_data_cannot_call_people_or_forge_links() -> None:
+    text = Alert("d", "<!channel> <https://evil|here>", url="http://x/a|b>c", headline="A & <!here>").as_slack()
+
+    assert text.startswith("*A &amp; &lt;!here&gt;*: DAG d\n")
     assert "<!channel>" not in text
     assert "<https://evil" not in text
     assert "<http://x/a%7Cb%3Ec|Open" in text
