@@ -124,12 +124,12 @@ def report(settings: Settings, alert: Alert, spec: ModelSpec | None = None) -> b
     try:
         message, line = alert.as_message(settings, spec), alert.as_line([settings.slack_token])
         kept = _keep(settings, message)
-        if kept is False:
+        if kept == _KNOWN:
             # What closes nothing, and what was said before, is not worth a line of its own.
             log.log(logging.DEBUG if alert.closes else logging.INFO, "Reported before: %s", line)
             return False
         log.log(_LEVELS[message.severity], "%s", line)
-        return bool(kept)
+        return kept is not None
     except Exception as err:
         # Only the type: its text may hold anything, and this is the last line of defence.
         log.error("An alert could not be reported: %s", type(err).__name__)
@@ -167,25 +167,24 @@ def send_waiting(settings: Settings, seconds: float = _ROUND_S) -> None:
 _KNOWN = "reported before"
 
 
-def _keep(settings: Settings, message: Message) -> bool | None:
-    """Put a message into the outbox; False: it is known. None: the outbox did not take it."""
+def _keep(settings: Settings, message: Message) -> Message | str | None:
+    """Put a message into the outbox, and return it as it is kept, or ``_KNOWN``; None: the outbox did not take it."""
     outbox = Outbox(Store.of(settings))
     try:
-        if not outbox.put(message):
-            return False
-        if not settings.has_slack or not message.channel:
-            outbox.mark_sent(message)  # nobody will send it
+        kept = outbox.put(message)
+        if kept is not None and not (settings.has_slack and kept.channel):
+            outbox.mark_sent(kept)  # nobody will send it
     except Exception as err:  # told now rather than never
         log.warning("The outbox did not take this alert: %s: %s", type(err).__name__, redact_line(err))
         return None
-    return True
+    return kept or _KNOWN
 
 
 def _deliver(settings: Settings, message: Message) -> str | None:
     """Keep a message and send it after those that wait; return None, ``_KNOWN`` or the problem."""
     kept = _keep(settings, message)
-    if kept is False:
-        return _KNOWN
+    if isinstance(kept, str):
+        return kept
     if not settings.slack_token:
         return None
     if not message.channel:
@@ -198,7 +197,7 @@ def _deliver(settings: Settings, message: Message) -> str | None:
             return str(err)
         return None
     problem = Delivery(settings, outbox, call).run(_LIMIT_S - 1)
-    if problem is None or message.name not in {waiting.name for waiting in outbox.waiting()}:
+    if problem is None or kept.name not in {waiting.name for waiting in outbox.waiting()}:
         return None
     return f"{problem}. It is kept, and sent later"
 

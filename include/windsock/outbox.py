@@ -9,15 +9,15 @@ first of them until one closes it. One process at a time has the turn to send. W
 import hashlib
 import logging
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from windsock.days import utc_now
 from windsock.errors import DamagedRecord
 from windsock.format_numbers import numbered
 from windsock.listing import listed
-from windsock.store import Store, to_json
+from windsock.store import Store, damaged, to_json
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ _FOLDER, _SENT, _TURNS, _OPEN, _THREADS = "alerts", "sent", "turns", "open", "th
 _KIND = "alert"
 _KEPT = timedelta(days=90)
 """How long a cause is known, and so not reported again."""
+_KEPT_OPEN = timedelta(days=365)
+"""How long a thread stays open of which nobody says another word."""
 _MOST_WAITING = 1000
 """Of more messages than this the oldest stay in the store alone: nobody reads on after an outage of weeks."""
 _TURN = timedelta(minutes=1)
@@ -105,26 +107,69 @@ class Outbox:
 
     store: Store
 
-    def put(self, message: Message) -> bool:
-        """Keep a message to be sent; False if its cause was reported before, or it closes what is not open."""
+    def put(self, message: Message) -> Message | None:
+        """Keep a message to be sent, and return it as it is kept.
+
+        None: its cause was reported before, or it closes what is not open, or what was told of a later day.
+        """
         marker = f"{_name_of(message.thread)}.json"
-        if message.closes and not self.store.exists(_FOLDER, _OPEN, marker):
-            return False
+        if message.closes:
+            opening = self._opening(message.thread)
+            if opening is None or (message.day and message.day < str(opening.get("day", ""))):
+                return None
+            # One for each opening: a day that is decided twice ends twice what began twice.
+            message = replace(message, cause=", of ".join(filter(None, (message.cause, opening.get("cause")))))
         try:
             self.store.create_bytes(to_json(numbered(_KIND, asdict(message))), _FOLDER, f"{message.name}.json")
         except FileExistsError:
-            return False
-        if message.closes:
+            kept = None
+        else:
+            kept = message
+        if message.closes:  # or another process did, and was killed before this
             self.store.remove(_FOLDER, _OPEN, marker)
-        elif message.thread:
-            with suppress(FileExistsError):
-                self.store.create_bytes(to_json({"thread": message.thread}), _FOLDER, _OPEN, marker)
-        return True
+        elif message.thread and kept is not None:
+            self._open(message, marker)
+        return kept
+
+    def _open(self, message: Message, marker: str) -> None:
+        note = {"thread": message.thread, "cause": message.cause, "day": message.day}
+        try:
+            self.store.create_bytes(to_json(note), _FOLDER, _OPEN, marker)
+        except FileExistsError:
+            opening = self._opening(message.thread)
+            if not opening or message.day > str(opening.get("day", "")):
+                self.store.write_json({**note, **(opening or {}), "day": message.day}, _FOLDER, _OPEN, marker)
+
+    def _opening(self, thread: str) -> dict[str, Any] | None:
+        """Return what is known of the message that opened a thread, and the last day told there; None: it is closed."""
+        try:
+            return self.store.read_json(_FOLDER, _OPEN, f"{_name_of(thread)}.json")
+        except FileNotFoundError:
+            return None
+        except DamagedRecord:  # open it is, and the next message mends it
+            return {}
+
+    def is_open(self, thread: str) -> bool:
+        """Say whether nothing has closed a thread."""
+        return self._opening(thread) is not None
 
     def open_threads(self) -> set[str]:
         """Return the names of the threads that nothing has closed."""
-        files = self.store.read_many(f"{_FOLDER}/{_OPEN}/{name}.json" for name in self.store.json_names(_FOLDER, _OPEN))
-        return {str(self.store.as_json(data, name).get("thread")) for name, data in files.items()}
+        return {str(note["thread"]) for note in self._notes(_OPEN, "thread").values()}
+
+    def _notes(self, folder: str, field: str) -> dict[str, dict[str, Any]]:
+        """Return name to content of the small files in a folder; one that lacks a field is damaged, and passed over."""
+        names = {f"{_FOLDER}/{folder}/{name}.json": name for name in self.store.json_names(_FOLDER, folder)}
+        found = {}
+        for path, data in self.store.read_many(names).items():
+            try:
+                note = self.store.as_json(data, path)
+                if field not in note:
+                    raise damaged(self.store.url(path), f"it has no {field!r}")
+                found[names[path]] = note
+            except DamagedRecord as err:  # the others count all the same
+                log.warning("Passed over: %s", err)
+        return found
 
     def mark_sent(self, message: Message) -> None:
         """Note that a message has reached people, or has no way to them."""
@@ -195,9 +240,12 @@ class Outbox:
         self.store.write_json({"until": until}, _FOLDER, _TURNS, f"{turn.number}-over.json")
 
     def prune(self) -> None:
-        """Remove what is older than anybody's memory of its cause."""
+        """Remove what is older than anybody's memory of its cause, but let an open thread find its end."""
+        still_open = {f"{name}.json" for name in self.store.json_names(_FOLDER, _OPEN)}
         for file in listed(self.store, _FOLDER):
-            if utc_now() - file.written > _KEPT:
+            folder, name = file.name.split("/")[-2:]
+            kept = _KEPT_OPEN if folder in (_OPEN, _THREADS) and name in still_open else _KEPT
+            if utc_now() - file.written > kept:
                 self.store.remove(file.name)
 
 

@@ -13,6 +13,7 @@ from fake_slack import FakeSlack
 from fork_server import fork_context
 from kill import DieAt, arm
 from windsock import outbox
+from windsock.alert_table import table_of_alerts
 from windsock.alerts import Alert, report, send, send_waiting
 from windsock.days import utc_now
 from windsock.outbox import Message, Outbox
@@ -158,6 +159,73 @@ def test_after_weeks_the_newest_are_sent_and_the_rest_stays_in_the_store(
     pass_time(monkeypatch, 91 * 86400)
     box.prune()
     assert Store(str(tmp_path)).files("alerts") == []
+
+
+def test_a_damaged_marker_of_an_open_thread_hides_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    installation = Settings.from_env({"WINDSOCK_HOME": str(tmp_path)})
+    report(installation, going_on(1))
+    (marker,) = Path(installation.store, "alerts", "open").iterdir()
+    report(installation, going_on(2, "drift fraud"))
+    box = Outbox(Store.of(installation))
+    for damage in (b'{"thr', b"[]", b"{}", b"\xff"):
+        marker.write_bytes(damage)
+        assert box.open_threads() == {"drift fraud"}
+    assert "Passed over" in caplog.text
+
+    report(installation, going_on(3))
+    assert box.open_threads() == {"drift fraud", "failed fraud_ingest"}, "what goes on is told again, which mends it"
+    report(installation, over("drift fraud"))
+    marker.write_bytes(b"{")
+    report(installation, over())
+    assert not marker.exists()
+
+
+def test_a_day_that_is_decided_twice_ends_a_trouble_each_time(tmp_path: Path) -> None:
+    with FakeSlack() as slack:
+        installation = settings(tmp_path, slack)
+        for number in (1, 2):
+            send(installation, going_on(number))
+            assert report(installation, over())
+            assert not report(installation, over()), "once for each"
+            send_waiting(installation)
+
+    assert ["✅" in head["blocks"][0]["text"]["text"] for head in slack.heads] == [True, True]
+    assert [row.state for row in table_of_alerts(installation, 1)] == ["over", "over"]
+
+
+def test_an_earlier_day_that_is_decided_again_does_not_end_what_began_or_was_told_later(tmp_path: Path) -> None:
+    installation = Settings.from_env({"WINDSOCK_HOME": str(tmp_path)})
+    box = Outbox(Store.of(installation))
+    report(installation, replace(going_on(1), day="2026-03-04"))
+    assert report(installation, replace(over(), day="2026-03-05"))
+    report(installation, replace(going_on(2), day="2026-03-05"))
+    report(installation, replace(going_on(3), day="2026-03-09"))
+
+    for day in ("2026-03-04", "2026-03-08"):
+        assert not report(installation, replace(over(), day=day))
+    assert box.open_threads() == {"failed fraud_ingest"}
+    assert report(installation, replace(over(), day="2026-03-09"))
+    assert box.open_threads() == set()
+
+
+def test_the_end_of_what_lasted_for_half_a_year_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeSlack() as slack:
+        installation = settings(tmp_path, slack)
+        send(installation, going_on(1))
+        pass_time(monkeypatch, 180 * 86400)
+        box = Outbox(Store.of(installation))
+        box.prune()
+        assert box.messages() == []
+        assert box.open_threads() == {"failed fraud_ingest"}
+        assert send(installation, over())
+        box.prune()
+
+    (head,) = slack.heads
+    assert "✅" in head["blocks"][0]["text"]["text"]
+    report(installation, going_on(2))
+    pass_time(monkeypatch, 600 * 86400)
+    box.prune()
+    assert box.open_threads() == set(), "of what nobody has heard of for a year nobody will"
 
 
 def test_a_channel_that_is_not_there_holds_up_no_other(tmp_path: Path) -> None:
