@@ -8,7 +8,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -39,6 +39,8 @@ class FakeSlack:
         self.messages: list[dict[str, Any]] = []
         """Messages that were taken, as they stand now, replies among them."""
         self.channels_away: set[str] = set()
+        self.refuse: Callable[[str, dict[str, Any]], str | None] = lambda method, message: None
+        """Returns the error that a call of a method is refused with, or None."""
         self.requests = 0
         self.closing = threading.Event()
         self.echo = False
@@ -121,25 +123,29 @@ class FakeSlack:
             return
         if request.path == "/api/chat.update":
             self.messages[self._place(message["ts"])].update(message)
-            _reply(request, 200, {"ok": True, "channel": "C1", "ts": message["ts"]})
+            _reply(request, 200, {"ok": True, "channel": message["channel"], "ts": message["ts"]})
             return
         self.messages.append(message)
         if self.echo:
             sys.stdout.write(json.dumps(message) + "\n")
             sys.stdout.flush()
-        _reply(request, 200, {"ok": True, "channel": "C1", "ts": f"{len(self.messages)}.0"})
+        _reply(request, 200, {"ok": True, "channel": f"C{_name(message)}", "ts": f"{len(self.messages)}.0"})
 
     def _fault(self, path: str, message: dict[str, Any]) -> str | None:
         """Return Slack's name of what is wrong with a call, or None."""
         if path not in ("/api/chat.postMessage", "/api/chat.update"):
             return "unknown_method"
-        if message.get("channel") in self.channels_away:
+        if (error := self.refuse(path.removeprefix("/api/"), message)) is not None:
+            return error
+        if f"#{_name(message)}" in self.channels_away:
             return "channel_not_found"
         place = message.get("ts" if path.endswith("update") else "thread_ts")
         if place is not None and not 0 <= self._place(place) < len(self.messages):
             return "message_not_found"
         if not message.get("text"):
             return "no_text"
+        if path.endswith("update") and len(message["text"]) > 4000:
+            return "msg_too_long"
         if "blocks" in message and (self.behaviour == "no_blocks" or faults_of(message["blocks"])):
             return "invalid_blocks"
         return None
@@ -184,6 +190,11 @@ def faults_of(blocks: list[dict[str, Any]]) -> list[str]:
         if kind == "header" and block["text"]["type"] != "plain_text":
             faults.append("header: plain text")
     return faults
+
+
+def _name(message: dict[str, Any]) -> str:
+    """Return the name of the channel that a call names by it (``#name``) or by its id (``Cname``)."""
+    return str(message["channel"])[1:]
 
 
 def _parsed(kind: str, body: bytes) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The table of alerts: what was reported, with what belongs together in one row; for people, with or without Slack."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -22,6 +22,8 @@ class Row:
     state: State = "told"
     waiting: bool = False
     """Whether Slack has not taken all of it yet."""
+    refusal: str = ""
+    """Why Slack did not take one of them."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -32,6 +34,7 @@ class Row:
             "count": self.count,
             "state": self.state,
             "waiting": self.waiting,
+            "refusal": self.refusal,
             "severity": first.severity,
             "kind": first.kind,
             "model": first.model,
@@ -47,11 +50,18 @@ class Row:
 def table_of_alerts(settings: Settings, days: int) -> list[Row]:
     """Return what was reported in the last days, newest first."""
     outbox = Outbox(Store.of(settings))
-    return fold(outbox.messages(timedelta(days=days)), {message.name for message in outbox.waiting()})
+    waiting = {message.name for message in outbox.waiting()}
+    return fold(outbox.messages(timedelta(days=days)), waiting, outbox.refusals())
 
 
-def fold(messages: Iterable[Message], waiting: set[str]) -> list[Row]:
-    """Put messages of one thread into one row, up to what closes it; newest first."""
+def fold(messages: Iterable[Message], waiting: set[str], refusals: Mapping[str, str]) -> list[Row]:
+    """Put messages of one thread into one row, up to what closes it; newest first.
+
+    Args:
+        messages: All of them, oldest first.
+        waiting: Names of those that Slack has not taken yet.
+        refusals: Name to why of those that Slack has refused.
+    """
     rows, open_rows = list[Row](), dict[str, Row]()
     for message in messages:
         row = open_rows.get(message.thread) if message.thread else None
@@ -66,7 +76,12 @@ def fold(messages: Iterable[Message], waiting: set[str]) -> list[Row]:
             row.last = message
             row.count += not message.closes
         row.waiting |= message.name in waiting
+        row.refusal = refusals.get(message.name, row.refusal)
         if message.closes:
             row.state = "over"
             del open_rows[message.thread]
+    for row in rows:
+        if row.refusal:
+            sentence = f"Slack did not take this ({row.refusal}): {row.last.sentence}"
+            row.last = replace(row.last, sentence=sentence)
     return sorted(rows, key=lambda row: row.last.at, reverse=True)

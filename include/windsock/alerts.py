@@ -19,7 +19,8 @@ from windsock.days import utc_now
 from windsock.outbox import Message, Outbox, Severity
 from windsock.redact import redact, redact_line, redact_link
 from windsock.settings import Settings
-from windsock.slack import Delivery, Refused, caller
+from windsock.slack import Delivery
+from windsock.slack_calls import Refused, caller
 from windsock.spec import ModelSpec
 from windsock.spec.alerting import SEVERITIES, Kind
 from windsock.store import Store

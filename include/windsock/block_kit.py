@@ -4,6 +4,7 @@ Nothing of the text is trusted: control characters of mrkdwn are escaped, and ev
 as it refuses a whole message for one field that is too long.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,10 +16,14 @@ Block = dict[str, Any]
 
 MOST_BLOCKS, HEADER, SECTION, FIELD, MOST_FIELDS = 50, 150, 3000, 2000, 10
 """Slack's limits: blocks of a message, and characters of a text as it is sent."""
+TEXT = 3900
+"""Bytes of a text beside blocks, or without any: Slack takes 4,000 characters of a message that is changed."""
 _SIGNS = {"error": "🔴", "warning": "🟡", "info": "🔵"}
 _OVER = "✅"
 _LINES = 10
 _LINE = 140
+_CUT = " … (shortened)"
+_BROKEN = re.compile(r"(?:<[^>]*|&\w{0,3})\Z")
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
@@ -27,13 +32,19 @@ def mrkdwn(text: str, most: int = SECTION) -> str:
     whole = [_ESCAPES.get(character, character) for character in text.strip()]
     if sum(map(len, whole)) <= most:
         return "".join(whole)
-    end, room = " … (shortened)", most
-    kept, room = [], most - len(end)
+    kept, room = [], most - len(_CUT)
     for each in whole:
         if (room := room - len(each)) < 0:
             break
         kept.append(each)
-    return "".join(kept).rstrip() + end
+    return "".join(kept).rstrip() + _CUT
+
+
+def plain(*texts: str) -> str:
+    """Join texts, each cut so that they are no longer than :data:`TEXT`, and never within a link or an escape."""
+    room = TEXT // len(texts) - len(_CUT.encode())
+    kept = [text if len(text.encode()) <= room else text.encode()[:room].decode(errors="ignore") for text in texts]
+    return "\n".join(k if k == t else _BROKEN.sub("", k).rstrip() + _CUT for k, t in zip(kept, texts, strict=True))
 
 
 def link(words: str, url: str) -> str:

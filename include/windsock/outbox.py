@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 Severity = Literal["error", "warning", "info"]
 
-_FOLDER, _SENT, _TURNS, _OPEN, _THREADS = "alerts", "sent", "turns", "open", "threads"
+_FOLDER, _SENT, _REFUSED, _TURNS, _OPEN, _THREADS = "alerts", "sent", "refused", "turns", "open", "threads"
 _KIND = "alert"
 _KEPT = timedelta(days=90)
 """How long a cause is known, and so not reported again."""
@@ -175,6 +175,25 @@ class Outbox:
         """Note that a message has reached people, or has no way to them."""
         with suppress(FileExistsError):
             self.store.create_bytes(b"{}\n", _FOLDER, _SENT, f"{message.name}.json")
+
+    def mark_refused(self, message: Message, why: str, *, for_good: bool) -> None:
+        """Note why Slack did not take a message, for the table of alerts; ``for_good``: it is not tried again."""
+        self.store.write_json({"why": why}, _FOLDER, _REFUSED, f"{message.name}.json")
+        if for_good:
+            self.mark_sent(message)
+
+    def unmark_refused(self, message: Message) -> None:
+        """Forget that Slack did not take a message: now it has."""
+        self.store.remove(_FOLDER, _REFUSED, f"{message.name}.json")
+
+    def refused(self) -> list[str]:
+        """Return the names of messages that Slack has refused, whose last try is longest ago first."""
+        files = sorted(listed(self.store, f"{_FOLDER}/{_REFUSED}"), key=lambda file: file.written)
+        return [file.name.rsplit("/", 1)[-1].removesuffix(".json") for file in files]
+
+    def refusals(self) -> dict[str, str]:
+        """Return name to why of messages that Slack has refused."""
+        return {name: str(note["why"]) for name, note in self._notes(_REFUSED, "why").items()}
 
     def waiting(self) -> list[Message]:
         """Return the messages that are still to be sent, oldest first; of very many the newest."""

@@ -1,98 +1,31 @@
 """Slack: sends what waits in the outbox, in order, with what belongs together in one thread.
 
-Whoever has the turn sends all that waits; the others leave it to them. What Slack does not take stays, and the next
-turn begins when Slack said so (``Retry-After``), or half a minute later. A message is marked after Slack's answer: a
-kill in between sends it twice, at most.
+Whoever has the turn sends all that waits; the others leave it to them. While Slack is away or refuses the token, all
+stays, and the next turn begins when Slack said so (``Retry-After``), or half a minute later. What else it refuses is
+the trouble of one message or channel: that one is tried in every form and place, the others go on; it is tried again
+after them, and after three days given up. A message is marked after Slack's answer: a kill in between sends it twice,
+at most. What an answer means is in ``slack_calls``.
 """
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from windsock.block_kit import blocks_of, reply_blocks, reply_text
+from windsock.block_kit import blocks_of, plain, reply_blocks, reply_text
 from windsock.outbox import Message, Outbox, SlackThread
-from windsock.redact import redact_line
 from windsock.settings import Settings
+from windsock.slack_calls import Call, Refused
 
 log = logging.getLogger(__name__)
-# At debug level Slack's client logs whole requests.
-_quiet = logging.getLogger(f"{__name__}.client")
-_quiet.setLevel(logging.CRITICAL)
 
-_CALL_S = 3
-"""Longest that one call to Slack may take."""
-_PATIENCE_S = 1
-"""Longest ``Retry-After`` that is waited for; slack_sdk adds up to a second to it."""
-_REST = timedelta(seconds=30)
-"""After a refusal, before anybody asks Slack again."""
-_LONGEST_REST = timedelta(hours=1)
 _LATE = timedelta(minutes=3)
 _SAME_THREAD = timedelta(days=7)
 """What goes on for longer without a word begins a new thread, where people see it."""
-_OF_CHANNEL = frozenset({"channel_not_found", "not_in_channel", "is_archived", "restricted_action"})
-"""Errors that another channel would not have."""
-_OF_BLOCKS = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long"})
-_OF_HEAD = frozenset({"message_not_found", "thread_not_found", "cant_update_message", "edit_window_closed"})
-"""Errors of a head that somebody removed, or that must stay as it is."""
-
-
-class Refused(Exception):
-    """Slack did not take something."""
-
-    def __init__(self, why: str, error: str = "", rest: timedelta = _REST) -> None:
-        super().__init__(why)
-        self.error, self.rest = error, rest
-
-
-Call = Callable[..., Mapping[str, Any]]
-"""Calls a method of Slack's with its arguments, and returns the answer; raises Refused."""
-
-
-def caller(settings: Settings) -> Call:
-    """Return what calls Slack. One call, and one repeat for a short rate limit."""
-    # It takes a while to load, and few installations have a token.
-    from slack_sdk import WebClient
-    from slack_sdk.errors import SlackApiError
-    from slack_sdk.http_retry import HttpResponse, RateLimitErrorRetryHandler
-
-    class ShortRateLimit(RateLimitErrorRetryHandler):
-        """Waits for a rate limit only if it ends within the time that there is."""
-
-        def _can_retry(self, *, response: HttpResponse | None = None, **asked: Any) -> bool:
-            headers = {name.lower(): values for name, values in response.headers.items()} if response else {}
-            waits = headers.get("retry-after", ["inf"])
-            return super()._can_retry(response=response, **asked) and float(waits[0]) <= _PATIENCE_S
-
-    def call(method: str, **arguments: Any) -> Mapping[str, Any]:
-        try:
-            client = WebClient(
-                settings.slack_token,
-                base_url=settings.slack_api_url.rstrip("/") + "/",
-                timeout=_CALL_S,
-                logger=_quiet,
-                retry_handlers=[ShortRateLimit()],
-            )
-            answer = client.api_call(method, json=arguments)
-            return {name: answer.get(name) for name in ("ts", "channel")}
-        except SlackApiError as err:
-            answer = err.response
-            error = str(answer.get("error", "")) if isinstance(answer.data, dict) else ""
-            why = redact_line(f"{type(err).__name__}: {err}", [settings.slack_token])
-            raise Refused(why, error, _rest_of(answer.headers)) from None
-        except Exception as err:
-            raise Refused(redact_line(f"{type(err).__name__}: {err}", [settings.slack_token])) from None
-
-    return call
-
-
-def _rest_of(headers: Mapping[str, Any]) -> timedelta:
-    """Return how long Slack wants to be left alone."""
-    found = {name.lower(): value for name, value in headers.items()}.get("retry-after")
-    text = str(found[0] if isinstance(found, list) else found)
-    return min(timedelta(seconds=int(text)), _LONGEST_REST) if text.isdecimal() else _REST
+_LONGEST_TRIED = timedelta(days=3)
+"""What is older and refused is given up: the table of alerts has it, with why."""
 
 
 @dataclass
@@ -102,6 +35,12 @@ class Delivery:
     settings: Settings
     outbox: Outbox
     call: Call
+    _done: set[str] = field(default_factory=set, init=False)
+    """Names of messages that were dealt with in this turn."""
+    _refused: list[str] = field(default_factory=list, init=False)
+    """Names of messages that were refused in earlier ones."""
+    _dead: dict[str, Refused] = field(default_factory=dict, init=False)
+    """Channels that take nothing."""
 
     def run(self, seconds: float) -> str | None:
         """Send what waits for as long as this, each thread's messages together; return what keeps the rest, or None."""
@@ -109,37 +48,54 @@ class Delivery:
             return None
         if (turn := self.outbox.take_turn()) is None:
             return "another process sends, or Slack is left alone for a while"
-        until, problem, rest, done = time.monotonic() + seconds, None, timedelta(), set[str]()
+        until, problem, rest = time.monotonic() + seconds, None, timedelta()
         try:
-            waiting = self.outbox.waiting()  # without what another process has sent meanwhile
-            for message in waiting:
-                if message.name in done:
-                    continue
+            for group in self._groups():
                 if time.monotonic() > until:
                     problem = "there was no time for more"
                     break
-                group = _together(message, [m for m in waiting if m.name not in done])
                 try:
                     self._send(group)
                 except Refused as err:
                     log.warning("Slack did not take an alert, which is kept: %s", err)
                     problem = str(err)
-                    if err.error not in _OF_CHANNEL:
+                    if err.ends_turn:
                         rest = err.rest
                         break
-                done |= {m.name for m in group}  # one channel that is not there holds up no other
+                    if group[0].name in self._refused:
+                        break  # one more try in each turn, by turns
+                    if err.of_channel:
+                        self._done |= {message.name for message in group}
         finally:
             self.outbox.end_turn(turn, rest)
         return problem
 
+    def _groups(self) -> Iterator[list[Message]]:
+        """Yield what waits, oldest first: what belongs together, and then what was refused before, one by one."""
+        waiting = self.outbox.waiting()  # without what another process has sent meanwhile
+        self._refused = self.outbox.refused()
+        fresh = [message for message in waiting if message.name not in self._refused]
+        for message in fresh:
+            if message.name not in self._done:
+                yield _together(message, [m for m in fresh if m.name not in self._done])
+        again = {message.name: message for message in waiting}
+        for name in self._refused:
+            if (known := again.get(name)) is None or name in self._done:
+                continue
+            if known.thread and not known.closes and not self.outbox.is_open(known.thread):
+                self.outbox.mark_refused(known, "it was over before Slack took it", for_good=True)
+                continue
+            yield [known]
+
     def _send(self, group: list[Message]) -> None:
         """Send what waits of one thread: a head, or replies of what may be said at once, and what closes it."""
         thread = self.outbox.thread(group[0].thread) if group[0].thread else None
+        lost = False
         while group:
             if thread is None or thread.closed or _is_old(thread, group[0]):
                 head, *group = group
-                if head.closes:  # what it closes was never told
-                    self.outbox.mark_sent(head)
+                if head.closes and not lost:  # what it closes was never told
+                    self._mark_sent(head)
                     continue
                 thread = self._begin(head)
                 continue
@@ -148,17 +104,25 @@ class Delivery:
             try:
                 thread, group = self._reply(thread, said), rest
             except Refused as err:
-                if err.error not in _OF_HEAD:
+                if err.ends_turn or lost:
+                    self._mark_refused(said, err)
                     raise
-                thread = None  # somebody removed it: another one is begun
+                # Its head was removed, or its channel is not there any more: another one is begun where people see it.
+                log.warning("A thread in Slack cannot be gone on with, and is begun anew: %s", err)
+                thread, lost = None, True
 
     def _begin(self, head: Message) -> SlackThread:
         late = head.age > _LATE
-        answer = self._post(head.channel, _late(head) if late else head.text, blocks_of(head, late=late))
-        thread = SlackThread(head, str(answer.get("channel")), str(answer.get("ts")), (head.name,), head.at)
+        try:
+            answer = self._post(head.channel, _late(head) if late else head.text, blocks_of(head, late=late))
+        except Refused as err:
+            self._mark_refused([head], err)
+            raise
+        channel, ts = str(answer.get("channel")), str(answer.get("ts"))
+        thread = SlackThread(head, channel, ts, (head.name,), head.at, closed=head.closes)
         if head.thread:
             self.outbox.keep_thread(head.thread, thread)
-        self.outbox.mark_sent(head)
+        self._mark_sent(head)
         return thread
 
     def _reply(self, thread: SlackThread, said: list[Message]) -> SlackThread:
@@ -177,34 +141,60 @@ class Delivery:
                 "chat.update",
                 channel=thread.channel,
                 ts=thread.ts,
-                text=head.text if closing is None else f"{head.text}\n{closing.text}",
+                text=plain(head.text) if closing is None else plain(head.text, closing.text),
                 blocks=blocks_of(head, count, closing),
             )
         except Refused as err:
-            if err.error not in _OF_HEAD | _OF_CHANNEL | _OF_BLOCKS:  # away, slow, busy: the head is changed later
+            if err.away:  # the head is changed later
                 raise
             log.warning("Slack does not let the head of a thread be changed: %s", err)
         if closing is not None:
             thread = replace(thread, closed=True)
             self.outbox.keep_thread(thread.root.thread, thread)
         for message in said:
-            self.outbox.mark_sent(message)
+            self._mark_sent(message)
         return thread
 
-    def _post(self, channel: str, text: str, blocks: list[dict[str, Any]], **more: Any) -> Mapping[str, Any]:
-        """Post a message; as text alone if Slack does not like its blocks, elsewhere if its channel is not there."""
-        about = {"unfurl_links": False, "unfurl_media": False, **more}
-        try:
-            return self.call("chat.postMessage", channel=channel, text=text, blocks=blocks, **about)
-        except Refused as err:
-            usual = self.settings.slack_channel
-            if err.error in _OF_CHANNEL and not more and usual not in ("", channel):
-                log.warning("Slack's channel %s: %s. %s is told instead.", channel, err.error, usual)
-                return self._post(usual, text, blocks)
-            if err.error in _OF_BLOCKS:
-                log.warning("Slack refused the form of an alert (%s); its text is sent alone", err.error)
-                return self.call("chat.postMessage", channel=channel, text=text, **about)
-            raise
+    def _post(self, channel: str, text: str, blocks: list[dict[str, Any]], **thread: str) -> Mapping[str, Any]:
+        """Post a message; as text alone if it is refused as it is, elsewhere if its channel does not take it at all."""
+        refusals = [] if channel else [Refused("it has no channel", "channel_not_found")]
+        about = {"unfurl_links": False, "unfurl_media": False, "text": plain(text), **thread}
+        for place in dict.fromkeys((channel, "" if thread else self.settings.slack_channel)):
+            if place in self._dead:
+                refusals.append(self._dead[place])
+                continue
+            for form in ({"blocks": blocks}, {}) if place else ():
+                try:
+                    return self.call("chat.postMessage", channel=place, **about, **form)
+                except Refused as err:
+                    if err.away:
+                        raise
+                    log.warning("Slack's channel %s did not take an alert: %s", place, err)
+                    refusals.append(err)
+                    if err.of_channel:
+                        self._dead[place] = err
+                    if err.of_channel or err.of_head:
+                        break
+        # If one channel is not there and the other refuses the message itself, it is the message's own trouble.
+        raise next((err for err in refusals if not err.of_channel), refusals[-1])
+
+    def _mark_sent(self, message: Message) -> None:
+        if message.name in self._refused:
+            self.outbox.unmark_refused(message)
+        self.outbox.mark_sent(message)
+        self._done.add(message.name)
+
+    def _mark_refused(self, messages: list[Message], err: Refused) -> None:
+        """Note what is refused for its own sake, to be tried again after all others; what is old is given up."""
+        if err.away:
+            return
+        for message in messages:
+            given_up = message.age > _LONGEST_TRIED and not err.ends_turn
+            if given_up:
+                log.error("Slack has not taken an alert in three days, which is given up: %s: %s", message.cause, err)
+            if given_up or not err.of_channel or message.name in self._refused:
+                self.outbox.mark_refused(message, str(err), for_good=given_up)
+                self._done.add(message.name)
 
 
 def _together(first: Message, waiting: list[Message]) -> list[Message]:
