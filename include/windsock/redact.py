@@ -14,6 +14,10 @@ _USERINFO = re.compile(
     r"|[^/\s:@]*:[^\s@]+)@"  # ... and beyond it for a password with a slash that was not quoted
 )
 _EXAMPLE = ", e.g. "
+_OPENING = re.compile(r"""["`“‘«]|(?:(?<!\w)|(?<=\b[bru]))'""", re.I)
+_CLOSING = re.compile(r"""["`”»]|['’](?!\w)""")
+_AFTER_COLON = re.compile(r"(?<!Error):\s.*")
+_FIGURE = re.compile(r"\S+@\S+|\b(?:\d[\w.:/+-]*|\w*\d{3}\w*)")
 _QUERY = re.compile(r"(?P<url>://[^\s?#]*)(?P<query>\?[^\s#]+)?")
 _SETTING = re.compile(r"""(?<![\w.-])([\w.-]++)(?:=|["']:\s?)""")
 """The name of a setting, as connection strings, headers, environments and dictionaries show it before its value."""
@@ -66,6 +70,19 @@ def without_example(sentence: str) -> str:
     """Return a sentence without the value of a row that it shows, and without what follows: its end is unknown."""
     before, shown, _ = sentence.partition(_EXAMPLE)
     return f"{before}." if shown else before
+
+
+def without_data(text: str) -> str:
+    """Return the first line of a foreign error's text without what may be a value of a row.
+
+    That is what is quoted, from the first quotation mark to the last, as a value may hold some; what follows a colon;
+    numbers, names with a number in them and addresses of mail.
+    """
+    line = (text.strip().splitlines() or [""])[0][:500]
+    if opening := _OPENING.search(line):
+        ends = [found.end() for found in _CLOSING.finditer(line, opening.end())]
+        line = f"{line[: opening.start()]}'…'{line[ends[-1] :] if ends else ''}"
+    return _FIGURE.sub("…", _AFTER_COLON.sub(": …", line))
 
 
 def redact_line(text: object, secrets: Iterable[str] = ()) -> str:

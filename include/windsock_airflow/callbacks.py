@@ -5,13 +5,17 @@ else has reported (``failures``); in the last two the context holds no exception
 message is sent, by the scheduler. It never raises, and waits for the store alone.
 """
 
+import builtins
 import logging
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from windsock import errors
 from windsock.alerts import Alert, report
 from windsock.errors import DayRejected, WindsockError
-from windsock.redact import without_example
+from windsock.redact import without_data, without_example
 from windsock.settings import Settings
 from windsock.spec import ModelSpec, find_specs, load_spec
 from windsock_airflow.runs import enum_text, run_id_of, run_url, was_replayed
@@ -22,7 +26,11 @@ FAILURES = ("failed ", "rejected ")
 """How the names of threads about failed runs begin; the DAG's name follows."""
 _MAX_LINES = 12
 _SPEAKING = frozenset({"AirflowException", "AirflowFailException", "AirflowSensorTimeout"})
-"""Errors of Airflow that tasks raise on purpose, with a sentence of their own."""
+"""Errors of Airflow that tasks raise on purpose, with a sentence of their own, or with that of a pod."""
+_OF_THE_MACHINE = (OSError, ImportError, MemoryError)
+"""Errors that speak of files, hosts, programs and memory, and of no data."""
+_LIBRARIES = "/lib/python"
+"""In the path of code that is neither ours nor a person's."""
 
 
 def on_task_failure(context: Mapping[str, Any]) -> None:
@@ -81,22 +89,45 @@ def without_values(context: Mapping[str, Any]) -> str:
 
 
 def why(context: Mapping[str, Any]) -> str:
-    """Return the sentence that says why a task failed."""
+    """Return the sentence that says why a task failed; errors that are not ours are told without what they quote."""
     error = context.get("exception")
     if (own := own_error(context)) is not None:
         return str(own)
     if isinstance(error, BaseException):
-        text = "\n".join(str(error).strip().splitlines()[:_MAX_LINES])
-        name = type(error).__name__
-        return text if text and name in _SPEAKING else f"{name}: {text}".removesuffix(": ")
+        name, text = type(error).__name__, "\n".join(str(error).strip().splitlines()[:_MAX_LINES])
+        if isinstance(error, _OF_THE_MACHINE):
+            return f"{name}: {text}".removesuffix(": ")
+        return _as_handed_over(text) if text and name in _SPEAKING else _foreign(name, text, _place_of(error))
     if error:
-        return str(error)
+        return _as_handed_over(str(error))
     if reason := context.get("reason"):
         return f"Airflow says: {reason}"
     return (
         "The task's process ended without an error of its own: it was killed, ran out of memory or lost its "
         "worker. Look at the end of its log, then clear the task to run it again."
     )
+
+
+def _as_handed_over(text: str) -> str:
+    """Return a sentence, but if it is the text of an error of another process, as :func:`why` returns that error's."""
+    name, colon, rest = text.partition(": ")
+    if not colon or not name.replace(".", "_").isidentifier() or not name.rpartition(".")[2][:1].isupper():
+        return text
+    known = getattr(errors, name, None) or getattr(builtins, name, None)
+    whole = isinstance(known, type) and issubclass(known, (WindsockError, *_OF_THE_MACHINE))
+    return text if whole else _foreign(name, rest)
+
+
+def _foreign(name: str, text: str, place: str = "") -> str:
+    said = ": ".join(filter(None, (name, without_data(text).rstrip("."))))
+    return f"{said}{place and f' ({place})'}. The task's log says more."
+
+
+def _place_of(error: BaseException) -> str:
+    """Name the line that raised an error, in code of a person's or ours rather than in the library that it called."""
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    near = [(file, line) for file, line in frames if file.endswith(".py") and _LIBRARIES not in file] or frames
+    return f"{Path(near[-1][0]).name}, line {near[-1][1]}" if near else ""
 
 
 def model_of(settings: Settings, dag_id: str) -> str | None:

@@ -2,11 +2,15 @@
 
 import logging
 import time
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import duckdb
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from fake_slack import FakeSlack
@@ -89,10 +93,88 @@ def test_our_own_error_is_reported_by_its_sentence(wrapper: type[Exception] | No
     )
 
 
-def test_a_foreign_error_is_reported_by_type_and_text(slack: FakeSlack) -> None:
-    on_task_failure(context(ZeroDivisionError("division by zero")))
+def error_of(work: Callable[[], object]) -> Exception:
+    """Return what some work raises, with its traceback."""
+    try:
+        work()
+    except Exception as err:
+        return err
+    raise AssertionError("it raises nothing")
 
-    assert "ZeroDivisionError: division by zero" in slack.messages[0]["text"]
+
+def test_a_foreign_error_is_reported_by_type_place_and_text(slack: FakeSlack) -> None:
+    on_task_failure(context(error_of(lambda: 1 / 0)))
+
+    text = slack.messages[0]["text"]
+    assert "ZeroDivisionError: division by zero" in text.splitlines()[1]
+    assert "test_failure_callback.py, line " in text
+    assert "The task's log says more." in text
+
+
+JANE = pd.DataFrame({"name": ["Jane Doe, 4 Elm St"], "mail": ["jane.doe@example.org"]})
+FOREIGN = {
+    "a cast in SQL": lambda: duckdb.sql("select cast(name as integer) from JANE").fetchall(),
+    "a cast of a column": lambda: JANE["mail"].astype(float),
+    "a date": lambda: pd.to_datetime(JANE["name"]),
+    "an Arrow array": lambda: pa.array([1, "Jane Doe"], pa.int64()),
+    "a missing key": lambda: {}["DE89370400440532013000"],
+    "a missing number": lambda: {}[4711],
+    "a mistaken apostrophe": lambda: _raise(ValueError("can't read 'Jane' and b'Doe', it isn't one")),
+    "a quote that is never closed": lambda: _raise(ValueError('could not parse "Jane Doe')),
+    "a key of a database": lambda: _raise(ValueError("duplicate key\nDETAIL: Key (iban)=(DE89) of Jane Doe")),
+    "a value after a colon": lambda: _raise(ValueError("unable to parse: Jane Doe, Elm St")),
+    "a bare address": lambda: _raise(ValueError("no mailbox jane.doe@example.org there")),
+}
+
+
+def _raise(err: Exception) -> None:
+    raise err
+
+
+@pytest.mark.parametrize("wrapper", [None, AirflowFailException])
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_foreign_error_tells_people_no_value_of_a_row(
+    what: str, wrapper: type[Exception] | None, slack: FakeSlack
+) -> None:
+    err = error_of(FOREIGN[what])
+    on_task_failure(context(err if wrapper is None else raised(wrapper, err)))
+
+    shown = str(slack.messages[0])
+    assert type(err).__name__ in shown
+    for value in ("Jane", "Doe", "Elm", "DE89", "4711", "jane.doe", "example.org"):
+        assert value not in shown
+
+
+@pytest.mark.parametrize(
+    "err",
+    [
+        FileNotFoundError(2, "No such file or directory", "/data/2026-03-05.csv"),
+        ConnectionRefusedError("db:5432 refused the connection"),
+        ModuleNotFoundError("No module named 'torch'"),
+        MemoryError("Unable to allocate 3.2 GiB for an array with shape (400, 2)"),
+    ],
+)
+@pytest.mark.parametrize("wrapper", [None, AirflowFailException])
+def test_an_error_about_the_machine_keeps_its_text(
+    wrapper: type[Exception] | None, err: Exception, slack: FakeSlack
+) -> None:
+    on_task_failure(context(raised(wrapper, err)))
+
+    assert f"{type(err).__name__}: {err}" in slack.messages[0]["text"]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "DataContractError: column 'amount' is missing in 3 of 7 files.",
+        "fit of fraud: the cluster had no place for its pod within 20 min. It asked for 2 cpu.",
+        "Pod fraud-fit-1 of fit cannot start: ImagePullBackOff: 'x:1' is not there",
+    ],
+)
+def test_a_sentence_of_ours_that_a_pod_hands_over_is_told_whole(sentence: str, slack: FakeSlack) -> None:
+    on_task_failure(context(AirflowFailException(sentence)))
+
+    assert slack.messages[0]["text"].splitlines()[1] == sentence
 
 
 def test_an_error_that_merely_came_up_while_handling_ours_is_told_as_itself(slack: FakeSlack) -> None:
