@@ -57,9 +57,9 @@ class Delivery:
                 try:
                     self._send(group)
                 except Refused as err:
-                    log.warning("Slack did not take an alert, which is kept: %s", err)
                     problem = str(err)
                     if err.ends_turn:
+                        log.warning("Slack did not take an alert, which is kept: %s", err)
                         rest = err.rest
                         break
                     if group[0].name in self._refused:

@@ -198,8 +198,9 @@ def test_a_channel_that_is_not_there_costs_one_call_a_round_and_is_given_up_afte
     assert all("channel_not_found" in row.last.sentence for row in table_of_alerts(house.settings, 60)[1:])
 
 
-def test_a_head_that_cannot_be_changed_holds_back_no_reply_and_says_none_twice(house: House) -> None:
-    house.slack.refuse = lambda method, message: "msg_too_long" if method == "chat.update" else None
+@pytest.mark.parametrize("error", ["msg_too_long", "cant_update_message", "an_error_of_tomorrow", "internal_error"])
+def test_a_head_that_cannot_be_changed_holds_back_no_reply_and_says_none_twice(error: str, house: House) -> None:
+    house.slack.refuse = lambda method, message: error if method == "chat.update" else None
     for number in range(3):
         house.put(f"news {number}", thread=THREAD)
         house.rounds()
@@ -208,6 +209,18 @@ def test_a_head_that_cannot_be_changed_holds_back_no_reply_and_says_none_twice(h
 
     assert [sentence for _, sentence in house.told] == ["news 0", "news 1", "news 2", "over"]
     assert house.waiting() == []
+
+
+def test_a_head_that_cannot_be_changed_yet_is_changed_later_and_nothing_said_twice(house: House) -> None:
+    house.slack.refuse = lambda method, message: "ratelimited" if method == "chat.update" else None
+    house.put("it drifts", thread=THREAD)
+    house.put("over", thread=THREAD, closes=True)
+    house.rounds(3)
+    house.slack.refuse = lambda method, message: None
+    house.rounds()
+
+    assert [sentence for _, sentence in house.told] == ["it drifts", "over"]
+    assert "✅" in house.slack.heads[0]["blocks"][0]["text"]["text"]
 
 
 def test_replies_that_nothing_can_be_done_about_make_no_flood_of_heads(house: House) -> None:
