@@ -27,7 +27,7 @@ from windsock.ingest.casts import cast_column
 from windsock.ingest.labels import fetch_labels
 from windsock.ingest.sources.delivery import Delivery, NotDelivered, fetch
 from windsock.ingest.sources.parse import Unreadable, parse
-from windsock.redact import redact
+from windsock.redact import redact, without_example
 
 DAY = date(2026, 3, 2)
 NAME = "2026-03-02.parquet"
@@ -135,6 +135,7 @@ def test_a_folder_in_place_of_the_file_is_a_fault_of_the_spec(tmp_path: Path, fe
         pytest.param(NAME, b"PAR1" + bytes(100) + b"PAR1", "is damaged", id="no-footer"),
         pytest.param("2026-03-02.csv", parquet(three_days()), "is Parquet, but is declared or named as CSV", id="pq"),
         pytest.param("2026-03-02.csv", b"A,B\n1,2\n3\n", "Row #3: Expected 2 columns, got 1", id="ragged"),
+        pytest.param("2026-03-02.csv", b"A,B\n1,2\n3,Jane,x\n", "got 3, e.g. 3,Jane,x", id="a-cell-too-many"),
         pytest.param("2026-03-02.csv", "A,B\n1,é\n".encode("latin-1"), "column #1.*UTF-8", id="latin-1"),
         pytest.param("2026-03-02.csv", "é,B\n1,2\n".encode("latin-1"), "byte 0xe9 at position 0", id="latin-1-head"),
         pytest.param("2026-03-02.csv", "A,B\n1,2\n".encode("utf-16"), "UTF-8", id="utf-16"),
@@ -155,6 +156,7 @@ def test_an_unreadable_file_is_a_problem_that_names_the_file_and_is_kept(
     assert got.content_hash is not None
     assert got.problem is not None
     assert got.problem.startswith(f"{tmp_path}/{name}: ")
+    assert "Jane" not in without_example(got.problem), "messages hold no value of a row"
     with pytest.raises(AssertionError, match=says):
         raise AssertionError(got.problem)
 

@@ -260,7 +260,8 @@ def csv_batches(opener: Any, compression: str | None, allowed: Allowance | None 
     except (pa.ArrowException, OSError, EOFError, ValueError) as err:
         if is_transport(err):
             raise
-        text = redact_line(err)
+        # Arrow quotes the whole row: as an example it stays out of messages.
+        text = re.sub(r"(got \d+): ", r"\1, e.g. ", redact_line(err))
         if "UTF8" in text or "utf-8" in text:
             raise Unreadable(f"the CSV file is not UTF-8 text ({text}). Deliver it encoded as UTF-8.") from err
         raise Unreadable(f"the CSV file cannot be read ({text}). Deliver it again, whole and well-formed.") from err
