@@ -50,8 +50,8 @@ class Row:
 def table_of_alerts(settings: Settings, days: int) -> list[Row]:
     """Return what was reported in the last days, newest first."""
     outbox = Outbox(Store.of(settings))
-    waiting = {message.name for message in outbox.waiting()}
-    return fold(outbox.messages(timedelta(days=days)), waiting, outbox.refusals())
+    waiting, refused = {message.name for message in outbox.waiting()}, outbox.refused()
+    return fold(outbox.messages(timedelta(days=days)), waiting, {name: each.why for name, each in refused.items()})
 
 
 def fold(messages: Iterable[Message], waiting: set[str], refusals: Mapping[str, str]) -> list[Row]:

@@ -65,10 +65,12 @@ class Alert:
 
     def as_line(self, secrets: Iterable[str] = ()) -> str:
         """Write the alert as one line for the log."""
+        secrets = tuple(secrets)
         url = f" ({self.url})" if self.url else ""
         facts = "".join(f"; {name}: {value}" for name, value in self.facts)
         title = ": ".join(filter(None, (self.headline, self.where())))
-        text = f"{title}: {_shortened(self.sentence)}{facts}{url}"
+        # First without secrets: of one that is cut nobody could tell that it is one.
+        text = f"{title}: {_shortened(redact(self.sentence, secrets))}{facts}{url}"
         return redact(" ".join(text.split()), secrets)
 
     def as_slack(self, secrets: Iterable[str] = ()) -> str:
@@ -80,7 +82,7 @@ class Alert:
 
         where = self.where()
         lines = [f"*{shown(self.headline, 300)}*" + (where and f": {shown(where, 900)}")]
-        lines.append(shown(_shortened(self.sentence), MAX_SENTENCE + 500))
+        lines.append(mrkdwn(_shortened(redact(self.sentence, secrets)), MAX_SENTENCE + 500))
         lines += [f"{shown(name, 100)}: {shown(value, 200)}" for name, value in self.facts]
         if self.url:
             lines.append(link("Open the run in Airflow", redact_link(self.url, secrets)))
@@ -103,7 +105,7 @@ class Alert:
             kind=self.kind,
             severity=severity,
             headline=self.headline,
-            sentence=redact(_shortened(self.sentence), secrets),
+            sentence=_shortened(redact(self.sentence, secrets)),
             model=spec.name if spec is not None else "",
             owner=spec.owner if spec is not None else "",
             dag_id=self.dag_id or "",

@@ -95,6 +95,17 @@ class SlackThread:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Why Slack did not take a message."""
+
+    why: str
+    since: str
+    """When it first did not, ISO 8601."""
+    own: bool
+    """Whether the message itself is the trouble, and neither its channel nor perhaps Slack."""
+
+
+@dataclass(frozen=True)
 class Turn:
     """The right to send, until it is given back."""
 
@@ -176,9 +187,9 @@ class Outbox:
         with suppress(FileExistsError):
             self.store.create_bytes(b"{}\n", _FOLDER, _SENT, f"{message.name}.json")
 
-    def mark_refused(self, message: Message, why: str, *, for_good: bool) -> None:
+    def mark_refused(self, message: Message, refusal: Refusal, *, for_good: bool) -> None:
         """Note why Slack did not take a message, for the table of alerts; ``for_good``: it is not tried again."""
-        self.store.write_json({"why": why}, _FOLDER, _REFUSED, f"{message.name}.json")
+        self.store.write_json(asdict(refusal), _FOLDER, _REFUSED, f"{message.name}.json")
         if for_good:
             self.mark_sent(message)
 
@@ -186,14 +197,12 @@ class Outbox:
         """Forget that Slack did not take a message: now it has."""
         self.store.remove(_FOLDER, _REFUSED, f"{message.name}.json")
 
-    def refused(self) -> list[str]:
-        """Return the names of messages that Slack has refused, whose last try is longest ago first."""
+    def refused(self) -> dict[str, Refusal]:
+        """Return name to why of messages that Slack has refused, what was noted longest ago first."""
         files = sorted(listed(self.store, f"{_FOLDER}/{_REFUSED}"), key=lambda file: file.written)
-        return [file.name.rsplit("/", 1)[-1].removesuffix(".json") for file in files]
-
-    def refusals(self) -> dict[str, str]:
-        """Return name to why of messages that Slack has refused."""
-        return {name: str(note["why"]) for name, note in self._notes(_REFUSED, "why").items()}
+        notes = self._notes(_REFUSED, "own") if files else {}
+        names = (file.name.rsplit("/", 1)[-1].removesuffix(".json") for file in files)
+        return {name: Refusal(**notes[name]) for name in names if name in notes}
 
     def waiting(self) -> list[Message]:
         """Return the messages that are still to be sent, oldest first; of very many the newest."""

@@ -13,6 +13,7 @@ _USERINFO = re.compile(
     r"://(?:[^/?#\s]*"  # up to the last @ of the host part ...
     r"|[^/\s:@]*:[^\s@]+)@"  # ... and beyond it for a password with a slash that was not quoted
 )
+_USERINFO_OF_A_LINK = re.compile(r"://[^/?#\s]*@")
 _EXAMPLE = ", e.g. "
 _OPENING = re.compile(r"""["`“‘«]|(?:(?<!\w)|(?<=\b[bru]))'""", re.I)
 _CLOSING = re.compile(r"""["`”»]|['’](?!\w)""")
@@ -22,12 +23,13 @@ _QUERY = re.compile(r"(?P<url>://[^\s?#]*)(?P<query>\?[^\s#]+)?")
 _SETTING = re.compile(r"""(?<![\w.-])([\w.-]++)(?:=|["']:\s?)""")
 """The name of a setting, as connection strings, headers, environments and dictionaries show it before its value."""
 _SECRET = re.compile(
-    r"passw(?:or)?d|pwd|secret|(?:api|account|access)[_-]?key(?![_-]?id)|(?:token|signature|(?<![^\W_])sig)$", re.I
+    r"(?:passw(?:or)?d|pwd|(?:api|account|access|secret)[_-]?key|secret|token|signature|(?<![^\W_])sig)$", re.I
 )
 _VALUE = re.compile(r""""(?:[^"\\]|\\.|"")*"|'(?:[^'\\]|\\.|'')*'|[^\s;]+""", re.DOTALL)
 _LOGIN = re.compile(
     r"""\b(authorization["']?[:=]\s?["']?(?:bearer|basic|token)\s"""
-    r"|(?:bearer|basic)\s(?=[\w.~+/=-]{8})(?=[\w.~+/-]{0,200}[\d=]))"  # elsewhere both begin sentences, too
+    # Elsewhere both begin sentences, too.
+    r"|(?:bearer|basic)\s(?=[\w.~+/=-]{8})(?=[\w.~+/-]{0,200}[\d=])(?=[\w.~+/-]{0,200}(?-i:[A-Z])))"
     r"""[^\s"',;]+""",
     re.I,
 )
@@ -40,16 +42,16 @@ def redact(text: object, secrets: Iterable[str] = ()) -> str:
 
 def redact_link(url: str, secrets: Iterable[str] = ()) -> str:
     """Return an address that still leads where it led: without users and secrets, but with the rest of its query."""
-    return _without_settings(_without_users(url, secrets))
+    return _without_settings(_without_users(url, secrets, _USERINFO_OF_A_LINK))
 
 
-def _without_users(text: object, secrets: Iterable[str]) -> str:
+def _without_users(text: object, secrets: Iterable[str], userinfo: re.Pattern[str] = _USERINFO) -> str:
     shown = str(text)
     for secret in secrets:
         for form in filter(None, (secret, secret.strip())):
             shown = shown.replace(form, "***")
     shown = _SLACK_TOKEN.sub("***", shown)
-    return _UP_TO_LAST_AT.sub(lambda found: _USERINFO.sub("://***@", found[0]), shown)
+    return _UP_TO_LAST_AT.sub(lambda found: userinfo.sub("://***@", found[0]), shown)
 
 
 def _without_query(found: re.Match[str]) -> str:

@@ -3,8 +3,10 @@
 Whoever has the turn sends all that waits; the others leave it to them. While Slack is away or refuses the token, all
 stays, and the next turn begins when Slack said so (``Retry-After``), or half a minute later. What else it refuses is
 the trouble of one message or channel: that one is tried in every form and place, the others go on; it is tried again
-after them, and after three days given up. A message is marked after Slack's answer: a kill in between sends it twice,
-at most. What an answer means is in ``slack_calls``.
+after them, and given up three days after its first refusal. An error of which nobody knows whether it is the message's
+or Slack's own ends the turn and lets others go first; such a message is kept as long as any. Where it is not the
+message's own, what waits of its thread waits with it, so that order is kept. A message is marked after Slack's answer:
+a kill in between sends it twice, at most. What an answer means is in ``slack_calls``.
 """
 
 import logging
@@ -15,7 +17,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from windsock.block_kit import blocks_of, plain, reply_blocks, reply_text
-from windsock.outbox import Message, Outbox, SlackThread
+from windsock.days import utc_now
+from windsock.outbox import Message, Outbox, Refusal, SlackThread
 from windsock.settings import Settings
 from windsock.slack_calls import Call, Refused
 
@@ -25,7 +28,7 @@ _LATE = timedelta(minutes=3)
 _SAME_THREAD = timedelta(days=7)
 """What goes on for longer without a word begins a new thread, where people see it."""
 _LONGEST_TRIED = timedelta(days=3)
-"""What is older and refused is given up: the table of alerts has it, with why."""
+"""After its first refusal. What is given up stands in the table of alerts, with why."""
 
 
 @dataclass
@@ -37,8 +40,8 @@ class Delivery:
     call: Call
     _done: set[str] = field(default_factory=set, init=False)
     """Names of messages that were dealt with in this turn."""
-    _refused: list[str] = field(default_factory=list, init=False)
-    """Names of messages that were refused in earlier ones."""
+    _refused: dict[str, Refusal] = field(default_factory=dict, init=False)
+    """Name to why of messages that were refused in earlier ones."""
     _dead: dict[str, Refused] = field(default_factory=dict, init=False)
     """Channels that take nothing."""
 
@@ -62,10 +65,10 @@ class Delivery:
                         log.warning("Slack did not take an alert, which is kept: %s", err)
                         rest = err.rest
                         break
-                    if group[0].name in self._refused:
-                        break  # one more try in each turn, by turns
-                    if err.of_channel:
+                    if err.of_channel:  # what else goes there costs no call
                         self._done |= {message.name for message in group}
+                    elif group[0].name in self._refused:
+                        break  # one more try in each turn, by turns
         finally:
             self.outbox.end_turn(turn, rest)
         return problem
@@ -74,18 +77,22 @@ class Delivery:
         """Yield what waits, oldest first: what belongs together, and then what was refused before, one by one."""
         waiting = self.outbox.waiting()  # without what another process has sent meanwhile
         self._refused = self.outbox.refused()
-        fresh = [message for message in waiting if message.name not in self._refused]
+        again = {message.name: message for message in waiting if message.name in self._refused}
+        held = {message.thread for message in again.values() if not self._refused[message.name].own} - {""}
+        fresh = [message for message in waiting if message.name not in again and message.thread not in held]
         for message in fresh:
             if message.name not in self._done:
                 yield _together(message, [m for m in fresh if m.name not in self._done])
-        again = {message.name: message for message in waiting}
-        for name in self._refused:
+        for name, refusal in self._refused.items():
             if (known := again.get(name)) is None or name in self._done:
                 continue
-            if known.thread and not known.closes and not self.outbox.is_open(known.thread):
-                self.outbox.mark_refused(known, "it was over before Slack took it", for_good=True)
-                continue
-            yield [known]
+            if not refusal.own:
+                yield _together(known, [m for m in waiting if m.name not in self._done])
+            elif known.thread and known.closes == self.outbox.is_open(known.thread):
+                why = "it began again" if known.closes else "it was over"
+                self.outbox.mark_refused(known, replace(refusal, why=f"{why} before Slack took it"), for_good=True)
+            else:
+                yield [known]
 
     def _send(self, group: list[Message]) -> None:
         """Send what waits of one thread: a head, or replies of what may be said at once, and what closes it."""
@@ -97,7 +104,11 @@ class Delivery:
                 if head.closes and not lost:  # what it closes was never told
                     self._mark_sent(head)
                     continue
-                thread = self._begin(head)
+                try:
+                    thread = self._begin(head)
+                except Refused as err:
+                    self._mark_refused([head, *group] if err.of_channel else [head], err)
+                    raise
                 continue
             number = next((n for n, m in enumerate(group) if m.closes), len(group))
             said, rest = (group[:1], group[1:]) if number == 0 else (group[:number], group[number:])
@@ -113,11 +124,7 @@ class Delivery:
 
     def _begin(self, head: Message) -> SlackThread:
         late = head.age > _LATE
-        try:
-            answer = self._post(head.channel, _late(head) if late else head.text, blocks_of(head, late=late))
-        except Refused as err:
-            self._mark_refused([head], err)
-            raise
+        answer = self._post(head.channel, _late(head) if late else head.text, blocks_of(head, late=late))
         channel, ts = str(answer.get("channel")), str(answer.get("ts"))
         thread = SlackThread(head, channel, ts, (head.name,), head.at, closed=head.closes)
         if head.thread:
@@ -185,16 +192,19 @@ class Delivery:
         self._done.add(message.name)
 
     def _mark_refused(self, messages: list[Message], err: Refused) -> None:
-        """Note what is refused for its own sake, to be tried again after all others; what is old is given up."""
+        """Note what is refused, to be tried again after all others; what has been so for long is given up."""
         if err.away:
             return
         for message in messages:
-            given_up = message.age > _LONGEST_TRIED and not err.ends_turn
+            before, now = self._refused.get(message.name), utc_now()
+            since = before.since if before is not None else now.isoformat()
+            given_up = now - datetime.fromisoformat(since) > _LONGEST_TRIED and not err.ends_turn
             if given_up:
                 log.error("Slack has not taken an alert in three days, which is given up: %s: %s", message.cause, err)
-            if given_up or not err.of_channel or message.name in self._refused:
-                self.outbox.mark_refused(message, str(err), for_good=given_up)
-                self._done.add(message.name)
+            if given_up or before is None or not err.of_channel:
+                refusal = Refusal(str(err), since, own=not (err.ends_turn or err.of_channel))
+                self.outbox.mark_refused(message, refusal, for_good=given_up)
+            self._done.add(message.name)
 
 
 def _together(first: Message, waiting: list[Message]) -> list[Message]:

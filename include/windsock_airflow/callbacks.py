@@ -7,6 +7,7 @@ message is sent, by the scheduler. It never raises, and waits for the store alon
 
 import builtins
 import logging
+import re
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,9 @@ _MAX_LINES = 12
 _SPEAKING = frozenset({"AirflowException", "AirflowFailException", "AirflowSensorTimeout"})
 """Errors of Airflow that tasks raise on purpose, with a sentence of their own, or with that of a pod."""
 _OF_THE_MACHINE = (OSError, ImportError, MemoryError)
-"""Errors that speak of files, hosts, programs and memory, and of no data."""
+_OF_THE_NETWORK = frozenset({"botocore", "click", "httpx", "kubernetes", "requests", "urllib3"})
+"""Packages whose errors, like those above, speak of files, hosts, programs and memory, and of no data."""
+_NAME_OF_AN_ERROR = re.compile(r"[a-z][A-Z]|(?:Error|Exception)\Z|\.")
 _LIBRARIES = "/lib/python"
 """In the path of code that is neither ours nor a person's."""
 
@@ -95,7 +98,7 @@ def why(context: Mapping[str, Any]) -> str:
         return str(own)
     if isinstance(error, BaseException):
         name, text = type(error).__name__, "\n".join(str(error).strip().splitlines()[:_MAX_LINES])
-        if isinstance(error, _OF_THE_MACHINE):
+        if isinstance(error, _OF_THE_MACHINE) or type(error).__module__.partition(".")[0] in _OF_THE_NETWORK:
             return f"{name}: {text}".removesuffix(": ")
         return _as_handed_over(text) if text and name in _SPEAKING else _foreign(name, text, _place_of(error))
     if error:
@@ -111,10 +114,13 @@ def why(context: Mapping[str, Any]) -> str:
 def _as_handed_over(text: str) -> str:
     """Return a sentence, but if it is the text of an error of another process, as :func:`why` returns that error's."""
     name, colon, rest = text.partition(": ")
-    if not colon or not name.replace(".", "_").isidentifier() or not name.rpartition(".")[2][:1].isupper():
+    short = name.removeprefix("windsock.errors.")
+    if not colon or not short.replace(".", "_").isidentifier() or not short.rpartition(".")[2][:1].isupper():
         return text
-    known = getattr(errors, name, None) or getattr(builtins, name, None)
-    whole = isinstance(known, type) and issubclass(known, (WindsockError, *_OF_THE_MACHINE))
+    known = getattr(errors, short, None) or getattr(builtins, short, None)
+    if isinstance(known, type) and issubclass(known, (WindsockError, *_OF_THE_MACHINE)):
+        return text
+    whole = not _NAME_OF_AN_ERROR.search(name) or name == "UsageError" or name.partition(".")[0] in _OF_THE_NETWORK
     return text if whole else _foreign(name, rest)
 
 

@@ -66,6 +66,7 @@ class AskForApproval(ApprovalOperator):
         if not facts.live:
             raise AirflowSkipException(f"Nobody is asked: {facts.run_id} is a replay, which promotes nothing.")
         settings = Settings.from_env()
+        self._note(context, None)
         self._report(settings, context, f"{verdict['why']} Answer under Required Actions: Approve or Reject.")
         return super().execute(context)
 
@@ -76,7 +77,6 @@ class AskForApproval(ApprovalOperator):
             self._note(context, "nobody has said in time whether it may be promoted")
         if event.get("chosen_options") == [self.REJECT]:  # what follows ends this task and skips those after it
             why = "It was rejected. The champion stays."
-            self._note(context, "rejected by a person" if newer is None else f"superseded by version {newer}")
             if newer is not None:
                 ti: Any = context["ti"]
                 why = (
@@ -85,14 +85,22 @@ class AskForApproval(ApprovalOperator):
                 )
             self.log.info(why)
             self._report(Settings.from_env(), context, why, closes=True)
+            self._note(context, "rejected by a person" if newer is None else f"superseded by version {newer}")
         return super().execute_complete(context, {**event, "params_input": {}} if newer is not None else event)
 
-    def _note(self, context: Context, why: str) -> None:
-        """Keep why there was no approval: the governor may ask for the next training."""
+    def _note(self, context: Context, why: str | None) -> None:
+        """Keep for the governor why there was no approval, None: that a person is asked. Without a store it goes on."""
         from windsock.governor import answers  # not for every task that is parsed
 
-        verdict: Any = context["ti"].xcom_pull(task_ids="gate")
-        answers.note_no_approval(Settings.from_env(), self.spec, str(verdict["version"]), why)
+        try:
+            verdict: Any = context["ti"].xcom_pull(task_ids="gate")
+            version, settings = str(verdict["version"]), Settings.from_env()
+            if why is None:
+                answers.forget_no_approval(settings, self.spec, version)
+            elif why != f"superseded by version {version}":  # asked about again, by another run
+                answers.note_no_approval(settings, self.spec, version, why)
+        except Exception as err:
+            self.log.warning("The governor is not told of this answer: %s: %s", type(err).__name__, err)
 
     def _report(self, settings: Settings, context: Context, sentence: str, **more: Any) -> None:
         ti: Any = context["ti"]

@@ -106,16 +106,19 @@ class Watch:
             if message.thread in told:
                 told[message.thread] = [] if message.closes else [*told[message.thread], message]
         for name, messages in told.items():
-            if not messages or (spec := spec_of(self._settings, messages[-1].dag_id)) is None:
+            dag_id = name.partition(" ")[2]
+            if (spec := spec_of(self._settings, dag_id)) is None:
                 continue
-            wanted = select(DagRun).where(DagRun.dag_id == messages[-1].dag_id, DagRun.state == "success")
-            since = min(datetime.fromisoformat(message.at) for message in messages) - _GRACE
-            good = list(session.scalars(wanted.where(DagRun.end_date > since)))
-            if all(any(_mends(run, message) for run in good) for message in messages):
-                last, days = messages[-1], ", ".join(sorted({m.day for m in messages if m.day})[-5:])
+            wanted = select(DagRun).where(DagRun.dag_id == dag_id, DagRun.state == "success")
+            # Of what is older than our memory only the DAG is known.
+            failed = [datetime.fromisoformat(message.at) for message in messages] or [datetime.now(UTC) - _MEMORY]
+            good = list(session.scalars(wanted.where(DagRun.end_date > min(failed) - _GRACE)))
+            if good and all(any(_mends(run, message) for run in good) for message in messages):
+                days = ", ".join(sorted({m.day for m in messages if m.day})[-5:])
                 sentence = f"It runs again{days and f', for {days} too'}: what had failed has succeeded since."
-                cause = f"over {name} {last.cause}"
-                alert = Alert(last.dag_id, sentence, None, None, None, last.headline, cause, last.kind)  # type: ignore[arg-type]
+                headline, kind = (messages[-1].headline, messages[-1].kind) if messages else ("Task failed", "failure")
+                cause = f"over {name} {messages[-1].cause if messages else ''}"
+                alert = Alert(dag_id, sentence, None, None, None, headline, cause, kind)  # type: ignore[arg-type]
                 report(self._settings, replace(alert, thread=name, closes=True), spec)
 
     def withdraw_questions(self, session: Any) -> None:

@@ -51,6 +51,7 @@ def test_settings_that_are_secret_are_struck_out_wherever_they_stand(text: str, 
         "Basic authentication failed. Bearer authentication is asked for; Authorization: none was given.",
         "s3://bucket/token/2026-03-05/secret.parquet and /etc/passwd at http://db:5432/pwd/a_b#sig",
         "a password: try again, or see secrets/airflow_passwords.json",
+        "secret_shopper_count=5.2 of column n_passwords=3, and Basic validation/v2 failed",
     ],
 )
 def test_sentences_files_statements_and_addresses_without_secrets_stay_as_they_are(text: str) -> None:
@@ -59,6 +60,7 @@ def test_sentences_files_statements_and_addresses_without_secrets_stay_as_they_a
 
 def test_a_link_leads_where_it_led_without_the_secrets_in_it() -> None:
     assert redact_link("https://u:pw@ui/dags/x?tab=log&try=2#end") == "https://***@ui/dags/x?tab=log&try=2#end"
+    assert redact_link("http://ui:5000/#/models/fraud@champion") == "http://ui:5000/#/models/fraud@champion"
     assert redact_link("https://ui/x?day=2026-03-05&sig=abc") == "https://ui/x?day=2026-03-05&sig=***"
 
 

@@ -141,7 +141,9 @@ def policy(model: str, first: str, last: str, pairs: tuple[str, ...], as_json: b
         if then is not None and _is_that_night(then, record, tried, asked, made):
             # What has become of a request since was not known then.
             action, why, key = str(then.detail["action"]), str(then.detail["reasons"][0]), made.get(day)
-        if action == "retrain" and key is not None:
+        elif action != "retrain":
+            key = None
+        if key is not None:
             asked[day] = key
         rows.append(
             {
@@ -168,10 +170,10 @@ def policy(model: str, first: str, last: str, pairs: tuple[str, ...], as_json: b
 def _is_that_night(
     then: DayRecord, night: DayRecord, spec: ModelSpec, asked: Mapping[date, str], made: Mapping[date, str]
 ) -> bool:
-    """Say whether a night was decided live by these settings, of the same finding and after the same requests."""
-    same = then.detail.get("live") and then.detail.get("settings") == settings_hash(spec)
+    """Say whether a night was decided by these settings, of the same finding and after the same requests."""
+    same = then.detail.get("settings") == settings_hash(spec)
     before = {day: key for day, key in made.items() if day < night.day}
-    return bool(same) and asked == before and then.inputs.get(f"monitor/{night.day}") == night.content_hash
+    return same and asked == before and then.inputs.get(f"monitor/{night.day}") == night.content_hash
 
 
 def _recorded(then: DayRecord | None) -> str | None:

@@ -147,7 +147,8 @@ def better_than_trivial(ctx: GateContext) -> Check:
     found = compare(ctx.spec, ctx.rows, ctx.judged_scores, np.full(ctx.rows.rows, mean), margin=0.0)
     why = (
         f"{found.metric} {found.candidate:.4f} against {found.reference:.4f} of a model that always says "
-        f"{mean:.4g}; the advantage is at least {found.lower:.4f} with confidence {found.confidence:g}."
+        f"{mean:.4g}; the advantage is at least {found.lower:.4f} with confidence {found.confidence:g} "
+        f"({found.resampled_by})."
     )
     return Check("better_than_trivial", found.lower > 0, found.lower, 0.0, why)
 
@@ -166,8 +167,8 @@ def not_worse_than_champion(ctx: GateContext) -> Check:
     bound = f"at least {found.lower:.4f} better" if found.lower >= 0 else f"at most {-found.lower:.4f} worse"
     why = (
         f"{found.metric} {found.candidate:.4f} against {found.reference:.4f} of {ctx.named_champion} on the "
-        f"same {ctx.fair_rows.rows} rows; with confidence {found.confidence:g} it is {bound} (resampled by "
-        f"{found.clustered_by}, {found.clusters} of them); {found.margin:g} worse is acceptable."
+        f"same {ctx.fair_rows.rows} rows; with confidence {found.confidence:g} it is {bound} "
+        f"({found.resampled_by}); {found.margin:g} worse is acceptable."
     )
     return Check("not_worse_than_champion", found.passed, found.lower, -found.margin, why)
 
@@ -192,8 +193,8 @@ def proven_better(ctx: GateContext, champion: str) -> Check:
     why = (
         f"{compared.metric} {compared.candidate:.4f} against {compared.reference:.4f} of {ctx.named_champion} on the "
         f"same {ctx.fair_rows.rows} rows; with confidence {compared.confidence:g} its advantage is at least "
-        f"{compared.lower:.4f} (resampled by {compared.clustered_by}, {compared.clusters} of them). That must be "
-        f"above 0, and the advantage as it is {spec.gate.margin:g} or more. {look.sentence()}"
+        f"{compared.lower:.4f} ({compared.resampled_by}). That must be above 0, and the "
+        f"advantage as it is {spec.gate.margin:g} or more. {look.sentence()}"
     )
     return Check("proven_better", passed, compared.lower, 0.0, why)
 

@@ -19,6 +19,8 @@ from windsock.spec.modelling import LOWER_IS_BETTER
 
 Vector = NDArray[np.float64]
 
+EQUAL_ENOUGH = 20.0
+"""From so many clusters of equal weight on, resamples bound as they are, and nobody need be told of the weights."""
 _DEGREES = 10
 """Most degrees of freedom of Student's bound: with 20 to 200 positives it holds at 0.005, where resamples do not (ADR
 0030). Half of the clusters of equal weight, where those are fewer than twice as many: there resamples never do."""
@@ -47,6 +49,12 @@ class Comparison:
     def advantage(self) -> float:
         """How much better the candidate is; positive is better, also where lower values are."""
         return signed(self.metric) * (self.candidate - self.reference)
+
+    @property
+    def resampled_by(self) -> str:
+        """By what, how many of it, and what these are worth if that is little."""
+        worth = f", worth {self.effective:.1f} of equal weight" if self.effective < EQUAL_ENOUGH else ""
+        return f"resampled by {self.clustered_by}, {self.clusters} of them{worth}"
 
     @property
     def passed(self) -> bool:

@@ -20,6 +20,7 @@ from windsock.store import Store, to_json
 
 FOLDER = "recovery"
 _SHARE = 0.25
+_MEND = "Put the file back from a backup, or remove it: later looks say what had been spent."
 """What a look spends of what is left."""
 
 
@@ -68,7 +69,7 @@ def take_look(store: Store, model: str, subject: Mapping[str, str], *, error_rat
     folder, episode = (model, FOLDER), _episode(subject["request"])
     while True:
         names = store.json_names(*folder)
-        looks = [store.read_record("look", Look, *folder, f"{name}.json") for name in names]
+        looks = [store.read_record("look", Look, *folder, f"{name}.json", mend=_MEND) for name in names]
         for look in looks:
             if all(getattr(look, name) == value for name, value in subject.items()):
                 return look

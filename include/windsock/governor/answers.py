@@ -80,6 +80,11 @@ def note_no_approval(settings: Settings, spec: ModelSpec, version: str, why: str
     Store.of(settings).write_json({"version": version, "why": why}, "runs", spec.name, run, APPROVAL)
 
 
+def forget_no_approval(settings: Settings, spec: ModelSpec, version: str) -> None:
+    """Take that back: a person is asked again."""
+    Store.of(settings).remove("runs", spec.name, version_info(settings, spec, version).run, APPROVAL)
+
+
 def overtaken(settings: Settings, model: str, as_of: date, key: str) -> str | None:
     """Say why a request that has waited should not start a training any more, or return None."""
     if (run := training_for(settings, model, as_of, key)) is not None:

@@ -166,6 +166,7 @@ def settings_hash(spec: ModelSpec) -> str:
     training, monitoring = spec.training, spec.monitoring
     rules = [spec.retraining.model_dump(mode="json"), spec.label.delay_days, spec.gap_days, training.metric]
     rules += [training.holdout_days, training.window_days, monitoring.window_days, monitoring.max_performance_drop]
+    rules += [monitoring.performance_days]
     return hashlib.sha256(to_json(rules)).hexdigest()
 
 

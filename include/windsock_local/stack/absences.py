@@ -1,6 +1,7 @@
 """Telling people of parts of a stack that stay away, Airflow among them: the supervisor outlives them all."""
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -9,38 +10,37 @@ from windsock.settings import Settings
 from windsock_local.stack.home import StackInfo
 
 _LOOK_S = 20.0
-_LOOKS_UNTIL_TOLD = 9
-"""Three minutes: a part that is started again is back before this. In looks, as clocks jump and laptops sleep."""
-_LOOKS_THAT_ARE_WELL = 3
-"""Ready for a minute; one that comes back only to die again is still away."""
+_LOOKS, _LOOKS_AWAY = 30, 9
+"""Of the looks of ten minutes so many, three minutes, find a part away before that is told: one that is started again
+is back before, and one that keeps dying is not. Counted in looks, as clocks jump and laptops sleep."""
 
 
 class Absences:
-    """Reports each part that is away for minutes once, until it has come back to stay."""
+    """Reports each part that is away for minutes once, until it has been there for ten minutes."""
 
     def __init__(self, settings: Settings, parts: list[str]) -> None:
         self._settings = settings
-        self._ready_looks = dict.fromkeys(parts, _LOOKS_THAT_ARE_WELL)
-        self._away: dict[str, tuple[float, int]] = {}
-        """Of each part that is not well: since when (UTC seconds), and for how many looks."""
+        self._seen = {name: deque[float | None](maxlen=_LOOKS) for name in parts}
+        """Of each part the last looks: when it was found away (UTC seconds), None if it was not."""
+        self._told: set[str] = set()
 
     def look(self, info: StackInfo, now: float) -> None:
         """Look once at what the supervisor says; ``now`` is in UTC seconds."""
-        for name, ready_looks in self._ready_looks.items():
+        for name, seen in self._seen.items():
             part = info.parts.get(name)
-            self._ready_looks[name] = ready_looks + 1 if part is not None and part.ready else 0
-            if info.state != "ready" or self._ready_looks[name] >= _LOOKS_THAT_ARE_WELL:
-                self._away.pop(name, None)
-                continue
-            since, looks = self._away.get(name, (now, 0))
-            self._away[name] = since, looks + 1
-            if looks + 1 == _LOOKS_UNTIL_TOLD:
+            seen.append(None if info.state != "ready" or (part is not None and part.ready) else now)
+            away = [at for at in seen if at is not None]
+            if not away:
+                self._told.discard(name)
+            elif len(away) >= _LOOKS_AWAY and name not in self._told:
+                self._told.add(name)
+                how = "is away" if None not in list(seen)[-_LOOKS_AWAY:] else "keeps dying"
                 sentence = (
-                    f"{name} of the stack in {info.home} is away since {_utc(since)}. Nothing that needs it goes on. "
+                    f"{name} of the stack in {info.home} {how} since {_utc(away[0])}. Nothing that needs it goes on. "
                     "It is being started again; `windsock status` says how it is, and its log why it ended."
                 )
-                alert = Alert(None, sentence, headline="The stack is not well", cause=f"away {name} {since:.0f}")
-                send(self._settings, alert)
+                cause = f"away {name} {away[0]:.0f}"
+                send(self._settings, Alert(None, sentence, headline="The stack is not well", cause=cause))
 
     def watch(self, info: Callable[[], StackInfo]) -> Callable[[], None]:
         """Look every few seconds in a thread, as Slack may take its time; return what ends it."""

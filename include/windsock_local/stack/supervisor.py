@@ -192,7 +192,7 @@ class Supervisor:
         part, seconds = child.part, time.time() - info.started
         try:
             part.after()
-        except WindsockError as err:
+        except (WindsockError, OSError) as err:  # it is away again, or the disk is full
             self._bury(child, f"cannot be used ({err})")
             return
         child.info = replace(info, ready=True)

@@ -9,7 +9,7 @@ import pytest
 
 from fake_slack import TOKEN, FakeSlack
 from small_model import small_fraud
-from windsock.alerts import Alert, send
+from windsock.alerts import MAX_SENTENCE, Alert, send
 from windsock.settings import Settings
 
 ALERT = Alert(
@@ -39,10 +39,18 @@ def test_what_cannot_even_be_written_is_logged_and_no_error_of_the_caller(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with FakeSlack() as slack:
-        assert not send(settings(tmp_path, **slack.env), Alert("fraud_ingest", None))  # type: ignore[arg-type]
+        unspeakable = Alert("fraud_ingest", "x", facts=None)  # type: ignore[arg-type]
+        assert not send(settings(tmp_path, **slack.env), unspeakable)
 
     assert slack.requests == 0
     assert "An alert could not be sent: " in caplog.text
+
+
+@pytest.mark.parametrize("before", range(MAX_SENTENCE - 60, MAX_SENTENCE + 10, 7))
+def test_a_secret_that_a_long_sentence_is_cut_within_is_no_less_secret(before: int, tmp_path: Path) -> None:
+    alert = Alert("fraud_ingest", "x" * before + " postgresql://airflow:hunter2-very-secret@db.example.com/x is away")
+    message = alert.as_message(settings(tmp_path), None)
+    assert "hunter2" not in alert.as_slack() + alert.as_line() + str(message)
 
 
 def test_a_models_own_channel_comes_first(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 import pytest
+from botocore.exceptions import EndpointConnectionError
+from kubernetes.client.exceptions import ApiException
 
 from fake_slack import FakeSlack
 from small_model import small_fraud
@@ -160,7 +162,20 @@ def test_an_error_about_the_machine_keeps_its_text(
 ) -> None:
     on_task_failure(context(raised(wrapper, err)))
 
-    assert f"{type(err).__name__}: {err}" in slack.messages[0]["text"]
+    assert f"{type(err).__name__}: {str(err).strip()}" in slack.messages[0]["text"]
+
+
+@pytest.mark.parametrize(
+    "err",
+    [
+        ApiException(status=403, reason="Forbidden"),
+        EndpointConnectionError(endpoint_url="http://s3:9000/bucket"),
+    ],
+)
+def test_an_error_about_the_network_keeps_its_text(err: Exception, slack: FakeSlack) -> None:
+    on_task_failure(context(raised(None, err)))
+
+    assert f"{type(err).__name__}: {str(err).strip()}" in slack.messages[0]["text"]
 
 
 @pytest.mark.parametrize(
@@ -169,6 +184,10 @@ def test_an_error_about_the_machine_keeps_its_text(
         "DataContractError: column 'amount' is missing in 3 of 7 files.",
         "fit of fraud: the cluster had no place for its pod within 20 min. It asked for 2 cpu.",
         "Pod fraud-fit-1 of fit cannot start: ImagePullBackOff: 'x:1' is not there",
+        "windsock.errors.SpecError: model 'fraud' has no estimator 'forest'.",
+        "UsageError: No such option: --trails (did you mean --trials?)",
+        "MLflow: version 3 has no file model.ubj.",
+        "Evicted: The node was low on resource: memory.",
     ],
 )
 def test_a_sentence_of_ours_that_a_pod_hands_over_is_told_whole(sentence: str, slack: FakeSlack) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fake_slack import FakeSlack
-from windsock import outbox
+from windsock import outbox, slack
 from windsock.alert_table import table_of_alerts
 from windsock.alerts import Alert, send_waiting
 from windsock.block_kit import TEXT, plain
@@ -38,7 +38,8 @@ class House:
         """Let time pass and the scheduler send, again and again."""
         for _ in range(number):
             now = outbox.utc_now() + timedelta(hours=hours)
-            self.monkeypatch.setattr(outbox, "utc_now", lambda now=now: now)
+            for module in (outbox, slack):
+                self.monkeypatch.setattr(module, "utc_now", lambda now=now: now)
             send_waiting(self.settings)
 
     @property
@@ -127,6 +128,56 @@ def test_what_was_over_before_slack_took_it_is_not_told_any_more(house: House) -
     assert (house.told, house.waiting()) == ([], [])
     (row,) = table_of_alerts(house.settings, 1)
     assert "it was over before Slack took it" in row.last.sentence
+
+
+def test_an_end_that_slack_refused_does_not_end_what_has_begun_again_since(house: House) -> None:
+    house.put("it drifts", thread=THREAD)
+    house.rounds()
+    house.slack.refuse = of_text("over", "an_error_of_tomorrow")
+    house.put("over", thread=THREAD, closes=True)
+    house.rounds()
+    house.put("it drifts again", thread=THREAD)
+    house.slack.refuse = lambda method, message: None
+    house.rounds(2)
+
+    assert [sentence for _, sentence in house.told] == ["it drifts", "it drifts again"]
+    assert not any("✅" in head["blocks"][0]["text"]["text"] for head in house.slack.heads)
+    house.put("over now", thread=THREAD, closes=True)
+    house.rounds()
+    assert "✅" in house.slack.heads[-1]["blocks"][0]["text"]["text"]
+
+
+@pytest.mark.parametrize("error", ["internal_error", "fatal_error", "not_in_channel"])
+def test_troubles_that_ended_while_slack_took_nothing_are_told_with_their_ends_in_order(
+    error: str, house: House
+) -> None:
+    house.slack.refuse = lambda method, message: error
+    for number in range(5):
+        house.put(f"trouble {number}", thread=f"thread {number}")
+    house.rounds(3)
+    for number in range(4):
+        house.put(f"over {number}", thread=f"thread {number}", closes=True)
+    house.put("again 0", thread="thread 0")
+    house.rounds(3)
+    house.slack.refuse = lambda method, message: None
+    house.rounds(12)
+
+    assert house.waiting() == []
+    for number in range(4):
+        of_it = [sentence for _, sentence in house.told if sentence.endswith(str(number))]
+        assert of_it == [f"trouble {number}", f"over {number}", *(["again 0"] if number == 0 else [])]
+    assert len(house.slack.heads) == 6
+
+
+def test_what_waited_for_long_is_not_given_up_at_its_first_refusal(house: House) -> None:
+    house.slack.refuse = lambda method, message: "token_revoked"
+    house.put("1")
+    house.rounds(4, hours=24)
+    house.slack.refuse = lambda method, message: "not_in_channel"
+    house.rounds(2)
+    house.slack.refuse = lambda method, message: None
+    house.rounds()
+    assert house.told == [("#alerts", "1")]
 
 
 @pytest.mark.parametrize("error", ["internal_error", "fatal_error"])
@@ -265,4 +316,4 @@ def test_an_error_is_told_without_the_token_that_it_repeats(house: House, caplog
         house.put("x")
         house.rounds()
 
-    assert house.slack.token not in caplog.text + str(house.box.refusals())
+    assert house.slack.token not in caplog.text + str(house.box.refused())

@@ -153,6 +153,8 @@ def test_one_large_entity_and_few_that_hold_the_positives_are_worth_few() -> Non
     rows = ClusteredRows(np.zeros(1000), cluster * 0, cluster, cluster, "entity")
     even = replace(rows, cluster=np.arange(1000) % 100, label=(np.arange(1000) % 100 < 3).astype(float))
 
+    found = compare(FRAUD, replace(rows, label=(np.arange(1000) % 7 == 0) * 1.0), *np.eye(2, 1000), margin=0.0)
+    assert found.resampled_by.startswith("resampled by entity, 100 of them, worth 1.")
     assert effective_clusters(FRAUD, rows) == pytest.approx(1.23, abs=0.01)
     assert effective_clusters(FRAUD, even) == pytest.approx(3)
     assert effective_clusters(FRAUD, replace(even, label=np.zeros(1000))) == pytest.approx(100)

@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 from small_model import small_fraud
 from windsock.alert_table import table_of_alerts
 from windsock.days import utc_now
+from windsock.governor.answers import note_no_approval
 from windsock.store import Store
 from windsock.version_index import VersionInfo, record_version
 from windsock_airflow.decisions import SUPERSEDED, ask_for_approval
@@ -82,6 +83,31 @@ def test_the_question_is_told_once_and_closed_by_what_is_no_approval(
     assert said is None or row.last.sentence.startswith(said)
     kept = ("runs", "fraud", "the-run", "approval.json")
     assert (Store.of(settings).read_json(*kept)["why"] if Store.of(settings).exists(*kept) else None) == noted
+
+
+def test_a_person_who_is_asked_again_is_waited_for_again(tmp_path, monkeypatch, asked):
+    settings, spec = small_fraud(tmp_path)
+    record_version(settings, VersionInfo("fraud", "2", "the-run", date(2026, 3, 1)))
+    note_no_approval(settings, spec, "2", "rejected by a person")
+    with pytest.raises(TaskAwaitingInput):
+        ask(tmp_path, monkeypatch, PASSED)
+    assert not Store.of(settings).exists("runs", "fraud", "the-run", "approval.json")
+
+
+@pytest.mark.parametrize("left", [None, PASSED])
+def test_an_answer_counts_though_the_governor_cannot_be_told(tmp_path, monkeypatch, left):
+    """The verdict was marked by hand, or nothing is known of the version: a rejection is one all the same."""
+    settings, spec = small_fraud(tmp_path)
+    monkeypatch.setenv("WINDSOCK_HOME", str(settings.home))
+    monkeypatch.setenv("WINDSOCK_MODELS", str(settings.models[0]))
+    names = {"dag_id": "fraud_promote", "run_id": "manual__1", "task_id": "approval", "try_number": 1}
+    ti = SimpleNamespace(**names, xcom_pull=lambda task_ids: left)
+    given = {"params_input": {}, "responded_at": utc_now(), "responded_by_user": {"id": "1", "name": "ada"}}
+    done = ask_for_approval(spec).execute_complete(
+        {"ti": ti},  # type: ignore[typeddict-item]
+        {"chosen_options": ["Reject"], "timedout": False, **given},
+    )
+    assert done["chosen_options"] == ["Reject"]
 
 
 def test_a_question_that_nobody_answers_in_time_is_answered_for_the_governor(tmp_path, monkeypatch):

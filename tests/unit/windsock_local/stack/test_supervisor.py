@@ -126,8 +126,12 @@ def test_a_part_that_dies_again_and_again_is_started_for_ever_but_ever_less_ofte
     assert waited == [1, 2, 4, 8, 16, 30, 30]
 
 
+@pytest.mark.parametrize("error", [UpstreamUnavailable("Airflow has gone away again"), OSError(28, "disk full")])
 def test_a_part_whose_setting_up_fails_after_it_came_back_is_started_again_too(
-    supervise: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    supervise: Callable[..., Supervisor],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
 ) -> None:
     monkeypatch.setattr(supervisor, "_LONGEST_PAUSE_SECONDS", 0.0)
     tries: list[int] = []
@@ -137,7 +141,7 @@ def test_a_part_whose_setting_up_fails_after_it_came_back_is_started_again_too(
         if len(tries) == 1:
             return
         if len(tries) == 2:
-            raise UpstreamUnavailable("Airflow has gone away again")
+            raise error
         os.kill(os.getpid(), signal.SIGTERM)
 
     stack = supervise(part("server", ["sleep", "0.2"], after=set_up))
@@ -146,7 +150,7 @@ def test_a_part_whose_setting_up_fails_after_it_came_back_is_started_again_too(
     stack.stop()
 
     assert len(tries) == 3
-    assert any("server cannot be used (Airflow has gone away again)" in message for message in caplog.messages)
+    assert any(f"server cannot be used ({error})" in message for message in caplog.messages)
 
 
 def test_a_part_that_hangs_is_started_again_and_nobody_who_is_asked_through_it(
