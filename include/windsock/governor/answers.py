@@ -1,9 +1,11 @@
 """What has become of requests for trainings: told by run folders, versions, verdicts and promotions, not by Airflow."""
 
+import logging
 from collections.abc import Mapping
 from datetime import date
 
 from windsock import promotions
+from windsock.errors import DamagedRecord
 from windsock.governor.policy import Answer
 from windsock.ledger import DECISIONS, Ledger
 from windsock.runs.run_folder import LINEAGE
@@ -11,6 +13,8 @@ from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
 from windsock.version_index import list_versions, version_info
+
+log = logging.getLogger(__name__)
 
 REQUEST = "request"
 """Field of a run's lineage that holds the dedupe key of the request it answers."""
@@ -44,7 +48,11 @@ def answers_to(settings: Settings, spec: ModelSpec, requests: Mapping[date, str]
     store = Store.of(settings)
     versions, refits = dict[str, str](), dict[str, str]()
     for known in reversed(list_versions(settings, spec)):
-        info = version_info(settings, spec, known)
+        try:
+            info = version_info(settings, spec, known)
+        except DamagedRecord as err:  # an old one must not keep every night from being decided; the doctor tells of it
+            log.warning("Passed over: %s", err)
+            continue
         versions[info.run] = known
         if info.refit_of:
             refits[info.refit_of] = known

@@ -174,6 +174,8 @@ def test_a_training_by_hand_as_of_an_earlier_day_hides_no_answer(model: tuple[Se
     record_version(settings, VersionInfo(spec.name, "3", "2026-04-20-by-hand", D0 - timedelta(days=11)))
 
     assert "version 2 was trained: it has been neither promoted nor refused" in govern(model, 5)["reasons"][0]
+    Store.of(settings).write_bytes(b"{", spec.name, "versions", "3.json")
+    assert "version 2 was trained" in govern(model, 6)["reasons"][0], "a damaged version keeps no night undecided"
 
 
 def test_what_a_person_rejects_or_a_newer_version_supersedes_is_answered_and_the_recovery_goes_on(
