@@ -132,9 +132,10 @@ def folds_by_window(
         Length to folds, the shortest first: lengths that the window holds, or all of it if it is shorter than each.
     """
     lengths = [length for length in spec.windows if length <= len(days)] or [len(days)]
-    block = block_of(len(days), spec.folds)
+    folds = min(spec.folds, len(days))  # each judges a day of the window at least
+    block = block_of(len(days), folds)
     return {
-        length: time_folds([*older, *days], folds=spec.folds, gap_days=gap_days, block=block, length=length)
+        length: time_folds([*older, *days], folds=folds, gap_days=gap_days, block=block, length=length)
         for length in lengths
     }
 

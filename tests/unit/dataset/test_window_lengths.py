@@ -4,7 +4,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -26,6 +26,8 @@ def test_lengths_that_do_not_ascend_to_the_longest_are_refused(windows: list[int
 
 
 @examples(100)
+@example(days=1, older=2, folds=2, gap=0, lengths={1})
+@example(days=2, older=30, folds=4, gap=3, lengths={1, 7})
 @given(
     days=st.integers(1, 60), older=st.integers(0, 60), folds=st.integers(1, 4), gap=st.integers(0, 14),
     lengths=st.sets(st.integers(1, 40), min_size=1, max_size=4),
