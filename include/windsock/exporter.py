@@ -82,10 +82,8 @@ class ModelCollector(Collector):
     def _read(self, spec: ModelSpec) -> None:
         newest = {stage: record for stage in _STAGES if (record := self._newest(spec, stage)) is not None}
         for stage, record in newest.items():
-            taken = record
-            if record.status == "rejected":
-                taken = self._newest(spec, stage, lambda each: each.status != "rejected") or record
-            if taken.recorded_at and taken.status != "rejected":
+            taken = record if _is_taken(record) else self._newest(spec, stage, _is_taken)
+            if taken is not None and taken.recorded_at:
                 recorded = _instant(datetime.fromisoformat(taken.recorded_at))
                 self._add("windsock_last_success_timestamp_seconds", spec.name, recorded, stage)
             self._add("windsock_newest_day_timestamp_seconds", spec.name, _end(record.day), stage)
@@ -138,6 +136,10 @@ class ModelCollector(Collector):
         yield GaugeMetricFamily("windsock_open_alerts", "Troubles that were reported and are not over.", threads)
         waiting = len(outbox.waiting())
         yield GaugeMetricFamily("windsock_alerts_waiting", "Alerts that Slack has not taken yet.", waiting)
+
+
+def _is_taken(record: DayRecord) -> bool:
+    return record.status != "rejected"
 
 
 def _judges(night: DayRecord) -> bool:

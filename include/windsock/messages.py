@@ -7,6 +7,7 @@ value of a row goes into a message: counts, rules, columns and figures of the mo
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -50,8 +51,9 @@ def tell(settings: Settings, model: str, step: str, result: Result, **where: Any
     """
     if (news := NEWS.get(step)) is not None:
         done = Finished(settings, get_spec(settings, model), **where)
+        is_past = cache(partial(_is_past, done, step))  # a listing, asked for if anything would end
         for alert in news(done, result):
-            if not (alert.closes and _is_past(done, step)):
+            if not (alert.closes and is_past()):
                 report(settings, alert, done.spec)
 
 

@@ -85,10 +85,10 @@ class AskForApproval(ApprovalOperator):
                 )
             self.log.info(why)
             self._report(Settings.from_env(), context, why, closes=True)
-            self._note(context, "rejected by a person" if newer is None else f"superseded by version {newer}")
+            self._note(context, "rejected by a person" if newer is None else f"superseded by version {newer}", newer)
         return super().execute_complete(context, {**event, "params_input": {}} if newer is not None else event)
 
-    def _note(self, context: Context, why: str | None) -> None:
+    def _note(self, context: Context, why: str | None, newer: Any = None) -> None:
         """Keep for the governor why there was no approval, None: that a person is asked. Without a store it goes on."""
         from windsock.governor import answers  # not for every task that is parsed
 
@@ -97,7 +97,7 @@ class AskForApproval(ApprovalOperator):
             version, settings = str(verdict["version"]), Settings.from_env()
             if why is None:
                 answers.forget_no_approval(settings, self.spec, version)
-            elif why != f"superseded by version {version}":  # asked about again, by another run
+            elif str(newer) != version:  # else another run asks about this very one
                 answers.note_no_approval(settings, self.spec, version, why)
         except Exception as err:
             self.log.warning("The governor is not told of this answer: %s: %s", type(err).__name__, err)

@@ -19,11 +19,11 @@ from windsock.spec.modelling import LOWER_IS_BETTER
 
 Vector = NDArray[np.float64]
 
-EQUAL_ENOUGH = 20.0
-"""From so many clusters of equal weight on, resamples bound as they are, and nobody need be told of the weights."""
 _DEGREES = 10
 """Most degrees of freedom of Student's bound: with 20 to 200 positives it holds at 0.005, where resamples do not (ADR
 0030). Half of the clusters of equal weight, where those are fewer than twice as many: there resamples never do."""
+_EQUAL_ENOUGH = 2.0 * _DEGREES
+"""From so many clusters of equal weight on, resamples bound as they are, and nobody need be told of the weights."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Comparison:
     @property
     def resampled_by(self) -> str:
         """By what, how many of it, and what these are worth if that is little."""
-        worth = f", worth {self.effective:.1f} of equal weight" if self.effective < EQUAL_ENOUGH else ""
+        worth = f", worth {self.effective:.1f} of equal weight" if self.effective < _EQUAL_ENOUGH else ""
         return f"resampled by {self.clustered_by}, {self.clusters} of them{worth}"
 
     @property
@@ -117,7 +117,7 @@ def compare(
     lower = signed(metric) * (now - then) - float(student.ppf(level, degrees)) * spread
     if confidence is None:
         resampled = float(np.quantile(advantages, 1 - level))
-        lower = min(resampled, lower) if degrees < _DEGREES else resampled
+        lower = min(resampled, lower) if effective < _EQUAL_ENOUGH else resampled
     if not math.isfinite(lower):
         raise DataContractError(f"{metric} cannot be computed on these rows.")
     return Comparison(

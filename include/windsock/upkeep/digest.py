@@ -12,12 +12,12 @@ from windsock.outbox import Outbox
 from windsock.settings import Settings
 from windsock.spec import ModelSpec
 from windsock.store import Store
-from windsock.upkeep.stage_days import StageDays
+from windsock.upkeep.stage_days import STAGES, StageDays
 from windsock.upkeep.told import Told
 
 _AT_THE_LATEST = 12
 """Hour (UTC) at which a night that is not over is waited for no longer."""
-_DAGS = ("ingest", "labels", "features", "score", "monitor", "retrain", "train", "promote", "rollback", "maintenance")
+_DAGS = (*STAGES, "retrain", "train", "promote", "rollback", "maintenance")
 """What a thread's name has after the model's, if it is of a DAG: another model's name may begin like this one's."""
 _ASLEEP = timedelta(days=7)
 """A model of which nothing came for so long has nothing to say."""

@@ -164,13 +164,18 @@ def test_what_became_of_each_request_is_read_from_the_store_and_leads_to_the_nex
     assert "before its cure has been measured" in results[13]["reasons"][0]
 
 
-def test_a_training_by_hand_as_of_an_earlier_day_hides_no_answer(model: tuple[Settings, ModelSpec]) -> None:
-    settings, spec = model
+def a_drift_with_a_version_that_passed(model: tuple[Settings, ModelSpec]) -> None:
+    """Eight nights of one, of which three are decided, and what the request of the second led to."""
     for n in range(8):
-        monitored(settings, n, drifted=True)
+        monitored(model[0], n, drifted=True)
     for n in range(3):
         govern(model, n)
     trained(model, "1@2026-05-01", 1, "2", passed=True)
+
+
+def test_a_training_by_hand_as_of_an_earlier_day_hides_no_answer(model: tuple[Settings, ModelSpec]) -> None:
+    settings, spec = model
+    a_drift_with_a_version_that_passed(model)
     record_version(settings, VersionInfo(spec.name, "3", "2026-04-20-by-hand", D0 - timedelta(days=11)))
 
     assert "version 2 was trained: it has been neither promoted nor refused" in govern(model, 5)["reasons"][0]
@@ -182,11 +187,7 @@ def test_what_a_person_rejects_or_a_newer_version_supersedes_is_answered_and_the
     model: tuple[Settings, ModelSpec],
 ) -> None:
     settings, spec = model
-    for n in range(8):
-        monitored(settings, n, drifted=True)
-    for n in range(3):
-        govern(model, n)
-    trained(model, "1@2026-05-01", 1, "2", passed=True)
+    a_drift_with_a_version_that_passed(model)
     assert govern(model, 5)["action"] == "escalate", "the question waits"
     note_no_approval(settings, spec, "2", "rejected by a person")
 
