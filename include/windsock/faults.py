@@ -55,6 +55,14 @@ def file_system(url: str) -> tuple[Any, str]:
     return fs, path
 
 
+def found_below(fs: Any, folder: str) -> dict[str, dict[str, Any]]:
+    """Return path to what a file system says of it for each file below a folder, asked anew."""
+    fs.invalidate_cache(folder)
+    found = fs.find(folder, detail=True)
+    # If a bucket's folder gets its first file between s3fs' two questions, it is found itself.
+    return {path: info for path, info in found.items() if info["type"] != "directory"}
+
+
 def fault_behind(err: BaseException | None) -> WindsockError | None:
     """Return what to raise for an error of any library if something outside is behind it, else None."""
     return _disk_fault(err) or _s3_fault(err)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from windsock.errors import WindsockError
+from windsock.faults import found_below
 from windsock.store import Store
 
 AREAS: Mapping[str, str] = MappingProxyType(
@@ -44,8 +45,7 @@ class Listed:
 def listed(store: Store, folder: str) -> list[Listed]:
     """List the files below a folder of a store, in order of their names; none if there is no folder."""
     root = store.path().rstrip("/")
-    store.fs.invalidate_cache(store.path(folder))
-    found = store.fs.find(store.path(folder), detail=True)
+    found = found_below(store.fs, store.path(folder))
     return [
         Listed(
             name[len(root) :].lstrip("/"), info["size"], _written(info), str(info.get("ETag") or info.get("ino", ""))

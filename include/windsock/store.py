@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from windsock.errors import DamagedRecord, SpecError, UpstreamUnavailable, WindsockError
-from windsock.faults import fault_behind, file_system
+from windsock.faults import fault_behind, file_system, found_below
 from windsock.files import create_file, replace_file
 from windsock.format_numbers import FIRST, KEY, RESTORING, WROTE, check_marker, new_marker, taken
 from windsock.redact import redact, redact_line
@@ -158,8 +158,7 @@ class Store:
     def files(self, *parts: str) -> list[str]:
         """List the files below a folder, in order, by their paths from there; none if there is no folder."""
         folder = self.path(*parts).rstrip("/")
-        self.fs.invalidate_cache(folder)
-        return sorted(str(file)[len(folder) :].lstrip("/") for file in self.fs.find(folder))
+        return sorted(name[len(folder) :].lstrip("/") for name in found_below(self.fs, folder))
 
     def json_names(self, *parts: str) -> list[str]:
         """List the JSON objects right in a folder, without their ending; none if there is no folder."""

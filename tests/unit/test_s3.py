@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from windsock.days import utc_now
 from windsock.errors import SpecError, UpstreamUnavailable, WindsockError
 from windsock.faults import fault_behind
 from windsock.ledger import Ledger
+from windsock.listing import listed
 from windsock.settings import Settings
 from windsock.steps import run_step
 from windsock.store import Store
@@ -88,6 +90,22 @@ def test_of_many_writers_exactly_one_creates_an_object(bucket):
         won = [number for number, mine in enumerate(pool.map(create, range(8))) if mine]
     assert len(won) == 1
     assert store.read_bytes("promotions", "1.json") == f"writer {won[0]}".encode()
+
+
+def test_a_folder_that_gets_its_first_file_while_it_is_listed_is_no_file(bucket, relay):
+    written = Store.of(bucket)
+    written.write_json({}, "other", "1.json")
+
+    def then_comes_a_file(path: str, body: bytes) -> bytes:
+        if "list-type=2" in path and "new" in path:
+            relay.alter = lambda _path, body: body
+            written.write_json({}, folder, "1.json")
+        return body
+
+    for folder, find in (("new", written.files), ("newer", partial(listed, written))):
+        relay.alter = then_comes_a_file
+        assert find(folder) == []
+        assert len(find(folder)) == 1
 
 
 AWAY = [503, 500, "hang", "cut"]
