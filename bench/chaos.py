@@ -103,7 +103,7 @@ class Chaos:
         with suppress(UpstreamUnavailable):
             self._wait_until_quiet()
 
-    def _wait_until_quiet(self, seconds: float = 45.0) -> None:
+    def _wait_until_quiet(self, seconds: float = 15.0) -> None:
         deadline, since = time.monotonic() + seconds, time.monotonic()
         while time.monotonic() - since < 2.5:
             if self.runs(state=["queued", "running"]):

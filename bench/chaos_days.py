@@ -174,9 +174,6 @@ def _chaos(folder: Path, services: _Services, seed: int) -> Iterator[Chaos]:
         "WINDSOCK_MODELS": str(folder / "models"),
         "WINDSOCK_STORE": f"s3://{BUCKET}/chaos",
         "WINDSOCK_FEATURE_REPO": str(repo),
-        "WINDSOCK_DAGS_FOLDER": str(REPO_ROOT / "dags"),
-        # However far the clock is moved, no DAG file has changed.
-        "WINDSOCK_AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(10**9),
     }
     with (
         patch.dict("os.environ", services.unspoilt),

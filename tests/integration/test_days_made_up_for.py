@@ -1,6 +1,6 @@
 """Days that nobody ran are closed by the system itself, under a real scheduler: live, in order, told of once.
 
-A stack of its own, whose clock can be moved: the outage is that of a machine which was off for eight days.
+A stack of its own, whose clock can be moved: the outage is that of a machine which was off for five days.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.skipif(library() is None, reason="no libfaketime here (Debian's package faketime)"),
 ]
 
-FIRST, AWAY = FIRST_DAY, timedelta(days=8)
+FIRST, AWAY = FIRST_DAY, timedelta(days=5)
 GAP = day_range(NOON.date(), FIRST + AWAY)
 TROUBLES = 1
 """Seed of what happens to the last days."""
@@ -55,12 +55,7 @@ def outage(slack: FakeSlack) -> Iterator[Outage]:
     home = Path(tempfile.mkdtemp(prefix="windsock-"))  # short: a socket's name may have 107 bytes
     write_model(home / "models")
     clock = MovedClock(Path(tempfile.mkdtemp(prefix="windsock-clock-")))  # the home lets nobody else in
-    variables = {
-        "WINDSOCK_MODELS": str(home / "models"),
-        # However far the clock is moved, no DAG file has changed.
-        "WINDSOCK_AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(10**9),
-    }
-    stack = start_stack(home, **variables, **slack.env, **clock.variables(NOON))
+    stack = start_stack(home, WINDSOCK_MODELS=str(home / "models"), **slack.env, **clock.variables(NOON))
     try:
         runs = Outage(stack, MODEL, clock)
         for stage in ("ingest", "features", "score", "monitor"):
@@ -103,7 +98,7 @@ def messages(slack: FakeSlack) -> list[str]:
     return [m["text"] for m in slack.messages if MODEL in m["text"]]
 
 
-def test_after_eight_days_away_every_day_goes_through_the_whole_chain_by_itself_as_a_live_day(
+def test_after_five_days_away_every_day_goes_through_the_whole_chain_by_itself_as_a_live_day(
     outage: Outage, slack: FakeSlack
 ):
     for stage in ("ingest", "monitor"):
