@@ -151,7 +151,7 @@ def sleeper():
 sleeper()
 
 @dag(dag_id="waiter", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False,
-     is_paused_upon_creation=False, max_active_runs=500)
+     is_paused_upon_creation=False, max_active_runs=500, max_active_tasks=8)
 def waiter():
     @task.sensor(mode="reschedule", poke_interval=3600)
     def wait():

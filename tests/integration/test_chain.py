@@ -365,8 +365,9 @@ def the_verdict_is_a_page_for_users(stack: Stack) -> None:
 def test_more_waiting_runs_than_tasks_may_run_keep_no_backfill_from_being_done(chain: Stack):
     api, day = chain.api, date(2026, 3, 5)
     api.wait_for_dag("waiter")
-    # More than the 64 tasks that one DAG, and the four that all of them, may have running at once.
-    waiting = [api.trigger("waiter") for _ in range(70)]
+    # More than the eight tasks that this DAG, and the four that all of them, may have running at once, and more than
+    # the 20 runs that Airflow by default looks at in one loop.
+    waiting = [api.trigger("waiter") for _ in range(24)]
     try:
         wait_until(lambda: len(api.runs("waiter", state=["running"])) == len(waiting), 120, "all of them waiting")
         api.backfill(f"{MODEL}_ingest", day, day, reprocess="completed")

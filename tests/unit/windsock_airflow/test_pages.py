@@ -1,10 +1,10 @@
 """The pages in the Airflow UI: for users only, from the store only, sandboxed; and light to load."""
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
-import tempfile
 import tracemalloc
 from pathlib import Path
 
@@ -69,9 +69,8 @@ def hostile(store: Path) -> list[str]:
     (home / DOCS / "out").symlink_to(home)
     os.mkfifo(folder / "pipe.html")
     (folder / "folder.html").mkdir()
-    with socket.socket(socket.AF_UNIX) as listening, tempfile.TemporaryDirectory() as near:
-        listening.bind(f"{near}/s")  # a socket is bound by at most 107 bytes
-        os.rename(f"{near}/s", folder / "socket.html")
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.chdir(folder):
+        listening.bind("socket.html")  # a socket is bound by at most 107 bytes
     day = "reports/fraud/2026-03-01"
     return [
         "", "/", ".", "..", "%00", "reports", "reports/", f"{day}/", day, "data-docs", "data-docs/", "data-docs/..",
