@@ -259,6 +259,8 @@ def test_a_training_that_is_assembled_anew_while_it_goes_is_never_taken_for_comp
         left = run_files(churn, folder.run)
         assert REQUEST not in left or {*begun, REQUEST} <= left, place
         assert METRICS not in left
+        if after and seen[place].endswith(f"{folder.run}/{REQUEST}"):
+            assert {*begun, REQUEST} <= left, "what was begun before the rest goes is kept"
 
 
 def broken(churn: Churn) -> Iterator[str]:
