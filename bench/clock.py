@@ -72,8 +72,8 @@ class MovedClock:
     def _dags(self) -> Path:
         """Return a copy of the DAGs that is older than any time on the clock: else Airflow parses them without end."""
         folder = self.folder / "dags"
+        folder.mkdir(exist_ok=True)
         for file in (REPO_ROOT / "dags").glob("*.py"):
-            folder.mkdir(exist_ok=True)
             os.utime(shutil.copy(file, folder), (0, 0))
         return folder
 
